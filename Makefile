@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: make quickstart, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+RUN := runs/quickstart
+# Workers that import torch need one core each; more threads inside them only get in the way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+.PHONY: quickstart test check format docs clean
+
+quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
+	$(BIN)/similitude pretrain fashion-mnist --recipe fashion_mnist.quickstart --out $(RUN) --overwrite
+	$(BIN)/similitude evaluate $(RUN) fashion-mnist
+	$(BIN)/similitude report $(RUN)
+
+test: $(INSTALLED)  ## everything that continuous integration checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(PYTEST)
+
+check: $(INSTALLED)  ## the fast loop while developing
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(PYTEST) -m "not slow"
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(INSTALLED)  ## the manual, as pages in site/
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# Installed once; again only when the dependencies change.
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

@@ -1,0 +1,183 @@
+"""What a method is made of, measured on the running method instead of typed in.
+
+Each property is an experiment on a tiny copy in float64: change something, look at the loss.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from similitude.method import Batch, Method, MethodConfig, Progress
+from similitude.methods import CONFIGS, build_method
+
+SAMPLES, SIDE, FEATURES = 6, 4, 16
+STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
+CHANGED = 1e-9  # relative; losses are float64, whose rounding is 1e-16
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The columns of the comparison table; the field's metadata says how each is measured."""
+
+    momentum_encoder: bool  # a network moves although no gradient reaches it
+    stop_gradient: bool  # the loss depends on a view in a way its gradient does not tell
+    predictor: bool  # a head stands on the online branch only, and the loss depends on it
+    negatives: bool  # the loss of one sample changes when another sample changes
+    projection_head: bool  # the projector is not linear, and the loss depends on it
+    symmetric_loss: bool  # exchanging the two views leaves the loss as it is
+    memory: bool  # the loss of a batch depends on the batch before, with all weights fixed
+
+
+class _TinyBackbone(nn.Module):
+    """Smooth, without BatchNorm, so that samples meet in the loss alone."""
+
+    num_features = FEATURES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, FEATURES), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def small_config(name: str) -> MethodConfig:
+    """The method's own defaults with heads and memory small enough for an experiment."""
+    kind = CONFIGS[name]
+    small: dict[str, Any] = {
+        "projector_hidden": 12,
+        "hidden_dim": 12,
+        "predictor_hidden": 12,
+        "projection_dim": 8,
+        "queue_length": 3 * SAMPLES,
+        "bn_splits": 1,
+    }
+    return kind(**{field: value for field, value in small.items() if field in kind.model_fields})
+
+
+def measure(config: MethodConfig) -> Anatomy:
+    """Run the experiments on a fresh method with this config (use :func:`small_config`)."""
+    random_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    method = build_method(config, _TinyBackbone()).double()
+    # Running statistics, not the batch's: BatchNorm couples samples too, but is no negative.
+    method.eval()
+    for parameter in method.parameters():  # a head that starts at 0 would hide what it does
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    anatomy = Anatomy(
+        momentum_encoder=_moves_without_gradient(method),
+        stop_gradient=_hides_a_gradient(method),
+        predictor=_matters(method, "predictor"),
+        negatives=_couples_samples(method) or _remembers(method),
+        projection_head=_matters(method, "projector") and _is_curved(method, "projector"),
+        symmetric_loss=_is_symmetric(method),
+        memory=_remembers(method),
+    )
+    torch.set_rng_state(random_state)
+    return anatomy
+
+
+def table() -> dict[str, Anatomy]:
+    """The anatomy of every method under its default config."""
+    return {name: measure(small_config(name)) for name in CONFIGS}
+
+
+def column_names() -> list[str]:
+    """The properties, in order, as a reader writes them."""
+    return [field.name.replace("_", " ") for field in fields(Anatomy)]
+
+
+def _views(seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, SAMPLES, 3, SIDE, SIDE)
+    return list(torch.randn(shape, generator=generator, dtype=torch.float64))
+
+
+def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor:
+    """The loss of ``views`` after the batches ``earlier``, on a copy: nothing is kept."""
+    twin = deepcopy(method)
+    for batch in earlier:
+        twin.training_loss(Batch(batch, torch.arange(SAMPLES)), STEP)
+    return twin.training_loss(Batch(views, torch.arange(SAMPLES)), STEP).loss
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs() > CHANGED * (1 + a.abs()))
+
+
+def _moves_without_gradient(method: Method) -> bool:
+    twin = deepcopy(method)
+    for parameter in twin.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(1.0)
+    frozen = [p.clone() for p in twin.parameters() if not p.requires_grad]
+    twin.after_step(STEP)
+    after = [p for p in twin.parameters() if not p.requires_grad]
+    return any(not torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
+
+
+def _hides_a_gradient(method: Method) -> bool:
+    """Compare autograd's slope along a direction with the slope of the loss itself."""
+    views, direction, size = _views(0), _views(1), 1e-5
+    leaves = [view.clone().requires_grad_() for view in views]
+    _loss(method, leaves).backward()
+    for i, leaf in enumerate(leaves):
+        told = 0.0 if leaf.grad is None else float((leaf.grad * direction[i]).sum())
+        shifted = [
+            [v + sign * size * direction[i] if i == j else v for j, v in enumerate(views)]
+            for sign in (1, -1)
+        ]
+        up, down = (_loss(method, shift).item() for shift in shifted)
+        true = (up - down) / (2 * size)
+        if abs(true - told) > 1e-5 * (abs(true) + abs(told) + 1e-3):
+            return True
+    return False
+
+
+def _matters(method: Method, name: str) -> bool:
+    """Does the loss change when the head ``name`` gets other weights?"""
+    twin = deepcopy(method)
+    head = getattr(twin, name, None)
+    if head is None:
+        return False
+    generator = torch.Generator().manual_seed(2)
+    for parameter in head.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.data.add_(noise)
+    views = _views(0)
+    return _differ(_loss(method, views), _loss(twin, views))
+
+
+def _is_curved(method: Method, name: str) -> bool:
+    """Is the head anything but an affine map? f(a) + f(b) = f(a + b) + f(0) for affine maps."""
+    head = getattr(method, name)
+    a, b = torch.randn(2, SAMPLES, FEATURES, dtype=torch.float64)
+    with torch.no_grad():
+        gap = head(a) + head(b) - head(a + b) - head(torch.zeros_like(a))
+    return bool(gap.abs().max() > CHANGED)
+
+
+def _couples_samples(method: Method) -> bool:
+    """Mixed difference: zero exactly if the loss is a sum of terms of single samples."""
+    base, other = _views(0), _views(3)
+
+    def loss(*changed: int) -> Tensor:
+        views = [view.clone() for view in base]
+        for view, replacement in zip(views, other, strict=True):
+            view[list(changed)] = replacement[list(changed)]
+        return _loss(method, views)
+
+    return _differ(loss(0, 1) + loss(), loss(0) + loss(1))
+
+
+def _is_symmetric(method: Method) -> bool:
+    v1, v2 = _views(0)
+    return not _differ(_loss(method, [v1, v2]), _loss(method, [v2, v1]))
+
+
+def _remembers(method: Method) -> bool:
+    views = _views(0)
+    return _differ(_loss(method, views, _views(4)), _loss(method, views, _views(5)))

@@ -1,0 +1,265 @@
+"""The verbs of the command line as functions."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from similitude.backbones import BackboneConfig, build_backbone
+from similitude.checkpoints import load_checkpoint
+from similitude.data import ImageSource, list_splits, load_images, open_source
+from similitude.errors import UserError
+from similitude.method import MethodConfig
+from similitude.methods import build_method, config_class
+from similitude.pretraining import image_spec
+from similitude.recipes import Recipe, find_recipe, override
+from similitude.recipes.automatic import (
+    Facts,
+    choose_arithmetic,
+    choose_epochs,
+    choose_recipe,
+)
+from similitude.runs import Run
+from similitude.training import Listener, Silent, draw_contact_sheet, train
+
+DEFAULT_METHOD = "simclr"
+
+
+def load(run: str | Path) -> Run:
+    """A run that :func:`pretrain` wrote.
+
+    Raises:
+        UserError: there is none in this folder.
+    """
+    return Run(run)
+
+
+def pretrain(
+    data: Any,
+    *,
+    method: str | MethodConfig | None = None,
+    backbone: str | BackboneConfig | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    micro_batch_size: int | None = None,
+    out: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> Run | None:
+    """Train a backbone on images without labels.
+
+    What is not given is chosen from the images and the machine; ``recipe.yaml`` in the run folder
+    holds every choice, and ``recipe=".../recipe.yaml"`` repeats the run.
+
+    Args:
+        data: a folder, an .npy or .npz file, an array, or a name such as "fashion-mnist".
+        method: a name, or a config such as ``BYOLConfig(ema_decay=0.99)``.
+        backbone: a name timm knows, or a config.
+        epochs: passes over the images.
+        batch_size: images the loss compares.
+        micro_batch_size: images in memory at once; the loss still sees the whole batch.
+        out: the run folder; ``runs/NAME-METHOD`` with a number if that is taken.
+        recipe: a recipe, its name, or a YAML file.
+        overrides: assignments such as ``"method.temperature=0.2"``, applied last.
+        seed: of weights, order and views.
+        resume: go on with the run in ``out``, bit for bit as if it had not stopped.
+        overwrite: replace the run in ``out``.
+        listener: hears the choices and the progress.
+
+    Returns:
+        The run, or None if Ctrl-C stopped it before its end (``resume=True`` goes on).
+
+    Raises:
+        UserError: anything the caller can mend, in one sentence.
+    """
+    listener = listener or Silent()
+    source = open_source(data, split="train" if list_splits(data) else None)
+    folder = _run_folder(source, method, recipe, out, resume=resume, overwrite=overwrite)
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt") if resume else None
+    if checkpoint is not None:
+        _refuse_changes(method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides)
+    listener.say(f"{len(source):,} images in {source.name}")
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = Facts(len(source), [min(size) for size in source.probe_sizes()], device)
+    if checkpoint is not None:
+        chosen = checkpoint.recipe
+    else:
+        chosen = _resolve(
+            facts, method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides, seed
+        )
+    images = load_images(
+        source,
+        chosen.canvas_size,
+        on_progress=lambda done, total: listener.progress("reading images", done, total),
+    )
+    if len(images) < chosen.batch_size:
+        raise UserError(
+            f"{len(images)} images in {source.name} are fewer than one batch of "
+            f"{chosen.batch_size}; add images or use --batch-size {max(2, len(images) // 2)}"
+        )
+    for field, reason in chosen.reasons.items():
+        listener.say(f"  {field} = {_field(chosen, field)}: {reason}")
+    return train(
+        images,
+        source.name,
+        chosen,
+        folder,
+        device=device,
+        listener=listener,
+        checkpoint=checkpoint,
+    )
+
+
+def draw_views(
+    data: Any,
+    output: str | Path,
+    *,
+    method: str = DEFAULT_METHOD,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    seed: int = 0,
+) -> None:
+    """Draw a contact sheet of the views that a method makes of some images.
+
+    Args:
+        data: whatever :func:`pretrain` takes.
+        output: the picture, a .png file.
+        method: whose views.
+        recipe: as in :func:`pretrain`.
+        overrides: as in :func:`pretrain`.
+        seed: of the views.
+
+    Raises:
+        UserError: as :func:`pretrain`, or the name does not end in .png.
+    """
+    target = Path(output)
+    if target.suffix.lower() != ".png":
+        raise UserError(f"cannot draw to {target}: the name must end in .png")
+    source = open_source(data, split="train" if list_splits(data) else None)
+    facts = Facts(len(source), [min(s) for s in source.probe_sizes()], torch.device("cpu"))
+    if recipe is None:
+        config_class(method)  # an unknown name is told with the known ones
+        chosen = choose_recipe(method, facts)
+    else:
+        chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+    chosen = override(chosen, overrides)
+    step = max(1, len(source) // 8)
+    images = load_images(source, chosen.canvas_size).subset(slice(0, 8 * step, step))
+    method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
+    views = method_itself.views(image_spec(chosen))
+    draw_contact_sheet(images, chosen, views, target, seed)
+
+
+def _run_folder(
+    source: ImageSource,
+    method: str | MethodConfig | None,
+    recipe: str | Path | Recipe | None,
+    out: str | Path | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Path:
+    """Where the run goes; never a place where something would be lost."""
+    if out is None:
+        if resume:
+            raise UserError("--resume needs the run to go on with: --out runs/NAME")
+        name = method if isinstance(method, str) else getattr(method, "name", None)
+        if name is None:
+            name = Path(str(recipe)).name if isinstance(recipe, str | Path) else DEFAULT_METHOD
+        stem = f"{Path(source.name).name or 'images'}-{name}".replace(" ", "-")
+        candidates = (Path("runs") / (stem + (f"-{i}" if i > 1 else "")) for i in range(1, 10_000))
+        return next(path for path in candidates if not path.exists())
+    folder = Path(out)
+    if folder.is_file():
+        raise UserError(f"cannot make the run folder {folder}: a file has this name")
+    occupied = folder.is_dir() and any(folder.iterdir())
+    if occupied and not (resume or overwrite):
+        raise UserError(
+            f"{folder} is not empty: use --resume to go on with its run, --overwrite to replace "
+            "it, or another --out"
+        )
+    if occupied and overwrite and not resume:
+        if not (folder / "recipe.yaml").exists():
+            raise UserError(f"{folder} is not empty and not a run; will not overwrite it")
+        shutil.rmtree(folder)
+    return folder
+
+
+def _refuse_changes(*given: Any) -> None:
+    if any(value not in (None, ()) and value != [] for value in given):
+        raise UserError(
+            "--resume goes on with the run's own recipe: leave out --method, --backbone, --epochs, "
+            "--batch-size, --micro-batch-size, --recipe and --set"
+        )
+
+
+def _resolve(
+    facts: Facts,
+    method: str | MethodConfig | None,
+    backbone: str | BackboneConfig | None,
+    epochs: int | None,
+    batch_size: int | None,
+    micro_batch_size: int | None,
+    recipe: str | Path | Recipe | None,
+    overrides: Sequence[str],
+    seed: int | None,
+) -> Recipe:
+    """Given values, then the recipe's, then choices."""
+    if recipe is not None:
+        chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+        name = method if isinstance(method, str) else getattr(method, "name", chosen.method.name)
+        if isinstance(method, str) and name != chosen.method.name:
+            config_class(name)
+            raise UserError(
+                f"--method {name} and a recipe for {chosen.method.name} contradict each other; "
+                "give one of them"
+            )
+    else:
+        name = method if isinstance(method, str) else getattr(method, "name", DEFAULT_METHOD)
+        config_class(name)  # an unknown name is told with the known ones
+        chosen = choose_recipe(name, facts)
+    given: dict[str, Any] = {
+        "method": method if isinstance(method, MethodConfig) else None,
+        "backbone": _backbone_config(backbone, chosen, recipe is not None),
+        "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
+        "seed": seed,
+        "epochs": epochs,
+    }
+    given = {field: value for field, value in given.items() if value is not None}
+    reasons = {f: r for f, r in chosen.reasons.items() if f.split(".")[0] not in given}
+    chosen = chosen.model_copy(update=given | {"reasons": reasons})
+    chosen = override(chosen, overrides)
+    if recipe is None:
+        touched = {assignment.partition("=")[0].strip() for assignment in overrides}
+        tried, speed = choose_arithmetic(chosen, facts)
+        if not touched & {"precision", "memory_format"}:
+            chosen = tried
+        if epochs is None and "epochs" not in touched:
+            chosen = choose_epochs(chosen, facts, speed)
+    return chosen
+
+
+def _backbone_config(
+    backbone: str | BackboneConfig | None, chosen: Recipe, from_recipe: bool
+) -> BackboneConfig | None:
+    if not isinstance(backbone, str):
+        return backbone
+    # Only plain ResNets have a small-image stem; another network keeps its own.
+    stem = chosen.backbone.stem if backbone.startswith("resnet") else "standard"
+    keep = from_recipe and backbone == chosen.backbone.name
+    return chosen.backbone if keep else BackboneConfig(name=backbone, stem=stem)
+
+
+def _field(recipe: Recipe, path: str) -> str:
+    value: Any = recipe
+    for key in path.split("."):
+        value = getattr(value, key)
+    return str(getattr(value, "name", value))

@@ -1,0 +1,112 @@
+"""Backbones: timm models by name, with a stem and a width for small images.
+
+Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_features`` = D.
+"""
+
+import difflib
+from typing import Literal
+
+import timm
+from pydantic import BaseModel, ConfigDict, Field
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+from similitude.errors import UserError
+
+
+class BackboneConfig(BaseModel):
+    """Which network is trained and kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "resnet18"  # any name timm knows
+    # "small": 3x3 stride-1 first convolution and no max-pool, as all papers do on CIFAR.
+    stem: Literal["standard", "small"] = "standard"
+    # Channels of the first stage (doubling at each stage); None keeps the model's own.
+    base_width: int | None = Field(default=None, ge=4, le=1024)
+    # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
+    options: dict[str, int | float | str | bool] = {}
+
+
+def build_backbone(config: BackboneConfig) -> nn.Module:
+    """Build the network with fresh random weights, drawn from torch's global generator.
+
+    Raises:
+        UserError: timm does not know the name, or the network has no such stem or width.
+    """
+    if config.name not in timm.list_models():
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"
+        raise UserError(f"unknown backbone {config.name!r}{hint}")
+    options = dict(config.options)
+    if config.base_width is not None:
+        w = config.base_width
+        options["channels"] = (w, 2 * w, 4 * w, 8 * w)  # type: ignore[assignment]
+    try:
+        backbone = timm.create_model(config.name, num_classes=0, **options)  # type: ignore[arg-type]
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"backbone {config.name!r} does not take the options {options}: {error}"
+        ) from error
+    if config.base_width is not None:
+        _narrow_stem(backbone, config)
+    if config.stem == "small":
+        _small_stem(backbone, config)
+    if isinstance(backbone, ResNet):
+        # gamma = 0 in the last norm of every block: SimCLR, SimSiam and BYOL's code all do so.
+        backbone.init_weights(zero_init_last=True)
+    return backbone
+
+
+def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:
+    """Give the stem the width of the first stage; timm keeps 64 channels whatever the stages."""
+    if not (
+        isinstance(backbone, ResNet) and isinstance(backbone.get_submodule("layer1.0"), BasicBlock)
+    ):
+        raise UserError(
+            f"backbone {config.name!r} has no base_width; only ResNets of basic blocks "
+            "(resnet10t, resnet18, resnet34) do: leave backbone.base_width out"
+        )
+    width = config.base_width
+    assert width is not None
+    if not isinstance(backbone.conv1, nn.Conv2d):
+        raise UserError(f"backbone {config.name!r} has a deep stem: leave backbone.base_width out")
+    backbone.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+    backbone.bn1 = nn.BatchNorm2d(width)
+    backbone.set_submodule("layer1.0", BasicBlock(width, width))
+
+
+def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
+    if not (isinstance(backbone, ResNet) and isinstance(backbone.conv1, nn.Conv2d)):
+        raise UserError(
+            f"backbone {config.name!r} has no small-image stem (plain ResNets do): "
+            "use --set backbone.stem=standard"
+        )
+    backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
+    backbone.maxpool = nn.Identity()
+
+
+def loading_snippet(config: BackboneConfig, weights: str) -> str:
+    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it."""
+    options: dict[str, object] = dict(config.options)
+    width = config.base_width
+    if width is not None:
+        options["channels"] = (width, 2 * width, 4 * width, 8 * width)
+    arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+    lines = ["import timm", "from safetensors.torch import load_file"]
+    if config.stem == "small" or width is not None:
+        lines.append("from torch import nn")
+    lines += ["", f"backbone = timm.create_model({config.name!r}, num_classes=0{arguments})"]
+    if width is not None:
+        lines += [
+            f"backbone.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)",
+            f"backbone.bn1 = nn.BatchNorm2d({width})",
+            f"backbone.layer1[0] = type(backbone.layer1[0])({width}, {width})",
+        ]
+    if config.stem == "small":
+        lines += [
+            "backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)",
+            "backbone.maxpool = nn.Identity()",
+        ]
+    lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
+
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import similitude
+from similitude.backbones import build_backbone
+from similitude.errors import UserError
+from similitude.method import Method
+from similitude.recipes import Recipe, parse_recipe
+from similitude.storage import write_with, writing_error
+
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """Everything a run needs to go on as if it had never stopped."""
+
+    recipe: Recipe
+    step: int  # optimizer steps taken
+    method: dict[str, Tensor]  # state_dict of the method: networks, memory, everything
+    optimizer: dict[str, Any]  # state_dict of the optimizer
+    random_state: Tensor  # torch's global generator, for dropout and the like
+    seconds: float  # training time so far
+    version: str  # of similitude
+
+    @property
+    def backbone(self) -> dict[str, Tensor]:
+        """The state_dict of the backbone alone."""
+        prefix = "backbone."
+        return {k.removeprefix(prefix): v for k, v in self.method.items() if k.startswith(prefix)}
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    recipe: Recipe,
+    step: int,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    seconds: float,
+) -> None:
+    """Write a checkpoint atomically. It holds tensors, numbers and texts: no pickled objects.
+
+    Raises:
+        UserError: the disk is full; an older checkpoint at ``path`` stays.
+    """
+    content = {
+        "format": FORMAT,
+        "recipe": recipe.model_dump(mode="json"),
+        "step": step,
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random_state": torch.get_rng_state(),
+        "seconds": seconds,
+        "version": similitude.__version__,
+    }
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise writing_error(path, OSError(28, "no space left")) from error
+
+    write_with(path, write)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint without running any code in it (``weights_only``).
+
+    Raises:
+        UserError: the file is missing, damaged, or not one of ours.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no checkpoint {path}; is {path.parent.parent} a run, and has it saved one yet?"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"the checkpoint {path} is damaged or not a checkpoint") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this version of similitude")
+    return Checkpoint(
+        recipe=parse_recipe(content["recipe"], f"the recipe in {path}"),
+        **{name: content[name] for name in Checkpoint._fields if name != "recipe"},
+    )
+
+
+def load_backbone(checkpoint: Checkpoint) -> nn.Module:
+    """The trained backbone in evaluation mode.
+
+    Raises:
+        UserError: the weights do not fit the backbone that the recipe names.
+    """
+    backbone = build_backbone(checkpoint.recipe.backbone)
+    load_strictly(backbone, checkpoint.backbone, f"backbone {checkpoint.recipe.backbone.name!r}")
+    return backbone.eval()
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load every entry or nothing.
+
+    Raises:
+        UserError: an entry is missing, left over or of another shape; says which.
+    """
+    own = module.state_dict()
+    wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
+    wrong += [k for k in own if k in state and own[k].shape != state[k].shape]
+    if wrong:
+        raise UserError(
+            f"the checkpoint is of another network than {what}: {len(wrong)} entries do not fit, "
+            f"the first is {wrong[0]!r}; use the recipe the checkpoint was trained with"
+        )
+    module.load_state_dict(state)
+
+
+def export_backbone(state: dict[str, Tensor], path: Path) -> None:
+    """Write backbone weights as safetensors, with timm's names.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(28, str(error)) from error
+
+    write_with(path, write)

@@ -1,0 +1,230 @@
+"""The command line: parses, calls, prints; nothing else."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from similitude.errors import UserError
+
+app = typer.Typer(
+    name="similitude",
+    help="Learn representations from unlabeled images by comparing views of the same thing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of images, an .npy or .npz file, or one of: fashion-mnist, cifar10, "
+        "cifar100, stl10, digits.",
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
+
+
+@app.command()
+def pretrain(
+    photos: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="A folder of images (flat or nested, no labels needed), an .npy or .npz file, or "
+            "one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
+        ),
+    ],
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="simclr, moco_v1, moco_v2, byol or simsiam. [default: simclr]"),
+    ] = None,
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Any model timm knows, e.g. resnet18. [default: chosen]"),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Passes over the images. [default: chosen]"),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Images the loss compares. [default: chosen]"),
+    ] = None,
+    micro_batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Images in memory at once; the loss still sees the whole batch."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The run folder. [default: runs/NAME-METHOD]"),
+    ] = None,
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A recipe by name (cifar10.simclr) or file (runs/x/recipe.yaml)."),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.temperature=0.2; repeat."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Of weights, order and views. [default: 0]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, bit for bit.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out, if there is one.")
+    ] = False,
+) -> None:
+    """Train a backbone on images without labels; what is not given is chosen and explained."""
+    from similitude import api
+    from similitude.console import Console
+
+    run = api.pretrain(
+        photos,
+        method=method,
+        backbone=backbone,
+        epochs=epochs,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        out=out,
+        recipe=recipe,
+        overrides=settings or (),
+        seed=seed,
+        resume=resume,
+        overwrite=overwrite,
+        listener=Console(),
+    )
+    if run is None:
+        raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Data,
+    protocol: Annotated[
+        str, typer.Option(help="Any of knn, linear, few, separated by commas.")
+    ] = "knn,linear,few",
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
+) -> None:
+    """Score the backbone beside raw pixels and random weights, and write the report."""
+    from similitude.console import Console
+    from similitude.runs import Run
+
+    console = Console()
+    trained = Run(run)
+    protocols = [name.strip() for name in protocol.split(",") if name.strip()]
+    with console:
+        table = trained.evaluate(
+            data, protocols=protocols, labels=labels, draws=draws, progress=console.progress
+        )
+    console.print(table.render())
+    console.print(f"report: {trained.report()}")
+
+
+@app.command()
+def embed(
+    run: RunFolder,
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .npz or .parquet file to write.")
+    ],
+) -> None:
+    """Write the embedding of every image: file name and vector."""
+    from similitude.console import Console
+    from similitude.embeddings import check_suffix, write_embeddings
+    from similitude.runs import Run
+
+    console = Console()
+    check_suffix(output)
+    with console:
+        features = Run(run).embed(data, progress=console.progress)
+    write_embeddings(features, output)
+    count, dim = features.x.shape
+    console.print(f"{count:,} embeddings of {dim} numbers: {output}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The page. [default: report.html in the run]"),
+    ] = None,
+) -> None:
+    """Write one HTML page that shows whether learning worked; two runs give a comparison."""
+    from similitude.report import write_report
+
+    typer.echo(f"report: {write_report(runs, out)}")
+
+
+@app.command()
+def methods() -> None:
+    """Compare the methods by what they are made of, as measured on the running method."""
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    from similitude import anatomy
+
+    table = Table(title="Measured on each method with its default settings")
+    table.add_column("method")
+    for name in anatomy.column_names():
+        table.add_column(name, justify="center")
+    for name, found in anatomy.table().items():
+        table.add_row(name, *("yes" if value else "-" for value in vars(found).values()))
+    RichConsole().print(table)
+
+
+@app.command()
+def views(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture, a .png file.")],
+    method: Annotated[str, typer.Option(help="Whose views.")] = "simclr",
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A recipe by name or file, instead of a choice from the images."),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.view.blur=0.5; repeat."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the views.")] = 0,
+) -> None:
+    """Draw a contact sheet: some images and the views a method makes of them."""
+    from similitude import api
+
+    api.draw_views(data, output, method=method, recipe=recipe, overrides=settings or (), seed=seed)
+    typer.echo(f"views: {output}")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The weights, a .safetensors file.")
+    ],
+) -> None:
+    """Write the backbone's weights with timm's names, and print Python that loads them."""
+    from similitude.runs import Run
+
+    snippet = Run(run).export(output)
+    typer.echo(f"# weights: {output}\n{snippet}")
+
+
+def main() -> None:
+    """Entry point: one clear sentence and exit code 2 for whatever the user can mend."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,26 @@
+"""Images: from a folder, an array or a name to canvases in memory, and from there to batches."""
+
+from similitude.data.arrays import ArraySource
+from similitude.data.base import ImageSource
+from similitude.data.cache import cache_folder
+from similitude.data.canvases import default_size, load_images
+from similitude.data.folders import FolderSource
+from similitude.data.images import ImageSet
+from similitude.data.labels import read_labels
+from similitude.data.loader import CanvasBatch, CanvasLoader
+from similitude.data.sources import list_splits, open_source
+
+__all__ = [
+    "ArraySource",
+    "CanvasBatch",
+    "CanvasLoader",
+    "FolderSource",
+    "ImageSet",
+    "ImageSource",
+    "cache_folder",
+    "default_size",
+    "list_splits",
+    "load_images",
+    "open_source",
+    "read_labels",
+]

@@ -1,0 +1,242 @@
+"""Images that are numbers already: arrays in memory, ``.npy`` and ``.npz`` files.
+
+Letters: N images, H height, W width, C channels.
+"""
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from similitude.data.base import ImageSource, numbered
+from similitude.data.decoding import over_white
+from similitude.errors import UserError
+
+Layout = Literal["NHW", "NHWC", "NCHW"]
+
+_ROWS = 1024  # images looked at in one go, so that a mapped file need not fit in memory
+_IMAGES = ("images", "x", "{}_images", "x_{}", "{}_x")
+_LABELS = ("labels", "y", "{}_labels", "y_{}", "{}_y")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySource(ImageSource):
+    """Images in one array, in memory or in an ``.npy`` file.
+
+    Attributes:
+        array: Shape as ``layout`` says, C being 1, 3 or 4; uint8, or float in [0, 1].
+        layout: Order of the axes.
+        aspect: Width / height of each original if the array holds squashed canvases, shape [N].
+    """
+
+    array: np.ndarray
+    layout: Layout
+    aspect: Float[Tensor, " N"] | None = None
+
+    def read_rows(self, start: int, stop: int) -> UInt8[Tensor, "N C H W"]:
+        """Images ``start`` to ``stop - 1`` at once; C is 1 for grey images, else 3."""
+        rows = np.asarray(self.array[start:stop])
+        if rows.dtype != np.uint8:
+            rows = (rows.astype(np.float32) * 255).round().astype(np.uint8)
+        if self.layout == "NHW":
+            rows = rows[:, None]
+        elif self.layout == "NHWC":
+            rows = rows.transpose(0, 3, 1, 2)
+        if not rows.flags.writeable or any(stride < 0 for stride in rows.strides):
+            rows = rows.copy()  # torch wants neither a read-only file nor a reversed axis
+        images = torch.from_numpy(rows)
+        if images.shape[1] == 4:
+            return torch.stack([over_white(image[:3], image[3:]) for image in images])
+        return images
+
+    def holds_canvases(self, size: int) -> bool:
+        """Whether the array can be used as it is, as canvases of side ``size``."""
+        return (
+            self.layout == "NCHW"
+            and self.array.shape[1:] == (3, size, size)
+            and self.array.dtype == np.uint8
+            and self.array.flags.c_contiguous
+            and self.array.flags.writeable  # not so for a mapped .npy file
+        )
+
+    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+        """Image ``i``; see :meth:`ImageSource.read`."""
+        return self.read_rows(i, i + 1)[0].expand(3, -1, -1)
+
+    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
+        """The one size that all images have; see :meth:`ImageSource.probe_sizes`."""
+        height, width = self.array.shape[2:] if self.layout == "NCHW" else self.array.shape[1:3]
+        return [(width, height)] * min(sample, len(self))
+
+    def fingerprint(self) -> str:
+        """A hash of the content, or of an ``.npy`` file's path, length and time."""
+        digest = hashlib.sha256(f"{self.array.shape} {self.array.dtype} {self.layout}".encode())
+        filename = getattr(self.array, "filename", None)  # of numpy.memmap
+        if filename is not None:
+            status = Path(filename).stat()
+            digest.update(f"{filename}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        else:
+            for start in range(0, len(self.array), _ROWS):
+                digest.update(np.ascontiguousarray(self.array[start : start + _ROWS]).data)
+        return digest.hexdigest()
+
+
+def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "") -> ArraySource:
+    """A source over an array, after a check of its shape, type and range.
+
+    Args:
+        data: Shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1, 3 or 4 (where both could be
+            meant the channels are last); uint8, or float in [0, 1].
+        name: What errors call it.
+        prefix: What the names of the images begin with.
+
+    Raises:
+        UserError: it is something else.
+    """
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else data
+    layout = _layout(array.shape)
+    if layout is None:
+        raise UserError(
+            f"{name} has shape {list(array.shape)}, but images must be [N, H, W], [N, H, W, C] or "
+            f"[N, C, H, W] with C 1, 3 or 4"
+        )
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise UserError(
+            f"{name} holds {array.dtype}, but images must be uint8 or float in [0, 1]: convert "
+            f"them, for values up to 255 with .astype('uint8')"
+        )
+    if array.dtype.kind == "f":
+        _check_range(array, name)
+    return ArraySource(name=name, names=numbered(prefix, len(array)), array=array, layout=layout)
+
+
+def open_file(path: Path, split: str | None) -> ArraySource:
+    """The images of an ``.npy`` file, or of an ``.npz`` file with keys such as images and labels.
+
+    Args:
+        path: The file. In an ``.npz`` the images are called ``images`` or ``x`` and the labels
+            ``labels`` or ``y``; or, with splits, ``x_train``, ``y_train``, ``x_test``, ``y_test``
+            or ``train_images``, ``train_labels``, ``test_images``, ``test_labels``.
+        split: "train" or "test" if the file has both.
+
+    Raises:
+        UserError: the file is damaged or holds no images.
+    """
+    if path.suffix.lower() == ".npy":
+        if split is not None:
+            raise UserError(f"{path} has no split {split!r}: an .npy file is a single array")
+        return from_array(_load_npy(path), str(path))
+    with _open_npz(path) as archive:
+        notes: tuple[str, ...] = ()
+        part = split
+        if split is None and _splits_of(archive.files):
+            part = "train"
+            notes = (f"{path} has train and test images; the training images are used",)
+        images_key = _key(archive.files, _IMAGES, part)
+        if images_key is None:
+            wanted = "images or x" if part is None else f"x_{part} or {part}_images"
+            raise UserError(
+                f"{path} holds no array called {wanted}, only {', '.join(archive.files) or 'none'}"
+            )
+        labels_key = _key(archive.files, _LABELS, part)
+        try:
+            images = archive[images_key]
+            raw_labels = None if labels_key is None else archive[labels_key]
+        except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+            raise _damaged(path, error) from error
+    name = str(path) if part is None else f"{path} {part}"
+    source = from_array(images, name, prefix="" if part is None else f"{part}/")
+    labels, class_names = (None, None) if raw_labels is None else _labels(raw_labels, source)
+    return ArraySource(
+        name=name,
+        names=source.names,
+        labels=labels,
+        class_names=class_names,
+        notes=notes,
+        array=source.array,
+        layout=source.layout,
+    )
+
+
+def has_splits(path: Path) -> bool:
+    """Whether an ``.npz`` file has images both for training and for testing."""
+    with _open_npz(path) as archive:
+        return _splits_of(archive.files)
+
+
+def _splits_of(keys: list[str]) -> bool:
+    return all(_key(keys, _IMAGES[2:], split) is not None for split in ("train", "test"))
+
+
+def _key(keys: list[str], patterns: tuple[str, ...], split: str | None) -> str | None:
+    chosen = [p for p in patterns if ("{}" in p) == (split is not None)]
+    return next((key for p in chosen if (key := p.format(split)) in keys), None)
+
+
+def _layout(shape: tuple[int, ...]) -> Layout | None:
+    if len(shape) == 3 and 0 not in shape:
+        return "NHW"
+    if len(shape) == 4 and 0 not in shape:
+        if shape[3] in (1, 3, 4):
+            return "NHWC"
+        if shape[1] in (1, 3, 4):
+            return "NCHW"
+    return None
+
+
+def _check_range(array: np.ndarray, name: str) -> None:
+    for start in range(0, len(array), _ROWS):
+        rows = array[start : start + _ROWS]
+        low, high = float(rows.min()), float(rows.max())
+        if not (low >= 0 and high <= 1):  # also true for NaN
+            advice = "divide by 255" if 1 < high <= 255 and low >= 0 else "rescale them"
+            raise UserError(
+                f"{name} holds floats from {low:g} to {high:g}, but they must be in [0, 1]: "
+                f"{advice}"
+            )
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise _damaged(path, error) from error
+
+
+def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise UserError(f"{path} is an .npy file by content: rename it")
+    return loaded
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"cannot read {path}: {str(error).splitlines()[0] if str(error) else 'damaged'}"
+    )
+
+
+def _labels(raw: np.ndarray, source: ArraySource) -> tuple[Int[Tensor, " N"], list[str]]:
+    flat = raw.reshape(-1)
+    if len(flat) != len(source):
+        raise UserError(f"{source.name} has {len(source)} images but {len(flat)} labels")
+    if flat.dtype.kind in "iu" and flat.min() >= -1:
+        labels = torch.from_numpy(flat.astype(np.int64))
+        # numbers stay as they are, so that the classes of two splits agree
+        return labels, [str(c) for c in range(int(labels.max()) + 1)]
+    if flat.dtype.kind not in "SU":
+        raise UserError(
+            f"{source.name} has labels of type {flat.dtype}: use class numbers from 0 "
+            f"(-1 for unknown) or class names"
+        )
+    class_names, labels = np.unique(flat.astype(str), return_inverse=True)
+    return torch.from_numpy(labels.astype(np.int64)), class_names.tolist()

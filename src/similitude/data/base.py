@@ -1,0 +1,71 @@
+"""What every source of images can do, before anything is decoded.
+
+Letters: N images, H height, W width.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(ABC):
+    """Images that can be listed without decoding them; :func:`load_images` decodes.
+
+    Attributes:
+        name: What this is, for people ("photos/train", "fashion-mnist test").
+        names: Name of each image, sorted for a folder; see :class:`ImageSet`.
+        labels: Class of each image, shape [N], -1 where unknown; None without any. For
+            evaluations only.
+        class_names: Name of each class, or None.
+        notes: Choices that were made on the way and that people should hear of, as sentences.
+    """
+
+    name: str
+    names: list[str]
+    labels: Int[Tensor, " N"] | None = None
+    class_names: list[str] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def with_labels(self, labels: Int[Tensor, " N"], class_names: list[str]) -> "ImageSource":
+        """The same images with other labels, for example those of :func:`read_labels`."""
+        return dataclasses.replace(self, labels=labels, class_names=class_names)
+
+    @abstractmethod
+    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+        """Decode image ``i``.
+
+        Args:
+            i: Its position in ``names``.
+            size: If given, a large image may come out smaller, though never below twice this
+                short side.
+
+        Raises:
+            UnreadableImageError: the file is damaged or missing.
+        """
+
+    @abstractmethod
+    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
+        """Width and height of ``sample`` images, evenly spread over the source.
+
+        Only headers are read; files without a readable one are left out.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that changes when the images change, for the cache."""
+
+    def _spread(self, sample: int) -> list[int]:
+        count = min(sample, len(self))
+        return [i * len(self) // count for i in range(count)]
+
+
+def numbered(prefix: str, n: int) -> list[str]:
+    """Names for images that have none: ``train/00012``."""
+    return [f"{prefix}{i:05d}" for i in range(n)]

@@ -1,0 +1,85 @@
+"""Decoded images: square uint8 canvases, and the facts that a crop or an evaluation needs.
+
+Letters: N images, S side of a canvas in pixels, M images of a subset.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images decoded once, in memory or in one memory-mapped file.
+
+    A canvas is the whole image, resized so that its short side is S and the long side is squashed
+    to S as well; ``aspect`` undoes the squashing, so that crops keep the geometry of the papers.
+
+    Attributes:
+        pixels: Canvases, shape [N, 3, S, S], uint8, always RGB.
+        aspect: Width / height of each original (as shown, after EXIF rotation), shape [N].
+        names: File name relative to the folder with ``/`` between the parts, or ``train/00012``.
+        labels: Class of each image, shape [N], -1 where unknown; None without any labels. Only
+            evaluations look at them.
+        class_names: Name of each class, or None.
+        unreadable: Files that were left out, each with the reason in a few words.
+    """
+
+    pixels: UInt8[Tensor, "N 3 S S"]
+    aspect: Float[Tensor, " N"]
+    names: list[str]
+    labels: Int[Tensor, " N"] | None = None
+    class_names: list[str] | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        n = len(self.pixels)
+        if self.pixels.ndim != 4 or self.pixels.shape[1] != 3 or self.pixels.dtype != torch.uint8:
+            raise ValueError(
+                f"pixels must be uint8 of shape [N, 3, S, S], not {self.pixels.dtype} of shape "
+                f"{list(self.pixels.shape)}"
+            )
+        lengths = {"aspect": len(self.aspect), "names": len(self.names)}
+        if self.labels is not None:
+            lengths["labels"] = len(self.labels)
+        if wrong := {name: length for name, length in lengths.items() if length != n}:
+            raise ValueError(f"{n} images but {wrong}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def size(self) -> int:
+        """Side of the canvases in pixels."""
+        return self.pixels.shape[-1]
+
+    def subset(
+        self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]
+    ) -> "ImageSet":
+        """The images at ``index``, in that order.
+
+        Args:
+            index: Positions, a mask over all images, or a slice. A slice shares the pixels'
+                memory (and the mapped file); anything else copies them.
+        """
+        rows: Tensor | slice
+        if isinstance(index, slice):
+            rows = index
+            kept = self.names[index]
+        else:
+            rows = torch.as_tensor(index, device="cpu")
+            if rows.dtype == torch.bool:
+                rows = rows.nonzero()[:, 0]
+            rows = rows.to(torch.int64)
+            kept = [self.names[i] for i in rows.tolist()]
+        return ImageSet(
+            pixels=self.pixels[rows],
+            aspect=self.aspect[rows],
+            names=kept,
+            labels=None if self.labels is None else self.labels[rows],
+            class_names=self.class_names,
+            unreadable=self.unreadable,
+        )

@@ -1,0 +1,134 @@
+"""Labels from a CSV file, for evaluations of folders that have no class folders.
+
+Letters: N images.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from similitude.data.base import ImageSource
+from similitude.data.folders import FolderSource, image_names
+from similitude.errors import UserError
+
+_FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "image_path")
+_LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
+
+
+def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, " N"], list[str]]:
+    """Labels of the images of ``source`` from a table with the columns file and label.
+
+    A file is given relative to the folder, or by its bare name where only one image has it. The
+    header is optional; a comma, semicolon or tab separates the columns. A row about an image of
+    another split of the same folder is left out.
+
+    Args:
+        csv_path: The table, in UTF-8.
+        source: Whose images are labelled.
+
+    Returns:
+        Class of each image, int64 of shape [N], -1 for an image without a row or with an empty
+        label; and the names of all classes of the table, in order (by value if they are numbers).
+
+    Raises:
+        UserError: no such file, rows that match no image or contradict each other, or no row that
+            matches.
+    """
+    path = Path(csv_path).expanduser()
+    position = _positions(source.names)
+    rows = _rows(path, position)
+    if isinstance(source, FolderSource) and source.folder != source.base:
+        # the table may be relative to the folder above the splits
+        below = source.folder.relative_to(source.base).as_posix()
+        position = _positions(source.names, f"{below}/") | position
+    given: dict[int, str] = {}
+    unmatched: list[tuple[int, str]] = []
+    for line, file, label in rows:
+        i = position.get(file)
+        if i is None:
+            unmatched.append((line, file))
+        elif i < 0:
+            raise UserError(
+                f"{path} line {line}: {file!r} is the name of several images; write the folder too"
+            )
+        elif given.setdefault(i, label) != label:
+            raise UserError(
+                f"{path} line {line}: {file!r} is labelled {label!r} here and {given[i]!r} before"
+            )
+    if unmatched and isinstance(source, FolderSource) and source.folder != source.base:
+        elsewhere = _positions(image_names(source.base))
+        elsewhere |= {name.split("/", 1)[-1]: 0 for name in elsewhere}
+        unmatched = [row for row in unmatched if row[1] not in elsewhere]
+    if unmatched or not given:
+        if not rows:
+            raise UserError(f"{path} holds no label: it needs the columns file,label")
+        line, file = unmatched[0] if unmatched else (rows[0][0], rows[0][1])
+        count = len(unmatched) or len(rows)
+        raise UserError(
+            f"{path}: {count} of {len(rows)} rows match no image of {source.name}, the first is "
+            f"line {line}: {file!r} (an image there is called {source.names[0]!r})"
+        )
+    class_names = sorted({label for _, _, label in rows if label})
+    if all(_is_number(name) for name in class_names):
+        class_names.sort(key=float)
+    number = {name: c for c, name in enumerate(class_names)} | {"": -1}
+    labels = torch.full((len(source),), -1, dtype=torch.int64)
+    for i, label in given.items():
+        labels[i] = number[label]
+    return labels, class_names
+
+
+def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
+    """Position by relative name and by bare name; -1 for a bare name of several images."""
+    bare: dict[str, int] = {}
+    for i, name in enumerate(names):
+        last = name.rsplit("/", 1)[-1]
+        bare[last] = -1 if last in bare else i
+    return bare | {prefix + name: i for i, name in enumerate(names)}
+
+
+def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
+    """Line number, file and label of each row that is not empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: save it as CSV in UTF-8") from error
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)  # the comma where none occurs
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    table = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    file_column, label_column = 0, 1
+    if table and _is_header(table[0][1], position):
+        header = [cell.strip().lower() for cell in table[0][1]]
+        file_column = next((i for i, c in enumerate(header) if c in _FILE_COLUMNS), 0)
+        label_column = next((i for i, c in enumerate(header) if c in _LABEL_COLUMNS), 1)
+        table = table[1:]
+    rows = []
+    for line, row in table:
+        if len(row) <= max(file_column, label_column):
+            raise UserError(
+                f"{path} line {line} has {len(row)} column(s), but file,label are needed"
+            )
+        file = row[file_column].strip().replace("\\", "/").removeprefix("./")
+        rows.append((line, file, row[label_column].strip()))
+    return rows
+
+
+def _is_header(row: list[str], position: dict[str, int]) -> bool:
+    cells = [cell.strip().lower() for cell in row]
+    known = any(c in _FILE_COLUMNS for c in cells) or any(c in _LABEL_COLUMNS for c in cells)
+    return known and not any(cell.strip() in position for cell in row)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Find the images that a user names: a folder, an array, a file of arrays or a known data set."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from similitude.data import arrays, datasets, folders
+from similitude.data.arrays import ArraySource
+from similitude.data.base import ImageSource
+from similitude.data.images import ImageSet
+from similitude.errors import UserError
+
+
+def open_source(
+    data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource, *, split: str | None = None
+) -> ImageSource:
+    """Find the images that ``data`` names.
+
+    Args:
+        data: A folder of images, an ``.npy`` or ``.npz`` file, an array or tensor (see
+            :class:`ArraySource`), images that are loaded already, or one of the names
+            ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
+            the same name write ``./digits``.
+        split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``
+            or ``val/``, an ``.npz`` with ``x_train`` and ``x_test``, a named set. With None, for
+            pretraining, the training images are used, and ``notes`` says so.
+
+    Raises:
+        UserError: there is nothing there, or no image in it, or no such split.
+    """
+    if isinstance(data, ImageSource):
+        return data
+    if isinstance(data, ImageSet):
+        return ArraySource(
+            name="images in memory",
+            names=data.names,
+            labels=data.labels,
+            class_names=data.class_names,
+            array=data.pixels.numpy(),
+            layout="NCHW",
+            aspect=data.aspect,
+        )
+    if isinstance(data, (np.ndarray, Tensor)):
+        return arrays.from_array(data)
+    if str(data) in datasets.NAMES:
+        return datasets.open_named(str(data), split)
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return folders.open_folder(path, split)
+    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
+        return arrays.open_file(path, split)
+    raise _not_found(str(data), path, datasets.NAMES)
+
+
+def list_splits(data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource) -> list[str]:
+    """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
+    if not isinstance(data, (str, Path)):
+        return []
+    path = Path(data).expanduser()
+    if str(data) in datasets.NAMES or (path.is_dir() and folders.split_folders(path)):
+        return ["train", "test"]
+    if path.suffix.lower() == ".npz" and path.is_file() and arrays.has_splits(path):
+        return ["train", "test"]
+    return []
+
+
+def _not_found(data: str, path: Path, known: Sequence[str]) -> UserError:
+    if path.is_file():
+        return UserError(
+            f"{data} is a file: give the folder that holds the images, an .npy or .npz file, or "
+            f"unpack it first"
+        )
+    near = difflib.get_close_matches(data.lower().replace("_", "-"), known, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return UserError(
+        f"there is no folder or file {data}{meant} (data sets known by name: {', '.join(known)})"
+    )

@@ -1,0 +1,51 @@
+"""Whether a backbone is any good: probes, baselines, geometry and a verdict."""
+
+from similitude.evaluation.baselines import (
+    PROTOCOLS,
+    check_protocols,
+    evaluate_backbone,
+    score_features,
+)
+from similitude.evaluation.features import (
+    Features,
+    extract_features,
+    pixel_features,
+    split_features,
+)
+from similitude.evaluation.few_labels import few_label_scores, few_label_skips
+from similitude.evaluation.geometry import (
+    alignment,
+    effective_rank,
+    feature_std,
+    spectrum,
+    uniformity,
+)
+from similitude.evaluation.health import Readings, Verdict, diagnose
+from similitude.evaluation.knn import KNNProbe
+from similitude.evaluation.linear import LinearProbe
+from similitude.evaluation.scores import Score, ScoreTable
+
+__all__ = [
+    "PROTOCOLS",
+    "Features",
+    "KNNProbe",
+    "LinearProbe",
+    "Readings",
+    "Score",
+    "ScoreTable",
+    "Verdict",
+    "alignment",
+    "check_protocols",
+    "diagnose",
+    "effective_rank",
+    "evaluate_backbone",
+    "extract_features",
+    "feature_std",
+    "few_label_scores",
+    "few_label_skips",
+    "pixel_features",
+    "score_features",
+    "spectrum",
+    "split_features",
+    "uniformity",
+]

@@ -1,0 +1,160 @@
+"""Features of images, extracted once and shared by all probes.
+
+Shapes: N images, D features, S side of the canvases.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from similitude.data.images import ImageSet
+from similitude.errors import UserError
+from similitude.evaluation.draws import held_out
+from similitude.views.image import ImageSpec, evaluation_view
+
+MAX_PIXEL_SIDE = 32  # raw pixels of a larger image are more numbers than a linear probe can use
+
+
+@dataclass(frozen=True)
+class Features:
+    """One row of numbers per image, on the CPU.
+
+    ``y`` holds class numbers, -1 where an image has no label, or is None for a set without labels.
+    """
+
+    x: Float[Tensor, "N D"]
+    y: Int[Tensor, " N"] | None
+    names: list[str]
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2:
+            raise UserError(f"features must be a matrix [N, D], not of shape {tuple(self.x.shape)}")
+        if self.y is not None and self.y.shape != self.x.shape[:1]:
+            raise UserError(f"{len(self.x)} rows of features have {len(self.y)} labels")
+        if len(self.names) != len(self.x):
+            raise UserError(f"{len(self.x)} rows of features have {len(self.names)} names")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | Sequence[int]) -> "Features":
+        """The rows at these positions, or where a mask is true."""
+        rows = torch.as_tensor(index, device="cpu")
+        rows = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows.long()
+        names = [self.names[i] for i in rows.tolist()]
+        return Features(self.x[rows], None if self.y is None else self.y[rows], names)
+
+    def labelled(self) -> "Features":
+        """The rows that have a label.
+
+        Raises:
+            UserError: If no row has one.
+        """
+        if self.y is None or not bool((self.y >= 0).any()):
+            raise UserError("none of the images has a label: a probe needs labels to be scored")
+        return self if bool((self.y >= 0).all()) else self.subset(self.y >= 0)
+
+
+def extract_features(
+    backbone: nn.Module,
+    images: ImageSet,
+    image: ImageSpec,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+    autocast_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """The backbone's features of every image: whole canvas, no augmentation, evaluation mode.
+
+    Args:
+        backbone: Maps [N, 3, size, size] to [N, D]. It is left exactly as it was: device, and the
+            training flag of every submodule.
+        images: Canvases; labels are passed through, also -1.
+        image: Side, mean and std of the backbone's input.
+        batch_size: Images per forward pass.
+        device: Where to compute; by default where the backbone is.
+        autocast_dtype: Precision of the forward pass, e.g. ``torch.bfloat16``; full by default.
+        channels_last: Memory layout of the input.
+        on_progress: Called with (images done, images in all) after each batch.
+
+    Returns:
+        Float32 features on the CPU, in the order of ``images``.
+
+    Raises:
+        UserError: If there are no images, or the backbone does not give one row per image.
+    """
+    if len(images) == 0:
+        raise UserError("there are no images to extract features from")
+    home = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    place = torch.device(device) if device is not None else home
+    training = [(module, module.training) for module in backbone.modules()]
+    x = torch.empty(0, 0)
+    try:
+        backbone.to(place).eval()
+        for i in range(0, len(images), batch_size):
+            canvases = images.pixels[i : i + batch_size].to(place)
+            with (
+                torch.inference_mode(),
+                torch.autocast(place.type, autocast_dtype, enabled=autocast_dtype is not None),
+            ):
+                view = evaluation_view(canvases, image)
+                if channels_last:
+                    view = view.contiguous(memory_format=torch.channels_last)
+                h = backbone(view)
+            if h.ndim != 2 or len(h) != len(canvases):
+                raise UserError(
+                    f"the backbone gave a tensor of shape {tuple(h.shape)} for {len(canvases)} "
+                    "images: it must give one row of features per image, [N, D]"
+                )
+            if i == 0:
+                x = torch.empty(len(images), h.shape[1])
+            x[i : i + len(h)] = h
+            if on_progress is not None:
+                on_progress(i + len(h), len(images))
+    finally:
+        backbone.to(home)
+        for module, flag in training:
+            module.training = flag
+    return Features(x, images.labels, images.names)
+
+
+def pixel_features(images: ImageSet, image: ImageSpec, *, batch_size: int = 4096) -> Features:
+    """The raw-pixel baseline: every image, resized and normalised, as one row of numbers.
+
+    The side is that of the backbone's input, at most 32. Where all three channels of all images are
+    equal (grey images), one is kept. Normalised, because cosines between pixels that are never
+    negative are all alike: kNN is more than a point weaker on them.
+    """
+    if len(images) == 0:
+        raise UserError("there are no images to take pixels from")
+    small = replace(image, size=min(image.size, MAX_PIXEL_SIDE))
+    parts = [images.pixels[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    grey = all(bool((part == part[:, :1]).all()) for part in parts)
+    channels = 1 if grey else 3
+    x = torch.cat([evaluation_view(part, small)[:, :channels].flatten(1) for part in parts])
+    return Features(x, images.labels, images.names)
+
+
+def split_features(features: Features, fraction: float, seed: int) -> tuple[Features, Features]:
+    """Hold out a stratified part, for data sets without a test split.
+
+    The choice is a function of the seed and of each row's position and class only, so all
+    backbones are split alike. Every class keeps at least one row; a class with two or more
+    gives at least one.
+
+    Args:
+        features: All rows; rows without a label count as one more class.
+        fraction: Share to hold out, between 0 and 1.
+        seed: Any integer.
+
+    Returns:
+        The part that is kept and the part that is held out, each in the order of ``features``.
+    """
+    y = features.y if features.y is not None else torch.zeros(len(features), dtype=torch.int64)
+    out = held_out(y, fraction, seed)
+    return features.subset(~out), features.subset(out)

@@ -1,0 +1,295 @@
+"""A plain verdict on a run: healthy, doubtful or collapsed, with the number, and what to try.
+
+Each rule is one function of the readings; its threshold is a named constant with its reason. A
+reading that was not taken fires no rule.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+State = Literal["healthy", "doubtful", "collapsed"]
+
+# A std of a tenth of the healthy 1/sqrt(D) is out of reach of a code that carries information: with
+# unit rows std^2 * D = 1 - |mean direction|^2, so it means that 99 % of every row is the same.
+CONSTANT_STD = 0.1
+# Backbone features are often all positive (after ReLU or pooling), which alone makes 60 to 90 % of
+# each row common; a third of the healthy value is unusual but not yet a failure.
+LOW_STD = 0.2
+# RankMe of one or two directions separates next to nothing, whatever the width.
+COLLAPSED_RANK = 2.0
+# Short healthy runs read 5 to 30 % of D; below 2 % or 5 directions nearly all of the width is unused.
+LOW_RANK = 5.0
+LOW_RANK_SHARE = 0.02
+# A loss within 1 % of the value of a constant code, after the first steps, has learned nothing.
+CHANCE_MARGIN = 0.01
+WARM_UP_STEPS = 100
+# Scores of a few hundred to a few thousand test images are known to about a point.
+KNN_MARGIN = 0.01
+# Fewer steps than this do not move a network far from its random weights.
+FEW_STEPS = 100
+# Below this, views of one image and views of different images are learned by heart.
+FEW_IMAGES = 500
+# The run stops by itself above 10 % of unreadable files; from 1 % on the reader should know.
+UNREADABLE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What was measured at the end of a run; None is "not measured".
+
+    Attributes:
+        loss: Last loss (a mean over the last log period), in the loss's own units.
+        chance_loss: Loss of a code that carries no information, e.g. ln K; None where a method
+            has none.
+        first_loss: Loss at the first step.
+        nan_step: First step at which the loss was not finite.
+        feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
+        feature_dim: D.
+        projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
+        effective_rank: RankMe of the backbone features, 1..D.
+        alignment: Mean squared distance of two views, 0..4.
+        uniformity: Log mean of exp(-2 d^2) over pairs; 0 when all are equal.
+        knn: kNN accuracy of the backbone, 0..1.
+        knn_random: kNN accuracy of the same backbone with random weights.
+        steps: Optimiser steps done.
+        unreadable_share: Share of the files that could not be read, 0..1.
+        num_images: Training images.
+    """
+
+    loss: float | None = None
+    chance_loss: float | None = None
+    first_loss: float | None = None
+    nan_step: int | None = None
+    feature_std: float | None = None
+    feature_dim: float | None = None
+    projection_std: float | None = None
+    effective_rank: float | None = None
+    alignment: float | None = None
+    uniformity: float | None = None
+    knn: float | None = None
+    knn_random: float | None = None
+    steps: float | None = None
+    unreadable_share: float | None = None
+    num_images: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state of a run, each reason with its number, and what to try."""
+
+    state: State
+    reasons: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    readings: Readings = field(default_factory=Readings)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line: "Collapsed: the representation is constant (...)."."""
+        text = "; ".join(reason.rstrip(".") for reason in self.reasons)
+        return f"{self.state.capitalize()}: {text}." if text else f"{self.state.capitalize()}."
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in a run folder's health.json; a number that is not finite becomes null."""
+        numbers = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in asdict(self.readings).items()
+        }
+        return {
+            "state": self.state,
+            "reasons": list(self.reasons),
+            "advice": list(self.advice),
+            "readings": numbers,
+        }
+
+
+class Finding(NamedTuple):
+    """What one rule has to say."""
+
+    state: State
+    reason: str
+    advice: str
+
+
+def diagnose(readings: Readings) -> Verdict:
+    """Apply every rule; the worst finding gives the state.
+
+    Args:
+        readings: What was measured; more readings can only add findings, except that a rule for
+            a mild form is silent when the severe form has fired.
+
+    Returns:
+        The verdict. Reasons and advice of the worst findings come first. A healthy run gets the
+        numbers that say so as its reasons.
+    """
+    findings = [found for rule in RULES if (found := rule(readings)) is not None]
+    findings.sort(key=lambda finding: finding.state != "collapsed")
+    if not findings:
+        return Verdict("healthy", _good_signs(readings), [], readings)
+    advice = list(dict.fromkeys(finding.advice for finding in findings))
+    return Verdict(findings[0].state, [f.reason for f in findings], advice, readings)
+
+
+def _not_finite(r: Readings) -> Finding | None:
+    broken = r.nan_step is not None or (r.loss is not None and not math.isfinite(r.loss))
+    if not broken:
+        return None
+    since = "" if r.nan_step is None else f" since step {r.nan_step}"
+    return Finding(
+        "collapsed",
+        f"The loss is not a number{since}.",
+        "Lower the learning rate or lengthen the warm-up; in low precision, try precision 32.",
+    )
+
+
+def _constant_features(r: Readings) -> Finding | None:
+    if r.feature_std is None or r.feature_dim is None:
+        return None
+    relative = r.feature_std * math.sqrt(r.feature_dim)
+    numbers = (
+        f"feature std {r.feature_std:.4f}, {relative:.2f} of the "
+        f"1/sqrt({r.feature_dim:.0f}) = {1 / math.sqrt(r.feature_dim):.4f} of a healthy run"
+    )
+    if not relative >= CONSTANT_STD:
+        return Finding(
+            "collapsed",
+            f"The backbone gives nearly the same features for every image ({numbers}).",
+            "Keep the stop-gradient and the predictor, lower the learning rate, and for a "
+            "contrastive method use more negatives (a larger batch or queue).",
+        )
+    if relative < LOW_STD:
+        return Finding(
+            "doubtful",
+            f"The features of different images are unusually alike ({numbers}).",
+            "Watch the feature std: if it goes on falling, lower the learning rate; if it rises, "
+            "train longer.",
+        )
+    return None
+
+
+def _constant_projections(r: Readings) -> Finding | None:
+    if r.projection_std is None or r.projection_std >= CONSTANT_STD:
+        return None
+    return Finding(
+        "collapsed",
+        "The projections are nearly the same for every image (std "
+        f"{r.projection_std:.3f} where 1 is healthy and 0 is constant).",
+        "Keep the stop-gradient and the predictor (or the momentum target), BatchNorm in the heads, "
+        "and lower the learning rate.",
+    )
+
+
+def _low_rank(r: Readings) -> Finding | None:
+    if r.effective_rank is None:
+        return None
+    width = "" if r.feature_dim is None else f" of {r.feature_dim:.0f}"
+    share = LOW_RANK_SHARE * (r.feature_dim or 0)
+    # A narrow backbone cannot have five directions to spare.
+    low = max(min(LOW_RANK, 0.25 * (r.feature_dim or math.inf)), share)
+    advice = (
+        "Use stronger or more varied views, a wider projector or a larger batch, and lower the "
+        "learning rate."
+    )
+    reason = f"The features use {r.effective_rank:.1f}{width} directions (effective rank)"
+    if r.effective_rank < min(COLLAPSED_RANK, low):
+        return Finding("collapsed", f"{reason}: dimensional collapse.", advice)
+    if r.effective_rank < low:
+        return Finding("doubtful", f"{reason}, fewer than {low:.1f}.", advice)
+    return None
+
+
+def _loss_at_chance(r: Readings) -> Finding | None:
+    if r.loss is None or r.chance_loss is None or not math.isfinite(r.loss):
+        return None
+    if r.steps is not None and r.steps < WARM_UP_STEPS:
+        return None
+    if r.loss < r.chance_loss - CHANCE_MARGIN * abs(r.chance_loss):
+        return None
+    return Finding(
+        "doubtful",
+        f"The loss equals chance: {r.loss:.3f} against {r.chance_loss:.3f}"
+        f"{_as_log(r.chance_loss)} for a code without information.",
+        "Check that the two views show the same image, raise the learning rate or lower the "
+        "temperature, and train longer.",
+    )
+
+
+def _as_log(chance: float) -> str:
+    """ " = ln K" where the chance level is the log of a whole number."""
+    if not 0 < chance < 20:
+        return ""
+    k = round(math.exp(chance))
+    return f" = ln {k}" if abs(math.log(k) - chance) < 1e-4 and k > 1 else ""
+
+
+def _no_better_than_random(r: Readings) -> Finding | None:
+    if r.knn is None or r.knn_random is None or r.knn > r.knn_random + KNN_MARGIN:
+        return None
+    return Finding(
+        "doubtful",
+        f"kNN accuracy is {100 * r.knn:.1f} %, not above the {100 * r.knn_random:.1f} % of the "
+        "same backbone with random weights.",
+        "Train longer, or choose views that keep what distinguishes the classes (milder crops "
+        "and colour changes).",
+    )
+
+
+def _too_short(r: Readings) -> Finding | None:
+    if r.steps is None or r.steps >= FEW_STEPS:
+        return None
+    return Finding(
+        "doubtful",
+        f"The run had only {r.steps:.0f} steps; fewer than {FEW_STEPS} hardly move a network.",
+        "Train for more epochs, or use a smaller batch.",
+    )
+
+
+def _too_few_images(r: Readings) -> Finding | None:
+    if r.num_images is None or r.num_images >= FEW_IMAGES:
+        return None
+    return Finding(
+        "doubtful",
+        f"The data set has only {r.num_images:.0f} images; fewer than {FEW_IMAGES} are learned "
+        "by heart.",
+        "Add images: they need no labels.",
+    )
+
+
+def _unreadable(r: Readings) -> Finding | None:
+    if r.unreadable_share is None or r.unreadable_share <= UNREADABLE_SHARE:
+        return None
+    return Finding(
+        "doubtful",
+        f"{100 * r.unreadable_share:.1f} % of the files could not be read.",
+        "Look at unreadable.txt in the run folder and repair or remove those files.",
+    )
+
+
+RULES: tuple[Callable[[Readings], Finding | None], ...] = (
+    _not_finite,
+    _constant_features,
+    _constant_projections,
+    _low_rank,
+    _loss_at_chance,
+    _no_better_than_random,
+    _too_short,
+    _too_few_images,
+    _unreadable,
+)
+
+
+def _good_signs(r: Readings) -> list[str]:
+    signs = []
+    if r.feature_std is not None and r.feature_dim is not None:
+        relative = r.feature_std * math.sqrt(r.feature_dim)
+        signs.append(f"The features of different images differ (std {relative:.2f} of 1/sqrt(D)).")
+    if r.effective_rank is not None:
+        signs.append(f"They use {r.effective_rank:.1f} directions (effective rank).")
+    if r.loss is not None and r.chance_loss is not None:
+        signs.append(f"The loss is {r.loss:.3f}, below the {r.chance_loss:.3f} of chance.")
+    if r.knn is not None and r.knn_random is not None:
+        signs.append(
+            f"kNN accuracy is {100 * r.knn:.1f} %, random weights give {100 * r.knn_random:.1f} %."
+        )
+    return signs

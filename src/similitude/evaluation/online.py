@@ -1,0 +1,77 @@
+"""What is measured while training runs: kNN where labels exist, and the shape of the features."""
+
+import torch
+from torch import nn
+
+from similitude.data.images import ImageSet
+from similitude.evaluation.features import extract_features
+from similitude.evaluation.geometry import alignment, effective_rank, feature_std, uniformity
+from similitude.evaluation.knn import KNNProbe
+from similitude.randomness import permutation
+from similitude.views import ImageSpec, MultiView
+
+BANK_SHARE = 0.8  # of the watched images are neighbours to vote, the rest are queries
+
+
+class OnlineMonitor:
+    """Measures a backbone on a fixed small part of the training images.
+
+    Args:
+        images: the training set; labels, if any, are read here and nowhere else in training.
+        image: size and normalisation of the images.
+        multi_view: the method's views, for alignment.
+        seed: draws the watched part.
+        size: images watched at most.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        image: ImageSpec,
+        multi_view: MultiView,
+        *,
+        seed: int,
+        size: int = 2500,
+    ) -> None:
+        index = permutation(seed, -1, len(images))
+        if images.labels is not None:
+            index = index[images.labels[index] >= 0]
+        self.images = images.subset(index[:size])
+        self.image = image
+        views = [
+            multi_view(
+                self.images.pixels[:500],
+                torch.arange(len(self.images.pixels[:500])),
+                seed=seed,
+                epoch=epoch,
+                aspect=self.images.aspect[:500],
+            )[0]
+            for epoch in (-1, -2)  # epochs that training never uses
+        ]
+        self.view1, self.view2 = views
+
+    def measure(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
+        """KNN accuracy (with labels), feature_std, feature_dim, effective_rank, alignment, uniformity.
+
+        The backbone is used in evaluation mode and left in the mode it was in.
+        """
+        features = extract_features(backbone, self.images, self.image, device=device)
+        x, y = features.x, features.y
+        readings = {
+            "feature_std": float(feature_std(x)),
+            "feature_dim": float(x.shape[1]),
+            "effective_rank": float(effective_rank(x)),
+            "uniformity": float(uniformity(x)),
+        }
+        modes = [(m, m.training) for m in backbone.modules()]
+        backbone.eval()
+        with torch.inference_mode():
+            h1, h2 = (backbone(view.to(device)).float().cpu() for view in (self.view1, self.view2))
+        for module, mode in modes:
+            module.training = mode
+        readings["alignment"] = float(alignment(h1, h2))
+        if y is not None and len(y.unique()) > 1:
+            bank = int(len(x) * BANK_SHARE)
+            probe = KNNProbe(k=min(20, bank)).fit(x[:bank], y[:bank])
+            readings["knn"] = float(probe.score(x[bank:], y[bank:]))
+        return readings

@@ -1,0 +1,156 @@
+"""Scores with their uncertainty, and the table that sets a backbone beside its baselines."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+RAW_PIXELS = "raw pixels"
+RANDOM_BACKBONE = "random backbone"
+PRETRAINED_BACKBONE = "pretrained backbone"
+
+# Two-sided 95 % points of Student's t for 1..9 degrees of freedom; beyond, the expansion below.
+_STUDENT_95 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+_NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy, 0..1; ``low`` and ``high`` bound its mean over draws with 95 % confidence."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    draws: int = 1
+
+    def to_text(self) -> str:
+        """In per cent, with half the interval's width: ``67.4 +- 1.2``."""
+        if self.low is None or self.high is None:
+            return f"{100 * self.mean:.1f}"
+        return f"{100 * self.mean:.1f} ± {50 * (self.high - self.low):.1f}"
+
+
+def student_95(degrees: int) -> float:
+    """Two-sided 95 % point of Student's t.
+
+    From 10 degrees of freedom on, the expansion of Abramowitz and Stegun 26.7.5 (error < 1e-4).
+    """
+    if degrees <= len(_STUDENT_95):
+        return _STUDENT_95[degrees - 1]
+    z = _NORMAL_95
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
+
+
+def mean_score(accuracies: Sequence[float]) -> Score:
+    """Mean over draws with a 95 % Student-t interval; no interval for a single draw."""
+    mean = statistics.fmean(accuracies)
+    n = len(accuracies)
+    if n == 1:
+        return Score(mean)
+    half = student_95(n - 1) * statistics.stdev(accuracies) / math.sqrt(n)
+    return Score(mean, mean - half, mean + half, n)
+
+
+def column_title(column: str) -> str:
+    """What a reader calls a column: "kNN", "linear", "5 labels/class"."""
+    if column.startswith("linear_"):
+        k = column.removeprefix("linear_")
+        return f"{k} label{'' if k == '1' else 's'}/class"
+    return {"knn": "kNN"}.get(column, column)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of a backbone and its baselines: rows -> columns -> score.
+
+    ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
+    column is missing.
+    """
+
+    data: str
+    num_train: int
+    num_test: int
+    num_classes: int
+    columns: list[str]
+    rows: dict[str, dict[str, Score]]
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def best(self, column: str) -> list[str]:
+        """Names of the rows with the highest mean; several when they are equal as printed."""
+        shown = {r: round(s[column].mean, 3) for r, s in self.rows.items() if column in s}
+        top = max(shown.values(), default=None)
+        return [row for row, mean in shown.items() if mean == top]
+
+    def warnings(self) -> list[str]:
+        """A sentence for every column in which the pretrained backbone does not win."""
+        pretrained = self.rows.get(PRETRAINED_BACKBONE)
+        if pretrained is None:
+            return []
+        sentences = []
+        for other in (RAW_PIXELS, RANDOM_BACKBONE):
+            won = [
+                f"{column_title(c)} ({100 * self.rows[other][c].mean:.1f} against "
+                f"{100 * pretrained[c].mean:.1f})"
+                for c in self.columns
+                if c in pretrained
+                and c in self.rows.get(other, {})
+                and self.rows[other][c].mean > pretrained[c].mean
+            ]
+            if won:
+                name = "Raw pixels beat" if other == RAW_PIXELS else "The random backbone beats"
+                sentences.append(f"{name} the pretrained backbone in: {', '.join(won)}.")
+        return sentences
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and strings, as stored in a run folder's evaluation.json."""
+        return {
+            "data": self.data,
+            "num_train": self.num_train,
+            "num_test": self.num_test,
+            "num_classes": self.num_classes,
+            "columns": list(self.columns),
+            "rows": [
+                {"name": name, "scores": {c: asdict(s) for c, s in scores.items()}}
+                for name, scores in self.rows.items()
+            ],
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any] | str) -> "ScoreTable":
+        """The inverse of :meth:`to_json`; also takes the text of the file."""
+        data = json.loads(value) if isinstance(value, str) else dict(value)
+        data["rows"] = {
+            row["name"]: {c: Score(**s) for c, s in row["scores"].items()} for row in data["rows"]
+        }
+        return cls(**data)
+
+    def render(self) -> Table:
+        """A table for the terminal; the best of each column is bold, warnings stand below."""
+        caption = "\n".join([*self.warnings(), *self.notes])
+        table = Table(
+            title=f"{self.data}: accuracy in %, {self.num_train:,} training and "
+            f"{self.num_test:,} test images, {self.num_classes} classes",
+            caption=caption or None,
+            caption_justify="left",
+        )
+        table.add_column("")
+        for column in self.columns:
+            table.add_column(column_title(column), justify="right")
+        best = {column: self.best(column) for column in self.columns}
+        for name, scores in self.rows.items():
+            cells = []
+            for column in self.columns:
+                text = scores[column].to_text() if column in scores else "-"
+                cells.append(f"[bold]{text}[/bold]" if name in best[column] else text)
+            table.add_row(name, *cells)
+        return table

@@ -1,0 +1,99 @@
+"""The contract every pretraining method fulfils."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from similitude.views import ImageSpec, MultiView
+
+
+class MethodConfig(BaseModel):
+    """Hyper-parameters of a method. Subclasses default to the paper's main setting.
+
+    A subclass adds ``name: Literal["..."] = "..."``: the method's name on the command line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+
+
+class Batch(NamedTuple):
+    """What a method may see. Labels are absent on purpose: only probes get them."""
+
+    views: list[Tensor]  # V augmented versions of the same N samples
+    index: Int[Tensor, " N"]  # position of each sample in the data set
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands. Every schedule is a pure function of this."""
+
+    step: int  # optimizer steps already taken
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the optimizer steps already taken, in [0, 1]."""
+        return self.step / self.total_steps
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.steps_per_epoch
+
+
+class StepOutput(NamedTuple):
+    """What one training step yields."""
+
+    loss: Float[Tensor, ""]
+    features: Float[Tensor, "N D"]  # detached backbone features of the first view
+    metrics: dict[str, Tensor]  # detached scalars to log, e.g. projection_std
+
+
+class Method(nn.Module, ABC):
+    """One pretraining method: its views, its networks, its loss, and what moves after a step.
+
+    The trainer calls, in this order: ``training_loss`` and backward, once per batch; then
+    ``before_step``, the optimizer, ``after_step``, once per optimizer step. A method is a plain
+    module, so four lines of PyTorch run it as well. ``method.backbone(x)`` extracts features.
+    """
+
+    backbone: nn.Module  # what is kept, exported and evaluated; has num_features
+    config: Any  # the method's own MethodConfig
+
+    @abstractmethod
+    def views(self, image: ImageSpec) -> MultiView:
+        """The random transforms that turn one sample into its views."""
+
+    @abstractmethod
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        """The loss of one batch. Memory is written last, after the loss has read it."""
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """The loss when views carry no information, e.g. ln K; None where there is none."""
+        return None
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups: weights, then biases and norms, which do not decay.
+
+        A group with ``fixed_lr: True`` keeps its peak learning rate through the whole run.
+        """
+        params = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in params if p.ndim > 1]},
+            {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def before_step(self, progress: Progress) -> None:
+        """Edit gradients, e.g. to freeze a layer for the first epochs."""
+        return
+
+    def after_step(self, progress: Progress) -> None:
+        """Move what gradients do not: the target network."""
+        return

@@ -1,0 +1,135 @@
+"""MoCo: momentum contrast (He et al., CVPR 2020, arXiv:1911.05722), and v2 (arXiv:2003.04297).
+
+    v_q, v_k = t(x), t(x)
+    q = unit(projector(backbone(v_q)))               query: online
+    k = unit(target_projector(target_backbone(v_k))) key: no gradient
+    loss = InfoNCE(q, k, queue)          eq. 1; the queue holds past keys, never this batch's
+    enqueue k
+    target <- m target + (1 - m) online              eq. 2
+
+The paper's "query encoder" is our online network, its "key encoder" our target. v2 is v1 with an
+MLP head, blur and milder jitter, a higher temperature and a cosine schedule; both are this class
+with two sets of defaults.
+
+BatchNorm: the authors train on 8 GPUs whose BatchNorm is local and shuffle the keys between them,
+so that a query and its key never share statistics. On one device ``bn_splits`` imitates it as the
+authors' CIFAR notebook does: statistics over interleaved parts of the batch, keys in another order.
+
+Differs from the reference code (facebookresearch/moco): the target moves after the optimizer step
+instead of before the next keys are encoded: the same weights are read. A step's order of the keys
+is a function of the step number, not of a global random state, so that a resumed run repeats it.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from similitude.distributed import gather
+from similitude.losses import info_nce
+from similitude.memory import FeatureQueue
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import convert_split_batchnorm, ema_update_, frozen_copy, mlp, output_std
+from similitude.randomness import permutation
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+
+
+class MoCoConfig(MethodConfig):
+    """What both versions share; numbers are those for ImageNet and ResNet-50."""
+
+    projection_dim: int = Field(default=128, ge=1)
+    queue_length: int = Field(default=65_536, ge=1)  # 4,096 in the CIFAR notebook
+    ema_decay: float = Field(default=0.999, ge=0, le=1)  # 0.99 in the CIFAR notebook
+    symmetric: bool = False  # True: the sum of both directions, as in the CIFAR notebook
+    bn_splits: int = Field(default=8, ge=1)  # 1: BatchNorm over the whole batch, which leaks
+
+
+class MoCoV1Config(MoCoConfig):
+    """MoCo v1 (Sec. 3.3)."""
+
+    name: Literal["moco_v1"] = "moco_v1"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.4),
+        jitter_probability=1.0,
+        grey=0.2,
+        blur=0.0,
+    )
+    projector: Literal["mlp", "linear", "none"] = "linear"
+    temperature: float = Field(default=0.07, gt=0)  # 0.1 in the CIFAR notebook
+
+
+class MoCoV2Config(MoCoConfig):
+    """MoCo v2 (Sec. 3)."""
+
+    name: Literal["moco_v2"] = "moco_v2"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_probability=0.8,
+        grey=0.2,
+        blur=0.5,
+    )
+    projector: Literal["mlp", "linear", "none"] = "mlp"
+    temperature: float = Field(default=0.2, gt=0)
+
+
+class MoCo(Method):
+    """See the module's docstring."""
+
+    def __init__(self, backbone: nn.Module, config: MoCoV1Config | MoCoV2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
+        features: int = backbone.num_features  # type: ignore[assignment]
+        dim = features if config.projector == "none" else config.projection_dim
+        self.projector: nn.Module = {
+            "mlp": lambda: mlp([features, features, dim], norm=False),
+            "linear": lambda: nn.Linear(features, dim),
+            "none": nn.Identity,
+        }[config.projector]()
+        self.target_backbone = frozen_copy(self.backbone)
+        self.target_projector = frozen_copy(self.projector)
+        self.queue = FeatureQueue(config.queue_length, dim)
+
+    def views(self, image: ImageSpec) -> MultiView:
+        view = ImageView(self.config.view, image)
+        return MultiView(view, view)
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        v1, v2 = batch.views
+        temperature = self.config.temperature
+        negatives = self.queue.snapshot()
+        h1 = self.backbone(v1)
+        z1 = self.projector(h1)
+        k2 = self._keys(v2, progress)
+        loss = info_nce(F.normalize(z1, dim=1), k2, negatives, temperature=temperature)
+        keys = gather(k2)
+        if self.config.symmetric:
+            q2 = F.normalize(self.projector(self.backbone(v2)), dim=1)
+            k1 = self._keys(v1, progress)
+            loss = loss + info_nce(q2, k1, negatives, temperature=temperature)
+            keys = torch.cat([gather(k1), keys])
+        self.queue.enqueue(keys)
+        return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
+
+    @torch.no_grad()
+    def _keys(self, view: Tensor, progress: Progress) -> Tensor:
+        """Unit keys [N, P], encoded in another order than the queries (Sec. 3.3, Shuffling BN)."""
+        order = permutation(0, progress.step, len(view)).to(view.device)
+        k = F.normalize(self.target_projector(self.target_backbone(view[order])), dim=1)
+        return k[order.argsort()]
+
+    def after_step(self, progress: Progress) -> None:
+        ema_update_(self.target_backbone, self.backbone, self.config.ema_decay)
+        ema_update_(self.target_projector, self.projector, self.config.ema_decay)
+
+    def chance_loss(self, batch_size: int) -> float:
+        directions = 2 if self.config.symmetric else 1
+        return directions * torch.tensor(1.0 + self.config.queue_length).log().item()
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        # One group: the reference code decays every parameter, biases and norms included.
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

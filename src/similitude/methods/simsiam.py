@@ -1,0 +1,110 @@
+"""SimSiam: simple siamese representation learning (Chen & He, CVPR 2021, arXiv:2011.10566).
+
+    v1, v2 = t(x), t(x)                  MoCo v2's transforms
+    z = projector(backbone(v))
+    p = predictor(z)
+    loss = D(p1, sg(z2)) / 2 + D(p2, sg(z1)) / 2     eq. 2; D = negative cosine, eq. 1; sg = stop
+
+The predictor's learning rate stays at its peak (Sec. 4.2, "predictor with constant lr"), and
+weight decay acts on every parameter, BatchNorm included, as in the reference code.
+
+Differs from the reference code (facebookresearch/simsiam): nothing known. As in the code, and
+unlike the paper's text, the projector's last BatchNorm has no affine parameters, and the last
+Linear before it keeps a bias that is never trained.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from similitude.losses import negative_cosine
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import mlp, output_std
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+
+
+class SimSiamConfig(MethodConfig):
+    """Defaults are the paper's for ImageNet and ResNet-50 (Sec. 3, App. A)."""
+
+    name: Literal["simsiam"] = "simsiam"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_probability=0.8,
+        grey=0.2,
+        blur=0.5,
+    )
+    projector: Literal["mlp", "linear", "none"] = "mlp"
+    projector_layers: int = Field(default=3, ge=2)  # 2 for CIFAR-10 (App. D)
+    projection_dim: int = Field(default=2048, ge=1)
+    predictor: Literal["mlp", "none", "fixed"] = "mlp"  # Tab. 1; fixed: random, never trained
+    predictor_hidden: int = Field(default=512, ge=1)
+    fixed_predictor_lr: bool = True  # the predictor's rate does not decay
+    head_norm: bool = True  # BatchNorm in projector and predictor (Tab. 3)
+    stop_gradient: bool = True  # Fig. 2: without it the outputs collapse
+    symmetric: bool = True  # Tab. 4.6: both directions, or p1 against z2 alone
+
+
+class SimSiam(Method):
+    """See the module's docstring."""
+
+    def __init__(self, backbone: nn.Module, config: SimSiamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        features: int = backbone.num_features  # type: ignore[assignment]
+        dim = features if config.projector == "none" else config.projection_dim
+        self.projector = self._projector(features)
+        self.predictor = self._predictor(dim)
+
+    def _projector(self, features: int) -> nn.Module:
+        config = self.config
+        if config.projector == "none":
+            return nn.Identity()
+        if config.projector == "linear":
+            return nn.Linear(features, config.projection_dim)
+        dims = [features] + [config.projection_dim] * config.projector_layers
+        if not config.head_norm:
+            return mlp(dims, norm=False)
+        head = mlp(dims, last_norm="plain", last_bias=True)
+        head[-2].bias.requires_grad_(False)  # the BatchNorm behind it cancels a bias
+        return head
+
+    def _predictor(self, dim: int) -> nn.Module:
+        config = self.config
+        if config.predictor == "none":
+            return nn.Identity()
+        predictor = mlp([dim, config.predictor_hidden, dim], norm=config.head_norm)
+        return predictor.requires_grad_(config.predictor != "fixed")
+
+    def views(self, image: ImageSpec) -> MultiView:
+        view = ImageView(self.config.view, image)
+        return MultiView(view, view)
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        v1, v2 = batch.views
+        h1 = self.backbone(v1)
+        z1, z2 = self.projector(h1), self.projector(self.backbone(v2))
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        metrics = {"projection_std": output_std(z1)}
+        if self.config.stop_gradient:
+            z1, z2 = z1.detach(), z2.detach()
+        if self.config.symmetric:
+            loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+        else:
+            loss = negative_cosine(p1, z2)
+        return StepOutput(loss, features=h1.detach(), metrics=metrics)
+
+    def chance_loss(self, batch_size: int) -> float:
+        return 0.0  # the cosine of unrelated vectors
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        predictor = [p for p in self.predictor.parameters() if p.requires_grad]
+        of_predictor = {id(p) for p in predictor}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if id(p) not in of_predictor]},
+            {"params": predictor, "fixed_lr": self.config.fixed_predictor_lr},
+        ]
+        return [group for group in groups if group["params"]]

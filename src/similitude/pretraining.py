@@ -1,0 +1,111 @@
+"""Runs any Method under Lightning: the only module that knows both."""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from similitude.acceleration import Arithmetic, GradientCache, computing
+from similitude.data.loader import CanvasBatch
+from similitude.method import Batch, Method, Progress
+from similitude.optimizers import OPTIMIZERS
+from similitude.recipes import Recipe
+from similitude.schedules import step_decay, warmup_cosine
+from similitude.views import ImageSpec
+
+
+def image_spec(recipe: Recipe) -> ImageSpec:
+    """The facts about the images that views and evaluation need."""
+    return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
+
+
+def arithmetic_of(recipe: Recipe) -> Arithmetic:
+    """The precision and memory format that the recipe names."""
+    return Arithmetic(
+        torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32,
+        channels_last=recipe.memory_format == "channels_last",
+    )
+
+
+def learning_rate(recipe: Recipe, progress: Progress) -> float:
+    """The rate of one step: base_lr * batch_size / 256, times its schedule."""
+    config = recipe.optimizer
+    peak = config.base_lr * recipe.batch_size / 256
+    fraction = progress.fraction if config.per == "step" else progress.epoch / recipe.epochs
+    warmup = min(1.0, config.warmup_epochs / recipe.epochs)
+    if fraction < warmup or config.schedule == "cosine":
+        return warmup_cosine(peak, 0.0, warmup, fraction)
+    if config.schedule == "step":
+        return step_decay(peak, config.step_milestones, config.step_factor, fraction)
+    return peak
+
+
+def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the method's parameter groups."""
+    config = recipe.optimizer
+    options: dict[str, Any] = {"weight_decay": config.weight_decay}
+    if config.name != "adamw":
+        options["momentum"] = config.momentum
+    if config.name == "sgd":
+        options["foreach"] = True  # one pass over all tensors instead of one call for each
+    options["lr"] = config.base_lr * recipe.batch_size / 256
+    return OPTIMIZERS[config.name](method.param_groups(), **options)
+
+
+class Pretraining(lightning.LightningModule):
+    """One optimizer step of a method for each batch of canvases.
+
+    Args:
+        method: what learns.
+        recipe: how; its seed, batch size and optimizer are read here.
+        steps_per_epoch: optimizer steps in an epoch.
+        first_step: steps already taken by the run that this one resumes.
+    """
+
+    def __init__(
+        self, method: Method, recipe: Recipe, *, steps_per_epoch: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # hooks around the step are the method's contract
+        self.method = method
+        self.recipe = recipe
+        self.step = first_step
+        self.steps_per_epoch = steps_per_epoch
+        self.arithmetic = arithmetic_of(recipe)
+        self.multi_view = method.views(image_spec(recipe))
+        self.optimizer = build_optimizer(method, recipe)
+
+    @property
+    def progress(self) -> Progress:
+        """Where training stands before the next step."""
+        total = self.steps_per_epoch * self.recipe.epochs
+        return Progress(self.step, total, self.steps_per_epoch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer made with the module, so that a checkpoint can fill it before the start."""
+        return self.optimizer
+
+    def training_step(self, batch: CanvasBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Views, loss, backward, ``before_step``, optimizer, ``after_step``: one whole step."""
+        recipe, progress = self.recipe, self.progress
+        views = self.multi_view(
+            batch.canvases, batch.index, seed=recipe.seed, epoch=batch.epoch, aspect=batch.aspect
+        )
+        optimizer: Any = self.optimizers()
+        rate = learning_rate(recipe, progress)
+        for group in optimizer.param_groups:
+            if not group.get("fixed_lr"):
+                group["lr"] = rate
+        cache = GradientCache(recipe.micro_batch_size) if recipe.micro_batch_size else None
+        with computing(self.method, self.arithmetic, cache):
+            output = self.method.training_loss(Batch(views, batch.index), progress)
+            optimizer.zero_grad()
+            self.manual_backward(output.loss)
+            if cache is not None:
+                cache.backward()
+        self.method.before_step(progress)
+        optimizer.step()
+        self.method.after_step(progress)
+        self.step += 1
+        return {"loss": output.loss.detach(), **output.metrics}

@@ -1,0 +1,119 @@
+"""Counter-based random numbers: a value is a pure function of what it is for.
+
+A generator with hidden state gives different numbers when the batch, the number of workers or the
+number of draws before it changes. Here every number is a hash of (seed, epoch, sample, view,
+purpose, counter), so a view is the same in any batch, in any process and after any resumption.
+The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
+number generators"), chained over the parts.
+
+Letters: N samples.
+"""
+
+from collections.abc import Mapping
+from zlib import crc32
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step of splitmix64's counter
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+_MULTIPLIER_2 = 0x94D049BB133111EB
+
+
+def _signed(value: int) -> int:
+    """The int64 that has the same 64 bits; torch has no complete uint64 arithmetic."""
+    value &= _MASK64
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _mix_int(value: int) -> int:
+    value &= _MASK64
+    value = ((value ^ (value >> 30)) * _MULTIPLIER_1) & _MASK64
+    value = ((value ^ (value >> 27)) * _MULTIPLIER_2) & _MASK64
+    return value ^ (value >> 31)
+
+
+def _xor_shift_(state: Tensor, bits: int) -> Tensor:
+    # torch shifts int64 arithmetically; the mask clears the copies of the sign bit
+    return state.bitwise_xor_((state >> bits).bitwise_and_((1 << (64 - bits)) - 1))
+
+
+def _mix_(state: Tensor) -> Tensor:
+    """``_mix_int`` on every element, in place; int64 products wrap around as uint64 ones do."""
+    _xor_shift_(state, 30).mul_(_signed(_MULTIPLIER_1))
+    _xor_shift_(state, 27).mul_(_signed(_MULTIPLIER_2))
+    return _xor_shift_(state, 31)
+
+
+def _key(*parts: int) -> int:
+    key = 0
+    for part in parts:
+        key = _mix_int(key + _GOLDEN + _mix_int(part))
+    return key
+
+
+def uniform(
+    seed: int, epoch: int, index: Int[Tensor, " N"], view: int, purpose: str, count: int = 1
+) -> Float[Tensor, "N count"]:
+    """Uniform numbers in [0, 1) that depend on the arguments and on nothing else.
+
+    Args:
+        seed: Of the run; any integer.
+        epoch: Number of the pass over the data.
+        index: Position of each sample in the data set, shape [N]; the result is on its device.
+        view: Number of the view within the sample.
+        purpose: What the numbers are for ("flip", "hue"): other purposes are independent.
+        count: Numbers per sample. The first ones are the same for every count.
+
+    Returns:
+        Float32 of shape [N, count], multiples of 2**-24.
+    """
+    return uniforms(seed, epoch, index, view, {purpose: count})[purpose]
+
+
+def uniforms(
+    seed: int, epoch: int, index: Int[Tensor, " N"], view: int, purposes: Mapping[str, int]
+) -> dict[str, Float[Tensor, "N count"]]:
+    """``uniform`` for several purposes in one pass; the numbers are the same.
+
+    Args:
+        seed: Of the run; any integer.
+        epoch: Number of the pass over the data.
+        index: Position of each sample in the data set, shape [N]; the results are on its device.
+        view: Number of the view within the sample.
+        purposes: Numbers per sample for each purpose.
+
+    Returns:
+        For each purpose float32 of shape [N, count], multiples of 2**-24.
+    """
+    counts = list(purposes.values())
+    keys, steps = [], []
+    for purpose, count in purposes.items():
+        key = _signed(_key(seed, epoch, view, crc32(purpose.encode())))
+        keys += [key] * count
+        steps += [_signed(_GOLDEN * (number + 1)) for number in range(count)]
+    offsets = torch.tensor([keys, steps], dtype=torch.int64).to(index.device)[:, :, None]
+    sample = (index.to(torch.int64) + 1).mul_(_signed(_GOLDEN))
+    bits = _mix_(_mix_(sample + offsets[0]).add_(offsets[1]))
+    # 24 bits are what a float32 below one holds exactly, so that 1.0 never comes out
+    numbers = (bits >> 40).bitwise_and_((1 << 24) - 1).to(torch.float32).mul_(2.0**-24)
+    rows = numbers.split(counts)
+    return {purpose: part.t() for purpose, part in zip(purposes, rows, strict=True)}
+
+
+def permutation(seed: int, epoch: int, n: int) -> Int[Tensor, " n"]:
+    """A random order of ``range(n)`` that depends on the arguments and on nothing else.
+
+    Args:
+        seed: Of the run; any integer.
+        epoch: Number of the pass over the data.
+        n: Number of samples.
+
+    Returns:
+        Int64 of shape [n] on the CPU: every number from 0 to n-1 once.
+    """
+    key = _key(seed, epoch, crc32(b"permutation"))
+    state = _mix_(torch.arange(1, n + 1).mul_(_signed(_GOLDEN)).add_(_signed(key)))
+    return state.bitwise_and_((1 << 63) - 1).argsort(stable=True)

@@ -1,0 +1,132 @@
+"""What is not given is chosen here from the images and the machine, each choice with a reason."""
+
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from similitude.acceleration import fastest_arithmetic
+from similitude.backbones import BackboneConfig, build_backbone
+from similitude.methods.moco import MoCoConfig
+from similitude.recipes import cifar10, imagenet
+from similitude.recipes.recipe import Recipe
+
+SMALL_IMAGE = 64  # pixels: up to here the small-image stem and views without blur
+SECONDS_ON_CPU = 600  # a first run should end while one waits
+MAX_EPOCHS = 200
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choices depend on."""
+
+    num_images: int
+    short_sides: list[int]  # pixels, of a sample of the images
+    device: torch.device
+
+    @property
+    def short_side(self) -> int:
+        """The median short side."""
+        return int(median(self.short_sides))
+
+
+def choose_recipe(method: str, facts: Facts) -> Recipe:
+    """A recipe for these images on this machine, without precision and epochs.
+
+    Small images take the CIFAR-10 recipe of the method, large ones its ImageNet recipe.
+    """
+    side, on_cpu = facts.short_side, facts.device.type == "cpu"
+    small = side <= SMALL_IMAGE
+    template: Recipe = getattr(cifar10 if small else imagenet, method)()
+    update: dict[str, object] = {}
+    reasons: dict[str, str] = {}
+
+    kind = "small" if small else "large"
+    reasons["method"] = f"the settings of {method} for {kind} images (median short side {side} px)"
+    if small:
+        update["image_size"] = max(16, side)
+        update["backbone"] = BackboneConfig(stem="small", base_width=16 if on_cpu else None)
+        reasons["image_size"] = f"the images' own size, {side} px" + (
+            ", enlarged to 16" if side < 16 else ""
+        )
+        reasons["backbone"] = "a ResNet-18 with the small-image stem" + (
+            ", a quarter as wide because there is no accelerator" if on_cpu else ""
+        )
+    else:
+        update["image_size"] = min(side, 96 if on_cpu else 224)
+        update["backbone"] = BackboneConfig(name="resnet18" if on_cpu else "resnet50")
+        reasons["image_size"] = (
+            "small enough for a processor without accelerator" if on_cpu else "as in the papers"
+        )
+        reasons["backbone"] = "ResNet-18, affordable on a CPU" if on_cpu else "as in the papers"
+        update["canvas_size"] = round(update["image_size"] * 8 / 7)  # as 256 is to 224
+        reasons["canvas_size"] = "an eighth larger than the views, as 256 px is to 224"
+
+    batch_size = 256
+    while batch_size > 8 and batch_size > facts.num_images // 4:
+        batch_size //= 2
+    update["batch_size"] = batch_size
+    reasons["batch_size"] = (
+        "the papers' smallest" if batch_size == 256 else f"a quarter of {facts.num_images} images"
+    )
+    if isinstance(template.method, MoCoConfig):
+        update["method"] = _moco_for(template.method, facts.num_images, batch_size, reasons)
+    if not small and batch_size <= 512 and template.optimizer.name == "lars":
+        # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
+        sgd = template.optimizer.model_copy(
+            update={"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
+        )
+        update["optimizer"] = sgd
+        reasons["optimizer"] = "plain SGD, because the batch is too small for LARS"
+    return template.model_copy(update=update | {"reasons": reasons})
+
+
+def _moco_for(
+    config: MoCoConfig, num_images: int, batch_size: int, reasons: dict[str, str]
+) -> MoCoConfig:
+    queue_length = config.queue_length
+    while queue_length > max(batch_size, num_images // 2):
+        queue_length //= 2
+    if queue_length < config.queue_length:
+        reasons["method.queue_length"] = (
+            f"at most half of the {num_images} images, or a key would meet its own older self"
+        )
+    return config.model_copy(
+        update={"queue_length": queue_length, "bn_splits": min(config.bn_splits, batch_size // 4)}
+    )
+
+
+def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
+    """Fill in precision and memory format by a short trial; also return images/s of one view."""
+    random_state = torch.get_rng_state()
+    arithmetic, speed, reason = fastest_arithmetic(
+        build_backbone(recipe.backbone), recipe.image_size, facts.device
+    )
+    torch.set_rng_state(random_state)
+    update = {
+        "precision": "bfloat16" if arithmetic.dtype == torch.bfloat16 else "float32",
+        "memory_format": "channels_last" if arithmetic.channels_last else "contiguous",
+        "reasons": recipe.reasons | {"precision": reason, "memory_format": reason},
+    }
+    return recipe.model_copy(update=update), speed
+
+
+def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:
+    """As many epochs as fit in ten minutes on a CPU; the papers' order of size elsewhere.
+
+    Args:
+        recipe: everything else is chosen.
+        facts: about images and machine.
+        images_per_second: of one view, forward and backward.
+    """
+    if facts.device.type != "cpu":
+        reason = "usual for the number of images and an accelerator"
+        epochs = MAX_EPOCHS
+    else:
+        seconds = 2.2 * facts.num_images / images_per_second  # two views, and what is around them
+        epochs = min(MAX_EPOCHS, max(1, round(SECONDS_ON_CPU / seconds)))
+        minutes = epochs * seconds / 60
+        reason = f"about {minutes:.0f} minutes here at an estimated {seconds:.1f} s per epoch"
+    return recipe.model_copy(
+        update={"epochs": epochs, "reasons": recipe.reasons | {"epochs": reason}}
+    )

@@ -1,0 +1,138 @@
+"""A recipe: everything that determines a run, as one frozen value, and its YAML form."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from similitude.backbones import BackboneConfig
+from similitude.errors import UserError
+from similitude.method import MethodConfig
+from similitude.methods import config_class
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class OptimizerConfig(BaseModel):
+    """How parameters move. The effective rate is ``base_lr * batch_size / 256``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    base_lr: float = Field(gt=0)  # per 256 images
+    weight_decay: float = Field(default=1e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    warmup_epochs: float = Field(default=0, ge=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    step_milestones: tuple[float, ...] = (0.6, 0.8)  # fractions of the run, for "step"
+    step_factor: float = Field(default=0.1, gt=0, le=1)
+    per: Literal["step", "epoch"] = "step"  # when the rate changes; MoCo and SimSiam: per epoch
+
+
+class Recipe(BaseModel):
+    """Everything that determines a run besides the images themselves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: SerializeAsAny[MethodConfig]
+    backbone: BackboneConfig = BackboneConfig()
+    optimizer: OptimizerConfig
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)  # global
+    # Images per forward pass of the backbone; the loss still sees the whole batch, exactly.
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    image_size: int = Field(ge=4)  # pixels of a view and of the images at evaluation
+    canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the backbone's arithmetic
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    seed: int = Field(default=0, ge=0)
+    # Why each automatic choice was made: field -> sentence. No effect on the run.
+    reasons: dict[str, str] = {}
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_by_name(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if "name" not in value:
+                raise ValueError("a method needs a name")
+            return config_class(value["name"])(**value)
+        return value
+
+
+def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """A copy with fields replaced: ``override(recipe, ["method.temperature=0.2"])``.
+
+    Values are YAML: numbers, true/false, null, lists such as ``[0.2, 1]``.
+
+    Raises:
+        UserError: a text without "=", an unknown field, or a value out of range.
+    """
+    data = recipe.model_dump()
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set {assignment!r} has no value; write it as FIELD=VALUE")
+        keys = path.strip().split(".")
+        place: Any = data
+        for depth, key in enumerate(keys):
+            free_form = depth > 0 and keys[depth - 1] == "options"
+            if not isinstance(place, dict) or (key not in place and not free_form):
+                known = list(place) if isinstance(place, dict) else []
+                near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+                hint = f"did you mean {', '.join(near)}? " if near else ""
+                where = ".".join(keys[:depth]) or "a recipe"
+                listed = f"it has {', '.join(known)}" if known else "it has no fields"
+                raise UserError(f"no field {key!r} in {where}; {hint}{listed}")
+            if depth < len(keys) - 1:
+                place = place[key]
+        try:
+            place[keys[-1]] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {assignment!r}: the value is not valid YAML") from error
+        data["reasons"].pop(path.strip(), None)
+    return parse_recipe(data, "--set " + " --set ".join(assignments))
+
+
+def parse_recipe(data: Any, where: str) -> Recipe:
+    """Validate a nested mapping.
+
+    Raises:
+        UserError: names the first wrong field, its value, and ``where`` it stands.
+    """
+    if not isinstance(data, dict):
+        raise UserError(f"{where} is not a recipe: a mapping with method, optimizer, ... is needed")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] in ("missing", "extra_forbidden") else f" ({first['input']!r})"
+        raise UserError(f"{where}: {field}{given}: {first['msg']}") from error
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe written by :func:`dump_recipe` or by hand.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or is not a recipe.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"the recipe {path} is not valid YAML") from error
+    return parse_recipe(data, str(path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every field written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

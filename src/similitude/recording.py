@@ -1,0 +1,211 @@
+"""What a run writes and shows while it trains: metrics, checkpoints, the progress line."""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from similitude.acceleration import computing
+from similitude.checkpoints import save_checkpoint
+from similitude.data.loader import CanvasLoader
+from similitude.evaluation.online import OnlineMonitor
+from similitude.pretraining import Pretraining
+from similitude.storage import write_text
+
+COLUMNS = [
+    "step",
+    "epoch",
+    "loss",
+    "chance_loss",
+    "lr",
+    "images_per_second",
+    "waiting_share",
+    "knn",
+    "feature_std",
+    "feature_dim",
+    "effective_rank",
+    "alignment",
+    "uniformity",
+    "projection_std",
+]
+MEASUREMENTS = 40  # of the features, in one run at most
+ROWS = 400  # of metrics.csv, in one run about
+SECONDS_BETWEEN_CHECKPOINTS = 300.0
+
+
+class Metrics:
+    """The rows of metrics.csv; a cell that was not measured is empty.
+
+    Args:
+        path: the file; rows beyond ``first_step`` are those of a run cut off later, and go.
+        first_step: step at which this run starts.
+    """
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row["step"] <= first_step]
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Append a row, or complete the last one if it is of the same step; write the file."""
+        if self.rows and self.rows[-1]["step"] == values["step"]:
+            self.rows[-1].update(values)
+        else:
+            self.rows.append(dict(values))
+        names = COLUMNS + sorted({k for row in self.rows for k in row} - set(COLUMNS))
+        lines = [",".join(names)]
+        lines += [
+            ",".join(f"{row[name]:.8g}" if name in row else "" for name in names)
+            for row in self.rows
+        ]
+        write_text(self.path, "\n".join(lines) + "\n")
+
+    def last(self, name: str) -> float | None:
+        """The latest value of a column; None if it was never measured."""
+        return next((row[name] for row in reversed(self.rows) if name in row), None)
+
+    def first(self, name: str) -> float | None:
+        """The earliest value of a column; None if it was never measured."""
+        return next((row[name] for row in self.rows if name in row), None)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv without their empty cells; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+class Recorder(Callback):
+    """Logs, measures, saves and shows a run; stops it when asked or when the loss is not a number.
+
+    Args:
+        folder: the run folder.
+        loader: what the run reads, for the share of time spent waiting.
+        monitor: measures the features now and then.
+        metrics: where the rows go.
+        seconds: training time before this run, when it resumes another.
+        show: called with the latest values after every row, e.g. to draw a progress line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        loader: CanvasLoader,
+        monitor: OnlineMonitor,
+        metrics: Metrics,
+        *,
+        seconds: float = 0.0,
+        show: Callable[[Mapping[str, float]], None],
+    ) -> None:
+        self.folder = folder
+        self.loader = loader
+        self.monitor = monitor
+        self.metrics = metrics
+        self.seconds = seconds
+        self.show = show
+        self.stop_requested = False
+        self.diverged_at: int | None = None
+        self._pending: list[dict[str, Tensor]] = []
+        self._writer: Any = None
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the run's state goes."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Measure the random backbone, so that later values have something to beat."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self.folder / "events"), purge_step=pl_module.step)
+        if pl_module.step == 0:
+            self._write({"step": 0.0, "epoch": 0.0, **self._measure(pl_module)})
+        self._segment_start = self._saved_at = time.perf_counter()
+        self._segment_steps = 0
+        self._waited = self.loader.waiting_seconds
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step; log, measure and save when it is time."""
+        module: Pretraining = pl_module
+        self._pending.append(outputs)
+        self._segment_steps += 1
+        progress = module.progress
+        finished, stopping = progress.step == progress.total_steps, self.stop_requested
+        log_every = max(1, min(progress.steps_per_epoch, progress.total_steps // ROWS))
+        measure_every = max(progress.steps_per_epoch, progress.total_steps // MEASUREMENTS)
+        measure = finished or progress.step % measure_every == 0
+        if measure or stopping or progress.step % log_every == 0:
+            values = self._flush(module)
+            if not math.isfinite(values["loss"]):
+                self.diverged_at = progress.step
+                self._write(values)
+                trainer.should_stop = True
+                return  # the checkpoint on disk stays: it is from before
+            if measure:
+                values |= self._measure(module)
+            self._write(values)
+            self._start_segment()
+        overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        if measure or stopping or overdue:
+            self.save(module)
+        trainer.should_stop = stopping
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+    def save(self, module: Pretraining) -> None:
+        """Write the checkpoint now."""
+        save_checkpoint(
+            self.checkpoint_path,
+            recipe=module.recipe,
+            step=module.step,
+            method=module.method,
+            optimizer=module.optimizer,
+            seconds=self.seconds,
+        )
+        self._saved_at = time.perf_counter()
+
+    def _flush(self, module: Pretraining) -> dict[str, float]:
+        """Mean of what the steps since the last row returned, and the speed of that stretch."""
+        elapsed = time.perf_counter() - self._segment_start
+        self.seconds += elapsed
+        names = self._pending[0]
+        means = {n: torch.stack([o[n].float() for o in self._pending]).mean().item() for n in names}
+        self._pending = []
+        progress, batch_size = module.progress, module.recipe.batch_size
+        values = {
+            "step": float(progress.step),
+            "epoch": progress.step / progress.steps_per_epoch,
+            **means,
+            "images_per_second": self._segment_steps * batch_size / elapsed,
+            "waiting_share": (self.loader.waiting_seconds - self._waited) / elapsed,
+            "lr": module.optimizer.param_groups[0]["lr"],
+        }
+        chance = module.method.chance_loss(batch_size)
+        return values if chance is None else values | {"chance_loss": chance}
+
+    def _start_segment(self) -> None:
+        self._segment_start = time.perf_counter()
+        self._segment_steps = 0
+        self._waited = self.loader.waiting_seconds
+
+    def _measure(self, module: Pretraining) -> dict[str, float]:
+        with computing(module.method, module.arithmetic):
+            return self.monitor.measure(module.method.backbone, module.device)
+
+    def _write(self, values: Mapping[str, float]) -> None:
+        self.metrics.add(values)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, int(values["step"]))
+        self.show(values)

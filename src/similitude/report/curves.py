@@ -1,0 +1,164 @@
+"""The curves of ``metrics.csv`` as small plots, of one run or of several over each other."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from similitude.report.figures import (
+    Figure,
+    base_layout,
+    dashed_line,
+    figure,
+    plain,
+    rounded,
+    run_colour,
+    run_dash,
+    thin,
+)
+from similitude.report.read import RunSummary
+from similitude.report.words import number
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot: what it shows, how to read it, its last value, and the figure."""
+
+    key: str
+    title: str
+    caption: str
+    value: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class _Curve:
+    column: str
+    title: str
+    caption: str
+    percent: bool = False
+
+
+CURVES = (
+    _Curve("loss", "Loss", "Dashed: chance, the loss of a network that tells no images apart."),
+    _Curve(
+        "knn", "Online kNN, %", "A quick vote of neighbours. At 0: the untrained backbone.", True
+    ),
+    _Curve(
+        "feature_std",
+        "Feature spread",
+        "Standard deviation of the unit features. Dashed: 1/√D, spread evenly. Near 0: collapsed.",
+    ),
+    _Curve("effective_rank", "Effective rank", "How many directions the features really use."),
+    _Curve("alignment", "Alignment", "Distance between two views of an image. Lower is closer."),
+    _Curve("uniformity", "Uniformity", "How evenly features fill the sphere. Lower is more even."),
+    _Curve("lr", "Learning rate", "Warm-up, then decay."),
+)
+KNOWN = {"step", "epoch", "chance_loss", "feature_dim", *(curve.column for curve in CURVES)}
+EXTRA_TITLES = {
+    "images_per_second": "Images per second",
+    "waiting_share": "Share of time waiting for data",
+    "projection_std": "Spread of the projections",
+}
+
+
+def curve_panels(runs: Sequence[RunSummary], labels: Sequence[str]) -> tuple[list[Panel], str]:
+    """A panel for every known curve that some run measured, and the unit of the x axis."""
+    axis = _axis(runs)
+    panels = [_panel(runs, labels, curve, axis) for curve in CURVES]
+    return [panel for panel in panels if panel], axis
+
+
+def extra_panels(run: RunSummary) -> list[Panel]:
+    """What else ``metrics.csv`` holds: speed, and the method's own measurements."""
+    axis = _axis([run])
+    panels = []
+    for column in run.metrics.columns:
+        if column not in KNOWN:
+            title = EXTRA_TITLES.get(column, column.replace("_", " "))
+            panels.append(_panel([run], [run.name], _Curve(column, title, ""), axis))
+    return [panel for panel in panels if panel]
+
+
+def _axis(runs: Sequence[RunSummary]) -> str:
+    for run in runs:
+        epochs = run.metrics.curve("epoch")[1]
+        # Whole epochs that repeat would stack the points of an epoch on one vertical line.
+        if not epochs or any(b <= a for a, b in pairwise(epochs)):
+            return "step"
+    return "epoch"
+
+
+def _panel(
+    runs: Sequence[RunSummary], labels: Sequence[str], curve: _Curve, axis: str
+) -> Panel | None:
+    single = len(runs) == 1
+    traces: list[Figure] = []
+    scale = 100 if curve.percent else 1
+    for position, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        x, y = run.metrics.curve(curve.column, axis)
+        if not x:
+            continue
+        colour = "var(--accent)" if single else run_colour(position)
+        kept = thin(len(x))
+        traces.append(
+            {
+                "type": "scatter",
+                "name": label,
+                "mode": "lines" if len(kept) > 40 else "lines+markers",
+                "x": rounded(x[i] for i in kept),
+                "y": rounded(scale * y[i] for i in kept),
+                "line": {"color": colour, "width": 2, "dash": run_dash(position)},
+                "marker": {"color": colour, "size": 5},
+                "hovertemplate": ("%{y:.4~g}" if single else f"{plain(label)}: %{{y:.4~g}}")
+                + "<extra></extra>",
+            }
+        )
+        if curve.column == "loss":
+            traces += _chance(run, axis, "var(--ink-2)" if single else colour)
+    if not traces:
+        return None
+    layout = base_layout(axis)
+    reference = _even_spread(runs) if curve.column == "feature_std" else None
+    if reference is not None:
+        layout["shapes"] = [dashed_line(y=reference)]
+        layout["yaxis"]["rangemode"] = "tozero"
+    last = runs[0].metrics.last(curve.column) if single else None
+    value = "" if last is None else number(round(100 * last, 1) if curve.percent else last)
+    caption = curve.caption
+    if curve.column == "loss" and all(trace["name"] != "chance" for trace in traces):
+        caption = "What training minimises."
+    if curve.column == "feature_std" and reference is None:
+        caption = "Standard deviation of the unit features. Near 0: collapsed."
+    return Panel(f"curve-{curve.column}", curve.title, caption, value, figure(traces, layout))
+
+
+def _chance(run: RunSummary, axis: str, colour: str) -> list[Figure]:
+    x, y = run.metrics.curve("chance_loss", axis)
+    if not x:
+        return []
+    kept = thin(len(x))
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "chance",
+            "x": rounded(x[i] for i in kept),
+            "y": rounded(y[i] for i in kept),
+            "line": {"color": colour, "width": 1.5, "dash": "dash"},
+            "hovertemplate": "chance %{y:.4~g}<extra></extra>",
+        }
+    ]
+
+
+def _even_spread(runs: Sequence[RunSummary]) -> float | None:
+    widths = {width for width in map(feature_dim, runs) if width}
+    return 1 / math.sqrt(widths.pop()) if len(widths) == 1 else None
+
+
+def feature_dim(run: RunSummary) -> int | None:
+    """D of the backbone's features, where some file says it."""
+    if run.embedding is not None:
+        return run.embedding.features.shape[1]
+    logged = run.metrics.last("feature_dim")
+    return int(logged) if logged is not None and math.isfinite(logged) else None

@@ -1,0 +1,234 @@
+"""The embedding in pictures: one sprite sheet, a map in the plane, nearest neighbours.
+
+M: embedded images, D: features, K: neighbours, T: side of a thumbnail in pixels.
+"""
+
+import base64
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+
+from similitude.report.read import Embedding
+
+MAX_IMAGES = 2000
+NEIGHBOURS = 8
+QUERIES = 12
+SEED = 0
+SPRITE_BYTES = 1_800_000  # the page with 2,000 thumbnails stays below 8 MB
+VIEWS_BYTES = 300_000
+SIDES = (8, 16, 24, 32, 40, 48, 56)  # whole JPEG blocks: neighbours do not bleed into each other
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """All thumbnails in one image: cell i is at column i % columns, row i // columns."""
+
+    uri: str
+    columns: int
+    rows: int
+    side: int
+
+    def position(self, cell: int) -> str:
+        """CSS ``background-position`` of a cell, in percent so that any display size works."""
+        column, row = cell % self.columns, cell // self.columns
+        x = 100 * column / max(1, self.columns - 1)
+        y = 100 * row / max(1, self.rows - 1)
+        return f"{x:.4f}% {y:.4f}%"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Everything the page shows of an embedding."""
+
+    sprite: Sprite
+    names: list[str]
+    classes: list[str] | None  # class of each image, as text
+    labels: Int[np.ndarray, " M"] | None
+    class_names: list[str]
+    coordinates: Float[np.ndarray, "M 2"]
+    map_method: str  # "t-SNE" or "PCA"
+    neighbours: Int[np.ndarray, "M K"]
+    queries: list[int]
+    agreement: float | None  # share of neighbours that have the class of their query
+    pixel_agreement: float | None  # the same for neighbours in the thumbnails' pixels
+    chance_agreement: float | None
+
+
+def build_gallery(embedding: Embedding) -> Gallery | str:
+    """Map, neighbours and sprite of at most 2,000 images, or a sentence why there are none."""
+    embedding = _at_most(embedding, MAX_IMAGES)
+    features = embedding.features.astype(np.float64)
+    if len(features) < 3:
+        return "The embedding holds fewer than three images: there is nothing to compare."
+    if not np.isfinite(features).all():
+        return "The embedding holds numbers that are not finite: no map and no neighbours."
+    spread = features.std(axis=0).max()
+    if spread <= 1e-6 * np.abs(features).max():
+        return (
+            "Every image has the same embedding: a map would be one dot, and every image "
+            "would be the neighbour of every other."
+        )
+    labels = embedding.labels
+    class_names = _class_names(embedding)
+    neighbours = nearest(features, NEIGHBOURS)
+    coordinates, method = project(features)
+    agreement = pixel_agreement = chance = None
+    if labels is not None and len(np.unique(labels)) > 1:
+        pixels = embedding.thumbnails.reshape(len(features), -1).astype(np.float32)
+        agreement = float((labels[neighbours] == labels[:, None]).mean())
+        by_pixels = nearest(pixels - pixels.mean(axis=0), NEIGHBOURS)
+        pixel_agreement = float((labels[by_pixels] == labels[:, None]).mean())
+        counts = np.unique(labels, return_counts=True)[1]
+        chance = float((counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1)))
+    return Gallery(
+        sprite=make_sprite(embedding.thumbnails),
+        names=embedding.names,
+        classes=None if labels is None else [class_names[label] for label in labels],
+        labels=labels,
+        class_names=class_names,
+        coordinates=coordinates,
+        map_method=method,
+        neighbours=neighbours,
+        queries=choose_queries(len(features), labels),
+        agreement=agreement,
+        pixel_agreement=pixel_agreement,
+        chance_agreement=chance,
+    )
+
+
+def _at_most(embedding: Embedding, count: int) -> Embedding:
+    total = len(embedding.features)
+    if total <= count:
+        return embedding
+    kept = np.sort(np.random.default_rng(SEED).choice(total, count, replace=False))
+    return Embedding(
+        features=embedding.features[kept],
+        thumbnails=embedding.thumbnails[kept],
+        names=[embedding.names[i] for i in kept],
+        labels=None if embedding.labels is None else embedding.labels[kept],
+        class_names=embedding.class_names,
+        spectrum=embedding.spectrum,
+    )
+
+
+def _class_names(embedding: Embedding) -> list[str]:
+    if embedding.labels is None:
+        return []
+    highest = int(embedding.labels.max())
+    names = list(embedding.class_names or [])
+    return names + [f"class {i}" for i in range(len(names), highest + 1)]
+
+
+def nearest(features: Float[np.ndarray, "M D"], count: int) -> Int[np.ndarray, "M K"]:
+    """The ``count`` nearest other rows of every row by cosine, nearest first."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.maximum(norms, np.finfo(features.dtype).tiny)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    return np.argsort(-cosine, axis=1, kind="stable")[:, : min(count, len(features) - 1)]
+
+
+def project(features: Float[np.ndarray, "M D"]) -> tuple[Float[np.ndarray, "M 2"], str]:
+    """Two coordinates per row: PCA to 50 then t-SNE (van der Maaten and Hinton, 2008).
+
+    Below 30 rows t-SNE has no neighbourhoods to keep, so PCA alone; its name is returned too.
+    """
+    # Imported here: scikit-learn takes a second, and a page without an embedding needs none.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    components = min(50, *features.shape)
+    # Rank can be below `components` when the embedding has collapsed onto a few directions.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        reduced = PCA(components, svd_solver="full", random_state=SEED).fit_transform(features)
+    if len(features) < 30:
+        plane = reduced[:, :2]
+        return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1]))), "PCA"
+    reduced /= reduced[:, 0].std()
+    tsne = TSNE(
+        2,
+        perplexity=min(30.0, (len(features) - 1) / 3),
+        # Not "pca": it divides by a standard deviation that is 0 when one direction is left.
+        init=_start(reduced),  # pyright: ignore[reportArgumentType]
+        random_state=SEED,
+    )
+    return np.asarray(tsne.fit_transform(reduced), dtype=np.float64), "t-SNE"
+
+
+def _start(reduced: Float[np.ndarray, "M P"]) -> Float[np.ndarray, "M 2"]:
+    start = np.zeros((len(reduced), 2))
+    start[:, : min(2, reduced.shape[1])] = 1e-4 * reduced[:, :2]
+    start += np.random.default_rng(SEED).normal(0, 1e-6, start.shape)
+    return start.astype(np.float32)
+
+
+def choose_queries(total: int, labels: Int[np.ndarray, " M"] | None) -> list[int]:
+    """A dozen images at random (fixed seed); with labels, classes take turns."""
+    order = np.random.default_rng(SEED).permutation(total)
+    if labels is not None:
+        turn: dict[int, int] = {}
+        keys = []
+        for position, index in enumerate(order):
+            label = int(labels[index])
+            keys.append((turn.get(label, 0), position))
+            turn[label] = turn.get(label, 0) + 1
+        order = order[[position for _, position in sorted(keys)]]
+        chosen = order[:QUERIES]
+        return [int(i) for i in chosen[np.argsort(labels[chosen], kind="stable")]]
+    return [int(i) for i in order[:QUERIES]]
+
+
+def make_sprite(thumbnails: UInt8[np.ndarray, "M T T 3"], limit: int = SPRITE_BYTES) -> Sprite:
+    """One JPEG with all thumbnails; quality falls until it has at most ``limit`` bytes."""
+    count, height, width, _ = thumbnails.shape
+    side = next((s for s in SIDES if s >= max(height, width)), SIDES[-1])
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = Image.new("RGB", (columns * side, rows * side))
+    for cell, pixels in enumerate(thumbnails):
+        picture = Image.fromarray(pixels)
+        if picture.size != (side, side):
+            picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(picture, (cell % columns * side, cell // columns * side))
+    grey = bool((np.ptp(thumbnails, axis=-1) == 0).all())
+    return Sprite(jpeg_uri(sheet.convert("L") if grey else sheet, limit), columns, rows, side)
+
+
+def jpeg_uri(picture: Image.Image, limit: int) -> str:
+    """The picture as a data URI, at the best quality that keeps it below ``limit`` bytes."""
+    data = b""
+    for quality in (88, 78, 66, 50, 35):
+        buffer = io.BytesIO()
+        # Full colour resolution: halved, each block would mix the colours of two thumbnails.
+        # Not `optimize`: Pillow then wants the whole file in one buffer, which noise overflows.
+        picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+        data = buffer.getvalue()
+        if len(data) <= limit:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def views_uri(path: Path) -> tuple[str, int, int]:
+    """The contact sheet as (data URI, width, height); a large one is made smaller."""
+    data = path.read_bytes()
+    with Image.open(path) as opened:
+        if len(data) <= VIEWS_BYTES:
+            uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+            return uri, opened.width, opened.height
+        picture = opened.convert("RGB")
+    picture.thumbnail((1600, 4000), Image.Resampling.LANCZOS)
+    return jpeg_uri(picture, VIEWS_BYTES), picture.width, picture.height
+
+
+def same_class(gallery: Gallery, query: int) -> Bool[np.ndarray, " K"] | None:
+    """Whether each neighbour of ``query`` has its class; None without labels."""
+    if gallery.labels is None:
+        return None
+    return gallery.labels[gallery.neighbours[query]] == gallery.labels[query]

@@ -1,0 +1,286 @@
+"""Read one run folder into a typed summary; nothing here draws or writes.
+
+M: embedded images, D: backbone features, T: side of a thumbnail in pixels, C: classes.
+"""
+
+import csv
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jaxtyping import Float, Integer, UInt8
+
+from similitude.errors import UserError
+
+STATES = ("healthy", "doubtful", "collapsed")
+
+
+@dataclass(frozen=True)
+class Health:
+    """The verdict of the run about itself: state, why, what to try, and the numbers behind it."""
+
+    state: str
+    reasons: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    readings: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy (fraction, 0 to 1), with its interval where it is a mean over several draws."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    draws: int = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by row (``raw pixels``, ``random backbone``, ...) and column (``knn``, ...)."""
+
+    data: str
+    num_train: int | None
+    num_test: int | None
+    num_classes: int | None
+    columns: list[str]
+    rows: dict[str, dict[str, Score]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Backbone features of some images, with the images themselves."""
+
+    features: Float[np.ndarray, "M D"]
+    thumbnails: UInt8[np.ndarray, "M T T 3"]
+    names: list[str]
+    labels: Integer[np.ndarray, " M"] | None
+    class_names: list[str] | None
+    spectrum: Float[np.ndarray, " D"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """``metrics.csv`` by column; None is a cell that was not measured, NaN one that was."""
+
+    columns: dict[str, list[float | None]] = field(default_factory=dict)
+
+    def curve(self, name: str, axis: str = "step") -> tuple[list[float], list[float]]:
+        """Where ``name`` was measured (in units of ``axis``) and what was found there."""
+        points = [
+            (x, y)
+            for x, y in zip(self.columns.get(axis, []), self.columns.get(name, []), strict=False)
+            if x is not None and y is not None
+        ]
+        return [x for x, _ in points], [y for _, y in points]
+
+    def last(self, name: str) -> float | None:
+        """The last value that was measured, or None."""
+        values = self.curve(name)[1]
+        return values[-1] if values else None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run folder holds; a part that is missing is None or empty."""
+
+    path: Path
+    name: str
+    recipe: dict[str, Any]
+    reasons: dict[str, str]
+    environment: dict[str, Any]
+    metrics: Metrics
+    health: Health | None
+    evaluation: Evaluation | None
+    embedding: Embedding | None
+    views: Path | None
+    unreadable: int
+
+    def setting(self, dotted: str) -> Any:
+        """The value of a recipe field such as ``method.name``, or None."""
+        value: Any = self.recipe
+        for key in dotted.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                return None
+            value = value[key]
+        return value
+
+
+def read_run(path: Path) -> RunSummary:
+    """Read the folder that ``similitude pretrain`` and ``similitude evaluate`` wrote.
+
+    Only ``recipe.yaml`` must be there; a run that was stopped or not yet evaluated is fine.
+
+    Raises:
+        UserError: the folder is missing, is not a run, or holds a file that is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"no such run folder: {path}; `similitude pretrain PHOTOS` makes one")
+    if not (path / "recipe.yaml").is_file():
+        raise UserError(
+            f"{path} is not a run folder: it holds no recipe.yaml; "
+            f"`similitude pretrain PHOTOS --out {path}` makes one"
+        )
+    recipe = _mapping(path / "recipe.yaml")
+    reasons = recipe.pop("reasons", None) or {}
+    views = path / "views.png"
+    unreadable = path / "unreadable.txt"
+    return RunSummary(
+        path=path,
+        name=path.resolve().name,
+        recipe=recipe,
+        reasons={str(key): str(why) for key, why in flatten(reasons)},
+        environment=_mapping(path / "environment.json"),
+        metrics=_metrics(path / "metrics.csv"),
+        health=_health(path / "health.json"),
+        evaluation=_evaluation(path / "evaluation.json"),
+        embedding=_embedding(path / "embedding.npz"),
+        views=views if views.is_file() else None,
+        unreadable=len(_lines(unreadable)) if unreadable.is_file() else 0,
+    )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves of a nested mapping as (dotted name, value), in their order."""
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves += flatten(value, f"{prefix}{key}.")
+        else:
+            leaves.append((f"{prefix}{key}", value))
+    return leaves
+
+
+def _damaged(path: Path, why: object) -> UserError:
+    sentence = " ".join(str(why).split())
+    return UserError(f"cannot read {path}: {sentence}; delete the file or write it again")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _damaged(path, error) from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        loaded = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(loaded, dict):
+        raise _damaged(path, "it does not hold a mapping of names to values")
+    return loaded
+
+
+def _metrics(path: Path) -> Metrics:
+    if not path.is_file():
+        return Metrics()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise _damaged(path, error) from error
+    columns: dict[str, list[float | None]] = {}
+    # A run that was killed may leave half a row: what is not a number there was not measured.
+    for name in [key for key in (rows[0] if rows else {}) if key]:
+        columns[name] = [_number(row.get(name)) for row in rows]
+    return Metrics(columns)
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def _health(path: Path) -> Health | None:
+    loaded = _mapping(path)
+    if not loaded:
+        return None
+    if loaded.get("state") not in STATES:
+        raise _damaged(path, f"state is {loaded.get('state')!r}, not one of {', '.join(STATES)}")
+    return Health(
+        state=loaded["state"],
+        reasons=[str(reason) for reason in loaded.get("reasons") or []],
+        advice=[str(advice) for advice in loaded.get("advice") or []],
+        readings={str(k): _number(v) for k, v in (loaded.get("readings") or {}).items()},
+    )
+
+
+def _evaluation(path: Path) -> Evaluation | None:
+    loaded = _mapping(path)
+    if not loaded:
+        return None
+    try:
+        rows = {
+            str(row["name"]): {
+                str(column): Score(
+                    mean=float(score["mean"]),
+                    low=_number(score.get("low")),
+                    high=_number(score.get("high")),
+                    draws=int(score.get("draws") or 1),
+                )
+                for column, score in row["scores"].items()
+                if score is not None and math.isfinite(float(score["mean"]))
+            }
+            for row in loaded["rows"]
+        }
+        return Evaluation(
+            data=str(loaded.get("data", "")),
+            num_train=loaded.get("num_train"),
+            num_test=loaded.get("num_test"),
+            num_classes=loaded.get("num_classes"),
+            columns=[str(column) for column in loaded["columns"]],
+            rows=rows,
+            notes=[str(note) for note in loaded.get("notes") or []],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"{type(error).__name__} {error}") from error
+
+
+def _embedding(path: Path) -> Embedding | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        features = np.asarray(arrays["features"], dtype=np.float32)
+        thumbnails = np.asarray(arrays["thumbnails"], dtype=np.uint8)
+        names = [str(name) for name in arrays["names"]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    labels, class_names = arrays.get("labels"), arrays.get("class_names")
+    counts = {len(features), len(thumbnails), len(names)}
+    if len(counts) > 1 or (labels is not None and len(labels) not in counts):
+        raise _damaged(path, "features, thumbnails, names and labels differ in number")
+    if features.ndim != 2 or thumbnails.ndim != 4 or thumbnails.shape[-1] != 3:
+        raise _damaged(path, "features are not [M, D] or thumbnails not [M, T, T, 3]")
+    if "spectrum" in arrays:
+        singular_values = np.asarray(arrays["spectrum"], dtype=np.float64)
+    elif np.isfinite(features).all() and len(features):
+        centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+        singular_values = np.linalg.svd(centred, compute_uv=False)
+    else:
+        singular_values = np.zeros(0)
+    return Embedding(
+        features=features,
+        thumbnails=thumbnails,
+        names=names,
+        labels=None if labels is None else labels.astype(np.int64),
+        class_names=None if class_names is None else [str(name) for name in class_names],
+        spectrum=singular_values,
+    )

@@ -1,0 +1,229 @@
+"""What a report says in words: the verdict, the summary sentence, durations and commands."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from similitude.report.read import Health, RunSummary
+from similitude.report.scores import PRETRAINED, RANDOM, RAW, gains, join, percent
+
+SPELLING = {
+    "simclr": "SimCLR",
+    "moco_v1": "MoCo v1",
+    "moco_v2": "MoCo v2",
+    "byol": "BYOL",
+    "simsiam": "SimSiam",
+}
+ADVICE_WITHOUT_GAIN = (
+    "Train longer, or choose views that keep what your classes differ in: "
+    "`similitude views` draws them."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The banner: ``tone`` colours it, ``learned`` is the answer where scores exist."""
+
+    state: str  # "healthy", "doubtful", "collapsed" or "unknown"
+    tone: str
+    headline: str
+    lead: str
+    learned: str | None  # "yes", "partly", "no"; None without an evaluation
+    reasons: list[str]
+    advice: list[str]
+
+
+def verdict(run: RunSummary) -> Verdict:
+    """Join what the run says of its own health with what the scores say."""
+    health = run.health or Health("unknown")
+    learned, lead = _gain(run)
+    advice = list(health.advice)
+    tone = health.state
+    if health.state == "collapsed":
+        headline = "Collapsed: do not use this backbone"
+    elif health.state == "doubtful":
+        headline = "Doubtful: check before you use it"
+    elif learned == "no":
+        headline, tone = "Not collapsed, but no better than random weights", "doubtful"
+        advice = [*advice, ADVICE_WITHOUT_GAIN]
+    elif health.state == "unknown":
+        headline = "No verdict: this run has not written its health yet"
+    elif learned == "yes":
+        headline = "Healthy: the backbone learned"
+    elif learned == "partly":
+        headline = "Healthy, but the gain is uneven"
+    else:
+        headline = "Healthy: no sign of collapse"
+    return Verdict(health.state, tone, headline, lead, learned, list(health.reasons), advice)
+
+
+def _gain(run: RunSummary) -> tuple[str | None, str]:
+    if run.evaluation is None:
+        return None, (
+            "Whether the features are good is not measured yet; the scores need a labelled test."
+        )
+    over_random, over_raw = gains(run.evaluation, RANDOM), gains(run.evaluation, RAW)
+    parts = [
+        f"{_range(differences)} {name}"
+        for name, differences in (
+            ("the same backbone with random weights", over_random),
+            ("raw pixels", over_raw),
+        )
+        if differences
+    ]
+    lead = f"Its features score {join(parts)}." if parts else ""
+    if not over_random:
+        return None, lead
+    better = sum(gain > 0 for gain in over_random.values())
+    if better == len(over_random):
+        return "yes", lead
+    return ("partly" if sum(over_random.values()) > 0 else "no"), lead
+
+
+def _range(differences: Mapping[str, float]) -> str:
+    low, high = min(differences.values()), max(differences.values())
+    if low < 0 < high:
+        return f"between {percent(-low)} points below and {percent(high)} above"
+    small, large = sorted((percent(abs(low)), percent(abs(high))), key=float)
+    span = large if small == large else f"{small} to {large}"
+    return f"{span} points {'below' if low < 0 else 'above'}"
+
+
+def method_name(run: RunSummary) -> str:
+    """The method as its paper writes it."""
+    name = str(run.setting("method.name") or run.setting("method") or "an unnamed method")
+    return SPELLING.get(name, name)
+
+
+def backbone_name(run: RunSummary) -> str:
+    """The backbone's name in the recipe."""
+    backbone = run.setting("backbone.name") or run.setting("backbone")
+    return str(backbone) if isinstance(backbone, str) else "backbone"
+
+
+def epochs_done(run: RunSummary) -> tuple[float | None, float | None]:
+    """(epochs trained, epochs planned); the first is None unless the run stopped early."""
+    planned = run.setting("epochs")
+    if not isinstance(planned, int | float):
+        return None, None
+    last = max(run.metrics.curve("epoch")[1], default=planned)
+    return (last if last < planned * (1 - 1e-6) else None), planned
+
+
+def summary(run: RunSummary) -> str:
+    """The run in one paragraph: what was trained, and what a vote of neighbours makes of it."""
+    return f"{training_summary(run)} {_knn_sentence(run)}".strip()
+
+
+def training_summary(run: RunSummary) -> str:
+    """What was trained, on what, for how long."""
+    environment = run.environment
+    images = environment.get("num_images")
+    data = environment.get("data")
+    stopped, planned = epochs_done(run)
+    sentence = f"{method_name(run)} trained {_article(backbone_name(run))}"
+    if isinstance(images, int | float):
+        sentence += f" on {images:,.0f} images"
+    if data:
+        sentence += f" from {data}"
+    sentence += ", without labels"
+    if planned is not None and stopped is None:
+        sentence += f", for {planned:g} {'epoch' if planned == 1 else 'epochs'}"
+    elif planned is not None:
+        sentence += f", and was stopped after {stopped or 0:.3g} of {planned:g} epochs"
+    sentence += "."
+    seconds, speed = environment.get("seconds"), environment.get("images_per_second")
+    parts = []
+    if isinstance(seconds, int | float):
+        parts.append(f"It took {duration(seconds)}")
+        if environment.get("device"):
+            parts[-1] += f" on {environment['device']}"
+    if isinstance(speed, int | float):
+        parts.append(f"{'at' if parts else 'It ran at'} {speed:,.0f} images a second")
+    if parts:
+        sentence += f" {', '.join(parts)}."
+    if run.unreadable:
+        files = "file was" if run.unreadable == 1 else "files were"
+        sentence += f" {run.unreadable:,} {files} unreadable and left out (unreadable.txt)."
+    return sentence
+
+
+def _knn_sentence(run: RunSummary) -> str:
+    rows = run.evaluation.rows if run.evaluation else {}
+    ours = rows.get(PRETRAINED, {}).get("knn")
+    if ours is None:
+        return ""
+    others = [
+        f"{percent(rows[name]['knn'].mean)}\N{NO-BREAK SPACE}% of {what}"
+        for name, what in (
+            (RAW, "raw pixels"),
+            (RANDOM, "the same backbone with random weights"),
+        )
+        if "knn" in rows.get(name, {})
+    ]
+    against = f", against {join(others)}" if others else ""
+    return (
+        f"A vote of the nearest neighbours (kNN) in its features names the right class for "
+        f"{percent(ours.mean)}\N{NO-BREAK SPACE}% of the test images{against}."
+    )
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 5 min 12 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def evaluate_command(run: RunSummary) -> str:
+    """The command that makes scores and embedding."""
+    return f"similitude evaluate {shlex.quote(str(run.path))} {_data(run)}"
+
+
+def repeat_command(run: RunSummary) -> str:
+    """The command that trains the same backbone again."""
+    path = run.path
+    return (
+        f"similitude pretrain {_data(run)} --recipe {shlex.quote(str(path / 'recipe.yaml'))} "
+        f"--out {shlex.quote(str(path) + '-again')}"
+    )
+
+
+def _data(run: RunSummary) -> str:
+    data = run.environment.get("data")
+    return shlex.quote(str(data)) if data else "DATA"
+
+
+def value_text(value: Any) -> str:
+    """A recipe or environment value as a reader wants it."""
+    if value is None:
+        return "\N{EM DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text(item) for item in value) or "\N{EM DASH}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) or "{}"
+    return str(value)
+
+
+def number(value: float | None) -> str:
+    """Three or four significant digits; an em dash for None, 'not a number' for NaN."""
+    if value is None:
+        return "\N{EM DASH}"
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
+    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        return f"{value:.2e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

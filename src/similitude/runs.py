@@ -1,0 +1,252 @@
+"""A run folder: what a training left behind, and what one does with it."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.transforms.v2.functional import resize
+
+from similitude.backbones import build_backbone, loading_snippet
+from similitude.checkpoints import Checkpoint, export_backbone, load_backbone, load_checkpoint
+from similitude.data import (
+    ImageSet,
+    ImageSource,
+    list_splits,
+    load_images,
+    open_source,
+    read_labels,
+)
+from similitude.errors import UserError
+from similitude.evaluation import (
+    Features,
+    ScoreTable,
+    check_protocols,
+    evaluate_backbone,
+    extract_features,
+    spectrum,
+)
+from similitude.evaluation.health import Verdict
+from similitude.pretraining import arithmetic_of, image_spec
+from similitude.randomness import permutation
+from similitude.recipes import Recipe
+from similitude.storage import write_text, write_with
+from similitude.views import ImageSpec
+
+GALLERY_SIZE = 2000  # images kept for the report's map
+THUMBNAIL_SIZE = 56  # pixels at most
+
+Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a note
+
+
+class Run:
+    """A folder written by :func:`similitude.pretrain`.
+
+    Attributes:
+        path: the folder.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
+        if not self.checkpoint_path.exists():
+            raise UserError(
+                f"{self.path} is not a run: it has no checkpoints/last.ckpt; "
+                f"make one with: similitude pretrain PHOTOS --out {self.path}"
+            )
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file that holds the whole state."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The whole state, read once."""
+        return load_checkpoint(self.checkpoint_path)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the run was trained with."""
+        return self.checkpoint.recipe
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The trained backbone in evaluation mode; images [N, 3, H, W] to features [N, D]."""
+        return load_backbone(self.checkpoint)
+
+    @property
+    def image(self) -> ImageSpec:
+        """Size and normalisation of the images the backbone expects."""
+        return image_spec(self.recipe)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether learning worked, as judged at the end of training."""
+        path = self.path / "health.json"
+        if not path.exists():
+            raise UserError(f"{self.path} has no verdict yet: its training has not ended")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Verdict(content["state"], content["reasons"], content["advice"])
+
+    def embed(self, data: object, *, progress: Progress | None = None) -> Features:
+        """Embeddings of images: ``x`` [N, D] float32, ``names``, ``y`` where folders name classes.
+
+        Args:
+            data: whatever :func:`similitude.pretrain` takes; every image of it, train and test.
+            progress: called with what is done, how many, and how many there are.
+        """
+        splits = list_splits(data) or [None]  # type: ignore[arg-type]
+        parts = []
+        for split in splits:
+            images = self._load(open_source(data, split=split), progress)  # type: ignore[arg-type]
+
+            def show(done: int, total: int) -> None:
+                if progress is not None:
+                    progress("embedding", done, total, "")
+
+            parts.append(
+                extract_features(
+                    self.backbone, images, self.image, device=self._device, on_progress=show
+                )
+            )
+        labels = [part.y for part in parts if part.y is not None]
+        return Features(
+            torch.cat([part.x for part in parts]),
+            torch.cat(labels) if len(labels) == len(parts) else None,
+            [name for part in parts for name in part.names],
+        )
+
+    def evaluate(
+        self,
+        data: object,
+        *,
+        protocols: Sequence[str] = ("knn", "linear", "few"),
+        labels: str | Path | None = None,
+        draws: int = 10,
+        progress: Progress | None = None,
+    ) -> ScoreTable:
+        """Score the backbone beside raw pixels and the same backbone with random weights.
+
+        The test split of ``data`` is used where it has one; otherwise a fifth of the images, drawn
+        with the recipe's seed, is held out. Writes evaluation.json and the images for the report.
+
+        Args:
+            data: labelled images: a named set, or a folder with one subfolder for each class.
+            protocols: any of "knn", "linear", "few" (a linear probe on few labels).
+            labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
+            draws: random draws of the few labels.
+            progress: called with what is done, how many, and how many there are.
+
+        Raises:
+            UserError: no labels, or labels that do not match.
+        """
+        check_protocols(protocols)  # before any image is read
+        train_source, test_source = _splits(data, labels)
+        train = self._load(train_source, progress)
+        test = None if test_source is None else self._load(test_source, progress)
+        arithmetic = arithmetic_of(self.recipe)
+        random_backbone = self._random_backbone()
+        for backbone in (self.backbone, random_backbone):
+            arithmetic.place(backbone)
+        steps = 3 * (1 + len(protocols) + (test is not None))
+        done = iter(range(1, steps + 1))
+        table = evaluate_backbone(
+            self.backbone,
+            train,
+            test,
+            self.image,
+            data=train_source.name,
+            random_backbone=random_backbone,
+            protocols=protocols,
+            draws=draws,
+            seed=self.recipe.seed,
+            device=self._device,
+            autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
+            channels_last=arithmetic.channels_last,
+            on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
+        )
+        write_text(self.path / "evaluation.json", json.dumps(table.to_json(), indent=2))
+        self.write_gallery(train if test is None else test)
+        return table
+
+    def write_gallery(self, images: ImageSet) -> None:
+        """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
+        index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
+        shown = images.subset(index)
+        features = extract_features(self.backbone, shown, self.image, device=self._device)
+        thumbnails = shown.pixels
+        if shown.size > THUMBNAIL_SIZE:
+            thumbnails = resize(thumbnails, [THUMBNAIL_SIZE, THUMBNAIL_SIZE], antialias=True)
+        arrays: dict[str, Any] = {
+            "features": features.x.numpy(),
+            "thumbnails": thumbnails.permute(0, 2, 3, 1).contiguous().numpy(),
+            "names": np.array(shown.names),
+            "spectrum": spectrum(features.x).numpy(),
+        }
+        if shown.labels is not None:
+            arrays["labels"] = shown.labels.numpy()
+        if shown.class_names is not None:
+            arrays["class_names"] = np.array(shown.class_names)
+        write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _random_backbone(self) -> nn.Module:
+        """The same backbone with the weights it had before training."""
+        state = torch.get_rng_state()
+        torch.manual_seed(self.recipe.seed)
+        backbone = build_backbone(self.recipe.backbone).eval()
+        torch.set_rng_state(state)
+        return backbone
+
+    def _load(self, source: ImageSource, progress: Progress | None) -> ImageSet:
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"reading {source.name}", done, total, "")
+
+        return load_images(source, self.recipe.canvas_size, on_progress=show)
+
+    def export(self, path: str | Path) -> str:
+        """Write the backbone's weights as safetensors; return Python that loads them with timm."""
+        target = Path(path)
+        if target.suffix != ".safetensors":
+            raise UserError(f"cannot export to {target}: the name must end in .safetensors")
+        export_backbone(self.checkpoint.backbone, target)
+        return loading_snippet(self.recipe.backbone, str(target))
+
+    def report(self) -> Path:
+        """Write report.html into the run folder; return its path."""
+        from similitude.report import write_report
+
+        return write_report([self.path])
+
+
+def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, ImageSource | None]:
+    """Training and test images, both with labels; None where there is one part only."""
+    splits = list_splits(data) or [None]  # type: ignore[arg-type]
+    sources = [open_source(data, split=split) for split in splits]  # type: ignore[arg-type]
+    if labels is not None:
+        if len(sources) > 1:
+            raise UserError(
+                f"--labels {labels} goes with one folder, and {sources[0].name} has two parts "
+                "with labels of their own: give one part, e.g. its train folder"
+            )
+        sources = [sources[0].with_labels(*read_labels(labels, sources[0]))]
+    for source in sources:
+        if source.labels is None:
+            raise UserError(
+                f"{source.name} has no labels to score against: sort the images into one subfolder "
+                "for each class, or give --labels labels.csv with rows FILE,LABEL"
+            )
+    return sources[0], sources[1] if len(sources) > 1 else None

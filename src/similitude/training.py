@@ -1,0 +1,298 @@
+"""One training, from images and a recipe to a finished run folder."""
+
+import json
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import lightning
+import torch
+
+from similitude.backbones import build_backbone
+from similitude.checkpoints import Checkpoint, export_backbone, load_strictly
+from similitude.data import CanvasLoader, ImageSet
+from similitude.evaluation.health import Readings, Verdict, diagnose
+from similitude.evaluation.online import OnlineMonitor
+from similitude.methods import build_method
+from similitude.pretraining import Pretraining, image_spec
+from similitude.recipes import Recipe, dump_recipe
+from similitude.recording import Metrics, Recorder
+from similitude.runs import Run
+from similitude.storage import replacing, write_text
+from similitude.views import MultiView, contact_sheet
+
+
+class Listener(Protocol):
+    """Whoever wants to hear how a command goes on."""
+
+    def say(self, sentence: str) -> None:
+        """A choice, a warning, a result."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` of ``what`` is finished."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Nothing."""
+
+
+class Log:
+    """Passes everything on to a listener and keeps the sentences in the run's log.txt."""
+
+    def __init__(self, listener: Listener, path: Path) -> None:
+        self.listener = listener
+        self.path = path
+
+    def say(self, sentence: str) -> None:
+        """Show and keep a sentence."""
+        self.listener.say(sentence)
+        self._keep(sentence)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show progress; keep it where there is something to note."""
+        self.listener.progress(what, done, total, note)
+        if note:
+            self._keep(f"{what} {done}/{total}  {note}")
+
+    def _keep(self, line: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+
+def train(
+    images: ImageSet,
+    data: str,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: torch.device,
+    listener: Listener,
+    checkpoint: Checkpoint | None = None,
+) -> Run | None:
+    """Train, judge, and write everything a run folder holds.
+
+    Args:
+        images: at least a batch of them.
+        data: what the images are, in words.
+        recipe: how to train; that of ``checkpoint`` when resuming.
+        folder: the run folder; new, or the one the checkpoint is from.
+        device: where to compute.
+        listener: hears how it goes.
+        checkpoint: where to go on.
+
+    Returns:
+        The run, or None if it was stopped before its end.
+    """
+    log = Log(listener, folder / "log.txt")
+    torch.manual_seed(recipe.seed)
+    method = build_method(recipe.method, build_backbone(recipe.backbone))
+    first_step = 0 if checkpoint is None else checkpoint.step
+    steps_per_epoch = len(images) // recipe.batch_size
+    if checkpoint is not None:
+        load_strictly(method, checkpoint.method, f"method {recipe.method.name!r}")
+    module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
+    module.to(device)
+    total_steps = module.progress.total_steps
+    monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
+    if checkpoint is None:
+        _write_start(folder, recipe, images, module.multi_view)
+    else:
+        module.optimizer.load_state_dict(checkpoint.optimizer)
+        torch.set_rng_state(checkpoint.random_state)
+    loader = CanvasLoader(
+        images,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        first_step=first_step,
+        total_steps=total_steps,
+        device=device,
+    )
+
+    def show(values: Mapping[str, float]) -> None:
+        log.progress("training", int(values["step"]), total_steps, training_note(values))
+
+    recorder = Recorder(
+        folder,
+        loader,
+        monitor,
+        Metrics(folder / "metrics.csv", first_step),
+        seconds=0.0 if checkpoint is None else checkpoint.seconds,
+        show=show,
+    )
+    if first_step < total_steps:
+        _fit(module, loader, recorder, total_steps - first_step)
+    _write_environment(folder, data, images, recorder, device)
+    if recorder.diverged_at is None and module.step < total_steps:
+        log.say(
+            f"stopped after step {module.step:,} of {total_steps:,}; everything is saved: the same "
+            f"command with --out {folder} --resume goes on (and without the options of the recipe)"
+        )
+        return None
+    verdict = judge(recorder.metrics, images)
+    write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
+    run = Run(folder)
+    export_backbone(run.checkpoint.backbone, folder / "backbone.safetensors")
+    run.write_gallery(images)
+    speed = recorder.metrics.last("images_per_second") or 0.0
+    log.say(
+        f"trained {module.step:,} steps in {recorder.seconds:.0f} s, {speed:.0f} images/s at last"
+    )
+    log.say(verdict.sentence)
+    log.say(f"report: {run.report()}")
+    return run
+
+
+def training_note(values: Mapping[str, float]) -> str:
+    """The latest values of a training in a few words: speed, loss beside chance, kNN."""
+    parts = []
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:.0f} images/s")
+    if "loss" in values:
+        chance = values.get("chance_loss")
+        beside = "" if chance is None else f" (chance {chance:.3g})"
+        parts.append(f"loss {values['loss']:.4g}{beside}")
+    if "knn" in values:
+        parts.append(f"kNN {100 * values['knn']:.1f}")
+    if values.get("waiting_share", 0.0) >= 0.02:
+        parts.append(f"{100 * values['waiting_share']:.0f} % of the time waiting for images")
+    return "  ".join(parts)
+
+
+def judge(metrics: Metrics, images: ImageSet) -> Verdict:
+    """The verdict over what was measured during a run."""
+    last = metrics.last
+    losses = [row["loss"] for row in metrics.rows if "loss" in row]
+    steps = last("step")
+    unreadable = len(images.unreadable)
+    return diagnose(
+        Readings(
+            loss=losses[-1] if losses else None,
+            first_loss=losses[0] if losses else None,
+            chance_loss=last("chance_loss"),
+            feature_std=last("feature_std"),
+            feature_dim=last("feature_dim"),
+            projection_std=last("projection_std"),
+            effective_rank=last("effective_rank"),
+            alignment=last("alignment"),
+            uniformity=last("uniformity"),
+            knn=last("knn"),
+            knn_random=metrics.first("knn"),
+            steps=steps,
+            num_images=len(images),
+            unreadable_share=unreadable / (unreadable + len(images)),
+        )
+    )
+
+
+def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cuda" if loader.device.type == "cuda" else "cpu",
+        devices=1,
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    with _stopping_on_interrupt(recorder):
+        trainer.fit(module, train_dataloaders=_Stream(loader))
+
+
+class _Stream:
+    """The loader without a length: to Lightning the run is one pass, whatever step it starts at."""
+
+    def __init__(self, loader: CanvasLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
+@contextmanager
+def _stopping_on_interrupt(recorder: Recorder) -> Iterator[None]:
+    """The first Ctrl-C ends the run after its step and saves it; the second one kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        recorder.stop_requested = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_start(folder: Path, recipe: Recipe, images: ImageSet, views: MultiView) -> None:
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    if images.unreadable:
+        lines = [f"{name}\t{reason}\n" for name, reason in images.unreadable]
+        write_text(folder / "unreadable.txt", "".join(lines))
+    few = images.subset(range(0, len(images), max(1, len(images) // 8))[:8])
+    draw_contact_sheet(few, recipe, views, folder / "views.png", recipe.seed)
+
+
+def draw_contact_sheet(
+    images: ImageSet, recipe: Recipe, views: MultiView, path: Path, seed: int
+) -> None:
+    """Draw some images and their views to a .png file."""
+    sheet = contact_sheet(images.pixels, views, image_spec(recipe), seed=seed, aspect=images.aspect)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _write_environment(
+    folder: Path, data: str, images: ImageSet, recorder: Recorder, device: torch.device
+) -> None:
+    rows = [row for row in recorder.metrics.rows if "images_per_second" in row]
+    speeds = sorted(row["images_per_second"] for row in rows)
+    waits = [row["waiting_share"] for row in rows]
+    packages = ("similitude", "torch", "torchvision", "timm", "lightning")
+    content = {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "command": " ".join(sys.argv),
+        "data": data,
+        "num_images": len(images),
+        "unreadable": len(images.unreadable),
+        "ended": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "seconds": recorder.seconds,
+        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+        "waiting_share": sum(waits) / len(waits) if waits else None,
+    }
+    write_text(folder / "environment.json", json.dumps(content, indent=2))
+
+
+def _processor() -> str:
+    """The processor's name; the platform module does not tell it on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,302 @@
+"""Views of images: whole uint8 batches in, float32 batches out, parameters drawn per sample.
+
+Letters: N samples, S side of a canvas, s side of a view.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from similitude.errors import UserError
+from similitude.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
+from similitude.views.config import ImageSpec, ImageViewConfig
+from similitude.views.drawing import JITTER_ORDERS, ViewParameters, draw_parameters
+from similitude.views.resampling import crop_and_resize, gaussian_blur
+
+__all__ = ["ImageSpec", "ImageView", "ImageViewConfig", "MultiView", "evaluation_view"]
+
+_HUE = 3
+_NOT_JITTERED = len(JITTER_ORDERS[0])
+# per order: the turn of the hue, and the three other operations in their turn
+_HUE_TURN = torch.tensor([order.index(_HUE) for order in JITTER_ORDERS])
+_BLENDS = torch.tensor([[op for op in order if op != _HUE] for order in JITTER_ORDERS])
+_CONTRAST, _SATURATION = 1, 2
+
+# A chunk of samples that stays in a core's cache through some sixty passes over it.
+_CACHE_BYTES = 3 << 18
+_DEVICE_BYTES = 1 << 28
+
+
+def _check_canvases(canvases: Tensor) -> None:
+    shape = tuple(canvases.shape)
+    if canvases.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+        raise UserError(
+            f"Views need uint8 canvases of shape [N, 3, S, S], not {canvases.dtype} of shape "
+            f"{list(shape)}; load the images with similitude.data."
+        )
+
+
+def _chunk_length(device: torch.device, side: int) -> int:
+    one = 3 * side * side * 4
+    if device.type == "cpu":
+        # operations over a chunk are split over the threads, each of which has its own cache
+        return max(2, _CACHE_BYTES // one) * torch.get_num_threads()
+    return max(1, _DEVICE_BYTES // one)
+
+
+class _Blends(NamedTuple):
+    """Brightness, contrast and saturation of each sample in its own order; see ``blend_``."""
+
+    factor: Float[Tensor, "N 3"]
+    grey_weight: Float[Tensor, "N 3"]
+    mean_weight: Float[Tensor, "N 3"]
+
+
+def _blends(parameters: ViewParameters) -> _Blends:
+    operation = _BLENDS[parameters.jitter_order]
+    factors = [parameters.brightness, parameters.contrast, parameters.saturation]
+    factor = torch.stack(factors, dim=1).gather(1, operation)
+    rest = 1.0 - factor
+    return _Blends(factor, rest * (operation == _SATURATION), rest * (operation == _CONTRAST))
+
+
+class ImageView:
+    """One random view of an image, drawn and applied as its config says."""
+
+    def __init__(self, config: ImageViewConfig, image: ImageSpec) -> None:
+        self.config = config
+        self.image = image
+        self.size = image.size if config.size is None else config.size
+
+    def draw(
+        self,
+        seed: int,
+        epoch: int,
+        index: Int[Tensor, " N"],
+        view: int,
+        aspect: Float[Tensor, " N"],
+        canvas_size: int,
+    ) -> ViewParameters:
+        """Draws the parameters of this view for every sample.
+
+        Args:
+            seed: Of the run.
+            epoch: Number of the pass over the data.
+            index: Position of each sample in the data set.
+            view: Number of this view within the sample.
+            aspect: Width / height of each original.
+            canvas_size: Side of the square canvases, in pixels.
+
+        Returns:
+            What depends on these arguments alone, whatever else is in the batch.
+        """
+        return draw_parameters(
+            self.config,
+            seed=seed,
+            epoch=epoch,
+            index=index,
+            view=view,
+            aspect=aspect,
+            canvas_size=canvas_size,
+        )
+
+    def apply(
+        self, canvases: UInt8[Tensor, "N 3 S S"], parameters: ViewParameters
+    ) -> Float[Tensor, "N 3 s s"]:
+        """Makes the views that the parameters describe.
+
+        Args:
+            canvases: Squares into which the originals were squashed, pixels in 0..255.
+            parameters: One set per canvas, on any device.
+
+        Returns:
+            Float32, normalised by the image's mean and std, or in [0, 1] if the config says so.
+        """
+        _check_canvases(canvases)
+        # The choices stay on the CPU, where deciding on them does not wait for another device.
+        parameters = ViewParameters(*(field.cpu() for field in parameters))
+        # Samples whose hue comes at the same turn stand side by side, unjittered ones last: then
+        # every step of the jitter works on slices, without masks or copies.
+        turn = _HUE_TURN[parameters.jitter_order]
+        turn = torch.where(parameters.jitter, turn, _NOT_JITTERED)
+        order = turn.argsort(stable=True)
+        ends = torch.bincount(turn, minlength=_NOT_JITTERED + 1).cumsum(0).tolist()
+        parameters = parameters.select(order)
+        blends = _blends(parameters)
+        n, device = len(canvases), canvases.device
+        order = order.to(device)
+        out = torch.empty(n, 3, self.size, self.size, device=device)
+        length = _chunk_length(device, max(self.size, canvases.shape[-1]))
+        for start in range(0, n, length):
+            part = slice(start, min(start + length, n))
+            turns = [min(max(end - start, 0), length) for end in ends[:_NOT_JITTERED]]
+            images = self._chunk(
+                canvases.index_select(0, order[part]),
+                parameters.select(part),
+                _Blends(*(field[part].to(device) for field in blends)),
+                turns,
+            )
+            out.index_copy_(0, order[part], images)
+        return out
+
+    def _chunk(
+        self,
+        canvases: UInt8[Tensor, "N 3 S S"],
+        parameters: ViewParameters,
+        blends: _Blends,
+        turns: Sequence[int],
+    ) -> Float[Tensor, "N 3 s s"]:
+        config = self.config
+        device = canvases.device
+        # The mirror belongs to the crop: every later operation commutes with it.
+        images = crop_and_resize(
+            canvases,
+            parameters.top.to(device),
+            parameters.left.to(device),
+            parameters.height.to(device),
+            parameters.width.to(device),
+            parameters.flip.to(device),
+            size=self.size,
+            interpolation=config.interpolation,
+        )
+        self._jitter_(images, parameters.hue.to(device), blends, turns)
+        if config.grey > 0:
+            which = parameters.grey.nonzero().squeeze(1).to(device)
+            grey = to_grey(images.index_select(0, which))
+            images.index_copy_(0, which, grey[:, None].expand(-1, 3, -1, -1))
+        if config.blur > 0:
+            chosen = parameters.blur.nonzero().squeeze(1)
+            sigma, which = parameters.sigma[chosen].to(device), chosen.to(device)
+            radius = config.blur_radius(self.size)
+            blurred = gaussian_blur(images.index_select(0, which), sigma, radius=radius)
+            images.index_copy_(0, which, blurred)
+        if config.solarize > 0:
+            which = parameters.solarize.nonzero().squeeze(1).to(device)
+            inverted = solarize(images.index_select(0, which), config.solarize_threshold)
+            images.index_copy_(0, which, inverted)
+        if config.normalize:
+            _normalize_(images, self.image)
+        return images
+
+    def _jitter_(
+        self,
+        images: Float[Tensor, "N 3 s s"],
+        hue: Float[Tensor, " N"],
+        blends: _Blends,
+        turns: Sequence[int],
+    ) -> None:
+        """Jitters the first samples: hue of those up to ``turns[t]`` comes at turn t or before."""
+        brightness, contrast, saturation, hue_strength = self.config.jitter
+        jittered = turns[-1]
+        start = 0
+        for turn, end in enumerate(turns):
+            if hue_strength > 0 and end > start:
+                shift_hue_(images[start:end], hue[start:end])
+            start = end
+            if turn == len(turns) - 1 or jittered == 0:
+                break
+            some, factor = images[:jittered], blends.factor[:jittered, turn]
+            if max(contrast, saturation) > 0:
+                grey = blends.grey_weight[:jittered, turn]
+                mean = blends.mean_weight[:jittered, turn]
+                blend_(some, factor, grey, mean)
+            elif brightness > 0:
+                scale_brightness_(some, factor)
+
+
+class MultiView:
+    """Several views of the same samples: what a method learns to make the same."""
+
+    def __init__(self, *views: ImageView) -> None:
+        if not views:
+            raise UserError("MultiView has no views; give it at least one ImageView.")
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __call__(
+        self,
+        canvases: UInt8[Tensor, "N 3 S S"],
+        index: Int[Tensor, " N"],
+        *,
+        seed: int,
+        epoch: int,
+        aspect: Float[Tensor, " N"] | None = None,
+    ) -> list[Tensor]:
+        """Makes all views of a batch, as a pure function of the arguments.
+
+        Args:
+            canvases: Squares into which the originals were squashed, pixels in 0..255.
+            index: Position of each sample in the data set.
+            seed: Of the run.
+            epoch: Number of the pass over the data.
+            aspect: Width / height of each original; ``None``: all are square.
+
+        Returns:
+            One float32 tensor [N, 3, s, s] per view.
+
+        Raises:
+            UserError: If shapes or types do not fit.
+        """
+        _check_canvases(canvases)
+        n = len(canvases)
+        # drawn on the CPU: the same bits, whatever computes the pixels
+        index = index.cpu()
+        aspect = torch.ones(n) if aspect is None else aspect.cpu()
+        for name, values in {"index": index, "aspect": aspect}.items():
+            if values.shape != (n,):
+                raise UserError(
+                    f"{name} has shape {list(values.shape)} for {n} canvases; give one number "
+                    "per canvas."
+                )
+        return [
+            view.apply(canvases, view.draw(seed, epoch, index, number, aspect, canvases.shape[-1]))
+            for number, view in enumerate(self.views)
+        ]
+
+
+def _normalize_(images: Float[Tensor, "N 3 s s"], image: ImageSpec) -> None:
+    for channel, (mean, std) in enumerate(zip(image.mean, image.std, strict=True)):
+        plane = images[:, channel]
+        torch.add(plane.new_tensor(-mean / std), plane, alpha=1.0 / std, out=plane)
+
+
+def evaluation_view(
+    canvases: UInt8[Tensor, "N 3 S S"], image: ImageSpec
+) -> Float[Tensor, "N 3 s s"]:
+    """The view without chance: the whole canvas, resized with anti-aliasing and normalised.
+
+    Args:
+        canvases: Squares into which the originals were squashed, pixels in 0..255.
+        image: Side, mean and std of the result.
+
+    Returns:
+        Float32 of shape [N, 3, s, s].
+    """
+    _check_canvases(canvases)
+    n, side = canvases.shape[0], canvases.shape[-1]
+    out = torch.empty(n, 3, image.size, image.size, device=canvases.device)
+    length = _chunk_length(canvases.device, max(side, image.size))
+    for start in range(0, n, length):
+        part = canvases[start : start + length]
+        if side == image.size:
+            images = part.to(torch.float32).mul_(1.0 / 255.0)
+        else:
+            zero = torch.zeros(len(part), dtype=torch.int64, device=canvases.device)
+            images = crop_and_resize(
+                part,
+                zero,
+                zero,
+                zero + side,
+                zero + side,
+                zero.bool(),
+                size=image.size,
+                interpolation="bilinear",
+            )
+        _normalize_(images, image)
+        out[start : start + length] = images
+    return out

@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests: reproducible torch, and the optional shared data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(os.environ.get("SIMILITUDE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+def _shared_folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {name} vectors or images in {SHARED} (set SIMILITUDE_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The folder of reference vectors; the test skips where it is missing."""
+    return _shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def shared_data_dir() -> Path:
+    """The folder of real images; the test skips where it is missing."""
+    return _shared_folder("data")

@@ -1,0 +1,49 @@
+"""The comparison table is measured, and says what the papers say."""
+
+import pytest
+
+from similitude.anatomy import Anatomy, measure, small_config, table
+
+NONE = Anatomy(False, False, False, False, False, False, False)
+KNOWN = {
+    "simclr": {"negatives", "projection_head", "symmetric_loss"},
+    "moco_v1": {"momentum_encoder", "stop_gradient", "negatives", "memory"},
+    "moco_v2": {"momentum_encoder", "stop_gradient", "negatives", "projection_head", "memory"},
+    "byol": {
+        "momentum_encoder",
+        "stop_gradient",
+        "predictor",
+        "projection_head",
+        "symmetric_loss",
+    },
+    "simsiam": {"stop_gradient", "predictor", "projection_head", "symmetric_loss"},
+}
+
+
+def properties(anatomy: Anatomy) -> set[str]:
+    return {name for name, value in vars(anatomy).items() if value}
+
+
+def test_the_measured_table_is_the_known_one():
+    assert {name: properties(anatomy) for name, anatomy in table().items()} == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "gained", "lost"),
+    [
+        ("simsiam", {"stop_gradient": False}, set(), {"stop_gradient"}),
+        ("simsiam", {"predictor": "none"}, set(), {"predictor"}),
+        ("simsiam", {"symmetric": False}, set(), {"symmetric_loss"}),
+        ("byol", {"predictor": "none"}, set(), {"predictor"}),
+        ("byol", {"predictor": "fixed"}, set(), set()),
+        ("byol", {"ema_decay": 1.0}, set(), {"momentum_encoder"}),
+        ("moco_v2", {"projector": "linear"}, set(), {"projection_head"}),
+        ("moco_v1", {"symmetric": True}, {"symmetric_loss"}, set()),
+        ("simclr", {"projector": "linear"}, set(), {"projection_head"}),
+        ("simclr", {"projector": "none"}, set(), {"projection_head"}),
+    ],
+)
+def test_switching_a_part_off_shows_in_the_table(name, change, gained, lost):
+    before = properties(measure(small_config(name)))
+    config = small_config(name).model_copy(update=change)
+    assert properties(measure(config)) == (before | gained) - lost

@@ -1,0 +1,143 @@
+"""What every method promises, checked on every entry of METHODS."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from builders import START, TinyBackbone, random_batch, small_config
+from similitude.memory import FeatureQueue
+from similitude.method import Method, Progress
+from similitude.methods import CONFIGS, METHODS, build_method
+from similitude.views import ImageSpec
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request) -> Method:
+    return build_method(small_config(request.param), TinyBackbone())
+
+
+def trained(method: Method) -> dict[str, torch.nn.Parameter]:
+    return {n: p for n, p in method.named_parameters() if p.requires_grad}
+
+
+def drift(method: Method) -> None:
+    """Move the online network away from its target: at the start they are equal and hide bugs."""
+    for parameter in trained(method).values():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_every_method_has_a_config():
+    assert list(METHODS) == list(CONFIGS)
+    assert all(name == CONFIGS[name]().name for name in CONFIGS)
+
+
+def test_loss_is_finite_and_reaches_every_trained_weight(method):
+    output = method.training_loss(random_batch(), START)
+    assert output.loss.isfinite()
+    assert output.loss.ndim == 0
+    output.loss.backward()
+    silent = [n for n, p in trained(method).items() if p.grad is None or not p.grad.any()]
+    # a bias in front of a normalisation has gradient zero, and only such biases may
+    assert all(name.endswith("bias") for name in silent), silent
+
+
+def test_param_groups_hold_every_trained_parameter_once(method):
+    grouped = [id(p) for group in method.param_groups() for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in trained(method).values())
+
+
+def test_targets_move_only_after_the_step(method):
+    drift(method)
+    frozen = {n: p.clone() for n, p in method.named_parameters() if not p.requires_grad}
+    method.training_loss(random_batch(), START).loss.backward()
+    method.before_step(START)
+    now = dict(method.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+    method.after_step(START)
+    weights = [n for n, p in frozen.items() if n.startswith("target_") and p.ndim > 1]
+    assert all(not torch.equal(now[name], frozen[name]) for name in weights)
+
+
+def test_nothing_is_left_out_of_the_state(method):
+    drift(method)
+    method.training_loss(random_batch(seed=1), START)  # fills memory and running statistics
+    twin = build_method(method.config, TinyBackbone())
+    twin.load_state_dict(method.state_dict())
+    batch = random_batch(seed=2)
+    assert torch.equal(
+        method.training_loss(batch, START).loss, twin.training_loss(batch, START).loss
+    )
+
+
+def test_loss_reads_memory_from_before_the_batch(method, monkeypatch):
+    drift(method)
+    twin = copy.deepcopy(method)
+    loss = method.training_loss(random_batch(), START).loss
+    monkeypatch.setattr(FeatureQueue, "enqueue", lambda *args: None)
+    assert torch.equal(twin.training_loss(random_batch(), START).loss, loss)
+
+
+def test_features_are_the_backbones_of_the_first_view_and_carry_no_gradient(method):
+    batch = random_batch()
+    features = method.training_loss(batch, START).features
+    assert not features.requires_grad
+    torch.testing.assert_close(features, method.backbone(batch.views[0]).detach())
+
+
+def test_metrics_are_detached_scalars(method):
+    for name, value in method.training_loss(random_batch(), START).metrics.items():
+        assert value.ndim == 0, name
+        assert not value.requires_grad, name
+
+
+def test_repeating_a_step_gives_the_same_bits(method):
+    twin = copy.deepcopy(method)
+    torch.manual_seed(1)
+    first = method.training_loss(random_batch(), START).loss
+    torch.manual_seed(2)  # no method may depend on the global random state
+    assert torch.equal(twin.training_loss(random_batch(), START).loss, first)
+
+
+def test_views_are_as_many_as_the_loss_takes_and_of_the_right_size(method):
+    canvases = torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8)
+    image = ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
+    views = method.views(image)(canvases, torch.arange(4), seed=0, epoch=0)
+    assert len(views) == 2
+    assert all(view.shape == (4, 3, 12, 12) for view in views)
+
+
+@pytest.mark.parametrize("step", [1, 9])
+def test_progress_is_all_a_step_knows_of_time(method, step):
+    """Two runs that meet at the same step go on alike, whatever they did before."""
+    drift(method)
+    twin = copy.deepcopy(method)
+    method.after_step(Progress(step, 10, 5))
+    twin.after_step(Progress(step, 10, 5))
+    for a, b in zip(method.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+class Constant(nn.Module):
+    """A head that gives the same unit vector whatever it sees."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x):
+        return nn.functional.one_hot(torch.full((len(x),), self.axis), 12).to(x.dtype)
+
+
+def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
+    """All candidates alike where there are negatives; unrelated to the prediction where not."""
+    method.projector = Constant(0)
+    if hasattr(method, "target_projector"):
+        method.target_projector = Constant(0)
+    if hasattr(method, "predictor"):
+        method.predictor = Constant(1)
+    if hasattr(method, "queue"):
+        method.queue.enqueue(Constant(0)(torch.zeros(32, 1)))
+    loss = method.training_loss(random_batch(), START).loss.item()
+    assert loss == pytest.approx(method.chance_loss(8), abs=1e-5)

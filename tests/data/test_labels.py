@@ -1,0 +1,102 @@
+"""A table of labels either fits the images or says where it does not."""
+
+import pytest
+
+from similitude.data import open_source, read_labels
+from similitude.errors import UserError
+
+
+@pytest.fixture
+def source(tmp_path, make_image):
+    for name in ("a.png", "b.png", "one/c.png", "one/d.png", "two/d.png"):
+        make_image(tmp_path / "x" / name)
+    return open_source(tmp_path / "x")  # sorted as listed here
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(text, encoding="utf-8"):
+        path = tmp_path / "labels.csv"
+        path.write_text(text, encoding=encoding)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label\na.png,dog\none/c.png,cat\n",
+        "a.png,dog\none/c.png,cat\n",
+        "a.png,dog\r\nc.png,cat\r\n\r\n",
+        "file;label\na.png;dog\nc.png;cat\n",
+        "./a.png\tdog\none\\c.png\t cat \n",
+        "id,class,path\n1,dog,a.png\n2,cat,c.png\n",
+        'file,label\n"a.png","dog"\nc.png,cat\nb.png,\n',
+        "﻿file,label\na.png,dog\nc.png,cat\n",
+    ],
+    ids=["plain", "no header", "bare name", "semicolon", "tab", "columns", "quotes", "bom"],
+)
+def test_ways_to_write_the_same(source, table, text):
+    labels, class_names = read_labels(table(text), source)
+    assert class_names == ["cat", "dog"]
+    assert labels.tolist() == [1, -1, 0, -1, -1]
+    labelled = source.with_labels(labels, class_names)
+    assert labelled.labels is labels
+    assert labelled.names == source.names
+
+
+def test_numbers_are_ordered_by_value(source, table):
+    labels, class_names = read_labels(table("a.png,10\nb.png,9\nc.png,10\n"), source)
+    assert class_names == ["9", "10"]
+    assert labels.tolist() == [1, 0, 1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a.png,x\nq.png,y\nr.png,y\n",
+            r"labels\.csv: 2 of 3 rows match no image.*line 2: 'q\.png'",
+        ),
+        ("file,label\nq.png,y\n", r"1 of 1 rows match no image.*line 2: 'q\.png'.*called 'a\.png'"),
+        ("d.png,x\n", r"line 1: 'd\.png' is the name of several images"),
+        ("a.png,x\na.png,y\n", r"line 2: 'a\.png' is labelled 'y' here and 'x' before"),
+        ("a.png\n", r"line 1 has 1 column"),
+        ("file,label\n", "holds no label"),
+        ("", "holds no label"),
+    ],
+)
+def test_what_does_not_match_is_told(source, table, text, message):
+    with pytest.raises(UserError, match=message):
+        read_labels(table(text), source)
+
+
+def test_the_same_row_twice_is_no_contradiction(source, table):
+    assert read_labels(table("a.png,x\na.png,x\n"), source)[0].tolist() == [0, -1, -1, -1, -1]
+
+
+def test_files_that_cannot_be_read(source, table, tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*nowhere"):
+        read_labels(tmp_path / "nowhere.csv", source)
+    with pytest.raises(UserError, match="UTF-8"):
+        read_labels(table("a.png,caf\xe9\n", "latin-1"), source)
+
+
+def test_one_table_for_all_splits(tmp_path, make_image, table):
+    root = tmp_path / "x"
+    for name in ("train/a.png", "train/b.png", "test/c.png", "test/d.png"):
+        make_image(root / name)
+    for text in (
+        "train/a.png,x\ntrain/b.png,y\ntest/c.png,z\ntest/d.png,x\n",
+        "a.png,x\nb.png,y\nc.png,z\nd.png,x\n",
+    ):
+        path = table(text)
+        test = read_labels(path, open_source(root, split="test"))
+        assert (test[0].tolist(), test[1]) == ([2, 0], ["x", "y", "z"])
+        train = read_labels(path, open_source(root, split="train"))
+        assert (train[0].tolist(), train[1]) == ([0, 1], ["x", "y", "z"])
+    with pytest.raises(UserError, match=r"1 of 2 rows match no image.*'e\.png'"):
+        read_labels(table("a.png,x\ne.png,y\n"), open_source(root, split="train"))
+    with pytest.raises(UserError, match="1 of 1 rows match no image"):
+        read_labels(table("test/c.png,x\n"), open_source(root, split="train"))

@@ -1,0 +1,156 @@
+"""The batch of a step depends on the step alone, and the thread that makes it always ends."""
+
+import gc
+import threading
+import time
+
+import pytest
+import torch
+
+from similitude.data import CanvasLoader, ImageSet
+from similitude.errors import UserError
+from similitude.randomness import permutation
+
+N = 23
+
+
+@pytest.fixture
+def images():
+    pixels = torch.arange(N, dtype=torch.uint8)[:, None, None, None].expand(N, 3, 4, 4)
+    return ImageSet(pixels.contiguous(), torch.arange(N) / 10, [str(i) for i in range(N)])
+
+
+def batches(images, **options):
+    return list(CanvasLoader(images, **({"batch_size": 5, "seed": 3, "total_steps": 14} | options)))
+
+
+def _fail_in_the_middle(loader):
+    for _ in loader:
+        raise KeyError
+
+
+def threads():
+    return [t for t in threading.enumerate() if t.name == "similitude-canvases"]
+
+
+def test_batches_follow_the_permutations(images):
+    found = batches(images)
+    assert len(found) == 14
+    for step, batch in enumerate(found):
+        epoch, position = divmod(step, 4)  # 23 // 5 batches, three images left over
+        expected = permutation(3, epoch, N)[5 * position : 5 * position + 5]
+        assert batch.epoch == epoch
+        assert torch.equal(batch.index, expected)
+        assert torch.equal(batch.canvases, images.pixels[expected])
+        assert torch.equal(batch.aspect, images.aspect[expected])
+        assert batch.canvases.dtype == torch.uint8
+    assert not torch.equal(found[0].index, found[4].index)
+    assert not torch.equal(found[0].index, batches(images, seed=4)[0].index)
+
+
+@pytest.mark.parametrize("first", [1, 4, 7, 13, 14])
+def test_resumed_is_never_stopped(images, first):
+    whole, rest = batches(images), batches(images, first_step=first)
+    assert len(rest) == 14 - first
+    for a, b in zip(whole[first:], rest, strict=True):
+        assert torch.equal(a.index, b.index)
+        assert torch.equal(a.canvases, b.canvases)
+        assert a.epoch == b.epoch
+
+
+def test_length_and_second_iteration(images):
+    loader = CanvasLoader(images, batch_size=5, seed=0, first_step=3, total_steps=9)
+    assert len(loader) == 6
+    assert loader.steps_per_epoch == 4
+    first, second = list(loader), list(loader)
+    assert len(first) == 6
+    assert all(torch.equal(a.index, b.index) for a, b in zip(first, second, strict=True))
+    assert len(CanvasLoader(images, batch_size=5, seed=0, first_step=9, total_steps=9)) == 0
+    assert threads() == []
+
+
+def test_changing_a_batch_changes_nothing_else(images):
+    loader = CanvasLoader(images, batch_size=5, seed=0, total_steps=4)
+    for batch in loader:
+        batch.canvases.zero_()
+        batch.index.zero_()
+    assert images.pixels[-1].max() == N - 1
+    assert torch.equal(loader.batch(3).index, permutation(0, 0, N)[15:20])
+
+
+def test_too_few_images_names_both_numbers(images):
+    with pytest.raises(UserError, match=r"23 images are fewer than one batch of 24.*at most 23"):
+        CanvasLoader(images, batch_size=24, seed=0, total_steps=1)
+    with pytest.raises(UserError, match="at least 1"):
+        CanvasLoader(images, batch_size=0, seed=0, total_steps=1)
+    assert len(batches(images, batch_size=23)) == 14
+
+
+@pytest.mark.parametrize("how", ["break", "close", "forget", "raise"])
+def test_leaving_early_leaves_no_thread(images, how):
+    loader = CanvasLoader(images, batch_size=2, seed=0, total_steps=10**9)
+    if how == "raise":
+        with pytest.raises(KeyError):
+            _fail_in_the_middle(loader)
+    elif how == "break":
+        for _ in loader:
+            break
+    else:
+        iterator = iter(loader)
+        next(iterator)
+        assert len(threads()) == 1
+        if how == "close":
+            iterator.close()
+        del iterator
+    gc.collect()
+    assert threads() == []
+
+
+def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
+    loader = CanvasLoader(images, batch_size=5, seed=0, total_steps=9)
+    original = CanvasLoader.batch
+
+    def fail_at_two(self, step):
+        if step == 2:
+            raise OSError("the disk went away")
+        return original(self, step)
+
+    monkeypatch.setattr(CanvasLoader, "batch", fail_at_two)
+    iterator = iter(loader)
+    assert [next(iterator).epoch, next(iterator).epoch] == [0, 0]
+    with pytest.raises(OSError, match="went away"):
+        next(iterator)
+    assert threads() == []
+
+
+def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
+    original = CanvasLoader.batch
+
+    def slow(self, step):
+        time.sleep(0.03)
+        return original(self, step)
+
+    monkeypatch.setattr(CanvasLoader, "batch", slow)
+    idle = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
+    list(idle)
+    assert idle.waiting_seconds >= 0.2  # eight times 0.03
+    busy = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
+    for _ in busy:
+        time.sleep(0.06)
+    assert busy.waiting_seconds < idle.waiting_seconds
+
+
+def test_no_more_than_two_batches_ahead(images, monkeypatch):
+    made = []
+    original = CanvasLoader.batch
+
+    def count(self, step):
+        made.append(step)
+        return original(self, step)
+
+    monkeypatch.setattr(CanvasLoader, "batch", count)
+    iterator = iter(CanvasLoader(images, batch_size=5, seed=0, total_steps=100))
+    next(iterator)
+    time.sleep(0.2)
+    assert len(made) == 3  # the one handed out and two ahead
+    iterator.close()

@@ -1,0 +1,50 @@
+"""MoCo and MoCo v3 over two real processes, against their code over two real processes."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn import functional as F
+
+from similitude.distributed import gather
+from similitude.losses import in_batch_info_nce, info_nce
+from similitude.memory import FeatureQueue
+
+
+def process(number, vectors, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
+    temperature = vectors["temperature"]
+
+    columns = vectors["moco_queue_init"]
+    queue = FeatureQueue(columns.shape[1], len(columns)).double()
+    queue.keys.copy_(columns.T)
+    query = F.normalize(vectors["moco_q"][number], dim=1)
+    key = F.normalize(vectors["moco_k"][number], dim=1)
+    loss = info_nce(query, key, queue.snapshot(), temperature=temperature)
+    queue.enqueue(gather(key))
+
+    q = vectors["mocov3_q"][number].requires_grad_()
+    keys = gather(vectors["mocov3_k"][number])
+    whole = 2 * temperature * in_batch_info_nce(gather(q), keys, temperature=temperature)
+    whole.backward()
+    torch.save(
+        {"loss": loss, "keys": queue.keys, "cursor": queue.cursor, "whole": whole.detach()}
+        | {"grad": q.grad},
+        f"{folder}/{number}",
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.golden("two_ranks")
+def test_two_ranks(vectors, close, tmp_path):
+    mp.spawn(process, args=(vectors, str(tmp_path)), nprocs=2)
+    for number in range(2):
+        ours = torch.load(tmp_path / str(number), weights_only=True)
+        close(ours["loss"], vectors["moco_loss_per_rank"][number])
+        close(ours["keys"].T, vectors["moco_queue_after"])
+        assert ours["cursor"] == vectors["moco_ptr_after"]
+        # The mean of the reference's local losses, and the gradient that DDP then averages.
+        close(ours["whole"], vectors["mocov3_loss_per_rank"].mean())
+        close(ours["grad"], vectors["mocov3_grad_q_per_rank"][number])

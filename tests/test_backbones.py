@@ -1,0 +1,77 @@
+"""Backbones: timm's, with stems and widths for small images."""
+
+import pytest
+import torch
+from torch import nn
+
+from similitude.backbones import BackboneConfig, build_backbone, loading_snippet
+from similitude.checkpoints import export_backbone
+from similitude.errors import UserError
+
+SMALL = BackboneConfig(name="resnet18", stem="small", base_width=8)
+
+
+@pytest.mark.parametrize(
+    ("config", "features"),
+    [
+        (SMALL, 64),
+        (BackboneConfig(name="resnet18", base_width=4), 32),
+        (BackboneConfig(name="resnet18", stem="small"), 512),
+        (
+            BackboneConfig(
+                name="vit_tiny_patch16_224",
+                options={"img_size": 32, "patch_size": 8, "depth": 2},
+            ),
+            192,
+        ),
+    ],
+)
+def test_features_have_the_promised_width(config, features):
+    backbone = build_backbone(config)
+    assert backbone.num_features == features
+    assert backbone.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, features)
+
+
+def test_the_small_stem_keeps_the_resolution_of_small_images():
+    backbone = build_backbone(SMALL)
+    maps = backbone.forward_features(torch.zeros(1, 3, 32, 32))
+    assert maps.shape == (1, 64, 4, 4)  # three halvings, as in the papers' CIFAR networks
+
+
+def test_the_last_norm_of_every_block_starts_at_zero():
+    blocks = [m for m in build_backbone(SMALL).modules() if hasattr(m, "bn2")]
+    assert len(blocks) == 8
+    assert all(not block.bn2.weight.any() for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (BackboneConfig(name="resnet81"), "resnet18"),
+        (BackboneConfig(name="vit_tiny_patch16_224", stem="small"), "small-image stem"),
+        (BackboneConfig(name="resnet50", base_width=16), "base_width"),
+        (BackboneConfig(name="resnet18", options={"colour": 3}), "colour"),
+    ],
+)
+def test_what_cannot_be_built_is_told(config, words):
+    with pytest.raises(UserError, match=words):
+        build_backbone(config)
+
+
+@pytest.mark.parametrize(
+    "config", [SMALL, BackboneConfig(name="resnet18", base_width=4), BackboneConfig()]
+)
+def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
+    backbone = build_backbone(config)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):  # gamma 0 would hide the residual branches
+            nn.init.uniform_(module.weight)
+    path = tmp_path / "backbone.safetensors"
+    export_backbone(backbone.state_dict(), path)
+    snippet = loading_snippet(config, str(path))
+    assert "similitude" not in snippet.replace(str(path), "")
+    names: dict = {}
+    exec(snippet, names)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(names["backbone"](images), backbone.eval()(images))

@@ -1,0 +1,250 @@
+"""A view equals torchvision's transforms on the same drawn parameters, and nothing else counts."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as TF
+from jaxtyping import TypeCheckError
+from torchvision.transforms import InterpolationMode
+
+from similitude.errors import UserError
+from similitude.views import image as image_module
+from similitude.views.config import ImageSpec, ImageViewConfig
+from similitude.views.drawing import JITTER_ORDERS
+from similitude.views.image import ImageView, MultiView, evaluation_view
+
+MEAN, STD = (0.49, 0.48, 0.45), (0.2, 0.25, 0.3)
+SPEC = ImageSpec(32, MEAN, STD)
+JITTERS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
+CONFIGS = {
+    "moco_v2": ImageViewConfig(),
+    "simclr": ImageViewConfig(
+        crop_scale=(0.08, 1.0),
+        interpolation="bicubic",
+        jitter=(0.8, 0.8, 0.8, 0.2),
+        blur_kernel=0.1,
+        normalize=False,
+    ),
+    "byol_2": ImageViewConfig(
+        crop_scale=(0.08, 1.0),
+        crop_attempts=0,
+        interpolation="bicubic",
+        jitter=(0.4, 0.4, 0.2, 0.1),
+        blur=0.1,
+        blur_kernel=0.1,
+        solarize=0.5,
+    ),
+    "moco_v1": ImageViewConfig(jitter=(0.4, 0.4, 0.4, 0.4), jitter_probability=1.0, blur=0.0),
+    "only brightness": ImageViewConfig(jitter=(0.9, 0.0, 0.0, 0.0), grey=0.0, blur=0.0),
+    "only hue": ImageViewConfig(jitter=(0.0, 0.0, 0.0, 0.5), grey=0.0, blur=0.0),
+    "no jitter": ImageViewConfig(jitter_probability=0.0),
+}
+
+
+def random_canvases(n, side):
+    """Smooth colours with some noise, so that every operation shows."""
+    coarse = torch.rand(n, 3, 5, 5)
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    return ((smooth + 0.2 * torch.rand(n, 3, side, side)) * 255).clamp(0, 255).to(torch.uint8)
+
+
+def reference(canvas, parameters, config, size):
+    """One sample through torchvision, in the order of the papers."""
+    p = {name: value.item() for name, value in parameters._asdict().items()}
+    image = TF.resized_crop(
+        canvas.float() / 255,
+        p["top"],
+        p["left"],
+        p["height"],
+        p["width"],
+        [size, size],
+        interpolation=InterpolationMode(config.interpolation),
+        antialias=True,
+    ).clamp(0, 1)
+    if p["jitter"]:
+        values = [p[name] for name in ("brightness", "contrast", "saturation", "hue")]
+        for operation in JITTER_ORDERS[p["jitter_order"]]:
+            image = JITTERS[operation](image, values[operation])
+    if p["grey"]:
+        image = TF.rgb_to_grayscale(image, num_output_channels=3)
+    if p["blur"]:
+        width = 2 * config.blur_radius(size) + 1
+        image = TF.gaussian_blur(image, [width, width], [p["sigma"], p["sigma"]])
+    if p["solarize"]:
+        image = TF.solarize(image, config.solarize_threshold)
+    if p["flip"]:  # last, as in the MoCo family: every operation before it commutes with it
+        image = TF.horizontal_flip(image)
+    return TF.normalize(image, list(MEAN), list(STD)) if config.normalize else image
+
+
+def sample(parameters, i):
+    return parameters.select(torch.tensor([i]))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (72, 56)])
+def test_view_equals_torchvision(name, side, size):
+    """Within 5e-5 of values whose range is about 5."""
+    config = CONFIGS[name]
+    n = 48 if size == 32 else 12
+    canvases, aspect = random_canvases(n, side), 0.6 + torch.rand(n)
+    view = ImageView(config, ImageSpec(size, MEAN, STD))
+    parameters = view.draw(0, 0, torch.arange(n), 0, aspect, side)
+    ours = view.apply(canvases, parameters)
+    theirs = torch.stack(
+        [reference(canvases[i], sample(parameters, i), config, size) for i in range(n)]
+    )
+    wrong = (ours - theirs).abs() > 5e-5
+    if config.solarize == 0 or config.solarize_threshold != 0.5:
+        assert not wrong.any()
+    else:  # a value within rounding of the threshold may fall on its other side
+        assert wrong.float().mean() < 1e-4
+
+
+def test_all_24_orders_of_the_jitter():
+    config = ImageViewConfig(jitter=(0.8, 0.8, 0.8, 0.5), normalize=False, grey=0.0, blur=0.0)
+    view, n = ImageView(config, SPEC), 48
+    canvases = random_canvases(n, 32)
+    parameters = view.draw(1, 0, torch.arange(n), 0, torch.ones(n), 32)
+    parameters = parameters._replace(jitter_order=torch.arange(n) % 24, jitter=torch.arange(n) < 40)
+    ours = view.apply(canvases, parameters)
+    for i in range(n):
+        theirs = reference(canvases[i], sample(parameters, i), config, 32)
+        torch.testing.assert_close(ours[i], theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, monkeypatch):
+    n = 37
+    canvases, index = random_canvases(n, size), torch.arange(100, 100 + n)
+    aspect = 0.6 + torch.rand(n)
+    views = MultiView(
+        *(ImageView(CONFIGS[name], ImageSpec(size, MEAN, STD)) for name in ("moco_v2", "byol_2"))
+    )
+    together = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    some = torch.tensor([30, 4, 4, 11])
+    shuffled = views(canvases[some], index[some], seed=3, epoch=2, aspect=aspect[some])
+    alone = views(canvases[9:10], index[9:10], seed=3, epoch=2, aspect=aspect[9:10])
+    monkeypatch.setattr(image_module, "_CACHE_BYTES", 5 * 3 * size * size * 4)
+    chunked = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    torch.set_num_threads(2)
+    threaded = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    for number, view in enumerate(together):
+        assert torch.equal(shuffled[number], view[some])
+        assert torch.equal(alone[number], view[9:10])
+        assert torch.equal(chunked[number], view)
+        assert torch.equal(threaded[number], view)
+
+
+def test_views_change_with_seed_epoch_index_and_view_number():
+    canvases, index = random_canvases(4, 32), torch.arange(4)
+    views = MultiView(*[ImageView(ImageViewConfig(), SPEC)] * 2)
+    first, second = views(canvases, index, seed=0, epoch=0)
+    others = [
+        second,
+        views(canvases, index, seed=1, epoch=0)[0],
+        views(canvases, index, seed=0, epoch=1)[0],
+        views(canvases, index + 1, seed=0, epoch=0)[0],
+    ]
+    for other in others:
+        assert ((first - other).abs().amax(dim=(1, 2, 3)) > 0.01).all()
+    assert torch.equal(first, views(canvases, index, seed=0, epoch=0)[0])
+
+
+def test_nothing_happens_when_nothing_is_asked_for():
+    config = ImageViewConfig(
+        crop_scale=(1.0, 1.0),
+        crop_ratio=(1.0, 1.0),
+        flip=0.0,
+        jitter_probability=0.0,
+        grey=0.0,
+        blur=0.0,
+    )
+    canvases = random_canvases(5, 32)
+    (view,) = MultiView(ImageView(config, SPEC))(canvases, torch.arange(5), seed=0, epoch=0)
+    torch.testing.assert_close(view, evaluation_view(canvases, SPEC), atol=2e-6, rtol=0)
+
+
+def test_probability_one_reaches_every_sample():
+    certain = {"flip": 0.0, "jitter_probability": 0.0, "blur": 0.0, "normalize": False}
+    canvases, index = random_canvases(20, 32), torch.arange(20)
+
+    def make(**changes):
+        config = ImageViewConfig(**(certain | {"grey": 0.0} | changes))
+        return MultiView(ImageView(config, SPEC))(canvases, index, seed=0, epoch=0)[0]
+
+    plain = make()
+    torch.testing.assert_close(make(flip=1.0), plain.flip(3), atol=1e-6, rtol=0)
+    grey = make(grey=1.0)
+    assert torch.equal(grey[:, 0], grey[:, 1])
+    assert torch.equal(grey[:, 1], grey[:, 2])
+    assert torch.equal(make(solarize=1.0, solarize_threshold=0.0), 1 - plain)
+    for changes in ({"blur": 1.0, "blur_sigma": (1.0, 2.0)}, {"jitter_probability": 1.0}):
+        assert ((make(**changes) - plain).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
+
+
+def test_multi_crop_gives_views_of_their_own_sizes():
+    views = MultiView(ImageView(ImageViewConfig(), SPEC), ImageView(ImageViewConfig(size=12), SPEC))
+    shapes = [v.shape for v in views(random_canvases(3, 40), torch.arange(3), seed=0, epoch=0)]
+    assert shapes == [(3, 3, 32, 32), (3, 3, 12, 12)]
+    assert len(views) == 2
+
+
+def test_empty_batches_and_untouched_inputs():
+    canvases = random_canvases(6, 32)
+    before = canvases.clone()
+    views = MultiView(ImageView(ImageViewConfig(solarize=0.5), SPEC))
+    views(canvases, torch.arange(6), seed=0, epoch=0)
+    assert torch.equal(canvases, before)
+    assert views(canvases[:0], torch.arange(0), seed=0, epoch=0)[0].shape == (0, 3, 32, 32)
+    assert evaluation_view(canvases[:0], SPEC).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (40, 28), (96, 64)])
+def test_evaluation_view_equals_torchvision(side, size):
+    canvases = random_canvases(7, side)
+    theirs = TF.normalize(
+        TF.resize(canvases / 255, [size, size], antialias=True), list(MEAN), list(STD)
+    )
+    ours = evaluation_view(canvases, ImageSpec(size, MEAN, STD))
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+
+
+def test_views_are_bounded():
+    """No operation leaves [0, 1] before normalisation, bicubic overshoot included."""
+    canvases = (torch.rand(64, 3, 32, 32).round() * 255).to(torch.uint8)
+    config = ImageViewConfig(
+        interpolation="bicubic",
+        crop_scale=(0.05, 1),
+        jitter=(0.8, 0.8, 0.8, 0.5),
+        solarize=0.3,
+        normalize=False,
+    )
+    (view,) = MultiView(ImageView(config, SPEC))(canvases, torch.arange(64), seed=0, epoch=0)
+    assert view.min() >= -1e-6
+    assert view.max() <= 1 + 1e-6
+
+
+@contextmanager
+def told(sentence):
+    """Shape checkers in a test session refuse some of these first, in words of their own."""
+    with pytest.raises((UserError, TypeCheckError)) as caught:
+        yield
+    if caught.type is UserError:
+        assert sentence in str(caught.value)
+
+
+def test_wrong_input_is_told():
+    views = MultiView(ImageView(ImageViewConfig(), SPEC))
+    good, index = random_canvases(4, 32), torch.arange(4)
+    with told("uint8 canvases"):
+        views(good.float(), index, seed=0, epoch=0)
+    with told("[4, 3, 32, 16]"):
+        views(good[..., :16], index, seed=0, epoch=0)
+    with told("index has shape [3] for 4 canvases"):
+        views(good, index[:3], seed=0, epoch=0)
+    with told("aspect has shape [1] for 4 canvases"):
+        views(good, index, seed=0, epoch=0, aspect=torch.ones(1))
+    with told("no views"):
+        MultiView()

@@ -1,0 +1,99 @@
+"""Crops and blurs equal torchvision's on the same box and sigma, within float32 rounding."""
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as TF
+from torchvision.transforms import InterpolationMode
+
+from similitude.views.resampling import crop_and_resize, gaussian_blur, resize_weights
+
+BOXES = [  # top, left, height, width as shares of the canvas
+    (0.0, 0.0, 1.0, 1.0),
+    (0.1, 0.3, 0.5, 0.6),
+    (0.7, 0.0, 0.3, 1.0),
+    (0.0, 0.9, 0.05, 0.05),
+    (0.5, 0.25, 0.5, 0.75),
+]
+
+
+def canvases_and_boxes(side):
+    canvases = torch.randint(0, 256, (len(BOXES), 3, side, side), dtype=torch.uint8)
+    boxes = (torch.tensor(BOXES) * side).long()
+    boxes[:, 2:].clamp_(min=1)
+    return canvases, boxes
+
+
+# 48 is the last side that goes through matrices on a CPU, larger ones go sample by sample
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (40, 24), (17, 48), (64, 64), (160, 96)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crop_equals_torchvision(side, size, interpolation):
+    canvases, boxes = canvases_and_boxes(side)
+    flip = torch.tensor([False, True, False, True, True])
+    ours = crop_and_resize(canvases, *boxes.unbind(1), flip, size=size, interpolation=interpolation)
+    for canvas, box, mirrored, out in zip(canvases, boxes.tolist(), flip, ours, strict=True):
+        theirs = TF.resized_crop(
+            canvas.float() / 255,
+            *box,
+            [size, size],
+            interpolation=InterpolationMode(interpolation),
+            antialias=True,
+        ).clamp(0, 1)
+        theirs = TF.horizontal_flip(theirs) if mirrored else theirs
+        torch.testing.assert_close(out, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("length", [1, 5, 20, 64])
+def test_weights_sum_to_one_and_stay_in_the_box(interpolation, length):
+    weights = resize_weights(
+        torch.tensor([0, 64 - length]),
+        torch.tensor([length, length]),
+        torch.tensor([False, True]),
+        canvas_size=64,
+        size=20,
+        interpolation=interpolation,
+    )
+    torch.testing.assert_close(weights.sum(2), torch.ones(2, 20))
+    assert weights[0, :, length:].abs().max() == 0 if length < 64 else True
+    assert weights[1, :, : 64 - length].abs().max() == 0 if length < 64 else True
+
+
+def test_whole_canvas_at_its_own_size_is_the_identity():
+    canvases, _ = canvases_and_boxes(32)
+    zero = torch.zeros(len(canvases), dtype=torch.int64)
+    for interpolation in ("bilinear", "bicubic"):
+        out = crop_and_resize(
+            canvases,
+            zero,
+            zero,
+            zero + 32,
+            zero + 32,
+            zero.bool(),
+            size=32,
+            interpolation=interpolation,
+        )
+        torch.testing.assert_close(out, canvases / 255, atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "radius"), [(32, 8), (32, 1), (9, 8), (65, 8), (100, 11)])
+def test_blur_equals_torchvision(size, radius):
+    images = torch.rand(4, 3, size, size)
+    sigma = torch.tensor([0.1, 0.7, 1.3, 2.0])
+    ours = gaussian_blur(images, sigma, radius=radius)
+    for image, deviation, out in zip(images, sigma.tolist(), ours, strict=True):
+        width = 2 * radius + 1
+        theirs = TF.gaussian_blur(image, [width, width], [deviation, deviation])
+        torch.testing.assert_close(out, theirs, atol=3e-6, rtol=0)
+
+
+def test_a_blur_without_neighbours_changes_nothing():
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(gaussian_blur(images, torch.ones(2), radius=0), images)
+
+
+def test_cutting_the_gaussian_at_four_deviations_does_not_show():
+    """Less than a tenth of a grey level between the default radius and a much wider one."""
+    images = torch.rand(2, 3, 64, 64).round()
+    sigma = torch.full((2,), 2.0)
+    difference = gaussian_blur(images, sigma, radius=8) - gaussian_blur(images, sigma, radius=20)
+    assert difference.abs().max() * 255 < 0.1
