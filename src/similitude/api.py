@@ -19,6 +19,7 @@ from similitude.recipes.automatic import (
     Facts,
     choose_arithmetic,
     choose_epochs,
+    choose_normalisation,
     choose_recipe,
 )
 from similitude.runs import Run
@@ -99,6 +100,8 @@ def pretrain(
         chosen.canvas_size,
         on_progress=lambda done, total: listener.progress("reading images", done, total),
     )
+    if recipe is None and checkpoint is None:
+        chosen = choose_normalisation(chosen, images, overrides)
     if len(images) < chosen.batch_size:
         raise UserError(
             f"{len(images)} images in {source.name} are fewer than one batch of "

@@ -5,7 +5,7 @@ that one learning rate serves all layers at batch sizes of thousands (You et al.
 No step waits for the device: all decisions are tensors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -14,9 +14,6 @@ from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import ParamsT
 
 from similitude.errors import UserError
-
-# pyright: reportPrivateImportUsage=false
-# torch._foreach_* (what torch.optim itself runs on) moves all tensors in one call.
 
 MomentumStyle = Literal["outside", "classic", "popular"]
 
@@ -85,29 +82,25 @@ class LARS(Optimizer):
         """
         loss = _evaluate(closure)
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            excluded = [p for p in params if group["exclude_1d"] and p.ndim <= 1]
-            adapted = [p for p in params if not (group["exclude_1d"] and p.ndim <= 1)]
-            if excluded:
-                self._move(excluded, group, adapt=False)
-            if adapted:
-                self._move(adapted, group, adapt=True)
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._move(p, p.grad, group)
         return loss
 
-    def _move(self, params: list[Tensor], group: dict[str, Any], *, adapt: bool) -> None:
+    def _move(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         lr, style, eta = group["lr"], group["momentum_style"], group["trust_coefficient"]
-        updates: Sequence[Tensor] = [p.grad for p in params if p.grad is not None]
-        buffers = _momentum_buffers(self, params)
-        if adapt:
-            updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
-            if style != "popular":
-                updates = torch._foreach_mul(updates, _trust_ratios(params, updates, eta))
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, updates, alpha=lr if style == "classic" else 1)
-        steps: Sequence[Tensor] = buffers
+        adapt = w.ndim > 1 or not group["exclude_1d"]
+        u = grad.add(w, alpha=group["weight_decay"]) if adapt else grad
+        into_buffer, into_weights = (lr, 1.0) if style == "classic" else (1.0, lr)
+        v = _momentum_buffer(self, w).mul_(group["momentum"])
+        if adapt and style != "popular":
+            v.addcmul_(u, _trust_ratio(w, u, eta), value=into_buffer)
+        else:
+            v.add_(u, alpha=into_buffer)
         if adapt and style == "popular":
-            steps = torch._foreach_mul(buffers, _trust_ratios(params, buffers, eta))
-        torch._foreach_add_(params, steps, alpha=-1 if style == "classic" else -lr)
+            w.addcmul_(v, _trust_ratio(w, v, eta), value=-into_weights)
+        else:
+            w.add_(v, alpha=-into_weights)
 
 
 class LARC(Optimizer):
@@ -171,26 +164,22 @@ class LARC(Optimizer):
         """
         loss = _evaluate(closure)
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._move(params, group)
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._move(p, p.grad, group)
         return loss
 
-    def _move(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        decay, lr = group["weight_decay"], group["lr"]
-        grads = [p.grad for p in params if p.grad is not None]
-        w, g = _norms(params), _norms(grads)
-        q = group["trust_coefficient"] * w / (g + decay * w + group["eps"])
+    def _move(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        lr, decay = group["lr"], group["weight_decay"]
+        w_norm, g_norm = torch.linalg.vector_norm(w), torch.linalg.vector_norm(grad)
+        q = group["trust_coefficient"] * w_norm / (g_norm + decay * w_norm + group["eps"])
         if group["clip"]:
             q = (q / lr).clamp_max(1.0)
-        active = (w != 0) & (g != 0)
-        scaled = torch._foreach_mul(grads, list(torch.where(active, q, 1.0)))
-        decayed = torch._foreach_mul(params, list(torch.where(active, q * decay, 0.0)))
-        torch._foreach_add_(scaled, decayed)
-        buffers = _momentum_buffers(self, params)
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, scaled)
-        torch._foreach_add_(params, buffers, alpha=-lr)
+        active = (w_norm != 0) & (g_norm != 0)
+        v = _momentum_buffer(self, w).mul_(group["momentum"])
+        v.addcmul_(grad, torch.where(active, q, 1.0))
+        v.addcmul_(w, torch.where(active, q * decay, 0.0))
+        w.add_(v, alpha=-lr)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -200,24 +189,17 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each tensor, stacked."""
-    return torch.stack(list(torch._foreach_norm(list(tensors))))
-
-
-def _trust_ratios(
-    params: list[Tensor], updates: Sequence[Tensor], coefficient: float
-) -> list[Tensor]:
-    w, u = _norms(params), _norms(updates)
+def _trust_ratio(w: Tensor, u: Tensor, coefficient: float) -> Tensor:
+    w_norm, u_norm = torch.linalg.vector_norm(w), torch.linalg.vector_norm(u)
     # Where u is 0 the quotient is infinite, and where() drops it.
-    return list(torch.where((w > 0) & (u > 0), coefficient * w / u, 1.0))
+    return torch.where((w_norm > 0) & (u_norm > 0), coefficient * w_norm / u_norm, 1.0)
 
 
-def _momentum_buffers(optimizer: Optimizer, params: list[Tensor]) -> list[Tensor]:
-    for p in params:
-        if "momentum_buffer" not in optimizer.state[p]:
-            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-    return [optimizer.state[p]["momentum_buffer"] for p in params]
+def _momentum_buffer(optimizer: Optimizer, w: Tensor) -> Tensor:
+    state = optimizer.state[w]
+    if "momentum_buffer" not in state:
+        state["momentum_buffer"] = torch.zeros_like(w)
+    return state["momentum_buffer"]
 
 
 def _evaluate(closure: Callable[[], Any] | None) -> Any:

@@ -1,11 +1,13 @@
 """One training, from images and a recipe to a finished run folder."""
 
 import json
+import logging
 import platform
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -124,7 +126,8 @@ def train(
     )
 
     def show(values: Mapping[str, float]) -> None:
-        log.progress("training", int(values["step"]), total_steps, training_note(values))
+        heard = log if "feature_std" in values else listener  # the log keeps the measurements
+        heard.progress("training", int(values["step"]), total_steps, training_note(values))
 
     recorder = Recorder(
         folder,
@@ -200,6 +203,8 @@ def judge(metrics: Metrics, images: ImageSet) -> Verdict:
 
 
 def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
+    # Lightning's notices (no TPU, tips) are about Lightning; ours go to the listener.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = lightning.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -212,7 +217,9 @@ def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: i
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    with _stopping_on_interrupt(recorder):
+    with _stopping_on_interrupt(recorder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         trainer.fit(module, train_dataloaders=_Stream(loader))
 
 

@@ -46,7 +46,11 @@ def test_lossless_formats_give_the_pixels(suffix):
 @pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_jpeg_is_what_pillow_shows(mode):
-    data = encoded(Image.fromarray(SMOOTH.astype(np.uint8)).convert(mode), "JPEG", quality=95)
+    image = Image.fromarray(SMOOTH.astype(np.uint8)).convert(mode)
+    if mode == "CMYK":  # Pillow converts to no black at all
+        cyan, magenta, yellow, _ = image.split()
+        image = Image.merge("CMYK", (cyan, magenta, yellow, cyan.point(lambda v: v // 2)))
+    data = encoded(image, "JPEG", quality=95)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     # torchvision carries its own libjpeg, whose inverse transform may round the other way
     assert np.abs(as_array(decode(data)) - expected).max() <= 3
@@ -139,12 +143,12 @@ def test_first_frame_of_an_animation():
 def test_large_jpeg_shrinks_while_decoding_but_not_below_twice_the_canvas():
     ramp = np.add.outer(np.arange(600), np.arange(900)) * 255 / 1500
     data = encoded(Image.fromarray(ramp.astype(np.uint8)).convert("RGB"), "JPEG", quality=95)
-    padded = data + b"\0" * 32**2  # long enough to be looked at
-    small = decode(padded, size=32)
-    assert min(small.shape[1:]) in range(64, 600)
+    padded = data + b"\0" * 100**2  # long enough to be looked at
+    small = decode(padded, size=100)
+    assert 200 <= min(small.shape[1:]) < 600
     full = decode(data)
     assert full.shape == (3, 600, 900)
-    difference = to_canvas(small, 32).int() - to_canvas(full, 32).int()
+    difference = to_canvas(small, 100).int() - to_canvas(full, 100).int()
     assert difference.abs().max() <= 3
     assert small.shape[2] / small.shape[1] == pytest.approx(1.5, abs=0.02)
 
@@ -181,10 +185,11 @@ def test_missing_file(tmp_path):
 
 def test_canvas_is_antialiased_and_square():
     stripes = torch.zeros(3, 60, 120, dtype=torch.uint8)
-    stripes[:, :, ::2] = 255
+    stripes[:, :, ::3] = 255
     canvas = to_canvas(stripes, 20)
     assert canvas.shape == (3, 20, 20)
-    assert (canvas[:, :, 1:-1].int() - 127).abs().max() <= 2  # nearest pixels would be 0 or 255
+    # the two pixels around the centre of an output pixel would give 127
+    assert (canvas[:, :, 1:-1].int() - 85).abs().max() <= 5
     grey = stripes[:1].expand(3, -1, -1)
     assert torch.equal(to_canvas(grey, 20), canvas)
     assert to_canvas(canvas, 20) is canvas

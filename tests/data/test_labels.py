@@ -33,7 +33,7 @@ def table(tmp_path):
         "./a.png\tdog\none\\c.png\t cat \n",
         "id,class,path\n1,dog,a.png\n2,cat,c.png\n",
         'file,label\n"a.png","dog"\nc.png,cat\nb.png,\n',
-        "﻿file,label\na.png,dog\nc.png,cat\n",
+        "\ufeffa.png,dog\nc.png,cat\n",
     ],
     ids=["plain", "no header", "bare name", "semicolon", "tab", "columns", "quotes", "bom"],
 )
@@ -81,6 +81,14 @@ def test_files_that_cannot_be_read(source, table, tmp_path):
         read_labels(tmp_path / "nowhere.csv", source)
     with pytest.raises(UserError, match="UTF-8"):
         read_labels(table("a.png,caf\xe9\n", "latin-1"), source)
+
+
+def test_a_table_relative_to_the_splits(tmp_path, make_image, table):
+    root = tmp_path / "x"
+    for name in ("train/1/a.png", "train/2/a.png", "test/1/b.png", "test/2/b.png"):
+        make_image(root / name)
+    path = table("1/a.png,x\n2/a.png,y\n1/b.png,x\n2/b.png,y\n")
+    assert read_labels(path, open_source(root, split="test"))[0].tolist() == [0, 1]
 
 
 def test_one_table_for_all_splits(tmp_path, make_image, table):

@@ -63,10 +63,30 @@ def test_a_run_that_was_stopped_says_so(minimal_run):
 
 def test_commands_are_quoted_for_the_shell(make_run):
     run = make_run("my run; rm -rf", count=24)
-    (run / "environment.json").write_text(json.dumps({"data": "my photos"}))
+    command = "similitude pretrain 'my photos' --epochs 3"
+    (run / "environment.json").write_text(json.dumps({"command": command}))
     read = read_run(run)
     assert words.evaluate_command(read) == f"similitude evaluate '{run}' 'my photos'"
     assert f"--recipe '{run}/recipe.yaml'" in words.repeat_command(read)
+
+
+@pytest.mark.parametrize(
+    ("command", "data"),
+    [
+        ("bin/similitude pretrain digits --out x", "digits"),
+        ("similitude pretrain photos", "photos"),
+        ("similitude pretrain my photos --out x", "DATA"),
+        ("similitude pretrain --method byol photos", "DATA"),
+        ("similitude pretrain", "DATA"),
+        ("notebook.py", "DATA"),
+        ("similitude pretrain it's", "DATA"),
+        (None, "DATA"),
+    ],
+)
+def test_commands_take_the_data_from_the_command_that_ran(make_run, command, data: str):
+    run = make_run(count=24)
+    (run / "environment.json").write_text(json.dumps({"command": command, "data": "digits train"}))
+    assert words.evaluate_command(read_run(run)) == f"similitude evaluate {run} {data}"
 
 
 def test_raw_pixels_that_win_are_named(make_run):

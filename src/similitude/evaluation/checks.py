@@ -20,8 +20,8 @@ def check_features(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
     if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x).all(1)).sum())
         raise UserError(
-            f"{bad} of {len(x)} rows of features are not finite (NaN or infinite): the backbone has "
-            "diverged; lower the learning rate"
+            f"{bad} of {len(x)} rows of features are not finite (NaN or infinite): the backbone "
+            "has diverged; lower the learning rate"
         )
     return x
 

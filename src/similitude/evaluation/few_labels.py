@@ -22,11 +22,11 @@ LABELS_PER_CLASS = (1, 5, 10, 100)
 PENALTIES = (1.0, 0.1, 0.01, 0.001)
 FOLDS = 5
 ONE_FOLD_FROM = 50  # labels per class from which one fold of five is large enough to choose by
-# Below FOLDS labels per class nothing can be held out. Measured on Fashion-MNIST (raw pixels, a random
-# and a pretrained backbone): from 1 down to 0.0001 the scores of one label per class differ by less
-# than one point, so the middle is safe.
+# Below FOLDS labels per class nothing can be held out. Measured on Fashion-MNIST (raw pixels, a
+# random and a pretrained backbone): from 1 down to 0.0001 the scores of one label per class differ
+# by less than one point, so the middle is safe.
 FIXED_PENALTY = 0.1
-_TOLERANCE = 1e-3  # nats; ten times finer changes no score by more than its interval
+_TOLERANCE = 1e-3  # ten times finer changes no score by more than its interval
 _MAX_ITERATIONS = 50
 
 
@@ -42,9 +42,9 @@ def few_label_scores(
     A draw is a function of the seed and the labels only: all backbones meet the same labelled
     samples, and those of a small k are among those of a larger one. Rows are L2-normalised,
     standardised with the statistics of *all* training rows (they need no label) and
-    L2-normalised again, to length sqrt(D). The L2 penalty is chosen by the cross-entropy in a 5-fold
-    cross-validation inside the k labels of each draw (from 50 labels on, one fold of the five is
-    enough; accuracies of so few rows are too coarse to choose by); below 5 labels it is 0.1.
+    L2-normalised again, to length sqrt(D). The L2 penalty is chosen by the cross-entropy in a
+    5-fold cross-validation inside the k labels of each draw; accuracies of so few rows are too
+    coarse to choose by. From 50 labels on one fold of the five is enough; below 5 it is 0.1.
 
     Args:
         train: Rows to draw from; those without a label only take part in the statistics.

@@ -19,14 +19,12 @@ CONSTANT_STD = 0.1
 LOW_STD = 0.2
 # RankMe of one or two directions separates next to nothing, whatever the width.
 COLLAPSED_RANK = 2.0
-# Short healthy runs read 5 to 30 % of D; below 2 % or 5 directions nearly all of the width is unused.
+# Short healthy runs read 5 to 30 % of D; below 2 % or 5 directions nearly all of it is unused.
 LOW_RANK = 5.0
 LOW_RANK_SHARE = 0.02
 # A loss within 1 % of the value of a constant code, after the first steps, has learned nothing.
 CHANCE_MARGIN = 0.01
 WARM_UP_STEPS = 100
-# Scores of a few hundred to a few thousand test images are known to about a point.
-KNN_MARGIN = 0.01
 # Fewer steps than this do not move a network far from its random weights.
 FEW_STEPS = 100
 # Below this, views of one image and views of different images are learned by heart.
@@ -175,8 +173,8 @@ def _constant_projections(r: Readings) -> Finding | None:
         "collapsed",
         "The projections are nearly the same for every image (std "
         f"{r.projection_std:.3f} where 1 is healthy and 0 is constant).",
-        "Keep the stop-gradient and the predictor (or the momentum target), BatchNorm in the heads, "
-        "and lower the learning rate.",
+        "Keep the stop-gradient and the predictor (or the momentum target), BatchNorm in the "
+        "heads, and lower the learning rate.",
     )
 
 
@@ -216,7 +214,7 @@ def _loss_at_chance(r: Readings) -> Finding | None:
 
 
 def _as_log(chance: float) -> str:
-    """ " = ln K" where the chance level is the log of a whole number."""
+    """Text that names K where the chance level is the log of a whole number, else empty."""
     if not 0 < chance < 20:
         return ""
     k = round(math.exp(chance))
@@ -224,7 +222,7 @@ def _as_log(chance: float) -> str:
 
 
 def _no_better_than_random(r: Readings) -> Finding | None:
-    if r.knn is None or r.knn_random is None or r.knn > r.knn_random + KNN_MARGIN:
+    if r.knn is None or r.knn_random is None or r.knn > r.knn_random:
         return None
     return Finding(
         "doubtful",

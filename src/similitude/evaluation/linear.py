@@ -43,7 +43,7 @@ class LinearProbe:
             holdout: Share of each class that is held out to choose, 0..1.
             seed: Of the choice of the held-out rows.
             max_iterations: Upper bound of the L-BFGS steps at each penalty.
-            tolerance: Estimated distance to the minimum at which a fit stops, in nats.
+            tolerance: A fit stops when its loss is estimated to be this share above the minimum.
         """
         self.penalties = tuple(sorted(penalties or PENALTIES, reverse=True))
         if not self.penalties[-1] > 0:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 HISTORY = 8
@@ -56,7 +56,8 @@ def fit_logistic(
         start: Coefficients to start from; zeros when not given.
         max_iterations: Upper bound of the number of L-BFGS steps.
         tolerance: A problem is solved when half the squared gradient norm in the Newton-like
-            metric, an estimate of the distance to the minimum in nats, falls below this.
+            metric, an estimate of how far the loss is above its minimum, falls below this share
+            of the loss.
 
     Returns:
         Coefficients; the last of the D+1 rows is the bias.
@@ -70,7 +71,7 @@ def fit_logistic(
         loss, gradient = _loss_and_gradient(rows, _from_metric(factor, v), penalty)
         return loss, _gradient_to_metric(factor, gradient)
 
-    # No p (1 - p) leads to more than 1/2 of X^T X (Boehning): so long a first step cannot overshoot.
+    # The curvature is at most X^T X / 2 (Boehning), so a first step this long cannot overshoot.
     first_scale = (2 * curvature).clamp(max=1.0)[:, None].expand(rows.weight.shape[:2])
     v = _to_metric(factor, start)
     v = _lbfgs(objective, v, first_scale, max_iterations, tolerance)
@@ -160,32 +161,51 @@ def _lbfgs(
     loss, gradient = objective(v)
     history: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY)
     scale = first_scale
-    active = _dot(gradient, gradient) / 2 > tolerance
+    active = _dot(gradient, gradient) / 2 > tolerance * loss
     for _ in range(max_iterations):
         if not active.any():
             break
         direction = _two_loop(history, scale, gradient)
-        slope = -_dot(gradient, direction)
-        bound = loss + 4 * torch.finfo(v.dtype).eps * loss.abs()
-        size = active.to(v.dtype)
-        for halving in range(MAX_HALVINGS + 1):
-            new_v = v - size[..., None, None] * direction
-            new_loss, new_gradient = objective(new_v)
-            # Not "above": a loss that is not a number is wrong too.
-            wrong = active & ~(new_loss <= bound + SUFFICIENT_DECREASE * size * slope)
-            if not wrong.any():
-                break
-            # What cannot go down any more has reached the precision of its numbers: it stays.
-            size = torch.where(wrong, size / 2 if halving < MAX_HALVINGS - 1 else 0 * size, size)
-        active = active & ~wrong & (size > 0)
+        new_v, new_loss, new_gradient, stuck = _line_search(
+            objective, v, loss, direction, -_dot(gradient, direction), active
+        )
+        # What cannot go down any more has reached the precision of its numbers.
+        active = active & ~stuck
         step, change = new_v - v, new_gradient - gradient
         curvature, length = _dot(step, change), _dot(change, change)
         valid = curvature > 1e-10 * length
         scale = torch.where(valid, curvature / length, scale)
         history.append((step, change, torch.where(valid, 1 / curvature, 0 * curvature)))
         v, loss, gradient = new_v, new_loss, new_gradient
-        active &= _dot(gradient, gradient) / 2 > tolerance
+        active &= _dot(gradient, gradient) / 2 > tolerance * loss
     return v
+
+
+def _line_search(
+    objective: Callable[[Tensor], tuple[Tensor, Tensor]],
+    v: Float[Tensor, "B F D1 C"],
+    loss: Float[Tensor, "B F"],
+    direction: Float[Tensor, "B F D1 C"],
+    slope: Float[Tensor, "B F"],
+    active: Bool[Tensor, "B F"],
+) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, "B F"]]:
+    """Halve each active problem's step until its loss has gone down enough (Armijo).
+
+    Returns:
+        New coordinates, loss and gradient, and a mask of problems that found no step: they stay.
+    """
+    bound = loss + 4 * torch.finfo(v.dtype).eps * loss.abs()
+    size = active.to(v.dtype)
+    halvings = 0
+    while True:
+        new_v = v - size[..., None, None] * direction
+        new_loss, new_gradient = objective(new_v)
+        # Not "above": a loss that is not a number is wrong too.
+        wrong = active & (size > 0) & ~(new_loss <= bound + SUFFICIENT_DECREASE * size * slope)
+        if not wrong.any():
+            return new_v, new_loss, new_gradient, active & (size == 0)
+        halvings += 1
+        size = torch.where(wrong, size / 2 if halvings < MAX_HALVINGS else 0 * size, size)
 
 
 def _dot(a: Float[Tensor, "B F D1 C"], b: Float[Tensor, "B F D1 C"]) -> Float[Tensor, "B F"]:

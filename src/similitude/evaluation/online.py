@@ -51,7 +51,7 @@ class OnlineMonitor:
         self.view1, self.view2 = views
 
     def measure(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
-        """KNN accuracy (with labels), feature_std, feature_dim, effective_rank, alignment, uniformity.
+        """Accuracy of kNN (with labels), feature_std and _dim, effective_rank, alignment, uniformity.
 
         The backbone is used in evaluation mode and left in the mode it was in.
         """

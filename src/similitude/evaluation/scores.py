@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 RAW_PIXELS = "raw pixels"
 RANDOM_BACKBONE = "random backbone"
@@ -134,23 +136,24 @@ class ScoreTable:
         }
         return cls(**data)
 
-    def render(self) -> Table:
-        """A table for the terminal; the best of each column is bold, warnings stand below."""
-        caption = "\n".join([*self.warnings(), *self.notes])
-        table = Table(
-            title=f"{self.data}: accuracy in %, {self.num_train:,} training and "
-            f"{self.num_test:,} test images, {self.num_classes} classes",
-            caption=caption or None,
-            caption_justify="left",
-        )
-        table.add_column("")
+    def render(self) -> Group:
+        """For the terminal: the best of each column is bold, warnings and notes stand below."""
+        table = Table()
+        table.add_column("accuracy in %")
         for column in self.columns:
             table.add_column(column_title(column), justify="right")
         best = {column: self.best(column) for column in self.columns}
         for name, scores in self.rows.items():
-            cells = []
-            for column in self.columns:
-                text = scores[column].to_text() if column in scores else "-"
-                cells.append(f"[bold]{text}[/bold]" if name in best[column] else text)
+            cells = [
+                Text(
+                    scores[column].to_text() if column in scores else "-",
+                    style="bold" if name in best[column] else "",
+                )
+                for column in self.columns
+            ]
             table.add_row(name, *cells)
-        return table
+        title = (
+            f"{self.data}: {self.num_train:,} training and {self.num_test:,} test images, "
+            f"{self.num_classes} classes"
+        )
+        return Group(Text(title), table, *(Text(s) for s in [*self.warnings(), *self.notes]))

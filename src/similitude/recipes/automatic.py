@@ -1,5 +1,6 @@
 """What is not given is chosen here from the images and the machine, each choice with a reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -7,6 +8,7 @@ import torch
 
 from similitude.acceleration import fastest_arithmetic
 from similitude.backbones import BackboneConfig, build_backbone
+from similitude.data import ImageSet
 from similitude.methods.moco import MoCoConfig
 from similitude.recipes import cifar10, imagenet
 from similitude.recipes.recipe import Recipe
@@ -130,3 +132,19 @@ def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Rec
     return recipe.model_copy(
         update={"epochs": epochs, "reasons": recipe.reasons | {"epochs": reason}}
     )
+
+
+def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
+    """Mean and standard deviation of the pixels, unless an override sets them."""
+    if {"mean", "std"} & {assignment.partition("=")[0].strip() for assignment in overrides}:
+        return recipe
+    few = images.pixels[:: max(1, len(images) // 2000)].float() / 255
+    mean = few.mean(dim=(0, 2, 3)).tolist()
+    std = few.std(dim=(0, 2, 3)).clamp_min(0.05).tolist()  # an all-black channel has none
+    reason = "measured on these images"
+    update = {
+        "mean": tuple(round(m, 4) for m in mean),
+        "std": tuple(round(s, 4) for s in std),
+        "reasons": recipe.reasons | {"mean": reason, "std": reason},
+    }
+    return recipe.model_copy(update=update)

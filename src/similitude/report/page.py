@@ -18,7 +18,7 @@ from similitude.storage import write_text
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
 # What differs between any two runs says nothing about why their results differ.
-PER_RUN = {"started", "seconds", "images_per_second", "waiting_share"}
+PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share"}
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:

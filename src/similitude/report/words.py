@@ -199,8 +199,18 @@ def repeat_command(run: RunSummary) -> str:
 
 
 def _data(run: RunSummary) -> str:
-    data = run.environment.get("data")
-    return shlex.quote(str(data)) if data else "DATA"
+    """What the run's own command was given; DATA where that cannot be told.
+
+    The environment's ``data`` is a name for people ("digits train"), not an argument.
+    """
+    try:
+        words = shlex.split(str(run.environment.get("command") or ""))
+    except ValueError:
+        return "DATA"
+    _, _, *given = words if words[1:2] == ["pretrain"] else ["", ""]
+    # Two plain words in a row: a name with a blank that was not quoted, or something new.
+    clear = given and not given[0].startswith("-") and all(w.startswith("-") for w in given[1:2])
+    return shlex.quote(given[0]) if clear else "DATA"
 
 
 def value_text(value: Any) -> str:

@@ -1,0 +1,92 @@
+"""Stop anywhere and go on: the same bits as a run that never stopped, for every method."""
+
+import csv
+import signal
+
+import pytest
+import torch
+
+from builders import random_images, small_recipe
+from similitude.checkpoints import load_checkpoint
+from similitude.methods import METHODS
+from similitude.training import Silent, train
+
+CPU = torch.device("cpu")
+
+
+class StopAt(Silent):
+    """Presses Ctrl-C when a step is reported."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def progress(self, what, done, total, note=""):
+        if what == "training" and done == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def last(folder):
+    return load_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(name, tmp_path):
+    images = random_images(44)  # two batches of 16 in an epoch, the rest is left out
+    recipe = small_recipe(name)
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    stop = int(torch.randint(1, 5, (), generator=generator))  # of 6 steps; also mid-epoch
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    assert train(images, "x", recipe, whole, device=CPU, listener=Silent()) is not None
+    stopped = train(images, "x", recipe, parts, device=CPU, listener=StopAt(stop))
+    assert stopped is None
+    halfway = last(parts)
+    assert 0 < halfway.step < 6
+    torch.manual_seed(123)  # another process has another random state
+    resumed = train(images, "x", recipe, parts, device=CPU, listener=Silent(), checkpoint=halfway)
+    assert resumed is not None
+
+    assert same(last(whole).method, last(parts).method)
+    assert same(last(whole).optimizer, last(parts).optimizer)
+    assert torch.equal(last(whole).random_state, last(parts).random_state)
+    assert last(whole).step == last(parts).step == 6
+    assert losses(whole) == losses(parts)
+
+
+def test_rows_beyond_the_checkpoint_are_dropped_on_resume(tmp_path):
+    """A run killed after its checkpoint has written rows that the resumed run writes again."""
+    images, recipe = random_images(44), small_recipe("simsiam")
+    folder = tmp_path / "run"
+    assert train(images, "x", recipe, folder, device=CPU, listener=StopAt(3)) is None
+    halfway = last(folder)
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("5,2.5,99\n")
+    train(images, "x", recipe, folder, device=CPU, listener=Silent(), checkpoint=halfway)
+    steps = [int(float(step)) for step, _ in losses(folder)]
+    assert steps == sorted(set(steps)) == list(range(7))
+    assert all(loss != "99" for _, loss in losses(folder))
+
+
+def test_the_seed_decides_the_run(tmp_path):
+    images = random_images(32)
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        recipe = small_recipe("simclr", epochs=1, seed=seed)
+        train(images, "x", recipe, tmp_path / folder, device=CPU, listener=Silent())
+    a, b, c = (last(tmp_path / folder).method for folder in "abc")
+    assert same(a, b)
+    assert not same(a, c)

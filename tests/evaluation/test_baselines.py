@@ -1,0 +1,174 @@
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from scipy import stats
+from torch import nn
+
+from similitude.data.images import ImageSet
+from similitude.errors import UserError
+from similitude.evaluation import (
+    Features,
+    Score,
+    ScoreTable,
+    check_protocols,
+    evaluate_backbone,
+    score_features,
+)
+from similitude.evaluation.scores import mean_score, student_95
+from similitude.views.image import ImageSpec
+
+SPEC = ImageSpec(size=8, mean=(0.3, 0.3, 0.3), std=(0.3, 0.3, 0.3))
+
+
+def constant_backbone() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Flatten()).apply(
+        lambda m: nn.init.zeros_(m.weight) if isinstance(m, nn.Linear) else None
+    )
+
+
+def table(**changes: object) -> ScoreTable:
+    rows = {
+        "raw pixels": {"knn": Score(0.859), "linear_5": Score(0.60, 0.59, 0.61, 10)},
+        "random backbone": {"knn": Score(0.70), "linear_5": Score(0.50, 0.48, 0.52, 10)},
+        "pretrained backbone": {"knn": Score(0.84), "linear_5": Score(0.67, 0.66, 0.68, 10)},
+    }
+    value = ScoreTable("fashion-mnist", 60_000, 10_000, 10, ["knn", "linear_5"], rows)
+    return replace(value, **changes)  # type: ignore[arg-type]
+
+
+def text_of(value: ScoreTable, *, styled: bool = False) -> str:
+    out = io.StringIO()
+    Console(file=out, width=120, force_terminal=styled).print(value.render())
+    return out.getvalue()
+
+
+def test_score_features_gives_the_columns_that_are_asked_for(
+    digits: tuple[Features, Features],
+) -> None:
+    train, test = digits
+    seen: list[str] = []
+    scores = score_features(train, test, ("few", "knn"), draws=2, on_progress=seen.append)
+    assert list(scores) == ["knn", "linear_1", "linear_5", "linear_10", "linear_100"]
+    assert seen == ["knn", "few"]
+    assert scores["knn"].draws == 1
+    assert scores["linear_5"].draws == 2
+    assert list(score_features(train, test, ("linear",))) == ["linear"]
+
+
+def test_knn_uses_fewer_neighbours_where_there_are_fewer(digits: tuple[Features, Features]) -> None:
+    train, test = digits
+    few = train.subset(range(12))
+    assert 0.2 < score_features(few, test, ("knn",), k=20)["knn"].mean < 0.8
+
+
+def test_unknown_protocols_are_told_with_the_nearest_names() -> None:
+    assert check_protocols(("few", "knn", "knn")) == ("knn", "few")
+    with pytest.raises(UserError, match="'linaer': did you mean linear"):
+        check_protocols(("linaer",))
+    with pytest.raises(UserError, match="known are knn, linear, few"):
+        check_protocols(("xyz",))
+    with pytest.raises(UserError, match="no protocol"):
+        check_protocols(())
+
+
+def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) -> None:
+    train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
+    steps: list[str] = []
+    found = evaluate_backbone(
+        nn.Flatten(),
+        train,
+        test,
+        SPEC,
+        data="digits",
+        random_backbone=constant_backbone(),
+        draws=2,
+        on_progress=steps.append,
+    )
+    assert list(found.rows) == ["raw pixels", "random backbone", "pretrained backbone"]
+    assert (found.num_train, found.num_test, found.num_classes) == (200, 100, 10)
+    assert found.columns == ["knn", "linear", "linear_1", "linear_5", "linear_10"]
+    assert any("100 labels per class" in note for note in found.notes)
+    # The "pretrained" backbone hands the pixels through: it must equal the pixels' row.
+    assert found.rows["pretrained backbone"]["knn"] == found.rows["raw pixels"]["knn"]
+    assert found.rows["raw pixels"]["linear"].mean > 0.8
+    assert found.rows["random backbone"]["linear"].mean < 0.2
+    assert "raw pixels: features" in steps
+    assert "pretrained backbone: few" in steps
+
+
+def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None:
+    found = evaluate_backbone(
+        nn.Flatten(), digit_images, None, SPEC, data="digits", protocols=("knn",)
+    )
+    assert found.num_train + found.num_test == 300
+    assert found.num_test == pytest.approx(60, abs=5)
+    assert "20% of the labelled images were held out" in found.notes[0]
+    assert list(found.rows) == ["raw pixels", "pretrained backbone"]
+    assert found.rows["raw pixels"] == found.rows["pretrained backbone"]
+
+
+def test_parts_with_other_classes_are_refused(digit_images: ImageSet) -> None:
+    other = replace(digit_images, class_names=[f"class {i}" for i in range(10)])
+    with pytest.raises(UserError, match="must be the same, in the same order"):
+        evaluate_backbone(nn.Flatten(), digit_images, other, SPEC, data="digits")
+
+
+def test_images_without_labels_are_refused_in_a_sentence(digit_images: ImageSet) -> None:
+    flat = replace(digit_images, labels=None, class_names=None)
+    with pytest.raises(UserError, match="needs labels"):
+        evaluate_backbone(nn.Flatten(), flat, None, SPEC, data="photos")
+
+
+def test_json_there_and_back() -> None:
+    value = table(seconds=12.5, notes=["A note."])
+    text = json.dumps(value.to_json())
+    assert ScoreTable.from_json(text) == value
+    assert ScoreTable.from_json(json.loads(text)) == value
+    row = json.loads(text)["rows"][0]
+    assert row["name"] == "raw pixels"
+    assert row["scores"]["knn"] == {"mean": 0.859, "low": None, "high": None, "draws": 1}
+
+
+def test_the_best_of_each_column_is_bold() -> None:
+    assert table().best("knn") == ["raw pixels"]
+    assert table().best("linear_5") == ["pretrained backbone"]
+    text = text_of(table(), styled=True)
+    assert "\x1b[1m85.9\x1b[0m" in text
+    assert re.search(r"\x1b\[1m +67.0 ± 1.0\x1b", text)
+    assert not re.search(r"\x1b\[1m *84.0", text)
+
+
+def test_where_raw_pixels_win_a_sentence_says_so() -> None:
+    text = text_of(table())
+    assert "Raw pixels beat the pretrained backbone in: kNN (85.9 against 84.0)." in text
+    assert "5 labels/class" in text
+    assert "random backbone beats" not in text
+    rows = table().rows
+    better = {**rows, "pretrained backbone": {"knn": Score(0.9), "linear_5": Score(0.7)}}
+    assert table(rows=better).warnings() == []
+    worse = {**rows, "pretrained backbone": {"knn": Score(0.6), "linear_5": Score(0.9)}}
+    assert "The random backbone beats" in table(rows=worse).warnings()[1]
+
+
+def test_a_missing_score_is_a_dash() -> None:
+    rows = table().rows
+    del rows["raw pixels"]["linear_5"]
+    (line,) = [line for line in text_of(table(rows=rows)).splitlines() if "raw pixels  " in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")] == ["raw pixels", "85.9", "-"]
+
+
+def test_interval_is_student_t() -> None:
+    for degrees in (1, 2, 5, 9, 10, 19, 100):
+        assert student_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-4)
+    values = [0.61, 0.64, 0.60, 0.66]
+    score = mean_score(values)
+    low, high = stats.t.interval(0.95, 3, loc=score.mean, scale=stats.sem(values))
+    assert score.low == pytest.approx(low, abs=1e-4)
+    assert score.high == pytest.approx(high, abs=1e-4)
+    assert mean_score([0.5]) == Score(0.5)
+    assert torch.tensor(values).mean().item() == pytest.approx(score.mean)

@@ -1,0 +1,137 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from similitude.evaluation import Readings, diagnose
+from similitude.evaluation import health as health_module
+
+# A short run of SimCLR on Fashion-MNIST: 230 steps, batch 256, 512 features.
+HEALTHY = Readings(
+    loss=3.24,
+    chance_loss=math.log(511),
+    first_loss=5.9,
+    feature_std=0.0234,
+    feature_dim=512,
+    projection_std=0.9,
+    effective_rank=75.6,
+    alignment=0.4,
+    uniformity=-1.05,
+    knn=0.833,
+    knn_random=0.78,
+    steps=230,
+    unreadable_share=0.0,
+    num_images=60_000,
+)
+
+
+def test_a_healthy_short_run_reads_healthy_and_says_the_numbers() -> None:
+    verdict = diagnose(HEALTHY)
+    assert verdict.state == "healthy"
+    assert verdict.advice == []
+    assert "75.6 directions" in verdict.sentence
+    assert "below the 6.236 of chance" in verdict.sentence
+
+
+def test_what_was_not_measured_raises_no_alarm() -> None:
+    verdict = diagnose(Readings())
+    assert (verdict.state, verdict.sentence) == ("healthy", "Healthy.")
+
+
+STD = 1 / math.sqrt(512)
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "words"),
+    [
+        ({"loss": math.nan}, "collapsed", "not a number."),
+        ({"loss": math.inf, "nan_step": 17}, "collapsed", "not a number since step 17."),
+        ({"feature_std": 0.099 * STD}, "collapsed", "same features for every image"),
+        ({"feature_std": 0.101 * STD}, "doubtful", "unusually alike"),
+        ({"feature_std": 0.199 * STD}, "doubtful", "unusually alike"),
+        ({"feature_std": 0.201 * STD}, "healthy", ""),
+        ({"feature_std": math.nan}, "collapsed", "same features for every image"),
+        ({"projection_std": 0.099}, "collapsed", "projections are nearly the same"),
+        ({"projection_std": 0.101}, "healthy", ""),
+        ({"effective_rank": 1.99}, "collapsed", "dimensional collapse"),
+        ({"effective_rank": 2.01}, "doubtful", "fewer than 10.2"),
+        ({"effective_rank": 10.2}, "doubtful", "fewer than 10.2"),
+        ({"effective_rank": 10.3}, "healthy", ""),
+        ({"effective_rank": 4.9, "feature_dim": 64, "feature_std": 0.1}, "doubtful", "than 5.0"),
+        ({"effective_rank": 5.1, "feature_dim": 64, "feature_std": 0.1}, "healthy", ""),
+        ({"effective_rank": 2.1, "feature_dim": 8, "feature_std": 0.3}, "healthy", ""),
+        (
+            {"loss": 0.991 * math.log(511)},
+            "doubtful",
+            "equals chance: 6.180 against 6.236 = ln 511",
+        ),
+        ({"loss": 0.989 * math.log(511)}, "healthy", ""),
+        ({"knn": 0.78}, "doubtful", "78.0 %, not above the 78.0 %"),
+        ({"knn": 0.781}, "healthy", ""),
+        ({"steps": 99}, "doubtful", "only 99 steps"),
+        ({"steps": 100}, "healthy", ""),
+        ({"num_images": 499}, "doubtful", "only 499 images"),
+        ({"num_images": 500}, "healthy", ""),
+        ({"unreadable_share": 0.02}, "doubtful", "2.0 % of the files"),
+        ({"unreadable_share": 0.01}, "healthy", ""),
+    ],
+)
+def test_every_rule_on_both_sides_of_its_boundary(
+    change: dict[str, float], state: str, words: str
+) -> None:
+    verdict = diagnose(replace(HEALTHY, **change))
+    assert verdict.state == state
+    if state != "healthy":
+        assert len(verdict.reasons) == 1
+        assert words in verdict.reasons[0]
+        assert len(verdict.advice) == 1
+
+
+def test_a_loss_at_chance_is_normal_before_the_warm_up_is_over() -> None:
+    at_chance = replace(HEALTHY, loss=HEALTHY.chance_loss)
+    assert "equals chance" in diagnose(at_chance).sentence
+    assert "equals chance" not in diagnose(replace(at_chance, steps=50)).sentence
+
+
+def test_chance_of_a_negative_loss() -> None:
+    # A loss that falls below 0, where 1 % of chance must still point downwards.
+    r = replace(HEALTHY, chance_loss=-0.5, loss=-0.504)
+    assert diagnose(r).state == "doubtful"
+    assert diagnose(replace(r, loss=-0.506)).state == "healthy"
+    assert "ln" not in diagnose(r).reasons[0]
+
+
+def test_the_worst_finding_comes_first_and_gives_the_state() -> None:
+    verdict = diagnose(replace(HEALTHY, num_images=10, knn=0.1, feature_std=0.0001))
+    assert verdict.state == "collapsed"
+    assert "same features" in verdict.reasons[0]
+    assert len(verdict.reasons) == 3
+    assert verdict.sentence.startswith("Collapsed: The backbone gives nearly the same features")
+
+
+def test_every_rule_has_a_test_that_fires_it() -> None:
+    fired = [
+        Readings(loss=math.nan),
+        Readings(feature_std=0.0, feature_dim=4),
+        Readings(projection_std=0.0),
+        Readings(effective_rank=1.0, feature_dim=100),
+        Readings(loss=1.0, chance_loss=1.0),
+        Readings(knn=0.1, knn_random=0.1),
+        Readings(steps=1),
+        Readings(num_images=1),
+        Readings(unreadable_share=0.5),
+    ]
+    assert len(fired) == len(health_module.RULES)
+    for rule, readings in zip(health_module.RULES, fired, strict=True):
+        assert rule(readings) is not None
+        assert rule(HEALTHY) is None
+
+
+def test_json_is_what_a_run_folder_holds() -> None:
+    value = diagnose(replace(HEALTHY, loss=math.nan)).to_json()
+    again = json.loads(json.dumps(value, allow_nan=False))
+    assert again == value
+    assert set(value) == {"state", "reasons", "advice", "readings"}
+    assert value["readings"]["loss"] is None
+    assert value["readings"]["effective_rank"] == 75.6
