@@ -2,16 +2,15 @@
 
     python benchmarks/ablations.py CIFAR10_FOLDER --out runs/ablations
 
-Prints one Markdown table: kNN-20, linear, the standard deviation of the unit projections relative to
-1 / sqrt(P), the effective rank of the features, the last loss, and the verdict.
+Prints one Markdown table: kNN-20, linear, the standard deviation of the unit projections relative
+to 1 / sqrt(P), the effective rank of the features, the last loss, and the verdict.
 """
 
 import argparse
 from pathlib import Path
 
-from cifar10 import cached, run_scores
-
 import similitude as sim
+from cifar10 import cached, run_scores
 from similitude.data import load_images, open_source
 from similitude.recipes import RECIPES
 from similitude.recording import read_metrics

@@ -1,4 +1,4 @@
-"""Every method on CIFAR-10 from a folder of JPEG files, beside its baselines and its supervised twin.
+"""Every method on CIFAR-10 from a folder of JPEG files, beside baselines and a supervised twin.
 
     python benchmarks/cifar10.py CIFAR10_FOLDER --out runs/cifar10 [--seeds simclr=3,simsiam=3]
 
@@ -47,11 +47,17 @@ def main() -> None:
     image = image_spec(recipe)
     rows: dict[str, list[dict[str, float]]] = {}
 
-    pixels = cached(args.out / "pixels.json", lambda: score(
-        pixel_features(train, image), pixel_features(test, image)))
+    pixels = cached(
+        args.out / "pixels.json",
+        lambda: score(pixel_features(train, image), pixel_features(test, image)),
+    )
     rows["raw pixels"] = [pixels]
-    rows["random backbone"] = [cached(args.out / "random.json", lambda: backbone_scores(
-        build_backbone(recipe.backbone), recipe, train, test))]
+    rows["random backbone"] = [
+        cached(
+            args.out / "random.json",
+            lambda: backbone_scores(build_backbone(recipe.backbone), recipe, train, test),
+        )
+    ]
     for name in args.methods.split(","):
         recipe = sim.recipes.override(RECIPES[f"cifar10.{name}"](), args.overrides)
         rows[name] = []
@@ -60,14 +66,21 @@ def main() -> None:
             if not (folder / "health.json").exists():
                 run = sim.pretrain(train, recipe=recipe, seed=seed, out=folder, overwrite=True)
                 assert run is not None
-            rows[name].append(cached(folder / "scores.json", lambda: run_scores(
-                Run(folder), train, test)))
+            rows[name].append(
+                cached(
+                    folder / "scores.json",
+                    lambda folder=folder: run_scores(Run(folder), train, test),
+                )
+            )
             print(name, seed, rows[name][-1], flush=True)
-    rows["supervised twin"] = [cached(
-        args.out / "supervised.json",
-        lambda: supervised(sim.recipes.override(
-            RECIPES["cifar10.simclr"](), args.overrides), train, test),
-    )]
+    rows["supervised twin"] = [
+        cached(
+            args.out / "supervised.json",
+            lambda: supervised(
+                sim.recipes.override(RECIPES["cifar10.simclr"](), args.overrides), train, test
+            ),
+        )
+    ]
 
     print("| | kNN-20 | linear | seconds of training | verdict |\n|---|---|---|---|---|")
     for name, results in rows.items():
@@ -128,16 +141,12 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, flo
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     per_epoch = len(train) // recipe.batch_size
     total = per_epoch * recipe.epochs
-    loader = CanvasLoader(
-        train, batch_size=recipe.batch_size, seed=recipe.seed, total_steps=total
-    )
+    loader = CanvasLoader(train, batch_size=recipe.batch_size, seed=recipe.seed, total_steps=total)
     start = time.perf_counter()
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, Progress(step, total, per_epoch))
-        parameters = view.draw(
-            recipe.seed, batch.epoch, batch.index, 0, batch.aspect, train.size
-        )
+        parameters = view.draw(recipe.seed, batch.epoch, batch.index, 0, batch.aspect, train.size)
         with computing(model, arithmetic):
             h = model["backbone"](view.apply(batch.canvases, parameters))
         loss = nn.functional.cross_entropy(model["classifier"](h), train.labels[batch.index])

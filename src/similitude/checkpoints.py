@@ -1,6 +1,7 @@
 """Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
 
 import pickle
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import similitude
 from similitude.backbones import build_backbone
 from similitude.errors import UserError
 from similitude.method import Method
@@ -59,7 +59,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "random_state": torch.get_rng_state(),
         "seconds": seconds,
-        "version": similitude.__version__,
+        "version": version("similitude"),
     }
 
     def write(temporary: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shlex
 import signal
 import sys
 import threading
@@ -283,7 +284,7 @@ def _write_environment(
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "command": " ".join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": data,
         "num_images": len(images),
         "unreadable": len(images.unreadable),

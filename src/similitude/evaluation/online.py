@@ -51,7 +51,7 @@ class OnlineMonitor:
         self.view1, self.view2 = views
 
     def measure(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
-        """Accuracy of kNN (with labels), feature_std and _dim, effective_rank, alignment, uniformity.
+        """The shape of the features, by name of reading; ``knn`` accuracy where there are labels.
 
         The backbone is used in evaluation mode and left in the mode it was in.
         """

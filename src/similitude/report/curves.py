@@ -47,7 +47,8 @@ CURVES = (
     _Curve(
         "feature_std",
         "Feature spread",
-        "Standard deviation of the unit features. Dashed: 1/√D, spread evenly. Near 0: collapsed.",
+        "Standard deviation of the unit features. Dashed: 1/\N{SQUARE ROOT}D, spread evenly. "
+        "Near 0: collapsed.",
     ),
     _Curve("effective_rank", "Effective rank", "How many directions the features really use."),
     _Curve("alignment", "Alignment", "Distance between two views of an image. Lower is closer."),
