@@ -86,6 +86,8 @@ def pretrain(
     if checkpoint is not None:
         _refuse_changes(method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides)
     listener.say(f"{len(source):,} images in {source.name}")
+    for note in source.notes:
+        listener.say(f"  {note}")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = Facts(len(source), [min(size) for size in source.probe_sizes()], device)

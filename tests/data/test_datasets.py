@@ -272,6 +272,7 @@ def test_cifar(name, serve, monkeypatch, cache):
     assert len(test) == 2
     assert len(set(asked)) == 1
     assert [p.name for p in cache.iterdir()] == [name]
+    assert [p.name for p in (cache / name).iterdir()] == [kind.base_folder]  # the archive is gone
     damaged = next(p for p in (cache / name / kind.base_folder).iterdir() if "test" in p.name)
     damaged.write_bytes(pickle.dumps({"data": 0}))  # never unpickled: its checksum is wrong
     with pytest.raises(UserError, match="incomplete or damaged: delete it"):

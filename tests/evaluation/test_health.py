@@ -73,7 +73,7 @@ STD = 1 / math.sqrt(512)
         ({"steps": 100}, "healthy", ""),
         ({"num_images": 499}, "doubtful", "only 499 images"),
         ({"num_images": 500}, "healthy", ""),
-        ({"unreadable_share": 0.02}, "doubtful", "2.0 % of the files"),
+        ({"unreadable_share": 0.0101}, "doubtful", "1.0 % of the files"),
         ({"unreadable_share": 0.01}, "healthy", ""),
     ],
 )
@@ -91,7 +91,8 @@ def test_every_rule_on_both_sides_of_its_boundary(
 def test_a_loss_at_chance_is_normal_before_the_warm_up_is_over() -> None:
     at_chance = replace(HEALTHY, loss=HEALTHY.chance_loss)
     assert "equals chance" in diagnose(at_chance).sentence
-    assert "equals chance" not in diagnose(replace(at_chance, steps=50)).sentence
+    assert "equals chance" not in diagnose(replace(at_chance, steps=99)).sentence
+    assert "equals chance" in diagnose(replace(at_chance, steps=100)).sentence
 
 
 def test_chance_of_a_negative_loss() -> None:
@@ -108,6 +109,11 @@ def test_the_worst_finding_comes_first_and_gives_the_state() -> None:
     assert "same features" in verdict.reasons[0]
     assert len(verdict.reasons) == 3
     assert verdict.sentence.startswith("Collapsed: The backbone gives nearly the same features")
+    # Also where the rule of the milder finding is asked first.
+    verdict = diagnose(replace(HEALTHY, feature_std=0.15 * STD, projection_std=0.0))
+    assert verdict.state == "collapsed"
+    assert "projections" in verdict.reasons[0]
+    assert "unusually alike" in verdict.reasons[1]
 
 
 def test_every_rule_has_a_test_that_fires_it() -> None:
