@@ -114,6 +114,10 @@ def train(
     monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
     if checkpoint is None:
         _write_start(folder, recipe, images, module.multi_view)
+        if images.unreadable:
+            log.say(
+                f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt"
+            )
     else:
         module.optimizer.load_state_dict(checkpoint.optimizer)
         torch.set_rng_state(checkpoint.random_state)

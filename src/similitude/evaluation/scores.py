@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -138,15 +139,16 @@ class ScoreTable:
 
     def render(self) -> Group:
         """For the terminal: the best of each column is bold, warnings and notes stand below."""
-        table = Table()
-        table.add_column("accuracy in %")
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits into 80 columns
+        table.add_column("accuracy in %", no_wrap=True)
         for column in self.columns:
-            table.add_column(column_title(column), justify="right")
+            title = column_title(column).replace("/class", "\nper class")
+            table.add_column(title, justify="right", no_wrap=True)
         best = {column: self.best(column) for column in self.columns}
         for name, scores in self.rows.items():
             cells = [
                 Text(
-                    scores[column].to_text() if column in scores else "-",
+                    scores[column].to_text().replace(" ", "") if column in scores else "-",
                     style="bold" if name in best[column] else "",
                 )
                 for column in self.columns

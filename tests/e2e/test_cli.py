@@ -1,0 +1,300 @@
+"""What a user types and sees: the whole path, and every documented mistake as one sentence."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from builders import random_images, write_photos
+from similitude import cli
+
+FAST = ["--epochs", "1", "--batch-size", "16", "--set", "precision=float32"]
+TINY = ["--set", "backbone.base_width=4", "--set", "image_size=16"]
+
+
+@pytest.fixture
+def similitude(monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder; return its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["similitude", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A run that trained on a folder of photos, once for this module."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_photos(folder / "photos", 48)
+    arguments = ["pretrain", folder / "photos", "--out", folder / "run", *FAST, *TINY]
+    before, sys.argv = sys.argv, ["similitude", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert stop.code in (None, 0)
+    finally:
+        sys.argv = before
+    return folder / "run"
+
+
+@pytest.fixture
+def photos(run_folder) -> Path:
+    return run_folder.parent / "photos"
+
+
+def test_pretrain_leaves_everything_that_was_promised(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert {
+        "recipe.yaml",
+        "metrics.csv",
+        "health.json",
+        "environment.json",
+        "backbone.safetensors",
+        "embedding.npz",
+        "report.html",
+        "log.txt",
+        "views.png",
+        "events",
+        "checkpoints",
+    } <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+
+
+def test_choices_are_explained_and_the_recipe_repeats_the_run(similitude, run_folder, photos):
+    recipe = yaml.safe_load((run_folder / "recipe.yaml").read_text())
+    assert recipe["reasons"]["image_size" if "image_size" in recipe["reasons"] else "method"]
+    code, out, err = similitude(
+        "pretrain", photos, "--recipe", run_folder / "recipe.yaml", "--out", "again"
+    )
+    assert code == 0, err
+    first, second = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["method"]
+        for path in (run_folder, Path("again"))
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_evaluate_prints_the_table_and_fills_the_report(similitude, run_folder, photos):
+    code, out, err = similitude("evaluate", run_folder, photos, "--protocol", "knn,linear")
+    assert code == 0, err
+    assert all(row in out for row in ("raw pixels", "random backbone", "pretrained backbone"))
+    table = json.loads((run_folder / "evaluation.json").read_text())
+    assert table["columns"] == ["knn", "linear"]
+    assert table["rows"][2]["scores"]["knn"]["mean"] >= 0.9  # the classes are colours
+    assert "raw pixels" in (run_folder / "report.html").read_text()
+
+
+def test_labels_may_come_from_a_csv(similitude, run_folder, photos, tmp_path):
+    flat = write_photos(tmp_path / "flat", 40, classes=0)
+    rows = [f"{p.name},{'even' if i % 2 else 'odd'}" for i, p in enumerate(sorted(flat.iterdir()))]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    code, out, err = similitude(
+        "evaluate", run_folder, flat, "--labels", "labels.csv", "--protocol", "knn"
+    )
+    assert code == 0, err
+
+
+def test_embeddings_are_named_and_the_same_in_both_formats(similitude, run_folder, photos):
+    import pyarrow.parquet as pq
+
+    assert similitude("embed", run_folder, photos, "-o", "out.npz")[0] == 0
+    assert similitude("embed", run_folder, photos, "-o", "out.parquet")[0] == 0
+    arrays, table = np.load("out.npz"), pq.read_table("out.parquet")
+    assert arrays["embeddings"].shape == (48, 32)
+    assert arrays["names"][0] == "class0/photo000.png"
+    assert table["file"].to_pylist() == arrays["names"].tolist()
+    np.testing.assert_array_equal(np.stack(table["embedding"].to_pylist()), arrays["embeddings"])
+
+
+def test_the_printed_snippet_gives_identical_outputs(similitude, run_folder):
+    from similitude.runs import Run
+
+    code, out, err = similitude("export", run_folder, "-o", "backbone.safetensors")
+    assert code == 0, err
+    names: dict = {}
+    exec(out, names)
+    images = torch.rand(3, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(names["backbone"](images), Run(run_folder).backbone(images))
+
+
+def test_two_runs_give_a_comparison(similitude, run_folder):
+    shutil.copytree(run_folder, "other")
+    code, out, err = similitude("report", run_folder, "other", "-o", "both.html")
+    assert code == 0, err
+    assert Path("both.html").stat().st_size > 100_000
+
+
+def test_methods_prints_the_measured_table(similitude):
+    code, out, err = similitude("methods")
+    assert code == 0, err
+    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    assert rows["simsiam"].count("yes") == 4
+    assert rows["byol"].count("yes") == 5
+
+
+def test_views_draws_a_contact_sheet(similitude, photos):
+    code, out, err = similitude("views", photos, "--method", "byol", "-o", "views.png")
+    assert code == 0, err
+    assert Image.open("views.png").width > 400
+
+
+def test_any_mix_of_images_trains_and_damaged_files_are_listed(similitude, tmp_path):
+    folder = write_photos(tmp_path / "mixed", 40)
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (30, 50), dtype=np.uint8)
+    Image.fromarray(grey).save(folder / "class0" / "grey.jpg")
+    Image.fromarray(grey).convert("P").save(folder / "class0" / "palette.png")
+    Image.fromarray(grey).convert("RGBA").save(folder / "class1" / "alpha.png")
+    Image.fromarray(grey.astype(np.uint16) * 200).save(folder / "class1" / "deep.png")
+    (folder / "class1" / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
+    code, out, err = similitude("pretrain", folder, "--out", "run", *FAST, *TINY)
+    assert code == 0, err
+    assert "class1/broken.jpg" in Path("run/unreadable.txt").read_text()
+    assert "1 unreadable" in out
+
+
+def check(result, *words):
+    code, out, err = result
+    assert code == 2, (out, err)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, "one sentence"
+    for word in words:
+        assert word in err, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrain", "nowhere"], ["nowhere"]),
+        (["pretrain", "empty"], ["empty", ".jpg"]),
+        (["pretrain", "photos", "--batch-size", "64"], ["48", "64", "--batch-size"]),
+        (["pretrain", "photos", "--method", "simclear"], ["simclear", "simclr"]),
+        (["pretrain", "photos", "--backbone", "resnet81"], ["resnet81", "resnet18"]),
+        (["pretrain", "photos", "--recipe", "cifar10.simcrl"], ["cifar10.simclr"]),
+        (["pretrain", "photos", "--set", "method.temprature=1"], ["temperature"]),
+        (["pretrain", "photos", "--set", "method.temperature=-1"], ["greater than 0"]),
+        (["pretrain", "photos", "--out", "photos"], ["photos", "not empty"]),
+        (["pretrain", "photos", "--resume"], ["--out"]),
+        (["pretrain", "photos", "--resume", "--out", "new"], ["new", "checkpoint"]),
+        (["evaluate", "nowhere", "photos"], ["no such run", "nowhere"]),
+        (["evaluate", "photos", "photos"], ["photos", "not a run"]),
+        (["evaluate", "RUN", "flat"], ["labels", "--labels"]),
+        (["evaluate", "RUN", "photos", "--protocol", "knnn"], ["knnn", "knn"]),
+        (["evaluate", "RUN", "flat", "--labels", "wrong.csv"], ["wrong.csv"]),
+        (["embed", "RUN", "photos", "-o", "out.csv"], ["out.csv", ".npz", ".parquet"]),
+        (["export", "RUN", "-o", "out.pt"], ["out.pt", ".safetensors"]),
+        (["report", "photos"], ["photos"]),
+        (["views", "photos", "-o", "views.jpg"], ["views.jpg", ".png"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value else None,
+)
+def test_every_mistake_is_one_sentence_and_exit_code_2(
+    similitude, run_folder, photos, tmp_path, arguments, words
+):
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no images here")
+    write_photos(tmp_path / "flat", 20, classes=0)
+    (tmp_path / "wrong.csv").write_text("file,label\nmissing.png,cat\n")
+    check(similitude(*(run_folder if a == "RUN" else a for a in arguments)), *words)
+
+
+def test_too_many_unreadable_files_stop_the_run(similitude, tmp_path):
+    folder = write_photos(tmp_path / "mixed", 20)
+    for i in range(5):
+        (folder / "class0" / f"broken{i}.png").write_bytes(b"not an image")
+    check(similitude("pretrain", folder, *FAST), "5", "25")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_of_another_backbone_is_told(similitude, run_folder, photos, tmp_path):
+    path = run_folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["recipe"]["backbone"]["base_width"] = 8
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    torch.save(content, tmp_path / "other" / "checkpoints" / "last.ckpt")
+    check(similitude("embed", "other", photos, "-o", "out.npz"), "another network", "resnet18")
+    assert not Path("out.npz").exists()
+
+
+def test_a_damaged_checkpoint_is_told(similitude, run_folder, photos, tmp_path):
+    whole = (run_folder / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "cut" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "cut" / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    check(similitude("embed", "cut", photos, "-o", "out.npz"), "damaged")
+
+
+def test_a_full_disk_loses_nothing(similitude, run_folder, photos, tmp_path, monkeypatch):
+    (tmp_path / "out.npz").write_bytes(b"older")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("similitude.storage.os.fsync", full)
+    check(similitude("embed", run_folder, photos, "-o", "out.npz"), "disk is full", "out.npz")
+    assert (tmp_path / "out.npz").read_bytes() == b"older"
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".npz")] == ["out.npz"]
+
+
+def test_ctrl_c_ends_cleanly_and_resume_goes_on(similitude, photos, monkeypatch):
+    import signal
+
+    from similitude.console import Console
+
+    shown = Console.progress
+
+    def press(self, what, done, total, note=""):
+        shown(self, what, done, total, note)
+        if what == "training" and done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Console, "progress", press)
+    code, out, err = similitude("pretrain", photos, "--out", "run", *FAST, *TINY)
+    assert code == 130
+    assert "--resume" in out
+    monkeypatch.setattr(Console, "progress", shown)
+    code, out, err = similitude("pretrain", photos, "--out", "run", "--resume")
+    assert code == 0, err
+    assert Path("run/report.html").exists()
+
+
+def test_help_names_every_command(similitude):
+    code, out, err = similitude("--help")
+    assert code == 0
+    for command in ("pretrain", "evaluate", "embed", "report", "methods", "views", "export"):
+        assert command in out
+
+
+def test_an_array_trains_from_python(tmp_path, monkeypatch):
+    import similitude as sim
+
+    monkeypatch.chdir(tmp_path)
+    pixels = random_images(32).pixels.permute(0, 2, 3, 1).numpy()
+    run = sim.pretrain(
+        pixels,
+        method="byol",
+        epochs=1,
+        batch_size=16,
+        overrides=["backbone.base_width=4", "method.hidden_dim=16"],
+    )
+    assert run is not None
+    assert run.path == Path("runs/array-byol") or run.path.parent == Path("runs")
+    assert run.embed(pixels).x.shape == (32, 32)
+    assert run.verdict.state in ("healthy", "doubtful", "collapsed")
