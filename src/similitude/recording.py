@@ -128,6 +128,7 @@ class Recorder(Callback):
         self._writer = SummaryWriter(str(self.folder / "events"), purge_step=pl_module.step)
         if pl_module.step == 0:
             self._write({"step": 0.0, "epoch": 0.0, **self._measure(pl_module)})
+            self.save(pl_module)  # a run that diverges at once is a run too
         self._segment_start = self._saved_at = time.perf_counter()
         self._segment_steps = 0
         self._waited = self.loader.waiting_seconds

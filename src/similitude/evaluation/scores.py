@@ -139,7 +139,8 @@ class ScoreTable:
 
     def render(self) -> Group:
         """For the terminal: the best of each column is bold, warnings and notes stand below."""
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits into 80 columns
+        # Fits into 80 columns.
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("accuracy in %", no_wrap=True)
         for column in self.columns:
             title = column_title(column).replace("/class", "\nper class")

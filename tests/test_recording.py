@@ -1,0 +1,92 @@
+"""What a run writes while it trains."""
+
+import math
+
+import pytest
+import torch
+
+from builders import random_images, small_recipe
+from similitude.evaluation.health import diagnose
+from similitude.method import Progress
+from similitude.pretraining import learning_rate
+from similitude.recipes import OptimizerConfig
+from similitude.recording import Metrics, read_metrics
+from similitude.training import Silent, judge, train
+
+CPU = torch.device("cpu")
+
+
+def test_metrics_keep_only_rows_up_to_the_step_a_run_resumes_from(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = Metrics(path, 0)
+    for step in range(5):
+        metrics.add({"step": float(step), "loss": 1.0 / (step + 1)})
+    resumed = Metrics(path, 2)
+    assert [row["step"] for row in resumed.rows] == [0.0, 1.0, 2.0]
+    resumed.add({"step": 3.0, "knn": 0.5})
+    assert read_metrics(path)[-1] == {"step": 3.0, "knn": 0.5}
+    assert resumed.last("loss") == pytest.approx(1 / 3)
+    assert resumed.first("loss") == 1.0
+    assert resumed.last("never") is None
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint_before(tmp_path):
+    images = random_images(64)
+    recipe = small_recipe(
+        "simsiam", optimizer=OptimizerConfig(base_lr=1e30, schedule="constant"), epochs=20
+    )
+    run = train(images, "x", recipe, tmp_path / "run", device=CPU, listener=Silent())
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert not math.isfinite([row["loss"] for row in rows if "loss" in row][-1])
+    assert rows[-1]["step"] < 80
+    assert run is not None
+    assert run.verdict.state == "collapsed"
+    assert "not a number" in run.verdict.sentence
+
+
+def test_speed_and_waiting_are_logged(tmp_path):
+    train(random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=Silent())
+    rows = [row for row in read_metrics(tmp_path / "metrics.csv") if "images_per_second" in row]
+    assert all(row["images_per_second"] > 0 for row in rows)
+    assert all(0 <= row["waiting_share"] <= 1 for row in rows)
+    assert {"knn", "effective_rank", "alignment", "uniformity", "feature_std"} <= set(rows[-1])
+
+
+def test_judging_needs_only_what_was_written(tmp_path):
+    images = random_images(64)
+    run = train(images, "x", small_recipe("byol"), tmp_path, device=CPU, listener=Silent())
+    assert run is not None
+    verdict = judge(Metrics(tmp_path / "metrics.csv", 10_000), images)
+    assert (verdict.state, verdict.reasons) == (run.verdict.state, run.verdict.reasons)
+    assert verdict.reasons == diagnose(verdict.readings).reasons
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "rate"),
+    [
+        ({}, 0, 0.0),  # warm-up starts at 0 ...
+        ({}, 5, 0.05),
+        ({}, 10, 0.1),  # ... and reaches base_lr * 64 / 256 after one epoch of ten steps
+        ({}, 30, 0.0),
+        ({"warmup_epochs": 0}, 15, 0.05),
+        ({"warmup_epochs": 0, "per": "epoch"}, 19, 0.075),  # the rate of epoch 1 of 3
+        ({"warmup_epochs": 0, "schedule": "constant"}, 29, 0.1),
+        ({"warmup_epochs": 0, "schedule": "step"}, 17, 0.1),
+        ({"warmup_epochs": 0, "schedule": "step"}, 18, 0.01),
+        ({"warmup_epochs": 0, "schedule": "step"}, 24, 0.001),
+    ],
+)
+def test_the_rate_follows_its_schedule_and_the_batch_size(changes, step, rate):
+    optimizer = OptimizerConfig(**{"base_lr": 0.4, "warmup_epochs": 1, **changes})
+    recipe = small_recipe("simclr", optimizer=optimizer, batch_size=64)
+    assert learning_rate(recipe, Progress(step, 30, 10)) == pytest.approx(rate, abs=1e-9)
+
+
+def test_the_fixed_predictor_rate_does_not_decay(tmp_path):
+    """SimSiam's predictor keeps its peak rate while the rest reaches the end of the cosine."""
+    recipe = small_recipe("simsiam")
+    run = train(random_images(64), "x", recipe, tmp_path, device=CPU, listener=Silent())
+    assert run is not None
+    others, predictor = run.checkpoint.optimizer["param_groups"]
+    assert predictor["lr"] == pytest.approx(0.1 * 16 / 256)
+    assert others["lr"] < 0.2 * predictor["lr"]
