@@ -6,7 +6,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from similitude.acceleration import Arithmetic, GradientCache, computing
+from similitude.acceleration import Arithmetic, GradientCache, backbones_of, computing
 from similitude.data.loader import CanvasBatch
 from similitude.method import Batch, Method, Progress
 from similitude.optimizers import OPTIMIZERS
@@ -73,6 +73,8 @@ class Pretraining(lightning.LightningModule):
         self.step = first_step
         self.steps_per_epoch = steps_per_epoch
         self.arithmetic = arithmetic_of(recipe)
+        for backbone in backbones_of(method):
+            self.arithmetic.place(backbone)
         self.multi_view = method.views(image_spec(recipe))
         self.optimizer = build_optimizer(method, recipe)
 

@@ -44,10 +44,14 @@ def losses(folder):
         return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(name, tmp_path):
+FAST = {"precision": "bfloat16", "memory_format": "channels_last", "micro_batch_size": 8}
+RUNS = [(name, {}) for name in sorted(METHODS)] + [("byol", FAST)]
+
+
+@pytest.mark.parametrize(("name", "changes"), RUNS)
+def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(name, changes, tmp_path):
     images = random_images(44)  # two batches of 16 in an epoch, the rest is left out
-    recipe = small_recipe(name)
+    recipe = small_recipe(name, **changes)
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
     stop = int(torch.randint(1, 5, (), generator=generator))  # of 6 steps; also mid-epoch
     whole, parts = tmp_path / "whole", tmp_path / "parts"
