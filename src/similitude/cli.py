@@ -40,19 +40,19 @@ def pretrain(
     ],
     method: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="simclr, moco_v1, moco_v2, byol or simsiam. [default: simclr]"),
+        typer.Option(help="simclr, moco_v1, moco_v2, byol or simsiam. Default: simclr."),
     ] = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Any model timm knows, e.g. resnet18. [default: chosen]"),
+        typer.Option(help="Any model timm knows, e.g. resnet18. Default: chosen."),
     ] = None,
     epochs: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Passes over the images. [default: chosen]"),
+        typer.Option(min=1, help="Passes over the images. Default: chosen."),
     ] = None,
     batch_size: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=2, help="Images the loss compares. [default: chosen]"),
+        typer.Option(min=2, help="Images the loss compares. Default: chosen."),
     ] = None,
     micro_batch_size: Annotated[
         Optional[int],  # noqa: UP045
@@ -60,7 +60,7 @@ def pretrain(
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="The run folder. [default: runs/NAME-METHOD]"),
+        typer.Option(help="The run folder. Default: runs/NAME-METHOD."),
     ] = None,
     recipe: Annotated[
         Optional[str],  # noqa: UP045
@@ -72,7 +72,7 @@ def pretrain(
     ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=0, help="Of weights, order and views. [default: 0]"),
+        typer.Option(min=0, help="Of weights, order and views. Default: 0."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, bit for bit.")
@@ -159,7 +159,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The page. [default: report.html in the run]"),
+        typer.Option("--output", "-o", help="The page. Default: report.html in the run."),
     ] = None,
 ) -> None:
     """Write one HTML page that shows whether learning worked; two runs give a comparison."""

@@ -1,0 +1,81 @@
+"""One training from images to a finished run folder."""
+
+import json
+import sys
+
+import torch
+from builders import random_images, small_recipe
+
+from similitude.training import Silent, train, training_note
+
+CPU = torch.device("cpu")
+
+
+class Ears(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+
+def test_the_log_keeps_what_was_said_and_measured(tmp_path):
+    ears = Ears()
+    train(random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=ears)
+    log = (tmp_path / "log.txt").read_text()
+    assert all(sentence in log for sentence in ears.sentences)
+    assert "kNN" in log
+
+
+def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/some/where/similitude", "pretrain", "my photos"])
+    recipe = small_recipe("simclr")
+    train(random_images(64), "colours", recipe, tmp_path, device=CPU, listener=Silent())
+    content = json.loads((tmp_path / "environment.json").read_text())
+    assert content["command"] == "similitude pretrain 'my photos'"
+    assert content["data"] == "colours"
+    assert content["num_images"] == 64
+    assert content["seconds"] > 0
+    assert {"torch", "timm", "lightning", "processor", "images_per_second"} <= set(content)
+
+
+def test_images_without_labels_train_as_well(tmp_path):
+    images = random_images(64)
+    bare = type(images)(images.pixels, images.aspect, images.names)
+    run = train(bare, "x", small_recipe("moco_v2"), tmp_path, device=CPU, listener=Silent())
+    assert run is not None
+    with_labels = train(
+        images, "x", small_recipe("moco_v2"), tmp_path / "b", device=CPU, listener=Silent()
+    )
+    assert with_labels is not None
+    a, b = run.checkpoint.method, with_labels.checkpoint.method
+    assert all(torch.equal(a[name], b[name]) for name in a)  # no label reached the method
+
+
+def test_micro_batches_leave_a_run_without_batchnorm_as_it_is(tmp_path):
+    """The gradient cache inside the trainer: a ViT has no batch statistics, so nothing changes."""
+    from similitude.backbones import BackboneConfig
+
+    vit = BackboneConfig(
+        name="vit_tiny_patch16_224",
+        options={"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2},
+    )
+    states = []
+    for size in (None, 4):
+        recipe = small_recipe("simclr", backbone=vit, micro_batch_size=size, epochs=1)
+        folder = tmp_path / str(size)
+        run = train(random_images(32), "x", recipe, folder, device=CPU, listener=Silent())
+        assert run is not None
+        states.append(run.checkpoint.method)
+    torch.testing.assert_close(states[0], states[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_note_shows_the_loss_beside_chance_and_says_when_images_are_late():
+    values = {"loss": 4.2, "chance_loss": 6.2366, "images_per_second": 812.3, "knn": 0.456}
+    note = training_note(values | {"waiting_share": 0.25})
+    assert note == (
+        "812 images/s  loss 4.2 (chance 6.24)  kNN 45.6  25 % of the time waiting for images"
+    )
+    assert training_note({}) == ""
