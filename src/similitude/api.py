@@ -242,12 +242,11 @@ def _resolve(
     reasons = {f: r for f, r in chosen.reasons.items() if f.split(".")[0] not in given}
     chosen = chosen.model_copy(update=given | {"reasons": reasons})
     chosen = override(chosen, overrides)
-    if recipe is None:
-        touched = {assignment.partition("=")[0].strip() for assignment in overrides}
-        tried, speed = choose_arithmetic(chosen, facts)
-        if not touched & {"precision", "memory_format"}:
-            chosen = tried
-        if epochs is None and "epochs" not in touched:
+    touched = {assignment.partition("=")[0].strip() for assignment in overrides}
+    epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
+    if epochs_are_free or "auto" in (chosen.precision, chosen.memory_format):
+        chosen, speed = choose_arithmetic(chosen, facts)
+        if epochs_are_free:
             chosen = choose_epochs(chosen, facts, speed)
     return chosen
 

@@ -85,21 +85,22 @@ def pretrain(
     from similitude import api
     from similitude.console import Console
 
-    run = api.pretrain(
-        photos,
-        method=method,
-        backbone=backbone,
-        epochs=epochs,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        out=out,
-        recipe=recipe,
-        overrides=settings or (),
-        seed=seed,
-        resume=resume,
-        overwrite=overwrite,
-        listener=Console(),
-    )
+    with Console() as console:
+        run = api.pretrain(
+            photos,
+            method=method,
+            backbone=backbone,
+            epochs=epochs,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            out=out,
+            recipe=recipe,
+            overrides=settings or (),
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            listener=console,
+        )
     if run is None:
         raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
 

@@ -99,18 +99,19 @@ def _moco_for(
 
 
 def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
-    """Fill in precision and memory format by a short trial; also return images/s of one view."""
+    """Settle precision and memory format by a short trial; also return images/s of one view."""
     random_state = torch.get_rng_state()
     arithmetic, speed, reason = fastest_arithmetic(
         build_backbone(recipe.backbone), recipe.image_size, facts.device
     )
     torch.set_rng_state(random_state)
-    update = {
+    fastest = {
         "precision": "bfloat16" if arithmetic.dtype == torch.bfloat16 else "float32",
         "memory_format": "channels_last" if arithmetic.channels_last else "contiguous",
-        "reasons": recipe.reasons | {"precision": reason, "memory_format": reason},
     }
-    return recipe.model_copy(update=update), speed
+    update = {field: v for field, v in fastest.items() if getattr(recipe, field) == "auto"}
+    reasons = recipe.reasons | dict.fromkeys(update, reason)
+    return recipe.model_copy(update={**update, "reasons": reasons}), speed
 
 
 def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:

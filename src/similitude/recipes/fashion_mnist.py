@@ -7,21 +7,29 @@ from similitude.views import ImageViewConfig
 
 
 def quickstart() -> Recipe:
-    """SimCLR on two CPU cores in minutes; results in docs/results.md."""
+    """SimCLR for two CPU cores; the score table and its command are in docs/results.md.
+
+    Clothes differ by their outline, so crops stay large, while brightness, contrast, blur and
+    solarisation take away the prints and shades in which clothes of one kind differ. Views of 20
+    pixels instead of 28 show the crops at about the size that whole images have at evaluation, and
+    halve the arithmetic.
+    """
     view = ImageViewConfig(
-        crop_scale=(0.5, 1.0),
-        jitter=(0.4, 0.4, 0.0, 0.0),  # saturation and hue do not exist in grey images
-        jitter_probability=0.5,
+        size=20,
+        crop_scale=(0.4, 1.0),
+        jitter=(0.8, 0.8, 0.0, 0.0),  # saturation and hue do not exist in grey images
+        jitter_probability=0.8,
         grey=0.0,
-        blur=0.0,
-        flip=0.5,
+        blur=0.3,
+        blur_sigma=(0.1, 1.5),
+        solarize=0.3,
     )
     return Recipe(
-        method=SimCLRConfig(view=view, projector_hidden=512, temperature=0.2),
+        method=SimCLRConfig(view=view, projector_hidden=512, temperature=0.4),
         backbone=BackboneConfig(name="resnet18", stem="small", base_width=16),
-        optimizer=OptimizerConfig(base_lr=0.2, weight_decay=1e-4, warmup_epochs=0.2),
-        epochs=3,
-        batch_size=256,
+        optimizer=OptimizerConfig(base_lr=0.4, weight_decay=1e-4, warmup_epochs=0.2),
+        epochs=5,
+        batch_size=128,
         image_size=28,
         mean=(0.286, 0.286, 0.286),
         std=(0.353, 0.353, 0.353),

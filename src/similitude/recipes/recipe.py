@@ -49,8 +49,9 @@ class Recipe(BaseModel):
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the backbone's arithmetic
-    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    # Of the backbone's arithmetic; "auto" is settled by a short trial when a run starts.
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     seed: int = Field(default=0, ge=0)
     # Why each automatic choice was made: field -> sentence. No effect on the run.
     reasons: dict[str, str] = {}
