@@ -4,8 +4,8 @@ import json
 import sys
 
 import torch
-from builders import random_images, small_recipe
 
+from builders import random_images, small_recipe
 from similitude.training import Silent, train, training_note
 
 CPU = torch.device("cpu")

@@ -54,7 +54,7 @@ class GradientCache:
     The backbone first runs without a graph, micro-batch by micro-batch; the loss sees the features
     of the whole batch and leaves its gradient on them; :meth:`backward` runs each micro-batch
     again, with a graph, and carries that gradient on to the weights. Dropout repeats its draws, and
-    running statistics move once. BatchNorm inside the backbone sees micro-batches.
+    the second pass leaves running statistics alone. BatchNorm in the backbone sees micro-batches.
     """
 
     micro_batch_size: int

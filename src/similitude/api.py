@@ -1,15 +1,14 @@
 """The verbs of the command line as functions."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from similitude.backbones import BackboneConfig, build_backbone
+from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
-from similitude.data import ImageSource, list_splits, load_images, open_source
+from similitude.data import ImageSource, load_images, open_source
 from similitude.errors import UserError
 from similitude.method import MethodConfig
 from similitude.methods import build_method, config_class
@@ -21,8 +20,9 @@ from similitude.recipes.automatic import (
     choose_epochs,
     choose_normalisation,
     choose_recipe,
+    shorten_warmup,
 )
-from similitude.runs import Run
+from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder
 from similitude.training import Listener, Silent, draw_contact_sheet, train
 
 DEFAULT_METHOD = "simclr"
@@ -80,17 +80,23 @@ def pretrain(
         UserError: anything the caller can mend, in one sentence.
     """
     listener = listener or Silent()
-    source = open_source(data, split="train" if list_splits(data) else None)
-    folder = _run_folder(source, method, recipe, out, resume=resume, overwrite=overwrite)
-    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt") if resume else None
-    if checkpoint is not None:
-        _refuse_changes(method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides)
+    if out is not None:
+        check_run_folder(Path(out), resume=resume, overwrite=overwrite)
+    checkpoint = None
+    if resume:
+        if out is None:
+            raise UserError("--resume needs the run to go on with: --out runs/NAME")
+        _refuse_changes(
+            method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides, seed
+        )
+        checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt")
+    source = open_source(data)
     listener.say(f"{len(source):,} images in {source.name}")
     for note in source.notes:
         listener.say(f"  {note}")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = Facts(len(source), [min(size) for size in source.probe_sizes()], device)
+    facts = Facts(len(source), _short_sides(source), device)
     if checkpoint is not None:
         chosen = checkpoint.recipe
     else:
@@ -111,6 +117,9 @@ def pretrain(
         )
     for field, reason in chosen.reasons.items():
         listener.say(f"  {field} = {_field(chosen, field)}: {reason}")
+    folder = Path(out) if out is not None else free_run_folder(data, chosen.method.name)
+    if overwrite:
+        clear_run_folder(folder)
     return train(
         images,
         source.name,
@@ -147,8 +156,8 @@ def draw_views(
     target = Path(output)
     if target.suffix.lower() != ".png":
         raise UserError(f"cannot draw to {target}: the name must end in .png")
-    source = open_source(data, split="train" if list_splits(data) else None)
-    facts = Facts(len(source), [min(s) for s in source.probe_sizes()], torch.device("cpu"))
+    source = open_source(data)
+    facts = Facts(len(source), _short_sides(source), torch.device("cpu"))
     if recipe is None:
         config_class(method)  # an unknown name is told with the known ones
         chosen = choose_recipe(method, facts)
@@ -162,46 +171,19 @@ def draw_views(
     draw_contact_sheet(images, chosen, views, target, seed)
 
 
-def _run_folder(
-    source: ImageSource,
-    method: str | MethodConfig | None,
-    recipe: str | Path | Recipe | None,
-    out: str | Path | None,
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> Path:
-    """Where the run goes; never a place where something would be lost."""
-    if out is None:
-        if resume:
-            raise UserError("--resume needs the run to go on with: --out runs/NAME")
-        name = method if isinstance(method, str) else getattr(method, "name", None)
-        if name is None:
-            name = Path(str(recipe)).name if isinstance(recipe, str | Path) else DEFAULT_METHOD
-        stem = f"{Path(source.name).name or 'images'}-{name}".replace(" ", "-")
-        candidates = (Path("runs") / (stem + (f"-{i}" if i > 1 else "")) for i in range(1, 10_000))
-        return next(path for path in candidates if not path.exists())
-    folder = Path(out)
-    if folder.is_file():
-        raise UserError(f"cannot make the run folder {folder}: a file has this name")
-    occupied = folder.is_dir() and any(folder.iterdir())
-    if occupied and not (resume or overwrite):
-        raise UserError(
-            f"{folder} is not empty: use --resume to go on with its run, --overwrite to replace "
-            "it, or another --out"
-        )
-    if occupied and overwrite and not resume:
-        if not (folder / "recipe.yaml").exists():
-            raise UserError(f"{folder} is not empty and not a run; will not overwrite it")
-        shutil.rmtree(folder)
-    return folder
+def _short_sides(source: ImageSource) -> list[int]:
+    """Of a sample of the images, in pixels."""
+    sizes = source.probe_sizes()
+    if not sizes:  # no header can be read: decoding says why, or gets further than the headers
+        sizes = [(load_images(source).size,) * 2]
+    return [min(size) for size in sizes]
 
 
 def _refuse_changes(*given: Any) -> None:
     if any(value not in (None, ()) and value != [] for value in given):
         raise UserError(
             "--resume goes on with the run's own recipe: leave out --method, --backbone, --epochs, "
-            "--batch-size, --micro-batch-size, --recipe and --set"
+            "--batch-size, --micro-batch-size, --recipe, --seed and --set"
         )
 
 
@@ -220,7 +202,7 @@ def _resolve(
     if recipe is not None:
         chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         name = method if isinstance(method, str) else getattr(method, "name", chosen.method.name)
-        if isinstance(method, str) and name != chosen.method.name:
+        if name != chosen.method.name:
             config_class(name)
             raise UserError(
                 f"--method {name} and a recipe for {chosen.method.name} contradict each other; "
@@ -229,7 +211,7 @@ def _resolve(
     else:
         name = method if isinstance(method, str) else getattr(method, "name", DEFAULT_METHOD)
         config_class(name)  # an unknown name is told with the known ones
-        chosen = choose_recipe(name, facts)
+        chosen = choose_recipe(name, facts, batch_size)
     given: dict[str, Any] = {
         "method": method if isinstance(method, MethodConfig) else None,
         "backbone": _backbone_config(backbone, chosen, recipe is not None),
@@ -245,9 +227,12 @@ def _resolve(
     touched = {assignment.partition("=")[0].strip() for assignment in overrides}
     epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
     if epochs_are_free or "auto" in (chosen.precision, chosen.memory_format):
+        check_input(build_backbone(chosen.backbone), chosen.backbone, chosen.image_size)
         chosen, speed = choose_arithmetic(chosen, facts)
         if epochs_are_free:
             chosen = choose_epochs(chosen, facts, speed)
+    if recipe is None and "optimizer.warmup_epochs" not in touched:
+        chosen = shorten_warmup(chosen)
     return chosen
 
 
@@ -257,7 +242,7 @@ def _backbone_config(
     if not isinstance(backbone, str):
         return backbone
     # Only plain ResNets have a small-image stem; another network keeps its own.
-    stem = chosen.backbone.stem if backbone.startswith("resnet") else "standard"
+    stem = chosen.backbone.stem if backbone in PLAIN_RESNETS else "standard"
     keep = from_recipe and backbone == chosen.backbone.name
     return chosen.backbone if keep else BackboneConfig(name=backbone, stem=stem)
 

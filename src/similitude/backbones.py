@@ -7,11 +7,15 @@ import difflib
 from typing import Literal
 
 import timm
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from similitude.errors import UserError
+
+# Those with one 7x7 convolution as their stem, which the small stem replaces.
+PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class BackboneConfig(BaseModel):
@@ -25,7 +29,7 @@ class BackboneConfig(BaseModel):
     # Channels of the first stage (doubling at each stage); None keeps the model's own.
     base_width: int | None = Field(default=None, ge=4, le=1024)
     # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
-    options: dict[str, int | float | str | bool] = {}
+    options: dict[str, int | float | str | bool | tuple[int, ...]] = {}
 
 
 def build_backbone(config: BackboneConfig) -> nn.Module:
@@ -56,6 +60,23 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         # gamma = 0 in the last norm of every block: SimCLR, SimSiam and BYOL's code all do so.
         backbone.init_weights(zero_init_last=True)
     return backbone
+
+
+def check_input(backbone: nn.Module, config: BackboneConfig, image_size: int) -> None:
+    """Send one empty image through the network, which is for this check alone.
+
+    Raises:
+        UserError: the network does not take images of this size.
+    """
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"backbone {config.name!r} does not take images of {image_size} px "
+            f"({str(error).splitlines()[0]}); a ViT wants "
+            f"--set 'backbone.options={{img_size: {image_size}}}'"
+        ) from error
 
 
 def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
 
 import pickle
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from similitude.backbones import build_backbone
+from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.method import Method
 from similitude.recipes import Recipe, parse_recipe
@@ -27,6 +29,8 @@ class Checkpoint(NamedTuple):
     method: dict[str, Tensor]  # state_dict of the method: networks, memory, everything
     optimizer: dict[str, Any]  # state_dict of the optimizer
     random_state: Tensor  # torch's global generator, for dropout and the like
+    cuda_random_state: Tensor | None  # that of the GPU, if there was one
+    images: str  # fingerprint of the training images
     seconds: float  # training time so far
     version: str  # of similitude
 
@@ -35,6 +39,18 @@ class Checkpoint(NamedTuple):
         """The state_dict of the backbone alone."""
         prefix = "backbone."
         return {k.removeprefix(prefix): v for k, v in self.method.items() if k.startswith(prefix)}
+
+    def restore_random_state(self) -> None:
+        """Put the global generators where they were."""
+        torch.set_rng_state(self.random_state)
+        if self.cuda_random_state is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.cuda_random_state)
+
+
+def fingerprint(images: ImageSet) -> str:
+    """Number and names of the images in a few characters; positions are what views depend on."""
+    names = "\n".join(images.names).encode()
+    return f"{len(images)}-{zlib.crc32(names):08x}"
 
 
 def save_checkpoint(
@@ -45,6 +61,7 @@ def save_checkpoint(
     method: Method,
     optimizer: torch.optim.Optimizer,
     seconds: float,
+    images: str,
 ) -> None:
     """Write a checkpoint atomically. It holds tensors, numbers and texts: no pickled objects.
 
@@ -58,6 +75,8 @@ def save_checkpoint(
         "method": method.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random_state": torch.get_rng_state(),
+        "cuda_random_state": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "images": images,
         "seconds": seconds,
         "version": version("similitude"),
     }

@@ -1,4 +1,4 @@
-"""Runs any Method under Lightning: the only module that knows both."""
+"""Runs any Method under Lightning: one optimizer step for each batch."""
 
 from typing import Any
 
@@ -12,11 +12,18 @@ from similitude.method import Batch, Method, Progress
 from similitude.optimizers import OPTIMIZERS
 from similitude.recipes import Recipe
 from similitude.schedules import step_decay, warmup_cosine
-from similitude.views import ImageSpec
+from similitude.views import ImageSpec, ImageViewConfig
 
 
 def image_spec(recipe: Recipe) -> ImageSpec:
-    """The facts about the images that views and evaluation need."""
+    """The facts about the images that views and evaluation need.
+
+    A method whose views stay in [0, 1] (SimCLR's paper) is evaluated on such images too.
+    """
+    settings = [getattr(recipe.method, name) for name in type(recipe.method).model_fields]
+    views = [value for value in settings if isinstance(value, ImageViewConfig)]
+    if views and not any(view.normalize for view in views):
+        return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
 
 
@@ -47,6 +54,8 @@ def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"weight_decay": config.weight_decay}
     if config.name != "adamw":
         options["momentum"] = config.momentum
+    if config.name == "lars":
+        options["momentum_style"] = config.lars_momentum
     if config.name == "sgd":
         options["foreach"] = True  # one pass over all tensors instead of one call for each
     options["lr"] = config.base_lr * recipe.batch_size / 256

@@ -89,6 +89,7 @@ class Recorder(Callback):
     Args:
         folder: the run folder.
         loader: what the run reads, for the share of time spent waiting.
+        images: the fingerprint of the images, kept in checkpoints.
         monitor: measures the features now and then.
         metrics: where the rows go.
         seconds: training time before this run, when it resumes another.
@@ -99,6 +100,7 @@ class Recorder(Callback):
         self,
         folder: Path,
         loader: CanvasLoader,
+        images: str,
         monitor: OnlineMonitor,
         metrics: Metrics,
         *,
@@ -107,6 +109,7 @@ class Recorder(Callback):
     ) -> None:
         self.folder = folder
         self.loader = loader
+        self.images = images
         self.monitor = monitor
         self.metrics = metrics
         self.seconds = seconds
@@ -157,7 +160,7 @@ class Recorder(Callback):
             self._write(values)
             self._start_segment()
         overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
-        if measure or stopping or overdue:
+        if (measure or stopping or overdue) and math.isfinite(outputs["loss"].item()):
             self.save(module)
         trainer.should_stop = stopping
 
@@ -174,6 +177,7 @@ class Recorder(Callback):
             method=module.method,
             optimizer=module.optimizer,
             seconds=self.seconds,
+            images=self.images,
         )
         self._saved_at = time.perf_counter()
 

@@ -1,6 +1,7 @@
 """A run folder: what a training left behind, and what one does with it."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -101,11 +102,12 @@ class Run:
         """Embeddings of images: ``x`` [N, D] float32, ``names``, ``y`` where folders name classes.
 
         Args:
-            data: whatever :func:`similitude.pretrain` takes; every image of it, train and test.
+            data: whatever :func:`similitude.pretrain` takes. Where it has a training and a test
+                part, both are embedded and names begin with ``train/`` or ``test/``.
             progress: called with what is done, how many, and how many there are.
         """
         splits = list_splits(data) or [None]  # type: ignore[arg-type]
-        parts = []
+        parts, names = [], []
         for split in splits:
             images = self._load(open_source(data, split=split), progress)  # type: ignore[arg-type]
 
@@ -118,11 +120,13 @@ class Run:
                     self.backbone, images, self.image, device=self._device, on_progress=show
                 )
             )
+            prefix = f"{split}/" if split else ""
+            names += [n if n.startswith(prefix) else prefix + n for n in images.names]
         labels = [part.y for part in parts if part.y is not None]
         return Features(
             torch.cat([part.x for part in parts]),
             torch.cat(labels) if len(labels) == len(parts) else None,
-            [name for part in parts for name in part.names],
+            names,
         )
 
     def evaluate(
@@ -250,3 +254,61 @@ def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, Image
                 "for each class, or give --labels labels.csv with rows FILE,LABEL"
             )
     return sources[0], sources[1] if len(sources) > 1 else None
+
+
+# What a run folder holds; overwriting a run removes these and nothing else.
+RUN_FILES = (
+    "recipe.yaml",
+    "environment.json",
+    "metrics.csv",
+    "health.json",
+    "evaluation.json",
+    "embedding.npz",
+    "backbone.safetensors",
+    "unreadable.txt",
+    "views.png",
+    "log.txt",
+    "report.html",
+    "report.json",
+    "events",
+    "checkpoints",
+)
+
+
+def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a place where something would be lost.
+
+    Raises:
+        UserError: the folder is a file, or not empty, or not a run that can be replaced.
+    """
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite contradict each other; give one of them")
+    if folder.is_file():
+        raise UserError(f"cannot make the run folder {folder}: a file has this name")
+    if resume or not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(
+            f"{folder} is not empty: use --resume to go on with its run, --overwrite to replace "
+            "it, or another --out"
+        )
+    if not (folder / "recipe.yaml").exists():
+        raise UserError(f"{folder} is not empty and not a run: give another --out")
+
+
+def clear_run_folder(folder: Path) -> None:
+    """Remove the files of a run; a file that is not of the run stays."""
+    for name in RUN_FILES:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def free_run_folder(data: object, method: str) -> Path:
+    """The first of runs/NAME-METHOD, runs/NAME-METHOD-2, ... that does not exist."""
+    name = Path(data).resolve().name if isinstance(data, str | Path) else "images"
+    stem = Path("runs") / f"{Path(name).stem or 'images'}-{method}".replace(" ", "-")
+    numbered = (stem.with_name(f"{stem.name}-{i}") for i in range(2, 10_000))
+    return next(path for path in (stem, *numbered) if not path.exists())

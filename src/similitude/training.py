@@ -18,10 +18,12 @@ from typing import Any, Protocol
 
 import lightning
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from similitude.backbones import build_backbone
-from similitude.checkpoints import Checkpoint, export_backbone, load_strictly
+from similitude.checkpoints import Checkpoint, export_backbone, fingerprint, load_strictly
 from similitude.data import CanvasLoader, ImageSet
+from similitude.errors import UserError
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.methods import build_method
@@ -29,7 +31,7 @@ from similitude.pretraining import Pretraining, image_spec
 from similitude.recipes import Recipe, dump_recipe
 from similitude.recording import Metrics, Recorder
 from similitude.runs import Run
-from similitude.storage import replacing, write_text
+from similitude.storage import replacing, write_text, writing_error
 from similitude.views import MultiView, contact_sheet
 
 
@@ -72,9 +74,12 @@ class Log:
             self._keep(f"{what} {done}/{total}  {note}")
 
     def _keep(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        except OSError as error:
+            raise writing_error(self.path, error) from error
 
 
 def train(
@@ -107,6 +112,11 @@ def train(
     first_step = 0 if checkpoint is None else checkpoint.step
     steps_per_epoch = len(images) // recipe.batch_size
     if checkpoint is not None:
+        if checkpoint.images != fingerprint(images):
+            raise UserError(
+                f"{data} is not what the run in {folder} was trained on ({len(images)} images with "
+                "other names or another number): resume with the same images"
+            )
         load_strictly(method, checkpoint.method, f"method {recipe.method.name!r}")
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     module.to(device)
@@ -120,7 +130,7 @@ def train(
             )
     else:
         module.optimizer.load_state_dict(checkpoint.optimizer)
-        torch.set_rng_state(checkpoint.random_state)
+        checkpoint.restore_random_state()
     loader = CanvasLoader(
         images,
         batch_size=recipe.batch_size,
@@ -134,9 +144,17 @@ def train(
         heard = log if "feature_std" in values else listener  # the log keeps the measurements
         heard.progress("training", int(values["step"]), total_steps, training_note(values))
 
+    if recipe.micro_batch_size and any(
+        isinstance(m, _BatchNorm) for m in method.backbone.modules()
+    ):
+        log.say(
+            f"  micro-batches: BatchNorm in the backbone sees {recipe.micro_batch_size} images at "
+            "a time, so the gradient is not quite the whole batch's; heads and loss see it all"
+        )
     recorder = Recorder(
         folder,
         loader,
+        fingerprint(images),
         monitor,
         Metrics(folder / "metrics.csv", first_step),
         seconds=0.0 if checkpoint is None else checkpoint.seconds,
@@ -151,7 +169,7 @@ def train(
             f"command with --out {folder} --resume goes on (and without the options of the recipe)"
         )
         return None
-    verdict = judge(recorder.metrics, images)
+    verdict = judge(recorder.metrics, images, recorder.diverged_at)
     write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
     run = Run(folder)
     export_backbone(run.checkpoint.backbone, folder / "backbone.safetensors")
@@ -181,8 +199,8 @@ def training_note(values: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def judge(metrics: Metrics, images: ImageSet) -> Verdict:
-    """The verdict over what was measured during a run."""
+def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Verdict:
+    """The verdict over what was measured during a run that diverged at ``nan_step``, if at all."""
     last = metrics.last
     losses = [row["loss"] for row in metrics.rows if "loss" in row]
     steps = last("step")
@@ -190,7 +208,7 @@ def judge(metrics: Metrics, images: ImageSet) -> Verdict:
     return diagnose(
         Readings(
             loss=losses[-1] if losses else None,
-            first_loss=losses[0] if losses else None,
+            nan_step=nan_step,
             chance_loss=last("chance_loss"),
             feature_std=last("feature_std"),
             feature_dim=last("feature_dim"),

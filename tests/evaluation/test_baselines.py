@@ -19,7 +19,7 @@ from similitude.evaluation import (
     evaluate_backbone,
     score_features,
 )
-from similitude.evaluation.scores import mean_score, student_95
+from similitude.evaluation.scores import PRETRAINED_BACKBONE, RAW_PIXELS, mean_score, student_95
 from similitude.views.image import ImageSpec
 
 SPEC = ImageSpec(size=8, mean=(0.3, 0.3, 0.3), std=(0.3, 0.3, 0.3))
@@ -139,14 +139,14 @@ def test_the_best_of_each_column_is_bold() -> None:
     assert table().best("linear_5") == ["pretrained backbone"]
     text = text_of(table(), styled=True)
     assert "\x1b[1m85.9\x1b[0m" in text
-    assert re.search(r"\x1b\[1m +67.0 ± 1.0\x1b", text)
+    assert re.search(r"\x1b\[1m +67.0±1.0\x1b", text)
     assert not re.search(r"\x1b\[1m *84.0", text)
 
 
 def test_where_raw_pixels_win_a_sentence_says_so() -> None:
     text = text_of(table())
     assert "Raw pixels beat the pretrained backbone in: kNN (85.9 against 84.0)." in text
-    assert "5 labels/class" in text
+    assert "5 labels" in text
     assert "random backbone beats" not in text
     rows = table().rows
     better = {**rows, "pretrained backbone": {"knn": Score(0.9), "linear_5": Score(0.7)}}
@@ -159,7 +159,18 @@ def test_a_missing_score_is_a_dash() -> None:
     rows = table().rows
     del rows["raw pixels"]["linear_5"]
     (line,) = [line for line in text_of(table(rows=rows)).splitlines() if "raw pixels  " in line]
-    assert [cell.strip() for cell in line.strip("│").split("│")] == ["raw pixels", "85.9", "-"]
+    assert line.split() == ["raw", "pixels", "85.9", "-"]
+
+
+def test_the_table_fits_into_80_columns() -> None:
+    score = Score(0.881, 0.861, 0.901, 10)
+    columns = ["knn", "linear", "linear_1", "linear_5", "linear_10", "linear_100"]
+    rows = {name: dict.fromkeys(columns, score) for name in (RAW_PIXELS, PRETRAINED_BACKBONE)}
+    out = io.StringIO()
+    value = ScoreTable("fashion-mnist train", 60_000, 10_000, 10, columns, rows)
+    Console(file=out, width=80).print(value.render())
+    assert "…" not in out.getvalue()
+    assert out.getvalue().count("88.1±2.0") == 12
 
 
 def test_interval_is_student_t() -> None:

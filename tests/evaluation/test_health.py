@@ -11,7 +11,6 @@ from similitude.evaluation import health as health_module
 HEALTHY = Readings(
     loss=3.24,
     chance_loss=math.log(511),
-    first_loss=5.9,
     feature_std=0.0234,
     feature_dim=512,
     projection_std=0.9,

@@ -57,7 +57,7 @@ def test_override_reads_yaml_values():
         ("epochs=0", "epochs.*greater than or equal to 1"),
         ("method.view.flip=2", "flip.*less than or equal to 1"),
         ("optimizer.name=adam", "sgd"),
-        ("method.name=byolo", "did you mean byol"),
+        ("method.name=byol", "--method"),
         ("epochs=[1", "not valid YAML"),
     ],
 )

@@ -41,7 +41,6 @@ class Readings:
         loss: Last loss (a mean over the last log period), in the loss's own units.
         chance_loss: Loss of a code that carries no information, e.g. ln K; None where a method
             has none.
-        first_loss: Loss at the first step.
         nan_step: First step at which the loss was not finite.
         feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
         feature_dim: D.
@@ -58,7 +57,6 @@ class Readings:
 
     loss: float | None = None
     chance_loss: float | None = None
-    first_loss: float | None = None
     nan_step: int | None = None
     feature_std: float | None = None
     feature_dim: float | None = None
@@ -137,7 +135,8 @@ def _not_finite(r: Readings) -> Finding | None:
     return Finding(
         "collapsed",
         f"The loss is not a number{since}.",
-        "Lower the learning rate or lengthen the warm-up; in low precision, try precision 32.",
+        "Lower the learning rate, lengthen the warm-up, or compute in float32 "
+        "(--set precision=float32).",
     )
 
 

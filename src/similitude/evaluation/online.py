@@ -10,6 +10,7 @@ from similitude.evaluation.knn import KNNProbe
 from similitude.randomness import permutation
 from similitude.views import ImageSpec, MultiView
 
+FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
 BANK_SHARE = 0.8  # of the watched images are neighbours to vote, the rest are queries
 
 
@@ -34,8 +35,8 @@ class OnlineMonitor:
         size: int = 2500,
     ) -> None:
         index = permutation(seed, -1, len(images))
-        if images.labels is not None:
-            index = index[images.labels[index] >= 0]
+        if images.labels is not None:  # labelled images first, for kNN; the others fill up
+            index = index[(images.labels[index] < 0).int().argsort(stable=True)]
         self.images = images.subset(index[:size])
         self.image = image
         views = [
@@ -70,7 +71,9 @@ class OnlineMonitor:
         for module, mode in modes:
             module.training = mode
         readings["alignment"] = float(alignment(h1, h2))
-        if y is not None and len(y.unique()) > 1:
+        if y is not None:
+            x, y = x[y >= 0], y[y >= 0]
+        if y is not None and len(y) >= FEWEST_LABELS and len(y.unique()) > 1:
             bank = int(len(x) * BANK_SHARE)
             probe = KNNProbe(k=min(20, bank)).fit(x[:bank], y[:bank])
             readings["knn"] = float(probe.score(x[bank:], y[bank:]))

@@ -7,7 +7,7 @@
     target <- tau target + (1 - tau) online          after the online step; tau from 0.996 to 1
 
 Differs from the reference code (deepmind-research/byol): the target starts as a copy of the online
-network; the code draws its own initial weights and the paper reports no difference. Crops that do
+network; the code draws its own initial weights. Crops that do
 not fit are clamped to the image, as there.
 """
 

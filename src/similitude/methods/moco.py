@@ -16,7 +16,8 @@ so that a query and its key never share statistics. On one device ``bn_splits`` 
 authors' CIFAR notebook does: statistics over interleaved parts of the batch, keys in another order.
 
 Differs from the reference code (facebookresearch/moco): the target moves after the optimizer step
-instead of before the next keys are encoded: the same weights are read. A step's order of the keys
+instead of before the next keys are encoded: the same weights are read. v1's code greys before the
+jitter, ours after it, as v2's. A step's order of the keys
 is a function of the step number, not of a global random state, so that a resumed run repeats it.
 """
 

@@ -43,7 +43,7 @@ class SimSiamConfig(MethodConfig):
     fixed_predictor_lr: bool = True  # the predictor's rate does not decay
     head_norm: bool = True  # BatchNorm in projector and predictor (Tab. 3)
     stop_gradient: bool = True  # Fig. 2: without it the outputs collapse
-    symmetric: bool = True  # Tab. 4.6: both directions, or p1 against z2 alone
+    symmetric: bool = True  # Sec. 4.6: both directions, or p1 against z2 alone
 
 
 class SimSiam(Method):

@@ -32,10 +32,11 @@ class Facts:
         return int(median(self.short_sides))
 
 
-def choose_recipe(method: str, facts: Facts) -> Recipe:
+def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> Recipe:
     """A recipe for these images on this machine, without precision and epochs.
 
-    Small images take the CIFAR-10 recipe of the method, large ones its ImageNet recipe.
+    Small images take the CIFAR-10 recipe of the method, large ones its ImageNet recipe. A given
+    batch size is kept, and memory and BatchNorm splits are made to fit it.
     """
     side, on_cpu = facts.short_side, facts.device.type == "cpu"
     small = side <= SMALL_IMAGE
@@ -64,13 +65,13 @@ def choose_recipe(method: str, facts: Facts) -> Recipe:
         update["canvas_size"] = round(update["image_size"] * 8 / 7)  # as 256 is to 224
         reasons["canvas_size"] = "an eighth larger than the views, as 256 px is to 224"
 
-    batch_size = 256
-    while batch_size > 8 and batch_size > facts.num_images // 4:
-        batch_size //= 2
+    if batch_size is None:
+        batch_size = 256
+        while batch_size > 8 and batch_size > facts.num_images // 4:
+            batch_size //= 2
+        few = f"a quarter of {facts.num_images} images"
+        reasons["batch_size"] = "the papers' smallest" if batch_size == 256 else few
     update["batch_size"] = batch_size
-    reasons["batch_size"] = (
-        "the papers' smallest" if batch_size == 256 else f"a quarter of {facts.num_images} images"
-    )
     if isinstance(template.method, MoCoConfig):
         update["method"] = _moco_for(template.method, facts.num_images, batch_size, reasons)
     if not small and batch_size <= 512 and template.optimizer.name == "lars":
@@ -87,15 +88,17 @@ def _moco_for(
     config: MoCoConfig, num_images: int, batch_size: int, reasons: dict[str, str]
 ) -> MoCoConfig:
     queue_length = config.queue_length
-    while queue_length > max(batch_size, num_images // 2):
+    while queue_length > num_images // 2:
         queue_length //= 2
-    if queue_length < config.queue_length:
+    queue_length = max(queue_length, 2 * batch_size)  # both directions' keys must fit
+    if queue_length != config.queue_length:
         reasons["method.queue_length"] = (
-            f"at most half of the {num_images} images, or a key would meet its own older self"
+            f"about half of the {num_images} images, or a key would meet its own older self"
         )
-    return config.model_copy(
-        update={"queue_length": queue_length, "bn_splits": min(config.bn_splits, batch_size // 4)}
-    )
+    splits = config.bn_splits
+    while batch_size % splits or batch_size // splits < 2:
+        splits -= 1
+    return config.model_copy(update={"queue_length": queue_length, "bn_splits": splits})
 
 
 def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
@@ -149,3 +152,17 @@ def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[s
         "reasons": recipe.reasons | {"mean": reason, "std": reason},
     }
     return recipe.model_copy(update=update)
+
+
+def shorten_warmup(recipe: Recipe) -> Recipe:
+    """Warm up for a tenth of the run at most; the templates' warm-ups are for long runs."""
+    optimizer, longest = recipe.optimizer, recipe.epochs / 10
+    if optimizer.warmup_epochs <= longest:
+        return recipe
+    reason = f"a tenth of {recipe.epochs} epochs, less than the usual {optimizer.warmup_epochs:g}"
+    return recipe.model_copy(
+        update={
+            "optimizer": optimizer.model_copy(update={"warmup_epochs": longest}),
+            "reasons": recipe.reasons | {"optimizer.warmup_epochs": reason},
+        }
+    )

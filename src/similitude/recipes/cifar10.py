@@ -68,6 +68,6 @@ def byol() -> Recipe:
 
 
 def simsiam() -> Recipe:
-    """SimSiam with the paper's CIFAR-10 setting (App. D), shorter."""
+    """SimSiam with the two-layer projector of the paper's App. D, narrower and shorter."""
     method = SimSiamConfig(view=VIEW, projector_layers=2, projection_dim=512, predictor_hidden=128)
     return _recipe(method, OptimizerConfig(base_lr=0.06, weight_decay=5e-4))

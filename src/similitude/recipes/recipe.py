@@ -1,9 +1,9 @@
 """A recipe: everything that determines a run, as one frozen value, and its YAML form."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
@@ -17,18 +17,25 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
 class OptimizerConfig(BaseModel):
     """How parameters move. The effective rate is ``base_lr * batch_size / 256``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
+    # Where LARS puts the rate: "outside" the momentum buffer as BYOL's code, inside it ("classic")
+    # as SimCLR's. They differ only while the rate changes.
+    lars_momentum: Literal["outside", "classic", "popular"] = "outside"
     base_lr: float = Field(gt=0)  # per 256 images
     weight_decay: float = Field(default=1e-4, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup_epochs: float = Field(default=0, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    step_milestones: tuple[float, ...] = (0.6, 0.8)  # fractions of the run, for "step"
+    step_milestones: tuple[Share, ...] = (0.6, 0.8)  # fractions of the run, for "step"
     step_factor: float = Field(default=0.1, gt=0, le=1)
     per: Literal["step", "epoch"] = "step"  # when the rate changes; MoCo and SimSiam: per epoch
 
@@ -47,8 +54,8 @@ class Recipe(BaseModel):
     micro_batch_size: int | None = Field(default=None, ge=1)
     image_size: int = Field(ge=4)  # pixels of a view and of the images at evaluation
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     # Of the backbone's arithmetic; "auto" is settled by a short trial when a run starts.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
@@ -66,7 +73,7 @@ class Recipe(BaseModel):
         return value
 
 
-def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """A copy with fields replaced: ``override(recipe, ["method.temperature=0.2"])``.
 
     Values are YAML: numbers, true/false, null, lists such as ``[0.2, 1]``.
@@ -80,6 +87,8 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         if not equals:
             raise UserError(f"--set {assignment!r} has no value; write it as FIELD=VALUE")
         keys = path.strip().split(".")
+        if keys == ["method", "name"]:
+            raise UserError(f"--set {assignment!r}: choose the method with --method instead")
         place: Any = data
         for depth, key in enumerate(keys):
             free_form = depth > 0 and keys[depth - 1] == "options"
@@ -97,7 +106,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment!r}: the value is not valid YAML") from error
         data["reasons"].pop(path.strip(), None)
-    return parse_recipe(data, "--set " + " --set ".join(assignments))
+    return parse_recipe(data, " ".join(f"--set {a}" for a in assignments) or "the recipe")
 
 
 def parse_recipe(data: Any, where: str) -> Recipe:
