@@ -26,13 +26,13 @@ VIEW = ImageViewConfig(
 BACKBONE = BackboneConfig(name="resnet18", stem="small", base_width=16)
 
 
-def _recipe(method: MethodConfig, optimizer: OptimizerConfig) -> Recipe:
+def _recipe(method: MethodConfig, optimizer: OptimizerConfig, batch_size: int = 256) -> Recipe:
     return Recipe(
         method=method,
         backbone=BACKBONE,
         optimizer=optimizer,
         epochs=8,
-        batch_size=256,
+        batch_size=batch_size,
         image_size=32,
         mean=CIFAR_MEAN,
         std=CIFAR_STD,
@@ -40,9 +40,15 @@ def _recipe(method: MethodConfig, optimizer: OptimizerConfig) -> Recipe:
 
 
 def simclr() -> Recipe:
-    """SimCLR, milder than the paper's App. B.9 (temperature 0.2, jitter of MoCo v2)."""
-    method = SimCLRConfig(view=VIEW, projector_hidden=512, temperature=0.2)
-    return _recipe(method, OptimizerConfig(base_lr=0.2, weight_decay=1e-4, warmup_epochs=0.5))
+    """SimCLR, milder than the paper's App. B.9: kNN 62.4, linear 63.4 after 8 epochs, one seed.
+
+    Temperature 0.2, jitter of MoCo v2, and views of 24 pixels, which show crops at about the size
+    that whole images of 32 pixels have at evaluation, for half the arithmetic.
+    """
+    view = VIEW.model_copy(update={"size": 24})
+    method = SimCLRConfig(view=view, projector_hidden=512, temperature=0.2)
+    optimizer = OptimizerConfig(base_lr=0.3, weight_decay=1e-4, warmup_epochs=0.5)
+    return _recipe(method, optimizer, batch_size=128)
 
 
 def moco_v1() -> Recipe:
