@@ -9,6 +9,7 @@ Ours includes views, loading and the choice of arithmetic that the trial at the 
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from similitude.acceleration import computing
+from similitude.acceleration import computing, keep_freed_memory
 from similitude.backbones import BackboneConfig, build_backbone
 from similitude.data import CanvasLoader, ImageSet, load_images, open_source
 from similitude.method import Batch
@@ -36,9 +37,10 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True, help="python with lightly installed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="of training, in a round")
-    parser.add_argument("--view-steps", type=int, default=30)
+    parser.add_argument("--view-steps", type=int, default=100)
     args = parser.parse_args()
 
+    keep_freed_memory()
     images = load_images(open_source(args.folder))
     template = RECIPES["cifar10.simclr"]()
     recipe = template.model_copy(
@@ -47,6 +49,8 @@ def main() -> None:
     recipe, _ = choose_arithmetic(recipe, Facts(len(images), [images.size], CPU))
     print(f"arithmetic: {recipe.reasons['precision']}")
     steps = {"views": args.view_steps, "train": args.steps}
+    # spinning threads would take the cores from the peer's worker processes
+    peer_environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     ours = {"views": our_views, "train": our_training}
     print("| | similitude | lightly | ratio |\n|---|---|---|---|")
     for what, count in steps.items():
@@ -57,6 +61,7 @@ def main() -> None:
                 capture_output=True,
                 text=True,
                 check=True,
+                env=peer_environment,
             )
             speeds.append((ours[what](images, recipe, count), float(peer.stdout.split()[-1])))
         mine, theirs = (statistics.median(column) for column in zip(*speeds, strict=True))

@@ -1,11 +1,13 @@
 """How the backbone computes may not change what it computes."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from builders import START, TinyBackbone, random_batch, small_config
-from similitude.acceleration import Arithmetic, GradientCache, backbones_of, computing
+from similitude.acceleration import Arithmetic, GradientCache, backbones_of, computing, keep_freed_memory
 from similitude.methods import METHODS, build_method
 
 
@@ -96,3 +98,20 @@ def test_the_backbone_is_itself_again_afterwards():
     with computing(method, Arithmetic(torch.bfloat16, channels_last=True)):
         pass
     assert "forward" not in vars(method.backbone)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's count of pages")
+def test_freed_memory_comes_back_without_empty_pages():
+    import resource
+
+    if not keep_freed_memory():
+        pytest.skip("this C library is not glibc")
+
+    def empty_pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            torch.zeros(2**24)  # 64 MB, more than malloc keeps by itself
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    empty_pages()
+    assert empty_pages() < 4 * 2**26 / 4096 / 100  # a hundredth of those written to

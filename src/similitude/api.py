@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
 from similitude.data import ImageSource, load_images, open_source
@@ -79,6 +80,7 @@ def pretrain(
     Raises:
         UserError: anything the caller can mend, in one sentence.
     """
+    keep_freed_memory()
     listener = listener or Silent()
     if out is not None:
         check_run_folder(Path(out), resume=resume, overwrite=overwrite)

@@ -30,7 +30,7 @@ def _fail_in_the_middle(loader):
 
 
 def threads():
-    return [t for t in threading.enumerate() if t.name == "similitude-canvases"]
+    return [t for t in threading.enumerate() if t.name.startswith("similitude-canvases")]
 
 
 def test_batches_follow_the_permutations(images):
@@ -108,14 +108,16 @@ def test_leaving_early_leaves_no_thread(images, how):
 
 def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
     loader = CanvasLoader(images, batch_size=5, seed=0, total_steps=9)
-    original = CanvasLoader.batch
+    original = CanvasLoader._gather
 
-    def fail_at_two(self, step):
-        if step == 2:
+    third = loader.batch(2).index
+
+    def fail_at_two(self, index, epoch):
+        if torch.equal(index, third):
             raise OSError("the disk went away")
-        return original(self, step)
+        return original(self, index, epoch)
 
-    monkeypatch.setattr(CanvasLoader, "batch", fail_at_two)
+    monkeypatch.setattr(CanvasLoader, "_gather", fail_at_two)
     iterator = iter(loader)
     assert [next(iterator).epoch, next(iterator).epoch] == [0, 0]
     with pytest.raises(OSError, match="went away"):
@@ -124,13 +126,13 @@ def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
 
 
 def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
-    original = CanvasLoader.batch
+    original = CanvasLoader._gather
 
-    def slow(self, step):
+    def slow(self, index, epoch):
         time.sleep(0.03)
-        return original(self, step)
+        return original(self, index, epoch)
 
-    monkeypatch.setattr(CanvasLoader, "batch", slow)
+    monkeypatch.setattr(CanvasLoader, "_gather", slow)
     idle = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
     list(idle)
     assert idle.waiting_seconds >= 0.2  # eight times 0.03
@@ -142,13 +144,13 @@ def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
 
 def test_no_more_than_two_batches_ahead(images, monkeypatch):
     made = []
-    original = CanvasLoader.batch
+    original = CanvasLoader._gather
 
-    def count(self, step):
-        made.append(step)
-        return original(self, step)
+    def count(self, index, epoch):
+        made.append(index)
+        return original(self, index, epoch)
 
-    monkeypatch.setattr(CanvasLoader, "batch", count)
+    monkeypatch.setattr(CanvasLoader, "_gather", count)
     iterator = iter(CanvasLoader(images, batch_size=5, seed=0, total_steps=100))
     next(iterator)
     time.sleep(0.2)

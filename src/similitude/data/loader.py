@@ -1,13 +1,12 @@
-"""Batches of canvases for the optimiser's steps, gathered one step ahead in a thread.
+"""Batches of canvases for the optimiser's steps, gathered ahead in a thread.
 
 Letters: N images, B images of a batch, S side of a canvas in pixels.
 """
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Generator
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -18,8 +17,7 @@ from similitude.data.images import ImageSet
 from similitude.errors import UserError
 from similitude.randomness import permutation
 
-_PREFETCH = 2  # batches ready or under way: enough to hide a slow gather, little memory
-_POLL_SECONDS = 0.05  # how soon a thread that waits for room sees that nobody reads any more
+_AHEAD = 2  # batches ready or under way: enough to hide a slow gather, little memory
 
 
 class CanvasBatch(NamedTuple):
@@ -94,55 +92,40 @@ class CanvasLoader:
         return max(0, self.total_steps - self.first_step)
 
     def __iter__(self) -> Generator[CanvasBatch, None, None]:
-        ready: queue.Queue[CanvasBatch | BaseException | None] = queue.Queue(maxsize=_PREFETCH - 1)
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=self._produce, args=(ready, stop), name="similitude-canvases", daemon=True
-        )
-        thread.start()
-        try:
-            while True:
-                start = time.perf_counter()
-                item = ready.get()
-                self.waiting_seconds += time.perf_counter() - start
-                if item is None:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:  # also reached when the consumer breaks off, or forgets the iterator
-            stop.set()
-            thread.join()
-
-    def _produce(
-        self, ready: "queue.Queue[CanvasBatch | BaseException | None]", stop: threading.Event
-    ) -> None:
-        def hand_over(item: CanvasBatch | BaseException | None) -> None:
-            while not stop.is_set():
-                with suppress(queue.Full):
-                    ready.put(item, timeout=_POLL_SECONDS)
-                    return
-
-        try:
+        under_way: deque[Future[CanvasBatch]] = deque()
+        with ThreadPoolExecutor(1, "similitude-canvases") as thread:
             for step in range(self.first_step, self.total_steps):
-                if stop.is_set():
-                    return
-                hand_over(self.batch(step))
-            hand_over(None)
-        except BaseException as error:  # whatever it is, the consumer must hear of it
-            hand_over(error)
+                # The order is drawn here: torch's operations in the other thread would start a
+                # second pool of OpenMP threads, and OpenMP then lets the threads that train sleep
+                # between operations instead of spinning, which makes the views half as fast.
+                under_way.append(thread.submit(self._gather, *self._index(step)))
+                if len(under_way) > _AHEAD:
+                    yield self._wait(under_way.popleft())
+            while under_way:
+                yield self._wait(under_way.popleft())
+
+    def _wait(self, batch: Future[CanvasBatch]) -> CanvasBatch:
+        start = time.perf_counter()
+        result = batch.result()
+        self.waiting_seconds += time.perf_counter() - start
+        return result
 
     def batch(self, step: int) -> CanvasBatch:
         """The batch of one step, now and in this thread."""
+        return self._gather(*self._index(step))
+
+    def _index(self, step: int) -> tuple[Tensor, int]:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order
         if order is None or order[0] != epoch:
             order = self._order = (epoch, permutation(self.seed, epoch, len(self.images)))
         start = position * self.batch_size
-        index = order[1][start : start + self.batch_size]
+        return order[1][start : start + self.batch_size].clone(), epoch
+
+    def _gather(self, index: Tensor, epoch: int) -> CanvasBatch:
         return CanvasBatch(
             self._move(_rows(self.images.pixels, index)),
-            self._move(index.clone()),
+            self._move(index),
             self._move(_rows(self.images.aspect, index)),
             epoch,
         )
@@ -155,6 +138,5 @@ class CanvasLoader:
 
 
 def _rows(tensor: Tensor, index: Tensor) -> Tensor:
-    # NumPy gathers in this thread alone; torch would wake a second pool of threads beside the one
-    # that trains, and the two would fight for the cores
+    # NumPy gathers in this thread alone; see __iter__ for what torch would do
     return torch.from_numpy(tensor.numpy()[index.numpy()])
