@@ -24,6 +24,7 @@ from similitude.evaluation.scores import Score, mean_score
 from similitude.method import Progress
 from similitude.pretraining import arithmetic_of, image_spec, learning_rate
 from similitude.recipes import RECIPES, Recipe
+from similitude.recipes.automatic import Facts, choose_arithmetic
 from similitude.runs import Run
 from similitude.views import ImageView, ImageViewConfig
 
@@ -43,44 +44,40 @@ def main() -> None:
 
     train = load_images(open_source(args.folder, split="train"))
     test = load_images(open_source(args.folder, split="test"))
-    recipe = sim.recipes.override(RECIPES["cifar10.simclr"](), args.overrides)
-    image = image_spec(recipe)
-    rows: dict[str, list[dict[str, float]]] = {}
 
-    pixels = cached(
-        args.out / "pixels.json",
-        lambda: score(pixel_features(train, image), pixel_features(test, image)),
-    )
-    rows["raw pixels"] = [pixels]
-    rows["random backbone"] = [
-        cached(
-            args.out / "random.json",
-            lambda: backbone_scores(build_backbone(recipe.backbone), recipe, train, test),
-        )
-    ]
+    def recipe_of(name: str) -> Recipe:
+        return sim.recipes.override(RECIPES[f"cifar10.{name}"](), args.overrides)
+
+    runs: dict[str, list[dict[str, float]]] = {}
     for name in args.methods.split(","):
-        recipe = sim.recipes.override(RECIPES[f"cifar10.{name}"](), args.overrides)
-        rows[name] = []
+        runs[name] = []
         for seed in range(int(seeds.get(name, 1))):
             folder = args.out / f"{name}-{seed}"
             if not (folder / "health.json").exists():
-                run = sim.pretrain(train, recipe=recipe, seed=seed, out=folder, overwrite=True)
+                run = sim.pretrain(
+                    train, recipe=recipe_of(name), seed=seed, out=folder, overwrite=True
+                )
                 assert run is not None
-            rows[name].append(
+            runs[name].append(
                 cached(
                     folder / "scores.json",
                     lambda folder=folder: run_scores(Run(folder), train, test),
                 )
             )
-            print(name, seed, rows[name][-1], flush=True)
-    rows["supervised twin"] = [
-        cached(
-            args.out / "supervised.json",
-            lambda: supervised(
-                sim.recipes.override(RECIPES["cifar10.simclr"](), args.overrides), train, test
-            ),
-        )
-    ]
+            print(name, seed, runs[name][-1], flush=True)
+
+    # the baselines compute as the runs do, which choose the fastest arithmetic at their start
+    facts = Facts(len(train), [train.size], torch.device("cpu"))
+    recipe, _ = choose_arithmetic(recipe_of("simclr"), facts)
+    image = image_spec(recipe)
+    pixels = cached(
+        args.out / "pixels.json",
+        lambda: score(pixel_features(train, image), pixel_features(test, image)),
+    )
+    untrained = cached(args.out / "random.json", lambda: random_scores(recipe, train, test))
+    twin = cached(args.out / "supervised.json", lambda: supervised(recipe, train, test))
+    rows = {"raw pixels": [pixels], "random backbone": [untrained], **runs}
+    rows["supervised twin"] = [twin]
 
     print("| | kNN-20 | linear | seconds of training | verdict |\n|---|---|---|---|---|")
     for name, results in rows.items():
@@ -103,6 +100,11 @@ def cached(path: Path, compute) -> dict[str, float]:
 def score(train, test) -> dict[str, float]:
     scores: dict[str, Score] = score_features(train, test, PROTOCOLS)
     return {name: value.mean for name, value in scores.items()}
+
+
+def random_scores(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, float]:
+    torch.manual_seed(recipe.seed)
+    return backbone_scores(build_backbone(recipe.backbone), recipe, train, test)
 
 
 def backbone_scores(

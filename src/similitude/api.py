@@ -227,9 +227,9 @@ def _resolve(
     chosen = chosen.model_copy(update=given | {"reasons": reasons})
     chosen = override(chosen, overrides)
     touched = {assignment.partition("=")[0].strip() for assignment in overrides}
+    check_input(build_backbone(chosen.backbone), chosen.backbone, chosen.image_size)
     epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
     if epochs_are_free or "auto" in (chosen.precision, chosen.memory_format):
-        check_input(build_backbone(chosen.backbone), chosen.backbone, chosen.image_size)
         chosen, speed = choose_arithmetic(chosen, facts)
         if epochs_are_free:
             chosen = choose_epochs(chosen, facts, speed)

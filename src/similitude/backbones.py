@@ -4,6 +4,7 @@ Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Literal
 
 import timm
@@ -107,8 +108,18 @@ def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
     backbone.maxpool = nn.Identity()
 
 
-def loading_snippet(config: BackboneConfig, weights: str) -> str:
-    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it."""
+def loading_snippet(
+    config: BackboneConfig,
+    weights: str,
+    *,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> str:
+    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it.
+
+    Its last lines say in a comment what images the backbone wants.
+    """
     options: dict[str, object] = dict(config.options)
     width = config.base_width
     if width is not None:
@@ -129,5 +140,11 @@ def loading_snippet(config: BackboneConfig, weights: str) -> str:
             "backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)",
             "backbone.maxpool = nn.Identity()",
         ]
-    lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
+    mean, std = (tuple(round(value, 4) for value in values) for values in (mean, std))
+    lines += [
+        f"backbone.load_state_dict(load_file({weights!r}))",
+        "backbone.eval()",
+        f"# wants RGB images of {image_size} x {image_size} pixels as (pixels / 255 - mean) / std,",
+        f"# mean {mean}, std {std}",
+    ]
     return "\n".join(lines)

@@ -227,7 +227,10 @@ class Run:
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
         export_backbone(self.checkpoint.backbone, target)
-        return loading_snippet(self.recipe.backbone, str(target))
+        image = image_spec(self.recipe)
+        return loading_snippet(
+            self.recipe.backbone, str(target), image_size=image.size, mean=image.mean, std=image.std
+        )
 
     def report(self) -> Path:
         """Write report.html into the run folder; return its path."""

@@ -9,9 +9,11 @@ import torch
 from similitude.acceleration import fastest_arithmetic
 from similitude.backbones import BackboneConfig, build_backbone
 from similitude.data import ImageSet
+from similitude.method import MethodConfig
 from similitude.methods.moco import MoCoConfig
 from similitude.recipes import cifar10, imagenet
 from similitude.recipes.recipe import Recipe
+from similitude.views import ImageViewConfig
 
 SMALL_IMAGE = 64  # pixels: up to here the small-image stem and views without blur
 SECONDS_ON_CPU = 600  # a first run should end while one waits
@@ -72,8 +74,12 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         few = f"a quarter of {facts.num_images} images"
         reasons["batch_size"] = "the papers' smallest" if batch_size == 256 else few
     update["batch_size"] = batch_size
-    if isinstance(template.method, MoCoConfig):
-        update["method"] = _moco_for(template.method, facts.num_images, batch_size, reasons)
+    method_config: MethodConfig = template.method
+    if small:
+        method_config = _views_for(method_config, max(16, side), reasons)
+    if isinstance(method_config, MoCoConfig):
+        method_config = _moco_for(method_config, facts.num_images, batch_size, reasons)
+    update["method"] = method_config
     if not small and batch_size <= 512 and template.optimizer.name == "lars":
         # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
         sgd = template.optimizer.model_copy(
@@ -82,6 +88,18 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         update["optimizer"] = sgd
         reasons["optimizer"] = "plain SGD, because the batch is too small for LARS"
     return template.model_copy(update=update | {"reasons": reasons})
+
+
+def _views_for(config: MethodConfig, image_size: int, reasons: dict[str, str]) -> MethodConfig:
+    """Views three quarters as large as the images, as the template's 24 are of 32."""
+    size = 2 * round(image_size * 3 / 8)
+    views = {name: view for name, view in config if isinstance(view, ImageViewConfig)}
+    for name, view in views.items():
+        if view.size != size:
+            reasons[f"method.{name}.size"] = "three quarters of the image size"
+    return config.model_copy(
+        update={name: view.model_copy(update={"size": size}) for name, view in views.items()}
+    )
 
 
 def _moco_for(
@@ -105,7 +123,7 @@ def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
     """Settle precision and memory format by a short trial; also return images/s of one view."""
     random_state = torch.get_rng_state()
     arithmetic, speed, reason = fastest_arithmetic(
-        build_backbone(recipe.backbone), recipe.image_size, facts.device
+        build_backbone(recipe.backbone), _view_size(recipe), facts.device
     )
     torch.set_rng_state(random_state)
     fastest = {
@@ -115,6 +133,12 @@ def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
     update = {field: v for field, v in fastest.items() if getattr(recipe, field) == "auto"}
     reasons = recipe.reasons | dict.fromkeys(update, reason)
     return recipe.model_copy(update={**update, "reasons": reasons}), speed
+
+
+def _view_size(recipe: Recipe) -> int:
+    """Side of the largest view, in pixels."""
+    views = [view for _, view in recipe.method if isinstance(view, ImageViewConfig)]
+    return max((view.size or recipe.image_size for view in views), default=recipe.image_size)
 
 
 def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:
