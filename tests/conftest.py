@@ -1,8 +1,10 @@
 """Fixtures shared by all tests: reproducible torch, and the optional shared data."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -13,6 +15,14 @@ SHARED = Path(os.environ.get("SIMILITUDE_SHARED", Path(__file__).parents[2] / "s
 def _reproducible() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """For tests of what a user is told: without it, the check of annotations speaks first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def _shared_folder(name: str) -> Path:

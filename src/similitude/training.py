@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import torch
@@ -35,6 +35,7 @@ from similitude.storage import replacing, write_text, writing_error
 from similitude.views import MultiView, contact_sheet
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Whoever wants to hear how a command goes on."""
 

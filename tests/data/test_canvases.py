@@ -218,6 +218,7 @@ def test_subset(photos):
     assert front.pixels.data_ptr() == images.pixels.data_ptr()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_image_set_refuses_what_does_not_fit():
     pixels = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match="3 images but"):

@@ -97,6 +97,7 @@ def test_raw_pixels_keep_one_channel_of_grey_images(digit_images: ImageSet) -> N
     assert pixel_features(digit_images, large).x.shape == (300, 32 * 32)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_subset_and_labelled(digits: tuple[Features, Features]) -> None:
     train, _ = digits
     assert train.y is not None

@@ -93,6 +93,7 @@ def test_rows_left_out_are_a_fixed_choice_that_no_period_can_match(
     assert 0.05 < share < 0.15
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_bad_input_is_told_in_a_sentence() -> None:
     with pytest.raises(UserError, match="at least two rows"):
         feature_std(torch.randn(1, 4))

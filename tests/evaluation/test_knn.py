@@ -108,6 +108,7 @@ def test_float64_is_kept() -> None:
     assert KNNProbe(2).fit(bank, torch.arange(10) % 2).vote_scores(bank).dtype == torch.float64
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_bad_input_is_told_in_a_sentence() -> None:
     x, y = torch.randn(5, 2), torch.tensor([0, 1, 0, 1, -1])
     with pytest.raises(UserError, match=r"k = 5 .* there are 4"):

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -122,6 +122,7 @@ class _Found:
 # start a pool of threads in each of ours.
 
 
+@runtime_checkable
 class _Sink(Protocol):
     def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What every probe asks of its input. Shapes: N rows, D features."""
+"""What every probe asks of its input. Shapes: N rows, M of them labelled, D features."""
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +28,7 @@ def check_features(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
 
 def check_labelled(
     x: Float[Tensor, "N D"], y: Int[Tensor, " N"]
-) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
+) -> tuple[Float[Tensor, "M D"], Int[Tensor, " M"]]:
     """The rows that have a label, and their labels as int64 on the same device.
 
     Raises:

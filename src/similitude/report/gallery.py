@@ -34,7 +34,7 @@ class Sprite:
     rows: int
     side: int
 
-    def position(self, cell: int) -> str:
+    def position(self, cell: int | np.integer) -> str:
         """CSS ``background-position`` of a cell, in percent so that any display size works."""
         column, row = cell % self.columns, cell // self.columns
         x = 100 * column / max(1, self.columns - 1)

@@ -63,7 +63,7 @@ class Embedding:
     names: list[str]
     labels: Integer[np.ndarray, " M"] | None
     class_names: list[str] | None
-    spectrum: Float[np.ndarray, " D"]
+    spectrum: Float[np.ndarray, " K"]
 
 
 @dataclass(frozen=True)
