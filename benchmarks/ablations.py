@@ -36,12 +36,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--methods", default="simsiam,byol,moco_v2,simclr", help="which to vary")
     args = parser.parse_args()
     train = load_images(open_source(args.folder, split="train"))
     test = load_images(open_source(args.folder, split="test"))
     print("| | kNN-20 | linear | std x sqrt(P) | rank | loss | seconds | verdict |")
     print("|---|---|---|---|---|---|---|---|")
     for title, (name, overrides) in STUDIES.items():
+        if name not in args.methods.split(","):
+            continue
         folder = args.out / title.lower().replace(", ", "-").replace(" ", "_")
         if not (folder / "health.json").exists():
             recipe = sim.recipes.override(

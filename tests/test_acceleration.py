@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from builders import START, TinyBackbone, random_batch, small_config
-from similitude.acceleration import Arithmetic, GradientCache, backbones_of, computing, keep_freed_memory
+from similitude.acceleration import (
+    Arithmetic,
+    GradientCache,
+    backbones_of,
+    computing,
+    keep_freed_memory,
+)
 from similitude.methods import METHODS, build_method
 
 

@@ -71,7 +71,8 @@ def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
     snippet = loading_snippet(
         config, str(path), image_size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.2, 0.2)
     )
-    assert "32 x 32 pixels" in snippet and "std (0.25, 0.2, 0.2)" in snippet
+    assert "32 x 32 pixels" in snippet
+    assert "std (0.25, 0.2, 0.2)" in snippet
     assert "similitude" not in snippet.replace(str(path), "")
     names: dict = {}
     exec(snippet, names)

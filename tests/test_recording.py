@@ -27,6 +27,9 @@ def test_metrics_keep_only_rows_up_to_the_step_a_run_resumes_from(tmp_path):
     assert read_metrics(path)[-1] == {"step": 3.0, "knn": 0.5}
     assert resumed.last("loss") == pytest.approx(1 / 3)
     assert resumed.first("loss") == 1.0
+    resumed.add({"step": 4.0, "loss": math.nan})
+    assert resumed.largest("loss") == 1.0
+    assert resumed.largest("never") is None
     assert resumed.last("never") is None
 
 
@@ -42,6 +45,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint_befo
     assert run is not None
     assert run.verdict.state == "collapsed"
     assert "not a number" in run.verdict.sentence
+
+
+def test_weights_that_a_step_broke_are_not_saved_over_sound_ones(tmp_path):
+    images = random_images(64)  # four steps per epoch; the loss of step 1 is that of sound weights
+    recipe = small_recipe(
+        "simclr", optimizer=OptimizerConfig(base_lr=math.inf), epochs=1, batch_size=64
+    )
+    run = train(images, "x", recipe, tmp_path / "run", device=CPU, listener=Silent())
+    assert run is not None
+    assert run.verdict.state == "collapsed"
+    assert "not a number since step 1" in run.verdict.sentence
+    assert all(weight.isfinite().all() for weight in run.backbone.state_dict().values())
 
 
 def test_speed_and_waiting_are_logged(tmp_path):

@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
 
     Each step allocates the same large tensors again. Memory returned between steps comes back as
     empty pages that the kernel fills with zeros first: on a CPU, a third of the time of the views.
-    The process keeps the most it ever had in use.
+    The process, from then on, keeps the most it ever had in use.
 
     Returns:
         Whether this C library can be told; glibc can, others are left as they are.
@@ -32,8 +32,11 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # both take a C int, whose largest value is as good as "never"
-    return all(mallopt(name, 2**31 - 1) == 1 for name in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD))
+    # This one first: setting the other freezes it, at 128 KB if it was not raised before. Older
+    # versions take at most 32 MB.
+    if not (mallopt(_M_MMAP_THRESHOLD, 2**31 - 1) or mallopt(_M_MMAP_THRESHOLD, 2**25)):
+        return False
+    return mallopt(_M_TRIM_THRESHOLD, -1) == 1  # -1: never
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from similitude.recipes.automatic import (
     choose_epochs,
     choose_normalisation,
     choose_recipe,
+    choose_view_sizes,
     shorten_warmup,
+    view_sizes,
 )
 from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder
 from similitude.training import Listener, Silent, draw_contact_sheet, train
@@ -166,6 +168,8 @@ def draw_views(
     else:
         chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
     chosen = override(chosen, overrides)
+    if recipe is None:
+        chosen = choose_view_sizes(chosen, _touched(overrides))
     step = max(1, len(source) // 8)
     images = load_images(source, chosen.canvas_size).subset(slice(0, 8 * step, step))
     method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
@@ -187,6 +191,11 @@ def _refuse_changes(*given: Any) -> None:
             "--resume goes on with the run's own recipe: leave out --method, --backbone, --epochs, "
             "--batch-size, --micro-batch-size, --recipe, --seed and --set"
         )
+
+
+def _touched(overrides: Sequence[str]) -> set[str]:
+    """The fields that assignments set."""
+    return {assignment.partition("=")[0].strip() for assignment in overrides}
 
 
 def _resolve(
@@ -226,8 +235,12 @@ def _resolve(
     reasons = {f: r for f, r in chosen.reasons.items() if f.split(".")[0] not in given}
     chosen = chosen.model_copy(update=given | {"reasons": reasons})
     chosen = override(chosen, overrides)
-    touched = {assignment.partition("=")[0].strip() for assignment in overrides}
-    check_input(build_backbone(chosen.backbone), chosen.backbone, chosen.image_size)
+    touched = _touched(overrides)
+    if recipe is None and not isinstance(method, MethodConfig):
+        chosen = choose_view_sizes(chosen, touched)
+    trial = build_backbone(chosen.backbone)
+    for size in sorted({chosen.image_size, *view_sizes(chosen)}):
+        check_input(trial, chosen.backbone, size, chosen.image_size)
     epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
     if epochs_are_free or "auto" in (chosen.precision, chosen.memory_format):
         chosen, speed = choose_arithmetic(chosen, facts)

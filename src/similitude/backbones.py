@@ -63,20 +63,28 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     return backbone
 
 
-def check_input(backbone: nn.Module, config: BackboneConfig, image_size: int) -> None:
+def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_size: int) -> None:
     """Send one empty image through the network, which is for this check alone.
+
+    Args:
+        backbone: the network.
+        config: what it was built from.
+        size: side of the image, in pixels.
+        image_size: side of the images in evaluation; views may have another.
 
     Raises:
         UserError: the network does not take images of this size.
     """
     try:
         with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+            backbone.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError) as error:
+        hint = f"a ViT wants --set 'backbone.options={{img_size: {image_size}}}'"
+        if size != image_size:
+            hint += " and views of that size: --set method.view.size=null"
         raise UserError(
-            f"backbone {config.name!r} does not take images of {image_size} px "
-            f"({str(error).splitlines()[0]}); a ViT wants "
-            f"--set 'backbone.options={{img_size: {image_size}}}'"
+            f"backbone {config.name!r} does not take images of {size} px "
+            f"({str(error).splitlines()[0]}); {hint}"
         ) from error
 
 

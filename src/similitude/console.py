@@ -1,5 +1,6 @@
 """What a person sees while a command works: a progress line, and what was chosen and why."""
 
+import math
 import time
 from types import TracebackType
 
@@ -27,16 +28,16 @@ class Console:
         self._console = console or RichConsole(highlight=False)
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._last_line = 0.0
+        self._last_line = -math.inf
 
     def __enter__(self) -> "Console":
-        if self._console.is_terminal and self._bar is None:
+        if self._console.is_interactive and self._bar is None:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -56,7 +57,9 @@ class Console:
 
     def print(self, content: RenderableType) -> None:
         """Print a line or a table, above the bar."""
-        self._console.print(content, soft_wrap=isinstance(content, str), markup=False)
+        text = isinstance(content, str)
+        # paths are shown as they are: neither [brackets] nor :colons: mean anything
+        self._console.print(content, soft_wrap=text, markup=False, emoji=False)
 
     def say(self, sentence: str) -> None:
         """Print a sentence, above the bar."""
@@ -67,7 +70,9 @@ class Console:
         if self._bar is not None:
             task = self._tasks.get(what)
             if task is None:
-                task = self._tasks[what] = self._bar.add_task(what, note=note)
+                task = self._tasks[what] = self._bar.add_task(
+                    what, total=total, completed=done, note=note
+                )
             self._bar.update(task, completed=done, total=total, note=note)
             if done >= total:
                 self._bar.remove_task(self._tasks.pop(what))

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from similitude.views import ImageSpec, MultiView
+from similitude.views import ImageSpec, ImageViewConfig, MultiView
 
 
 class MethodConfig(BaseModel):
@@ -20,6 +20,11 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+
+    @property
+    def view_configs(self) -> dict[str, ImageViewConfig]:
+        """The fields that describe views of images, by name."""
+        return {name: value for name, value in self if isinstance(value, ImageViewConfig)}
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,7 @@ from similitude.method import Batch, Method, Progress
 from similitude.optimizers import OPTIMIZERS
 from similitude.recipes import Recipe
 from similitude.schedules import step_decay, warmup_cosine
-from similitude.views import ImageSpec, ImageViewConfig
+from similitude.views import ImageSpec
 
 
 def image_spec(recipe: Recipe) -> ImageSpec:
@@ -20,8 +20,7 @@ def image_spec(recipe: Recipe) -> ImageSpec:
 
     A method whose views stay in [0, 1] (SimCLR's paper) is evaluated on such images too.
     """
-    settings = [getattr(recipe.method, name) for name in type(recipe.method).model_fields]
-    views = [value for value in settings if isinstance(value, ImageViewConfig)]
+    views = recipe.method.view_configs.values()
     if views and not any(view.normalize for view in views):
         return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return ImageSpec(recipe.image_size, recipe.mean, recipe.std)

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from similitude.acceleration import computing
 from similitude.checkpoints import save_checkpoint
@@ -73,6 +73,11 @@ class Metrics:
     def first(self, name: str) -> float | None:
         """The earliest value of a column; None if it was never measured."""
         return next((row[name] for row in self.rows if name in row), None)
+
+    def largest(self, name: str) -> float | None:
+        """The largest value of a column that is a number; None if there is none."""
+        values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
+        return max(values, default=None)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -148,9 +153,13 @@ class Recorder(Callback):
         log_every = max(1, min(progress.steps_per_epoch, progress.total_steps // ROWS))
         measure_every = max(progress.steps_per_epoch, progress.total_steps // MEASUREMENTS)
         measure = finished or progress.step % measure_every == 0
-        if measure or stopping or progress.step % log_every == 0:
+        overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        save = measure or stopping or overdue
+        # The loss is from before the step, which may have broken the weights.
+        broken = save and not _is_finite(module.method)
+        if broken or measure or stopping or progress.step % log_every == 0:
             values = self._flush(module)
-            if not math.isfinite(values["loss"]):
+            if broken or not math.isfinite(values["loss"]):
                 self.diverged_at = progress.step
                 self._write(values)
                 trainer.should_stop = True
@@ -159,8 +168,7 @@ class Recorder(Callback):
                 values |= self._measure(module)
             self._write(values)
             self._start_segment()
-        overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
-        if (measure or stopping or overdue) and math.isfinite(outputs["loss"].item()):
+        if save:
             self.save(module)
         trainer.should_stop = stopping
 
@@ -214,3 +222,8 @@ class Recorder(Callback):
         for name, value in values.items():
             self._writer.add_scalar(name, value, int(values["step"]))
         self.show(values)
+
+
+def _is_finite(method: nn.Module) -> bool:
+    """Whether every weight is a number."""
+    return bool(torch.stack([p.detach().isfinite().all() for p in method.parameters()]).all())

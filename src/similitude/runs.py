@@ -162,7 +162,7 @@ class Run:
         for backbone in (self.backbone, random_backbone):
             arithmetic.place(backbone)
         steps = 3 * (1 + len(protocols) + (test is not None))
-        done = iter(range(1, steps + 1))
+        done = iter(range(steps))
         table = evaluate_backbone(
             self.backbone,
             train,
@@ -178,6 +178,8 @@ class Run:
             channels_last=arithmetic.channels_last,
             on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
         )
+        if progress is not None:
+            progress("evaluating", steps, steps, "")
         write_text(self.path / "evaluation.json", json.dumps(table.to_json(), indent=2))
         self.write_gallery(train if test is None else test)
         return table

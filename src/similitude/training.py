@@ -214,6 +214,7 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             feature_std=last("feature_std"),
             feature_dim=last("feature_dim"),
             projection_std=last("projection_std"),
+            projection_std_peak=metrics.largest("projection_std"),
             effective_rank=last("effective_rank"),
             alignment=last("alignment"),
             uniformity=last("uniformity"),

@@ -53,6 +53,8 @@ STD = 1 / math.sqrt(512)
         ({"feature_std": math.nan}, "collapsed", "same features for every image"),
         ({"projection_std": 0.099}, "collapsed", "projections are nearly the same"),
         ({"projection_std": 0.101}, "healthy", ""),
+        ({"projection_std": 0.49, "projection_std_peak": 0.99}, "doubtful", "from 0.99 to 0.49"),
+        ({"projection_std": 0.5, "projection_std_peak": 0.99}, "healthy", ""),
         ({"effective_rank": 1.99}, "collapsed", "dimensional collapse"),
         ({"effective_rank": 2.01}, "doubtful", "fewer than 10.2"),
         ({"effective_rank": 10.2}, "doubtful", "fewer than 10.2"),
@@ -85,6 +87,16 @@ def test_every_rule_on_both_sides_of_its_boundary(
         assert len(verdict.reasons) == 1
         assert words in verdict.reasons[0]
         assert len(verdict.advice) == 1
+
+
+def test_a_lost_spread_is_a_collapse_where_few_directions_are_left_too() -> None:
+    # what BatchNorm at the projector's end leaves of a collapse in batches of 128
+    fallen = replace(HEALTHY, projection_std=2 / math.sqrt(128), projection_std_peak=0.99)
+    assert diagnose(fallen).state == "doubtful"
+    verdict = diagnose(replace(fallen, effective_rank=2.3))
+    assert verdict.state == "collapsed"
+    assert "from 0.99 to 0.18" in verdict.sentence
+
 
 
 def test_a_loss_at_chance_is_normal_before_the_warm_up_is_over() -> None:

@@ -4,39 +4,45 @@ import pytest
 import torch
 
 from similitude.methods import METHODS
-from similitude.recipes import cifar10
+from similitude.recipes import cifar10, override
 from similitude.recipes.automatic import (
     Facts,
     choose_epochs,
     choose_normalisation,
     choose_recipe,
+    choose_view_sizes,
     shorten_warmup,
+    view_sizes,
 )
-from similitude.views import ImageViewConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def views_of(recipe):
-    return [view for _, view in recipe.method if isinstance(view, ImageViewConfig)]
-
-
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_cifar_images_get_the_cifar_recipe(name):
-    recipe = choose_recipe(name, Facts(50_000, [32], CPU))
+    recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [32], CPU)))
     template = getattr(cifar10, name)()
-    assert recipe.backbone == template.backbone
-    assert recipe.image_size == template.image_size
-    assert [view.size for view in views_of(recipe)] == [24] * len(views_of(recipe))
+    assert recipe.model_copy(update={"reasons": {}}) == template
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-@pytest.mark.parametrize(("side", "image", "view"), [(8, 16, 12), (28, 28, 20), (64, 64, 48)])
+@pytest.mark.parametrize(("side", "image", "view"), [(8, 16, 12), (28, 28, 21), (64, 64, 48)])
 def test_views_of_small_images_are_three_quarters_as_large(name, side, image, view):
-    recipe = choose_recipe(name, Facts(50_000, [side], CPU))
+    recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [side], CPU)))
     assert recipe.image_size == image
-    assert {v.size for v in views_of(recipe)} == {view}
-    assert any(field.endswith(".size") for field in recipe.reasons)
+    assert set(view_sizes(recipe)) == {view}
+    for field in recipe.method.view_configs:
+        assert "three quarters" in recipe.reasons[f"method.{field}.size"]
+
+
+def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
+    recipe = choose_recipe("byol", Facts(50_000, [28], CPU))
+    larger = choose_view_sizes(override(recipe, ["image_size=48"]))
+    assert view_sizes(larger) == [36, 36]
+    vit = choose_view_sizes(override(recipe, ["backbone.name=vit_tiny_patch16_224"]))
+    assert view_sizes(vit) == [28, 28]
+    given = override(recipe, ["method.view2.size=10"])
+    assert view_sizes(choose_view_sizes(given, ["method.view2.size"])) == [21, 10]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,7 @@ def test_large_images_get_the_backbone_the_machine_affords(device, size, backbon
     recipe = choose_recipe("simclr", Facts(50_000, [300, 500, 640], device))
     assert (recipe.image_size, recipe.backbone.name) == (size, backbone)
     assert recipe.backbone.stem == "standard"
-    assert {v.size for v in views_of(recipe)} == {None}  # as large as image_size
+    assert set(view_sizes(choose_view_sizes(recipe))) == {size}
 
 
 @pytest.mark.parametrize("images", [16, 100, 700, 5_000])

@@ -14,6 +14,11 @@ State = Literal["healthy", "doubtful", "collapsed"]
 # A std of a tenth of the healthy 1/sqrt(D) is out of reach of a code that carries information: with
 # unit rows std^2 * D = 1 - |mean direction|^2, so it means that 99 % of every row is the same.
 CONSTANT_STD = 0.1
+# Healthy runs keep the spread of their projections or widen it; one that has lost half of what it
+# once had, and whose features use few directions, has collapsed. BatchNorm at the projector's end
+# hides this from CONSTANT_STD: in a batch of B the spread cannot fall below 2 / sqrt(B), which is
+# one row against all others.
+FALLEN_SHARE = 0.5
 # Backbone features are often all positive (after ReLU or pooling), which alone makes 60 to 90 % of
 # each row common; a third of the healthy value is unusual but not yet a failure.
 LOW_STD = 0.2
@@ -45,6 +50,7 @@ class Readings:
         feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
         feature_dim: D.
         projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
+        projection_std_peak: The largest it was during the run.
         effective_rank: RankMe of the backbone features, 1..D.
         alignment: Mean squared distance of two views, 0..4.
         uniformity: Log mean of exp(-2 d^2) over pairs; 0 when all are equal.
@@ -61,6 +67,7 @@ class Readings:
     feature_std: float | None = None
     feature_dim: float | None = None
     projection_std: float | None = None
+    projection_std_peak: float | None = None
     effective_rank: float | None = None
     alignment: float | None = None
     uniformity: float | None = None
@@ -166,24 +173,42 @@ def _constant_features(r: Readings) -> Finding | None:
 
 
 def _constant_projections(r: Readings) -> Finding | None:
-    if r.projection_std is None or r.projection_std >= CONSTANT_STD:
+    if r.projection_std is None:
         return None
-    return Finding(
-        "collapsed",
-        "The projections are nearly the same for every image (std "
-        f"{r.projection_std:.3f} where 1 is healthy and 0 is constant).",
+    advice = (
         "Keep the stop-gradient and the predictor (or the momentum target), BatchNorm in the "
-        "heads, and lower the learning rate.",
+        "heads, and lower the learning rate."
     )
+    if r.projection_std < CONSTANT_STD:
+        return Finding(
+            "collapsed",
+            "The projections are nearly the same for every image (std "
+            f"{r.projection_std:.3f} where 1 is healthy and 0 is constant).",
+            advice,
+        )
+    if r.projection_std_peak is None or r.projection_std >= FALLEN_SHARE * r.projection_std_peak:
+        return None
+    few = r.effective_rank is not None and r.effective_rank < _fewest_directions(r)
+    return Finding(
+        "collapsed" if few else "doubtful",
+        "The projections of different images have become alike (std fallen from "
+        f"{r.projection_std_peak:.2f} to {r.projection_std:.2f}, where 1 is healthy).",
+        advice,
+    )
+
+
+def _fewest_directions(r: Readings) -> float:
+    """The effective rank below which a run is doubtful."""
+    # A narrow backbone cannot have five directions to spare.
+    width = r.feature_dim or math.inf
+    return max(min(LOW_RANK, 0.25 * width), LOW_RANK_SHARE * (r.feature_dim or 0))
 
 
 def _low_rank(r: Readings) -> Finding | None:
     if r.effective_rank is None:
         return None
     width = "" if r.feature_dim is None else f" of {r.feature_dim:.0f}"
-    share = LOW_RANK_SHARE * (r.feature_dim or 0)
-    # A narrow backbone cannot have five directions to spare.
-    low = max(min(LOW_RANK, 0.25 * (r.feature_dim or math.inf)), share)
+    low = _fewest_directions(r)
     advice = (
         "Use stronger or more varied views, a wider projector or a larger batch, and lower the "
         "learning rate."

@@ -66,10 +66,14 @@ class OnlineMonitor:
         }
         modes = [(m, m.training) for m in backbone.modules()]
         backbone.eval()
-        with torch.inference_mode():
-            h1, h2 = (backbone(view.to(device)).float().cpu() for view in (self.view1, self.view2))
-        for module, mode in modes:
-            module.training = mode
+        try:
+            with torch.inference_mode():
+                h1, h2 = (
+                    backbone(view.to(device)).float().cpu() for view in (self.view1, self.view2)
+                )
+        finally:
+            for module, mode in modes:
+                module.training = mode
         readings["alignment"] = float(alignment(h1, h2))
         if y is not None:
             x, y = x[y >= 0], y[y >= 0]

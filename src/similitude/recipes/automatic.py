@@ -1,19 +1,17 @@
 """What is not given is chosen here from the images and the machine, each choice with a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import torch
 
 from similitude.acceleration import fastest_arithmetic
-from similitude.backbones import BackboneConfig, build_backbone
+from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone
 from similitude.data import ImageSet
-from similitude.method import MethodConfig
 from similitude.methods.moco import MoCoConfig
 from similitude.recipes import cifar10, imagenet
 from similitude.recipes.recipe import Recipe
-from similitude.views import ImageViewConfig
 
 SMALL_IMAGE = 64  # pixels: up to here the small-image stem and views without blur
 SECONDS_ON_CPU = 600  # a first run should end while one waits
@@ -68,18 +66,15 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         reasons["canvas_size"] = "an eighth larger than the views, as 256 px is to 224"
 
     if batch_size is None:
-        batch_size = 256
+        batch_size = usual = template.batch_size if small else 256
         while batch_size > 8 and batch_size > facts.num_images // 4:
             batch_size //= 2
+        kind = "many steps in a short run" if small else "the papers' smallest"
         few = f"a quarter of {facts.num_images} images"
-        reasons["batch_size"] = "the papers' smallest" if batch_size == 256 else few
+        reasons["batch_size"] = kind if batch_size == usual else few
     update["batch_size"] = batch_size
-    method_config: MethodConfig = template.method
-    if small:
-        method_config = _views_for(method_config, max(16, side), reasons)
-    if isinstance(method_config, MoCoConfig):
-        method_config = _moco_for(method_config, facts.num_images, batch_size, reasons)
-    update["method"] = method_config
+    if isinstance(template.method, MoCoConfig):
+        update["method"] = _moco_for(template.method, facts.num_images, batch_size, reasons)
     if not small and batch_size <= 512 and template.optimizer.name == "lars":
         # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
         sgd = template.optimizer.model_copy(
@@ -88,18 +83,6 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         update["optimizer"] = sgd
         reasons["optimizer"] = "plain SGD, because the batch is too small for LARS"
     return template.model_copy(update=update | {"reasons": reasons})
-
-
-def _views_for(config: MethodConfig, image_size: int, reasons: dict[str, str]) -> MethodConfig:
-    """Views three quarters as large as the images, as the template's 24 are of 32."""
-    size = 2 * round(image_size * 3 / 8)
-    views = {name: view for name, view in config if isinstance(view, ImageViewConfig)}
-    for name, view in views.items():
-        if view.size != size:
-            reasons[f"method.{name}.size"] = "three quarters of the image size"
-    return config.model_copy(
-        update={name: view.model_copy(update={"size": size}) for name, view in views.items()}
-    )
 
 
 def _moco_for(
@@ -119,11 +102,16 @@ def _moco_for(
     return config.model_copy(update={"queue_length": queue_length, "bn_splits": splits})
 
 
+def view_sizes(recipe: Recipe) -> list[int]:
+    """Sides of the views, in pixels."""
+    return [view.size or recipe.image_size for view in recipe.method.view_configs.values()]
+
+
 def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
     """Settle precision and memory format by a short trial; also return images/s of one view."""
     random_state = torch.get_rng_state()
     arithmetic, speed, reason = fastest_arithmetic(
-        build_backbone(recipe.backbone), _view_size(recipe), facts.device
+        build_backbone(recipe.backbone), max(view_sizes(recipe)), facts.device
     )
     torch.set_rng_state(random_state)
     fastest = {
@@ -135,10 +123,32 @@ def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
     return recipe.model_copy(update={**update, "reasons": reasons}), speed
 
 
-def _view_size(recipe: Recipe) -> int:
-    """Side of the largest view, in pixels."""
-    views = [view for _, view in recipe.method if isinstance(view, ImageViewConfig)]
-    return max((view.size or recipe.image_size for view in views), default=recipe.image_size)
+def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
+    """Views three quarters as large as small images, where the backbone takes images of any size.
+
+    Objects are then about as large in a crop as in the whole images of evaluation.
+
+    Args:
+        recipe: everything but views, precision and epochs is chosen.
+        given: fields to leave as they are, e.g. "method.view.size".
+    """
+    if recipe.image_size > SMALL_IMAGE:
+        return recipe
+    if recipe.backbone.name in PLAIN_RESNETS:
+        size, reason = round(0.75 * recipe.image_size), "three quarters of the image size"
+    else:
+        size, reason = None, "the image size, because the backbone may take no other"
+    views, reasons = {}, {}
+    for name, view in recipe.method.view_configs.items():
+        if not {f"method.{name}", f"method.{name}.size"} & set(given):
+            views[name] = view.model_copy(update={"size": size})
+            reasons[f"method.{name}.size"] = reason
+    return recipe.model_copy(
+        update={
+            "method": recipe.method.model_copy(update=views),
+            "reasons": recipe.reasons | reasons,
+        }
+    )
 
 
 def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:
