@@ -23,12 +23,13 @@ from similitude.data import CanvasLoader, ImageSet, load_images, open_source
 from similitude.method import Batch
 from similitude.methods import build_method
 from similitude.pretraining import Pretraining, image_spec
-from similitude.recipes import RECIPES, Recipe
+from similitude.recipes import RECIPES, Recipe, override
 from similitude.recipes.automatic import Facts, choose_arithmetic
 
 PEER = Path(__file__).parent / "peers" / "lightly_simclr.py"
 CPU = torch.device("cpu")
 WARM_UP = 2
+SIDE = 32  # of the views, as in the peer's script
 
 
 def main() -> None:
@@ -46,6 +47,7 @@ def main() -> None:
     recipe = template.model_copy(
         update={"backbone": BackboneConfig(stem="small"), "batch_size": 256, "epochs": 100}
     )
+    recipe = override(recipe, [f"method.view.size={SIDE}"])
     recipe, _ = choose_arithmetic(recipe, Facts(len(images), [images.size], CPU))
     print(f"arithmetic: {recipe.reasons['precision']}")
     steps = {"views": args.view_steps, "train": args.steps}

@@ -3,7 +3,7 @@
     python benchmarks/cifar10.py CIFAR10_FOLDER --out runs/cifar10 [--seeds simclr=3,simsiam=3]
 
 The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Trains what is not yet trained in --out, so
-an interrupted benchmark goes on where it was. Prints one Markdown table: kNN-20 and linear accuracy
+an interrupted benchmark goes on where it was; another --set needs another --out. Prints one Markdown table: kNN-20 and linear accuracy
 on the test images of the last epoch, mean and 95 % interval over seeds.
 """
 
@@ -24,7 +24,6 @@ from similitude.evaluation.scores import Score, mean_score
 from similitude.method import Progress
 from similitude.pretraining import arithmetic_of, image_spec, learning_rate
 from similitude.recipes import RECIPES, Recipe
-from similitude.recipes.automatic import Facts, choose_arithmetic
 from similitude.runs import Run
 from similitude.views import ImageView, ImageViewConfig
 
@@ -66,9 +65,8 @@ def main() -> None:
             )
             print(name, seed, runs[name][-1], flush=True)
 
-    # the baselines compute as the runs do, which choose the fastest arithmetic at their start
-    facts = Facts(len(train), [train.size], torch.device("cpu"))
-    recipe, _ = choose_arithmetic(recipe_of("simclr"), facts)
+    # the baselines compute as the runs do, which chose the fastest arithmetic at their start
+    recipe = Run(args.out / f"{next(iter(runs))}-0").recipe
     image = image_spec(recipe)
     pixels = cached(
         args.out / "pixels.json",
@@ -128,7 +126,7 @@ def run_scores(run: Run, train: ImageSet, test: ImageSet) -> dict[str, float]:
 
 
 def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, float]:
-    """The same backbone, epochs and batches, with labels: crop and flip, cross-entropy."""
+    """The same backbone, epochs, batches and rates, with labels: crop and flip, cross-entropy."""
     torch.manual_seed(recipe.seed)
     backbone = build_backbone(recipe.backbone)
     arithmetic = arithmetic_of(recipe)
@@ -137,10 +135,10 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, flo
         {"backbone": backbone, "classifier": nn.Linear(backbone.num_features, 10)}
     )
     view = ImageView(
-        ImageViewConfig(crop_scale=(0.5, 1.0), jitter_probability=0.0, grey=0.0, blur=0.0),
+        ImageViewConfig(size=24, crop_scale=(0.5, 1.0), jitter_probability=0.0, grey=0.0, blur=0.0),
         image_spec(recipe),
     )
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
     per_epoch = len(train) // recipe.batch_size
     total = per_epoch * recipe.epochs
     loader = CanvasLoader(train, batch_size=recipe.batch_size, seed=recipe.seed, total_steps=total)

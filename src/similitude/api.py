@@ -76,6 +76,8 @@ def pretrain(
         overwrite: replace the run in ``out``.
         listener: hears the choices and the progress.
 
+    On Linux the process keeps freed memory from then on, which saves a third of the views' time.
+
     Returns:
         The run, or None if Ctrl-C stopped it before its end (``resume=True`` goes on).
 

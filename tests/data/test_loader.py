@@ -139,7 +139,7 @@ def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
     busy = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
     for _ in busy:
         time.sleep(0.06)
-    assert busy.waiting_seconds < idle.waiting_seconds
+    assert busy.waiting_seconds < 0.15  # the first batch, and what a busy machine adds
 
 
 def test_no_more_than_two_batches_ahead(images, monkeypatch):

@@ -98,7 +98,6 @@ def test_a_lost_spread_is_a_collapse_where_few_directions_are_left_too() -> None
     assert "from 0.99 to 0.18" in verdict.sentence
 
 
-
 def test_a_loss_at_chance_is_normal_before_the_warm_up_is_over() -> None:
     at_chance = replace(HEALTHY, loss=HEALTHY.chance_loss)
     assert "equals chance" in diagnose(at_chance).sentence

@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     batch_size: int = Field(ge=2)  # global
     # Images per forward pass of the backbone; the loss still sees the whole batch, exactly.
     micro_batch_size: int | None = Field(default=None, ge=1)
-    image_size: int = Field(ge=4)  # pixels of a view and of the images at evaluation
+    image_size: int = Field(ge=4)  # pixels at evaluation, and of views without a size of their own
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
