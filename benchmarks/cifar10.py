@@ -3,8 +3,9 @@
     python benchmarks/cifar10.py CIFAR10_FOLDER --out runs/cifar10 [--seeds simclr=3,simsiam=3]
 
 The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Trains what is not yet trained in --out, so
-an interrupted benchmark goes on where it was; another --set needs another --out. Prints one Markdown table: kNN-20 and linear accuracy
-on the test images of the last epoch, mean and 95 % interval over seeds.
+an interrupted benchmark goes on where it was; another --set needs another --out. Prints one
+Markdown table: kNN-20 and linear accuracy on the test images of the last epoch, mean and 95 %
+interval over seeds.
 """
 
 import argparse
