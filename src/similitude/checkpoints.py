@@ -1,5 +1,6 @@
 """Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
 
+import io
 import pickle
 import zlib
 from importlib.metadata import version
@@ -7,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from similitude.backbones import build_backbone
@@ -16,7 +16,7 @@ from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.method import Method
 from similitude.recipes import Recipe, parse_recipe
-from similitude.storage import write_with, writing_error
+from similitude.storage import write_with
 
 FORMAT = 1
 
@@ -66,7 +66,7 @@ def save_checkpoint(
     """Write a checkpoint atomically. It holds tensors, numbers and texts: no pickled objects.
 
     Raises:
-        UserError: the disk is full; an older checkpoint at ``path`` stays.
+        UserError: the disk is full or cannot be written; an older checkpoint at ``path`` stays.
     """
     content = {
         "format": FORMAT,
@@ -81,15 +81,10 @@ def save_checkpoint(
         "version": version("similitude"),
     }
 
-    def write(temporary: Path) -> None:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from error
-            raise writing_error(path, OSError(28, "no space left")) from error
-
-    write_with(path, write)
+    # through memory: torch's own writer to a file hides why it failed
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -146,14 +141,9 @@ def export_backbone(state: dict[str, Tensor], path: Path) -> None:
     """Write backbone weights as safetensors, with timm's names.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full or cannot be written; an older file at ``path`` stays.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(28, str(error)) from error
-
-    write_with(path, write)
+    content = save(tensors, metadata={"format": "pt"})
+    write_with(path, lambda temporary: temporary.write_bytes(content))
