@@ -119,7 +119,7 @@ def pretrain(
     if len(images) < chosen.batch_size:
         raise UserError(
             f"{len(images)} images in {source.name} are fewer than one batch of "
-            f"{chosen.batch_size}; add images or use --batch-size {max(2, len(images) // 2)}"
+            f"{chosen.batch_size}; {_smaller_batch(len(images))}"
         )
     for field, reason in chosen.reasons.items():
         listener.say(f"  {field} = {_field(chosen, field)}: {reason}")
@@ -195,6 +195,13 @@ def _refuse_changes(*given: Any) -> None:
         )
 
 
+def _smaller_batch(num_images: int) -> str:
+    if num_images < 16:  # a comparison of fewer images is none
+        return "add images"
+    fitting = 2 ** max(3, (num_images // 4).bit_length() - 1)
+    return f"add images or use --batch-size {fitting}"
+
+
 def _touched(overrides: Sequence[str]) -> set[str]:
     """The fields that assignments set."""
     return {assignment.partition("=")[0].strip() for assignment in overrides}
@@ -268,4 +275,4 @@ def _field(recipe: Recipe, path: str) -> str:
     value: Any = recipe
     for key in path.split("."):
         value = getattr(value, key)
-    return str(getattr(value, "name", value))
+    return "null" if value is None else str(getattr(value, "name", value))

@@ -124,10 +124,14 @@ def evaluate(
 
     console = Console()
     trained = Run(run)
-    protocols = [name.strip() for name in protocol.split(",") if name.strip()]
     with console:
         table = trained.evaluate(
-            data, protocols=protocols, labels=labels, draws=draws, progress=console.progress
+            data,
+            protocols=protocol,
+            labels=labels,
+            draws=draws,
+            progress=console.progress,
+            say=console.say,
         )
     console.print(table.render())
     console.print(f"report: {trained.report()}")
@@ -149,7 +153,7 @@ def embed(
     console = Console()
     check_suffix(output)
     with console:
-        features = Run(run).embed(data, progress=console.progress)
+        features = Run(run).embed(data, progress=console.progress, say=console.say)
     write_embeddings(features, output)
     count, dim = features.x.shape
     console.print(f"{count:,} embeddings of {dim} numbers: {output}")
@@ -172,12 +176,18 @@ def report(
 @app.command()
 def methods() -> None:
     """Compare the methods by what they are made of, as measured on the running method."""
+    from rich import box
     from rich.console import Console as RichConsole
     from rich.table import Table
 
     from similitude import anatomy
 
-    table = Table(title="Measured on each method with its default settings")
+    table = Table(
+        title="Measured on each method with its default settings",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,  # 80 columns are enough for it
+    )
     table.add_column("method")
     for name in anatomy.column_names():
         table.add_column(name, justify="center")

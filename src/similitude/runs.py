@@ -41,6 +41,7 @@ from similitude.views import ImageSpec
 GALLERY_SIZE = 2000  # images kept for the report's map
 THUMBNAIL_SIZE = 56  # pixels at most
 
+Say = Callable[[str], None]  # a sentence for the user
 Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a note
 
 
@@ -98,18 +99,22 @@ class Run:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Verdict(content["state"], content["reasons"], content["advice"])
 
-    def embed(self, data: object, *, progress: Progress | None = None) -> Features:
+    def embed(
+        self, data: object, *, progress: Progress | None = None, say: Say | None = None
+    ) -> Features:
         """Embeddings of images: ``x`` [N, D] float32, ``names``, ``y`` where folders name classes.
 
         Args:
             data: whatever :func:`similitude.pretrain` takes. Where it has a training and a test
                 part, both are embedded and names begin with ``train/`` or ``test/``.
             progress: called with what is done, how many, and how many there are.
+            say: called with a sentence on files that cannot be read, which are left out.
         """
         splits = list_splits(data) or [None]  # type: ignore[arg-type]
         parts, names = [], []
         for split in splits:
-            images = self._load(open_source(data, split=split), progress)  # type: ignore[arg-type]
+            source = open_source(data, split=split)  # type: ignore[arg-type]
+            images = self._load(source, progress, say)
 
             def show(done: int, total: int) -> None:
                 if progress is not None:
@@ -133,10 +138,11 @@ class Run:
         self,
         data: object,
         *,
-        protocols: Sequence[str] = ("knn", "linear", "few"),
+        protocols: str | Sequence[str] = ("knn", "linear", "few"),
         labels: str | Path | None = None,
         draws: int = 10,
         progress: Progress | None = None,
+        say: Say | None = None,
     ) -> ScoreTable:
         """Score the backbone beside raw pixels and the same backbone with random weights.
 
@@ -149,14 +155,15 @@ class Run:
             labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
             draws: random draws of the few labels.
             progress: called with what is done, how many, and how many there are.
+            say: called with a sentence on files that cannot be read, which are left out.
 
         Raises:
-            UserError: no labels, or labels that do not match.
+            UserError: no labels or too few, or labels that do not match.
         """
-        check_protocols(protocols)  # before any image is read
+        protocols = check_protocols(protocols)  # before any image is read
         train_source, test_source = _splits(data, labels)
-        train = self._load(train_source, progress)
-        test = None if test_source is None else self._load(test_source, progress)
+        train = self._load(train_source, progress, say)
+        test = None if test_source is None else self._load(test_source, progress, say)
         arithmetic = arithmetic_of(self.recipe)
         random_backbone = self._random_backbone()
         for backbone in (self.backbone, random_backbone):
@@ -216,12 +223,20 @@ class Run:
         torch.set_rng_state(state)
         return backbone
 
-    def _load(self, source: ImageSource, progress: Progress | None) -> ImageSet:
+    def _load(self, source: ImageSource, progress: Progress | None, say: Say | None) -> ImageSet:
         def show(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"reading {source.name}", done, total, "")
 
-        return load_images(source, self.recipe.canvas_size, on_progress=show)
+        images = load_images(source, self.recipe.canvas_size, on_progress=show)
+        if images.unreadable and say is not None:
+            some = ", ".join(f"{name} ({reason})" for name, reason in images.unreadable[:3])
+            more = ", ..." if len(images.unreadable) > 3 else ""
+            say(
+                f"{len(images.unreadable)} of {len(source)} files in {source.name} cannot be read "
+                f"and are left out: {some}{more}"
+            )
+        return images
 
     def export(self, path: str | Path) -> str:
         """Write the backbone's weights as safetensors; return Python that loads them with timm."""
@@ -257,6 +272,12 @@ def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, Image
             raise UserError(
                 f"{source.name} has no labels to score against: sort the images into one subfolder "
                 "for each class, or give --labels labels.csv with rows FILE,LABEL"
+            )
+        classes, counts = source.labels[source.labels >= 0].unique(return_counts=True)
+        if len(classes) < 2 or int(counts.sort().values[-2]) < 2:
+            raise UserError(
+                f"{source.name} has {int(counts.sum())} labelled images of {len(classes)} classes: "
+                "scores need at least two classes with two images each"
             )
     return sources[0], sources[1] if len(sources) > 1 else None
 

@@ -180,6 +180,8 @@ def train(
         f"trained {module.step:,} steps in {recorder.seconds:.0f} s, {speed:.0f} images/s at last"
     )
     log.say(verdict.sentence)
+    for advice in verdict.advice:
+        log.say(f"  try: {advice}")
     log.say(f"report: {run.report()}")
     return run
 

@@ -112,6 +112,24 @@ def test_labels_may_come_from_a_csv(similitude, run_folder, photos, tmp_path):
     assert code == 0, err
 
 
+def test_files_that_cannot_be_read_are_told_when_embedding(similitude, run_folder, tmp_path):
+    flat = write_photos(tmp_path / "flat", 40, classes=0)
+    (flat / "broken.png").write_bytes(b"no image")
+    code, out, err = similitude("embed", run_folder, flat, "-o", "out.npz")
+    assert code == 0, err
+    assert f"1 of 41 files in {flat} cannot be read and are left out: broken.png" in out
+    assert "40 embeddings" in out
+
+
+def test_too_few_labels_are_counted(similitude, run_folder, tmp_path):
+    flat = write_photos(tmp_path / "flat", 40, classes=0)
+    names = sorted(p.name for p in flat.iterdir())
+    (tmp_path / "few.csv").write_text(f"file,label\n{names[0]},a\n{names[1]},b\n")
+    code, _, err = similitude("evaluate", run_folder, flat, "--labels", "few.csv")
+    assert code == 2
+    assert "2 labelled images of 2 classes" in err
+
+
 def test_embeddings_are_named_and_the_same_in_both_formats(similitude, run_folder, photos):
     import pyarrow.parquet as pq
 
@@ -143,10 +161,12 @@ def test_two_runs_give_a_comparison(similitude, run_folder):
     assert Path("both.html").stat().st_size > 100_000
 
 
-def test_methods_prints_the_measured_table(similitude):
+def test_methods_prints_the_measured_table_in_80_columns(similitude, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, err = similitude("methods")
     assert code == 0, err
-    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    assert all(word in out for word in ("negatives", "projection", "symmetric", "predictor"))
+    rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert rows["simsiam"].count("yes") == 4
     assert rows["byol"].count("yes") == 5
 

@@ -108,6 +108,8 @@ def test_a_class_with_too_few_samples_skips_the_column_and_says_why(
         8: "No column for 8 labels per class: class 3 has only 7 labelled training images."
     }
     assert few_label_skips(small.y, (7,)) == {}
+    names = ["zero", "one", "two", "three", *"456789"]
+    assert "class 'three' has only 7" in few_label_skips(small.y, (8,), names)[8]
 
 
 def test_rows_without_a_label_are_never_drawn(digits: tuple[Features, Features]) -> None:

@@ -92,14 +92,15 @@ def test_commands_take_the_data_from_the_command_that_ran(make_run, command, dat
 def test_raw_pixels_that_win_are_named(make_run):
     evaluation = read_run(make_run(count=24)).evaluation
     assert evaluation is not None
-    assert scores.where_raw_pixels_win(evaluation) == "Raw pixels win in kNN (85.9 against 83.8)."
+    assert scores.where_baselines_win(evaluation) == "Raw pixels win in kNN (85.9 against 83.8)."
 
 
-def test_raw_pixels_that_lose_everywhere_are_told_too(make_run):
+def test_baselines_that_lose_everywhere_are_told_too(make_run):
     means = {"raw pixels": RAW, "pretrained backbone": tuple(score + 0.01 for score in RAW)}
     evaluation = read_run(make_run(count=24, means=means)).evaluation
     assert evaluation is not None
-    assert "beats raw pixels in every column" in scores.where_raw_pixels_win(evaluation)
+    sentence = scores.where_baselines_win(evaluation)
+    assert sentence == "The pretrained backbone beats raw pixels in every column."
 
 
 def test_the_table_marks_the_best_and_the_difference(make_run):

@@ -71,6 +71,7 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
         raise UserError(
             f"{path}: {count} of {len(rows)} rows match no image of {source.name}, the first is "
             f"line {line}: {file!r} (an image there is called {source.names[0]!r})"
+            + ("; call the columns of a header file,label" if line == 1 and count == 1 else "")
         )
     class_names = sorted({label for _, _, label in rows if label})
     if all(_is_number(name) for name in class_names):

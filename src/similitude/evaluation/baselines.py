@@ -31,12 +31,14 @@ PROTOCOLS = ("knn", "linear", "few")
 TEST_FRACTION = 0.2  # held out of the training part where there is no test part
 
 
-def check_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
-    """The protocols, each once, in the order of :data:`PROTOCOLS`.
+def check_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
+    """The protocols (a sequence, or one text with commas), each once, in order.
 
     Raises:
         UserError: If a name is unknown, with the nearest known names, or if there is none.
     """
+    if isinstance(protocols, str):
+        protocols = [name.strip() for name in protocols.split(",") if name.strip()]
     for name in protocols:
         if name not in PROTOCOLS:
             near = difflib.get_close_matches(name, PROTOCOLS, n=2)
@@ -192,7 +194,7 @@ def evaluate_backbone(
             on_progress=lambda protocol, row=row: say(f"{row}: {protocol}"),
         )
         if not notes and num_train == 0:
-            notes = _notes(known, chosen, k, held_out=test is None)
+            notes = _notes(known, chosen, k, train.class_names, held_out=test is None)
         num_train, num_test = len(known), len(queries.labelled())
         num_classes = len(torch.unique(known.y))
     return ScoreTable(
@@ -207,7 +209,14 @@ def evaluate_backbone(
     )
 
 
-def _notes(known: Features, protocols: Sequence[str], k: int, *, held_out: bool) -> list[str]:
+def _notes(
+    known: Features,
+    protocols: Sequence[str],
+    k: int,
+    class_names: Sequence[str] | None,
+    *,
+    held_out: bool,
+) -> list[str]:
     assert known.y is not None
     notes = []
     if held_out:
@@ -217,7 +226,7 @@ def _notes(known: Features, protocols: Sequence[str], k: int, *, held_out: bool)
     if "knn" in protocols and k > len(known):
         notes.append(f"kNN uses all {len(known)} labelled training images instead of {k}.")
     if "few" in protocols:
-        notes += few_label_skips(known.y, LABELS_PER_CLASS).values()
+        notes += few_label_skips(known.y, LABELS_PER_CLASS, class_names).values()
     return notes
 
 

@@ -90,15 +90,21 @@ def few_label_scores(
     return scores
 
 
-def few_label_skips(y: Int[Tensor, " N"], labels_per_class: Sequence[int]) -> dict[int, str]:
+def few_label_skips(
+    y: Int[Tensor, " N"],
+    labels_per_class: Sequence[int],
+    class_names: Sequence[str] | None = None,
+) -> dict[int, str]:
     """For each k that some class has not enough samples for, a sentence that says so."""
     classes, counts = torch.unique(y[y >= 0], return_counts=True)
     if len(classes) == 0:
         raise UserError("none of the training images has a label")
     smallest = int(counts.argmin())
+    number = int(classes[smallest])
+    name = str(number) if class_names is None else repr(class_names[number])
     return {
         k: f"No column for {k} label{'' if k == 1 else 's'} per class: class "
-        f"{int(classes[smallest])} has only {int(counts[smallest])} labelled training images."
+        f"{name} has only {int(counts[smallest])} labelled training images."
         for k in labels_per_class
         if counts[smallest] < k
     }

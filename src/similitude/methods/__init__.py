@@ -62,6 +62,6 @@ def config_class(name: str) -> type[MethodConfig]:
     """
     if name not in CONFIGS:
         near = difflib.get_close_matches(name, CONFIGS, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"unknown method {name!r}; {hint} known methods: {', '.join(CONFIGS)}")
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UserError(f"unknown method {name!r}; {hint}known methods: {', '.join(CONFIGS)}")
     return CONFIGS[name]

@@ -70,7 +70,7 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         while batch_size > 8 and batch_size > facts.num_images // 4:
             batch_size //= 2
         kind = "many steps in a short run" if small else "the papers' smallest"
-        few = f"a quarter of {facts.num_images} images"
+        few = f"at most a quarter of {facts.num_images} images"
         reasons["batch_size"] = kind if batch_size == usual else few
     update["batch_size"] = batch_size
     if isinstance(template.method, MoCoConfig):

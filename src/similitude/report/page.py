@@ -96,7 +96,7 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         backbone=words.backbone_name(run),
         tiles=_tiles(run),
         table=scores.run_table(evaluation) if evaluation else None,
-        loses=scores.where_raw_pixels_win(evaluation) if evaluation else "",
+        loses=scores.where_baselines_win(evaluation) if evaluation else "",
         panels=panels,
         extras=extras,
         axis=axis,

@@ -129,21 +129,28 @@ def gains(evaluation: Evaluation, over: str) -> dict[str, float]:
     }
 
 
-def where_raw_pixels_win(evaluation: Evaluation) -> str:
-    """A sentence on every column where raw pixels beat the pretrained backbone."""
-    differences = gains(evaluation, RAW)
-    if not differences:
+def where_baselines_win(evaluation: Evaluation) -> str:
+    """Sentences on every column where raw pixels or random weights beat the pretrained backbone."""
+    compared = {
+        name: differences
+        for row, name in ((RAW, "raw pixels"), (RANDOM, "random weights"))
+        if (differences := gains(evaluation, row))
+    }
+    if not compared:
         return ""
-    ours, raw = evaluation.rows[PRETRAINED], evaluation.rows[RAW]
-    lost = [
-        f"{column_title(column)[0]} ({percent(raw[column].mean)} against "
-        f"{percent(ours[column].mean)})"
-        for column, gain in differences.items()
-        if gain < 0
-    ]
-    if not lost:
-        return "The pretrained backbone beats raw pixels in every column."
-    return f"Raw pixels win in {join(lost)}."
+    sentences = []
+    for row, name in ((RAW, "raw pixels"), (RANDOM, "random weights")):
+        lost = [
+            f"{column_title(column)[0]} ({percent(evaluation.rows[row][column].mean)} against "
+            f"{percent(evaluation.rows[PRETRAINED][column].mean)})"
+            for column, gain in compared.get(name, {}).items()
+            if gain < 0
+        ]
+        if lost:
+            sentences.append(f"{name.capitalize()} win in {join(lost)}.")
+    if sentences:
+        return " ".join(sentences)
+    return f"The pretrained backbone beats {join(list(compared))} in every column."
 
 
 def join(items: Sequence[str]) -> str:

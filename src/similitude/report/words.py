@@ -186,7 +186,9 @@ def duration(seconds: float) -> str:
 
 def evaluate_command(run: RunSummary) -> str:
     """The command that makes scores and embedding."""
-    return f"similitude evaluate {shlex.quote(str(run.path))} {_data(run)}"
+    known = run.embedding is None or run.embedding.labels is not None
+    data = _data(run) if known else "LABELLED_FOLDER"
+    return f"similitude evaluate {shlex.quote(str(run.path))} {data}"
 
 
 def repeat_command(run: RunSummary) -> str:
