@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -66,3 +68,15 @@ def test_separable_classes_with_a_tiny_penalty_stay_finite_and_are_solved() -> N
     assert torch.isfinite(found).all()
     assert logits(x, found)[0, 0].argmax(1).tolist() == [0, 0, 1, 1]
     assert objective(rows, found, 1e-6).item() < 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_features_of_a_collapsed_backbone_are_fitted_too(noise: float) -> None:
+    """One direction in float32: rounding gives the metric eigenvalues below zero."""
+    y = torch.randint(2, (600,))
+    x = torch.randn(600, 1).exp() @ torch.ones(1, 128) + noise * torch.randn(600, 128)
+    x = (x - x.mean(0)) / x.std(0)
+    rows = Rows(x[None], y[None], torch.full((1, 1, 600), 1 / 600))
+    found = fit_logistic(rows, 2, 1e-9, max_iterations=20, tolerance=1e-4)
+    assert found.isfinite().all()
+    assert objective(rows, found, 1e-9) <= math.log(2) + 1e-6  # no worse than all zeros

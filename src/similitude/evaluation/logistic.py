@@ -124,9 +124,14 @@ def _metric_factor(
         p = logits(rows.x[:, ::every], start[:, :1]).softmax(-1)
     curvature = (p * (1 - p)).mean((1, 2, 3)).clamp_min(1e-3)
     metric = torch.bmm(x.transpose(1, 2), x) * (curvature[:, None, None] / x.shape[1])
-    diagonal = torch.full((d + 1,), penalty, dtype=x.dtype, device=x.device)
-    diagonal += metric.diagonal(dim1=1, dim2=2).amax() * 10 * torch.finfo(x.dtype).eps
-    return torch.linalg.cholesky(metric + torch.diag(diagonal)), curvature
+    identity = torch.eye(d + 1, dtype=x.dtype, device=x.device)
+    margin = metric.diagonal(dim1=1, dim2=2).amax() * 10 * torch.finfo(x.dtype).eps
+    while True:
+        # Rounding makes the metric of collapsed features indefinite: as much margin as it takes.
+        factor, failed = torch.linalg.cholesky_ex(metric + (penalty + margin) * identity)
+        if not failed.any():
+            return factor, curvature
+        margin = 10 * margin
 
 
 def _flat(coefficients: Float[Tensor, "B F D1 C"]) -> Float[Tensor, "B D1 FC"]:
