@@ -136,7 +136,13 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, flo
         {"backbone": backbone, "classifier": nn.Linear(backbone.num_features, 10)}
     )
     view = ImageView(
-        ImageViewConfig(size=24, crop_scale=(0.5, 1.0), jitter_probability=0.0, grey=0.0, blur=0.0),
+        ImageViewConfig(
+            size=next(iter(recipe.method.view_configs.values())).size,
+            crop_scale=(0.5, 1.0),
+            jitter_probability=0.0,
+            grey=0.0,
+            blur=0.0,
+        ),
         image_spec(recipe),
     )
     optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)

@@ -273,13 +273,15 @@ def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, Image
                 f"{source.name} has no labels to score against: sort the images into one subfolder "
                 "for each class, or give --labels labels.csv with rows FILE,LABEL"
             )
-        classes, counts = source.labels[source.labels >= 0].unique(return_counts=True)
-        if len(classes) < 2 or int(counts.sort().values[-2]) < 2:
-            raise UserError(
-                f"{source.name} has {int(counts.sum())} labelled images of {len(classes)} classes: "
-                "scores need at least two classes with two images each"
-            )
-    return sources[0], sources[1] if len(sources) > 1 else None
+    train = sources[0]
+    assert train.labels is not None
+    classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
+    if int((counts >= 2).sum()) < 2:
+        raise UserError(
+            f"{train.name} has {int(counts.sum())} labelled images of {len(classes)} classes: "
+            "scores need at least two classes with two images each"
+        )
+    return train, sources[1] if len(sources) > 1 else None
 
 
 # What a run folder holds; overwriting a run removes these and nothing else.

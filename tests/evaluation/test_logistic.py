@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from similitude.errors import UserError
 from similitude.evaluation.logistic import Rows, fit_logistic, logits
 
 
@@ -80,3 +81,10 @@ def test_features_of_a_collapsed_backbone_are_fitted_too(noise: float) -> None:
     found = fit_logistic(rows, 2, 1e-9, max_iterations=20, tolerance=1e-4)
     assert found.isfinite().all()
     assert objective(rows, found, 1e-9) <= math.log(2) + 1e-6  # no worse than all zeros
+
+
+def test_features_whose_squares_overflow_are_told() -> None:
+    y = torch.randint(2, (10,))
+    rows = Rows(torch.full((1, 10, 3), 1e30), y[None], torch.full((1, 1, 10), 0.1))
+    with pytest.raises(UserError, match="too large"):
+        fit_logistic(rows, 2, 1e-3, max_iterations=2, tolerance=1e-4)

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from similitude.errors import UserError
+
 HISTORY = 8
 MAX_HALVINGS = 12
 SUFFICIENT_DECREASE = 1e-4
@@ -126,12 +128,14 @@ def _metric_factor(
     metric = torch.bmm(x.transpose(1, 2), x) * (curvature[:, None, None] / x.shape[1])
     identity = torch.eye(d + 1, dtype=x.dtype, device=x.device)
     margin = metric.diagonal(dim1=1, dim2=2).amax() * 10 * torch.finfo(x.dtype).eps
-    while True:
-        # Rounding makes the metric of collapsed features indefinite: as much margin as it takes.
+    # Rounding makes the metric of collapsed features indefinite: as much margin as it takes, which
+    # is never more than its trace.
+    while bool(margin.isfinite()):
         factor, failed = torch.linalg.cholesky_ex(metric + (penalty + margin) * identity)
         if not failed.any():
             return factor, curvature
         margin = 10 * margin
+    raise UserError("the features are too large to fit: their squares are not finite")
 
 
 def _flat(coefficients: Float[Tensor, "B F D1 C"]) -> Float[Tensor, "B D1 FC"]:

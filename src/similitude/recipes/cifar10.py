@@ -54,24 +54,17 @@ def simclr() -> Recipe:
 
 
 def moco_v1() -> Recipe:
-    """MoCo v1 with the CIFAR notebook's queue, decay and temperature.
-
-    Its keys cost two more passes, so that six epochs take as long as eight of SimCLR.
-    """
-    method = MoCoV1Config(
-        view=VIEW,
-        queue_length=4096,
-        temperature=0.1,
-        ema_decay=0.99,
-        symmetric=True,
-        bn_splits=4,
-    )
-    return _recipe(method, base_lr=0.3, weight_decay=5e-4, epochs=6)
+    """MoCo v1 with the CIFAR notebook's queue, decay and temperature."""
+    return _moco(MoCoV1Config)
 
 
 def moco_v2() -> Recipe:
-    """MoCo v2 with the CIFAR notebook's queue, decay and temperature; six epochs as for v1."""
-    method = MoCoV2Config(
+    """MoCo v2 with the CIFAR notebook's queue, decay and temperature."""
+    return _moco(MoCoV2Config)
+
+
+def _moco(config: type[MoCoV1Config] | type[MoCoV2Config]) -> Recipe:
+    method = config(
         view=VIEW,
         queue_length=4096,
         temperature=0.1,
@@ -79,6 +72,7 @@ def moco_v2() -> Recipe:
         symmetric=True,
         bn_splits=4,
     )
+    # Keys cost two more passes, so that six epochs take as long as eight of SimCLR.
     return _recipe(method, base_lr=0.3, weight_decay=5e-4, epochs=6)
 
 

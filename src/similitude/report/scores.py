@@ -131,26 +131,22 @@ def gains(evaluation: Evaluation, over: str) -> dict[str, float]:
 
 def where_baselines_win(evaluation: Evaluation) -> str:
     """Sentences on every column where raw pixels or random weights beat the pretrained backbone."""
-    compared = {
-        name: differences
-        for row, name in ((RAW, "raw pixels"), (RANDOM, "random weights"))
-        if (differences := gains(evaluation, row))
-    }
-    if not compared:
-        return ""
-    sentences = []
+    compared, sentences = [], []
     for row, name in ((RAW, "raw pixels"), (RANDOM, "random weights")):
+        differences = gains(evaluation, row)
+        if differences:
+            compared.append(name)
         lost = [
             f"{column_title(column)[0]} ({percent(evaluation.rows[row][column].mean)} against "
             f"{percent(evaluation.rows[PRETRAINED][column].mean)})"
-            for column, gain in compared.get(name, {}).items()
+            for column, gain in differences.items()
             if gain < 0
         ]
         if lost:
             sentences.append(f"{name.capitalize()} win in {join(lost)}.")
-    if sentences:
-        return " ".join(sentences)
-    return f"The pretrained backbone beats {join(list(compared))} in every column."
+    if compared and not sentences:
+        return f"The pretrained backbone beats {join(compared)} in every column."
+    return " ".join(sentences)
 
 
 def join(items: Sequence[str]) -> str:
