@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
+from similitude.acceleration import keep_freed_memory
 from similitude.backbones import build_backbone, loading_snippet
 from similitude.checkpoints import Checkpoint, export_backbone, load_backbone, load_checkpoint
 from similitude.data import (
@@ -110,6 +111,7 @@ class Run:
             progress: called with what is done, how many, and how many there are.
             say: called with a sentence on files that cannot be read, which are left out.
         """
+        keep_freed_memory()
         splits = list_splits(data) or [None]  # type: ignore[arg-type]
         parts, names = [], []
         for split in splits:
@@ -161,6 +163,7 @@ class Run:
             UserError: no labels or too few, or labels that do not match.
         """
         protocols = check_protocols(protocols)  # before any image is read
+        keep_freed_memory()
         train_source, test_source = _splits(data, labels)
         train = self._load(train_source, progress, say)
         test = None if test_source is None else self._load(test_source, progress, say)
