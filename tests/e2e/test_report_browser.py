@@ -206,11 +206,17 @@ def test_pointing_at_a_dot_shows_its_image(browser, pages, screenshots):
     visit(browser, pages["run"])
     tip = browser.find_element(By.CSS_SELECTOR, ".tip")
     assert not tip.is_displayed()
-    x, y = first_dot(browser)
-    actions = ActionChains(browser)
-    actions.w3c_actions.pointer_action.move_to_location(x, y)
-    actions.perform()
-    WebDriverWait(browser, 5).until(lambda _: tip.is_displayed())
+
+    def pointed(driver: Any) -> bool:
+        """A hand moves on and on; a single event is lost while the page is still settling."""
+        x, y = first_dot(driver)
+        for offset in (2, 0):
+            actions = ActionChains(driver)
+            actions.w3c_actions.pointer_action.move_to_location(x, y + offset)
+            actions.perform()
+        return tip.is_displayed()
+
+    WebDriverWait(browser, 30).until(pointed)
     assert re.search(r"digit \d", tip.text)
     assert re.search(r"train/\d{5}", tip.text)
     thumbs = tip.find_elements(By.CSS_SELECTOR, ".thumb")
