@@ -7,32 +7,37 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from similitude.backbones import BackboneConfig
 from similitude.data import ImageSet
-from similitude.method import Batch, MethodConfig, Progress
+from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
 from similitude.recipes import OptimizerConfig, Recipe
+from similitude.views import ImageSpec
 
 START = Progress(step=0, total_steps=10, steps_per_epoch=5)
+IMAGE = ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
 BACKBONE = BackboneConfig(name="resnet18", stem="small", base_width=4)
 
 
 class TinyBackbone(nn.Module):
-    """A smooth backbone without BatchNorm: samples meet in heads and losses only."""
+    """A smooth backbone without BatchNorm, for images of any size: samples meet in heads only."""
 
     num_features = 8
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh())
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 8), nn.Tanh()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
 def small_config(name: str, **changes: Any) -> MethodConfig:
-    """The config of a method with heads and memory of a few numbers."""
+    """The config of a method with views, heads and memory of a few numbers."""
     kind = CONFIGS[name]
     small: dict[str, Any] = {
         "projector_hidden": 16,
@@ -41,9 +46,15 @@ def small_config(name: str, **changes: Any) -> MethodConfig:
         "projection_dim": 12,
         "queue_length": 32,
         "bn_splits": 2,
+        "num_samples": 64,
     }
     known = {field: value for field, value in small.items() if field in kind.model_fields}
-    return kind(**{**known, **changes})
+    views = {
+        field: view.model_copy(update={"size": 8 if field.startswith("local") else 12})
+        for field, view in kind().view_configs.items()
+        if view.size is not None
+    }
+    return kind(**{**views, **known, **changes})
 
 
 def small_recipe(name: str, **changes: Any) -> Recipe:
@@ -59,12 +70,19 @@ def small_recipe(name: str, **changes: Any) -> Recipe:
     return Recipe(**{**values, **changes})
 
 
-def random_batch(n: int = 8, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
-    """Two views of ``n`` samples for TinyBackbone: the second is the first with some noise."""
+def random_batch(
+    method: Method, n: int = 8, *, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Batch:
+    """Views of ``n`` samples in the method's own shapes: one thing per sample, and some noise."""
     generator = torch.Generator().manual_seed(seed)
-    v1 = torch.randn(n, 3, 4, 4, generator=generator, dtype=dtype)
-    v2 = v1 + 0.3 * torch.randn(v1.shape, generator=generator, dtype=dtype)
-    return Batch([v1, v2], torch.arange(n))
+    samples = torch.randn(n, 3, 4, 4, generator=generator, dtype=dtype)
+    canvases = torch.zeros(n, 3, IMAGE.size, IMAGE.size, dtype=torch.uint8)
+    views = []
+    for like in method.views(IMAGE)(canvases, torch.arange(n), seed=0, epoch=0):
+        view = F.interpolate(samples, size=like.shape[-2:], mode="bilinear")
+        view = view.view(n, *[1] * (like.ndim - 4), *view.shape[1:])
+        views.append(view + 0.3 * torch.randn(like.shape, generator=generator, dtype=dtype))
+    return Batch(views, torch.arange(n))
 
 
 def random_images(n: int = 64, size: int = 16, *, classes: int = 4, seed: int = 0) -> ImageSet:

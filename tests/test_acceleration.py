@@ -26,7 +26,7 @@ def gradients(name, micro_batch_size):
             parameter.data.add_(0.1 * torch.randn_like(parameter))
     cache = GradientCache(micro_batch_size) if micro_batch_size else None
     with computing(method, Arithmetic(), cache):
-        output = method.training_loss(random_batch(dtype=torch.float64), START)
+        output = method.training_loss(random_batch(method, dtype=torch.float64), START)
         output.loss.backward()
         if cache is not None:
             cache.backward()
@@ -69,7 +69,7 @@ def test_the_second_pass_repeats_dropout_and_leaves_running_statistics_alone():
     cache = GradientCache(4)
     seen = []
     with computing(method, Arithmetic(), cache):
-        method.training_loss(random_batch(), START).loss.backward()
+        method.training_loss(random_batch(method), START).loss.backward()
         buffers = {n: b.clone() for n, b in method.backbone.named_buffers()}
         after_first_pass = torch.get_rng_state()
         method.backbone.layers.register_forward_hook(lambda m, i, out: seen.append(out.detach()))
@@ -93,7 +93,7 @@ def test_heads_and_losses_stay_in_float32_when_the_backbone_does_not():
     inner = []
     method.backbone.layers[1].register_forward_hook(lambda m, i, out: inner.append(out.dtype))
     with computing(method, Arithmetic(torch.bfloat16)):
-        loss = method.training_loss(random_batch(), START).loss
+        loss = method.training_loss(random_batch(method), START).loss
     assert inner == [torch.bfloat16]
     assert dtypes == [(torch.float32, torch.float32)]
     assert loss.dtype == torch.float32

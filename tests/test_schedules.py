@@ -63,3 +63,9 @@ def test_step_decay_drops_at_the_milestone_itself():
     first = step_decay(0.03, milestones, 0.1, 120 * steps_per_epoch / (200 * steps_per_epoch))
     last = step_decay(0.03, milestones, 0.1, (120 * steps_per_epoch - 1) / (200 * steps_per_epoch))
     assert (last, first) == pytest.approx((0.03, 0.003))
+
+
+def test_a_warm_up_may_begin_above_zero_and_a_cosine_end_there():
+    assert warmup_cosine(1.0, 0.1, 0.5, 0.0, start=0.3) == pytest.approx(0.3)
+    assert warmup_cosine(1.0, 0.1, 0.5, 0.25, start=0.3) == pytest.approx(0.65)
+    assert warmup_cosine(1.0, 0.1, 0.5, 1.0, start=0.3) == pytest.approx(0.1)

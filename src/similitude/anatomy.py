@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS, build_method
+from similitude.views import ImageSpec
 
 SAMPLES, SIDE, FEATURES = 6, 4, 16
 STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
@@ -38,7 +39,9 @@ class _TinyBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, FEATURES), nn.Tanh())
+        pool = nn.AdaptiveAvgPool2d(SIDE)  # views may have sizes of their own
+        layers = nn.Flatten(), nn.Linear(3 * SIDE * SIDE, FEATURES), nn.Tanh()
+        self.layers = nn.Sequential(pool, *layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -54,8 +57,15 @@ def small_config(name: str) -> MethodConfig:
         "projection_dim": 8,
         "queue_length": 3 * SAMPLES,
         "bn_splits": 1,
+        "num_samples": SAMPLES,
     }
-    return kind(**{field: value for field, value in small.items() if field in kind.model_fields})
+    known = {field: value for field, value in small.items() if field in kind.model_fields}
+    views: dict[str, Any] = {
+        field: view.model_copy(update={"size": SIDE})
+        for field, view in kind().view_configs.items()
+        if view.size is not None
+    }
+    return kind(**{**views, **known})
 
 
 def measure(config: MethodConfig) -> Anatomy:
@@ -90,10 +100,15 @@ def column_names() -> list[str]:
     return [field.name.replace("_", " ") for field in fields(Anatomy)]
 
 
-def _views(seed: int) -> list[Tensor]:
+def _views(method: Method, seed: int) -> list[Tensor]:
+    """Noise in the shapes of the method's own views."""
+    canvases = torch.zeros(SAMPLES, 3, SIDE, SIDE, dtype=torch.uint8)
+    image = ImageSpec(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     generator = torch.Generator().manual_seed(seed)
-    shape = (2, SAMPLES, 3, SIDE, SIDE)
-    return list(torch.randn(shape, generator=generator, dtype=torch.float64))
+    return [
+        torch.randn(view.shape, generator=generator, dtype=torch.float64)
+        for view in method.views(image)(canvases, torch.arange(SAMPLES), seed=0, epoch=0)
+    ]
 
 
 def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor:
@@ -121,7 +136,7 @@ def _moves_without_gradient(method: Method) -> bool:
 
 def _hides_a_gradient(method: Method) -> bool:
     """Compare autograd's slope along a direction with the slope of the loss itself."""
-    views, direction, size = _views(0), _views(1), 1e-5
+    views, direction, size = _views(method, 0), _views(method, 1), 1e-5
     leaves = [view.clone().requires_grad_() for view in views]
     _loss(method, leaves).backward()
     for i, leaf in enumerate(leaves):
@@ -147,7 +162,7 @@ def _matters(method: Method, name: str) -> bool:
     for parameter in head.parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.data.add_(noise)
-    views = _views(0)
+    views = _views(method, 0)
     return _differ(_loss(method, views), _loss(twin, views))
 
 
@@ -162,7 +177,7 @@ def _is_curved(method: Method, name: str) -> bool:
 
 def _couples_samples(method: Method) -> bool:
     """Mixed difference: zero exactly if the loss is a sum of terms of single samples."""
-    base, other = _views(0), _views(3)
+    base, other = _views(method, 0), _views(method, 3)
 
     def loss(*changed: int) -> Tensor:
         views = [view.clone() for view in base]
@@ -174,10 +189,13 @@ def _couples_samples(method: Method) -> bool:
 
 
 def _is_symmetric(method: Method) -> bool:
-    v1, v2 = _views(0)
-    return not _differ(_loss(method, [v1, v2]), _loss(method, [v2, v1]))
+    v1, *others = _views(method, 0)
+    if not others or others[0].shape != v1.shape:
+        return False
+    v2, *rest = others
+    return not _differ(_loss(method, [v1, v2, *rest]), _loss(method, [v2, v1, *rest]))
 
 
 def _remembers(method: Method) -> bool:
-    views = _views(0)
-    return _differ(_loss(method, views, _views(4)), _loss(method, views, _views(5)))
+    views = _views(method, 0)
+    return _differ(_loss(method, views, _views(method, 4)), _loss(method, views, _views(method, 5)))

@@ -22,6 +22,7 @@ from similitude.recipes.automatic import (
     choose_normalisation,
     choose_recipe,
     choose_view_sizes,
+    set_num_samples,
     shorten_warmup,
     view_sizes,
 )
@@ -114,8 +115,10 @@ def pretrain(
         chosen.canvas_size,
         on_progress=lambda done, total: listener.progress("reading images", done, total),
     )
-    if recipe is None and checkpoint is None:
-        chosen = choose_normalisation(chosen, images, overrides)
+    if checkpoint is None:
+        chosen = set_num_samples(chosen, len(images))
+        if recipe is None:
+            chosen = choose_normalisation(chosen, images, overrides)
     if len(images) < chosen.batch_size:
         raise UserError(
             f"{len(images)} images in {source.name} are fewer than one batch of "

@@ -15,6 +15,7 @@ from similitude.backbones import build_backbone
 from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.method import Method
+from similitude.methods import build_method
 from similitude.recipes import Recipe, parse_recipe
 from similitude.storage import write_with
 
@@ -109,14 +110,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def fresh_backbone(recipe: Recipe) -> nn.Module:
+    """What the recipe's method keeps, with random weights drawn from torch's global generator."""
+    return build_method(recipe.method, build_backbone(recipe.backbone)).backbone
+
+
 def load_backbone(checkpoint: Checkpoint) -> nn.Module:
     """The trained backbone in evaluation mode.
 
     Raises:
         UserError: the weights do not fit the backbone that the recipe names.
     """
-    backbone = build_backbone(checkpoint.recipe.backbone)
-    load_strictly(backbone, checkpoint.backbone, f"backbone {checkpoint.recipe.backbone.name!r}")
+    recipe = checkpoint.recipe
+    backbone = fresh_backbone(recipe)
+    load_strictly(backbone, checkpoint.backbone, f"backbone {recipe.backbone.name!r}")
     return backbone.eval()
 
 

@@ -1,7 +1,7 @@
-"""Stored features. N samples, P projection size, Q length of the queue."""
+"""Stored features. N samples, P projection size, Q length of the queue, K logits."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,3 +53,69 @@ class FeatureQueue(nn.Module):
         """Length and size, for print."""
         length, dim = self.keys.shape
         return f"length={length}, dim={dim}"
+
+
+class MemoryBank(nn.Module):
+    """One feature per sample of the data set (InstDisc, arXiv:1805.01978, Sec. 3).
+
+    Starts as the authors' code does: every number uniform in [-s, s] with s = sqrt(3 / P), so that
+    rows have length 1 on average only. Drawn from PyTorch's global generator.
+    """
+
+    features: Tensor
+
+    def __init__(self, num_samples: int, dim: int) -> None:
+        super().__init__()
+        if num_samples < 1:
+            raise UserError(f"a memory bank for {num_samples} samples; give at least 1")
+        bound = (3 / dim) ** 0.5
+        self.register_buffer("features", torch.empty(num_samples, dim).uniform_(-bound, bound))
+
+    @torch.no_grad()
+    def update(
+        self, index: Int[Tensor, " N"], features: Float[Tensor, "N P"], decay: float
+    ) -> None:
+        """Row i <- unit(decay * row i + (1 - decay) * features).
+
+        Args:
+            index: rows to move, without repetition, each in 0 .. num_samples - 1.
+            features: unit norm.
+            decay: weight of the old value, in [0, 1]; 0.5 in InstDisc and CMC.
+        """
+        old = self.features.index_select(0, index)
+        new = torch.lerp(features.to(old), old, decay)
+        self.features.index_copy_(0, index, F.normalize(new, dim=1))
+
+    def extra_repr(self) -> str:
+        """Number of samples and size, for print."""
+        num_samples, dim = self.features.shape
+        return f"num_samples={num_samples}, dim={dim}"
+
+
+class Center(nn.Module):
+    """Running mean of the target's logits (DINO, arXiv:2104.14294, eq. 4); starts at 0.
+
+    Args:
+        dim: number of logits.
+        decay: weight of the old value, in [0, 1]; 0.9 in DINO.
+    """
+
+    value: Tensor
+
+    def __init__(self, dim: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("value", torch.zeros(dim))
+
+    @torch.no_grad()
+    def update(self, target_logits: Float[Tensor, "M K"]) -> None:
+        """Value <- decay * value + (1 - decay) * mean over the rows.
+
+        Args:
+            target_logits: of all target views of the whole batch, all processes together.
+        """
+        self.value.lerp_(target_logits.mean(dim=0).to(self.value), 1 - self.decay)
+
+    def extra_repr(self) -> str:
+        """Size and decay, for print."""
+        return f"{len(self.value)}, decay={self.decay}"

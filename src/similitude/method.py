@@ -64,12 +64,17 @@ class StepOutput(NamedTuple):
 class Method(nn.Module, ABC):
     """One pretraining method: its views, its networks, its loss, and what moves after a step.
 
-    The trainer calls, in this order: ``training_loss`` and backward, once per batch; then
-    ``before_step``, the optimizer, ``after_step``, once per optimizer step. A method is a plain
-    module, so four lines of PyTorch run it as well. ``method.backbone(x)`` extracts features.
+    The trainer calls, in this order, once per optimizer step: ``training_loss`` and backward,
+    ``before_step``, the optimizer, ``after_step``. A method is a plain module, so four lines of
+    PyTorch run it as well. ``method.backbone(x)`` extracts features.
+
+    Over several processes each has its part of the batch: gradients and losses are averaged over
+    them, and ``distributed.gather`` gives a loss or a memory the rows of all.
     """
 
-    backbone: nn.Module  # what is kept, exported and evaluated; has num_features
+    # What is kept, exported and evaluated: images [N, 3, H, W] to features [N, num_features].
+    # Often the network given; a method may wrap it (patches, colour channels).
+    backbone: nn.Module
     config: Any  # the method's own MethodConfig
 
     @abstractmethod
@@ -87,7 +92,8 @@ class Method(nn.Module, ABC):
     def param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: weights, then biases and norms, which do not decay.
 
-        A group with ``fixed_lr: True`` keeps its peak learning rate through the whole run.
+        A group with ``fixed_lr: True`` keeps its peak learning rate through the whole run; one
+        with ``lr_scale: 0.1`` trains at a tenth of the rate; ``weight_decay`` is the group's own.
         """
         params = [p for p in self.parameters() if p.requires_grad]
         return [

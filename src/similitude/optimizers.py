@@ -185,6 +185,8 @@ class LARC(Optimizer):
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": SGD,
     "lars": LARS,
+    "larc": LARC,
+    "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
 

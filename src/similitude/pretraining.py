@@ -11,7 +11,7 @@ from similitude.data.loader import CanvasBatch
 from similitude.method import Batch, Method, Progress
 from similitude.optimizers import OPTIMIZERS
 from similitude.recipes import Recipe
-from similitude.schedules import step_decay, warmup_cosine
+from similitude.schedules import cosine, step_decay, warmup_cosine
 from similitude.views import ImageSpec
 
 
@@ -41,24 +41,38 @@ def learning_rate(recipe: Recipe, progress: Progress) -> float:
     fraction = progress.fraction if config.per == "step" else progress.epoch / recipe.epochs
     warmup = min(1.0, config.warmup_epochs / recipe.epochs)
     if fraction < warmup or config.schedule == "cosine":
-        return warmup_cosine(peak, 0.0, warmup, fraction)
+        start, end = config.warmup_start * peak, config.final_lr * peak
+        return warmup_cosine(peak, end, warmup, fraction, start=start)
     if config.schedule == "step":
         return step_decay(peak, config.step_milestones, config.step_factor, fraction)
     return peak
 
 
+def weight_decay(recipe: Recipe, progress: Progress) -> float:
+    """The weight decay of one step, for groups without one of their own."""
+    config = recipe.optimizer
+    if config.final_weight_decay is None:
+        return config.weight_decay
+    return cosine(config.weight_decay, config.final_weight_decay, progress.fraction)
+
+
 def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over the method's parameter groups."""
     config = recipe.optimizer
-    options: dict[str, Any] = {"weight_decay": config.weight_decay}
-    if config.name != "adamw":
+    peak = config.base_lr * recipe.batch_size / 256
+    options: dict[str, Any] = {"lr": peak, "weight_decay": config.weight_decay}
+    if config.name in ("sgd", "lars", "larc"):
         options["momentum"] = config.momentum
     if config.name == "lars":
         options["momentum_style"] = config.lars_momentum
     if config.name == "sgd":
         options["foreach"] = True  # one pass over all tensors instead of one call for each
-    options["lr"] = config.base_lr * recipe.batch_size / 256
-    return OPTIMIZERS[config.name](method.param_groups(), **options)
+    groups = method.param_groups()
+    for group in groups:
+        # Groups without a decay of their own follow the recipe's; see Pretraining.
+        group["scheduled_decay"] = "weight_decay" not in group
+        group["lr"] = peak * group.setdefault("lr_scale", 1.0)
+    return OPTIMIZERS[config.name](groups, **options)
 
 
 class Pretraining(lightning.LightningModule):
@@ -103,10 +117,12 @@ class Pretraining(lightning.LightningModule):
             batch.canvases, batch.index, seed=recipe.seed, epoch=batch.epoch, aspect=batch.aspect
         )
         optimizer: Any = self.optimizers()
-        rate = learning_rate(recipe, progress)
+        rate, decay = learning_rate(recipe, progress), weight_decay(recipe, progress)
         for group in optimizer.param_groups:
             if not group.get("fixed_lr"):
-                group["lr"] = rate
+                group["lr"] = rate * group["lr_scale"]
+            if group["scheduled_decay"]:
+                group["weight_decay"] = decay
         cache = GradientCache(recipe.micro_batch_size) if recipe.micro_batch_size else None
         with computing(self.method, self.arithmetic, cache):
             output = self.method.training_loss(Batch(views, batch.index), progress)

@@ -13,8 +13,14 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from similitude.acceleration import keep_freed_memory
-from similitude.backbones import build_backbone, loading_snippet
-from similitude.checkpoints import Checkpoint, export_backbone, load_backbone, load_checkpoint
+from similitude.backbones import loading_snippet
+from similitude.checkpoints import (
+    Checkpoint,
+    export_backbone,
+    fresh_backbone,
+    load_backbone,
+    load_checkpoint,
+)
 from similitude.data import (
     ImageSet,
     ImageSource,
@@ -222,7 +228,7 @@ class Run:
         """The same backbone with the weights it had before training."""
         state = torch.get_rng_state()
         torch.manual_seed(self.recipe.seed)
-        backbone = build_backbone(self.recipe.backbone).eval()
+        backbone = fresh_backbone(self.recipe).eval()
         torch.set_rng_state(state)
         return backbone
 

@@ -18,13 +18,15 @@ def cosine(start: float, end: float, fraction: float) -> float:
     return end + (start - end) * (1 + cos(pi * _clamp(fraction))) / 2
 
 
-def warmup_cosine(peak: float, end: float, warmup_fraction: float, fraction: float) -> float:
-    """Straight line from 0 to ``peak`` at ``warmup_fraction``, then half a cosine to ``end``.
+def warmup_cosine(
+    peak: float, end: float, warmup_fraction: float, fraction: float, *, start: float = 0.0
+) -> float:
+    """Straight line from ``start`` to ``peak`` at ``warmup_fraction``, then a cosine to ``end``.
 
-    As in the code of SimCLR, BYOL and MoCo v3: the first step has rate 0.
+    As in the code of SimCLR, BYOL and MoCo v3: the first step has rate ``start``, 0 there.
     """
     if _clamp(fraction) < warmup_fraction:
-        return linear(0.0, peak, fraction / warmup_fraction)
+        return linear(start, peak, fraction / warmup_fraction)
     if warmup_fraction >= 1:
         return peak
     return cosine(peak, end, (fraction - warmup_fraction) / (1 - warmup_fraction))

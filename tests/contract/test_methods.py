@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from builders import START, TinyBackbone, random_batch, small_config
-from similitude.memory import FeatureQueue
-from similitude.method import Method, Progress
+from builders import IMAGE, START, TinyBackbone, random_batch, small_config
+from similitude.memory import Center, FeatureQueue, MemoryBank
+from similitude.method import Batch, Method, Progress
 from similitude.methods import CONFIGS, METHODS, build_method
-from similitude.views import ImageSpec
 
 
 @pytest.fixture(params=sorted(METHODS))
@@ -34,7 +33,7 @@ def test_every_method_has_a_config():
 
 
 def test_loss_is_finite_and_reaches_every_trained_weight(method):
-    output = method.training_loss(random_batch(), START)
+    output = method.training_loss(random_batch(method), START)
     assert output.loss.isfinite()
     assert output.loss.ndim == 0
     output.loss.backward()
@@ -51,7 +50,7 @@ def test_param_groups_hold_every_trained_parameter_once(method):
 def test_targets_move_only_after_the_step(method):
     drift(method)
     frozen = {n: p.clone() for n, p in method.named_parameters() if not p.requires_grad}
-    method.training_loss(random_batch(), START).loss.backward()
+    method.training_loss(random_batch(method), START).loss.backward()
     method.before_step(START)
     now = dict(method.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
@@ -62,10 +61,10 @@ def test_targets_move_only_after_the_step(method):
 
 def test_nothing_is_left_out_of_the_state(method):
     drift(method)
-    method.training_loss(random_batch(seed=1), START)  # fills memory and running statistics
+    method.training_loss(random_batch(method, seed=1), START)  # fills memory and running statistics
     twin = build_method(method.config, TinyBackbone())
     twin.load_state_dict(method.state_dict())
-    batch = random_batch(seed=2)
+    batch = random_batch(method, seed=2)
     assert torch.equal(
         method.training_loss(batch, START).loss, twin.training_loss(batch, START).loss
     )
@@ -74,20 +73,22 @@ def test_nothing_is_left_out_of_the_state(method):
 def test_loss_reads_memory_from_before_the_batch(method, monkeypatch):
     drift(method)
     twin = copy.deepcopy(method)
-    loss = method.training_loss(random_batch(), START).loss
+    loss = method.training_loss(random_batch(method), START).loss
     monkeypatch.setattr(FeatureQueue, "enqueue", lambda *args: None)
-    assert torch.equal(twin.training_loss(random_batch(), START).loss, loss)
+    monkeypatch.setattr(MemoryBank, "update", lambda *args: None)
+    monkeypatch.setattr(Center, "update", lambda *args: None)
+    assert torch.equal(twin.training_loss(random_batch(method), START).loss, loss)
 
 
 def test_features_are_the_backbones_of_the_first_view_and_carry_no_gradient(method):
-    batch = random_batch()
+    batch = random_batch(method)
     features = method.training_loss(batch, START).features
     assert not features.requires_grad
     torch.testing.assert_close(features, method.backbone(batch.views[0]).detach())
 
 
 def test_metrics_are_detached_scalars(method):
-    for name, value in method.training_loss(random_batch(), START).metrics.items():
+    for name, value in method.training_loss(random_batch(method), START).metrics.items():
         assert value.ndim == 0, name
         assert not value.requires_grad, name
 
@@ -95,17 +96,17 @@ def test_metrics_are_detached_scalars(method):
 def test_repeating_a_step_gives_the_same_bits(method):
     twin = copy.deepcopy(method)
     torch.manual_seed(1)
-    first = method.training_loss(random_batch(), START).loss
+    first = method.training_loss(random_batch(method), START).loss
     torch.manual_seed(2)  # no method may depend on the global random state
-    assert torch.equal(twin.training_loss(random_batch(), START).loss, first)
+    assert torch.equal(twin.training_loss(random_batch(method), START).loss, first)
 
 
-def test_views_are_as_many_as_the_loss_takes_and_of_the_right_size(method):
+def test_views_are_as_many_and_as_large_as_the_loss_takes(method):
     canvases = torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8)
-    image = ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
-    views = method.views(image)(canvases, torch.arange(4), seed=0, epoch=0)
-    assert len(views) == 2
-    assert all(view.shape == (4, 3, 12, 12) for view in views)
+    multi_view = method.views(IMAGE)
+    views = multi_view(canvases, torch.arange(4), seed=0, epoch=0)
+    assert len(views) == len(multi_view)
+    method.double().training_loss(Batch([view.double() for view in views], torch.arange(4)), START)
 
 
 @pytest.mark.parametrize("step", [1, 9])
@@ -139,5 +140,5 @@ def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
         method.predictor = Constant(1)
     if hasattr(method, "queue"):
         method.queue.enqueue(Constant(0)(torch.zeros(32, 1)))
-    loss = method.training_loss(random_batch(), START).loss.item()
+    loss = method.training_loss(random_batch(method), START).loss.item()
     assert loss == pytest.approx(method.chance_loss(8), abs=1e-5)

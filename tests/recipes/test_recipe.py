@@ -56,7 +56,7 @@ def test_override_reads_yaml_values():
         ("method.temperature", "FIELD=VALUE"),
         ("epochs=0", "epochs.*greater than or equal to 1"),
         ("method.view.flip=2", "flip.*less than or equal to 1"),
-        ("optimizer.name=adam", "sgd"),
+        ("optimizer.name=rmsprop", "sgd"),
         ("method.name=byol", "--method"),
         ("epochs=[1", "not valid YAML"),
     ],

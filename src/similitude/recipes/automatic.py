@@ -188,6 +188,18 @@ def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[s
     return recipe.model_copy(update=update)
 
 
+def set_num_samples(recipe: Recipe, num_images: int) -> Recipe:
+    """Tell a method that keeps something of every image how many there are."""
+    if getattr(recipe.method, "num_samples", num_images) == num_images:
+        return recipe
+    return recipe.model_copy(
+        update={
+            "method": recipe.method.model_copy(update={"num_samples": num_images}),
+            "reasons": recipe.reasons | {"method.num_samples": "the number of images"},
+        }
+    )
+
+
 def shorten_warmup(recipe: Recipe) -> Recipe:
     """Warm up for a tenth of the run at most; the templates' warm-ups are for long runs."""
     optimizer, longest = recipe.optimizer, recipe.epochs / 10

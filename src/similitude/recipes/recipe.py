@@ -26,14 +26,18 @@ class OptimizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    name: Literal["sgd", "lars", "larc", "adamw", "adam"] = "sgd"
     # Where LARS puts the rate: "outside" the momentum buffer as BYOL's code, inside it ("classic")
     # as SimCLR's. They differ only while the rate changes.
     lars_momentum: Literal["outside", "classic", "popular"] = "outside"
     base_lr: float = Field(gt=0)  # per 256 images
     weight_decay: float = Field(default=1e-4, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    # The weight decay moves to this value along a cosine, as in DINO; None keeps it.
+    final_weight_decay: float | None = Field(default=None, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # of sgd, lars and larc
     warmup_epochs: float = Field(default=0, ge=0)
+    warmup_start: Share = 0.0  # share of the peak at which the warm-up begins
+    final_lr: Share = 0.0  # share of the peak at which the cosine ends
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     step_milestones: tuple[Share, ...] = (0.6, 0.8)  # fractions of the run, for "step"
     step_factor: float = Field(default=0.1, gt=0, le=1)
