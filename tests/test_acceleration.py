@@ -56,7 +56,11 @@ class Noisy(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(48, 8),
+            nn.BatchNorm1d(8),
+            nn.Dropout(0.5),
         )
 
     def forward(self, x):
@@ -91,7 +95,7 @@ def test_heads_and_losses_stay_in_float32_when_the_backbone_does_not():
     dtypes = []
     method.projector.register_forward_hook(lambda m, i, out: dtypes.append((i[0].dtype, out.dtype)))
     inner = []
-    method.backbone.layers[1].register_forward_hook(lambda m, i, out: inner.append(out.dtype))
+    method.backbone.layers[2].register_forward_hook(lambda m, i, out: inner.append(out.dtype))
     with computing(method, Arithmetic(torch.bfloat16)):
         loss = method.training_loss(random_batch(method), START).loss
     assert inner == [torch.bfloat16]

@@ -60,12 +60,10 @@ def small_config(name: str) -> MethodConfig:
         "num_samples": SAMPLES,
     }
     known = {field: value for field, value in small.items() if field in kind.model_fields}
-    views: dict[str, Any] = {
-        field: view.model_copy(update={"size": SIDE})
-        for field, view in kind().view_configs.items()
-        if view.size is not None
-    }
-    return kind(**{**views, **known})
+    for field, view in kind.model_construct().view_configs.items():
+        if view.size is not None:
+            known[field] = view.model_copy(update={"size": SIDE})
+    return kind(**known)
 
 
 def measure(config: MethodConfig) -> Anatomy:
