@@ -47,6 +47,9 @@ def small_config(name: str, **changes: Any) -> MethodConfig:
         "queue_length": 32,
         "bn_splits": 2,
         "num_samples": 64,
+        "num_negatives": 16,
+        "num_prototypes": 12,
+        "queue_start_epoch": 0,
     }
     known = {field: value for field, value in small.items() if field in kind.model_fields}
     views = {

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from similitude import memory
 from similitude.errors import UserError
-from similitude.memory import FeatureQueue
+from similitude.memory import FeatureQueue, MemoryBank
 
 
 def numbered(start, stop, dim=2):
@@ -93,3 +94,98 @@ def test_precision_follows_the_module_and_no_graph_is_kept():
     assert not queue.snapshot().requires_grad
     assert list(queue.parameters()) == []
     assert queue.cursor.dtype == torch.int64
+
+
+# --- memory bank -------------------------------------------------------------------------------
+
+
+def bank_of(num_samples=6, dim=4):
+    return MemoryBank(num_samples, dim).double()
+
+
+def units(n, dim=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(n, dim, generator=generator, dtype=torch.float64), dim=1)
+
+
+def test_the_bank_starts_with_rows_of_length_one_on_average():
+    torch.manual_seed(7)
+    first = MemoryBank(500, 48).features
+    torch.manual_seed(7)
+    assert torch.equal(MemoryBank(500, 48).features, first)
+    assert first.square().sum(dim=1).mean().item() == pytest.approx(1, abs=0.02)
+    assert first.abs().max() <= 0.25  # sqrt(3 / 48): uniform, not normal
+    assert first.norm(dim=1).std() > 0.01  # and not normalised
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.25, 0.5])
+def test_a_row_moves_towards_its_feature_and_the_others_stay(decay):
+    bank, new, index = bank_of(), units(3), torch.tensor([4, 0, 2])
+    old = bank.features.clone()
+    bank.update(index, new, decay)
+    expected = F.normalize(decay * old[index] + (1 - decay) * new, dim=1)
+    torch.testing.assert_close(bank.features[index], expected)
+    assert torch.equal(bank.features[[1, 3, 5]], old[[1, 3, 5]])
+
+
+def test_a_decay_of_one_only_scales_the_row():
+    bank = bank_of()
+    old = bank.features.clone()
+    bank.update(torch.arange(6), units(6), 1.0)
+    torch.testing.assert_close(bank.features, F.normalize(old, dim=1))
+
+
+def test_the_bank_keeps_no_graph_and_its_own_precision():
+    bank = MemoryBank(6, 4)
+    bank.update(torch.tensor([1, 2]), units(2).requires_grad_(), 0.5)
+    assert bank.features.dtype == torch.float32
+    assert not bank.features.requires_grad
+    assert list(bank.parameters()) == []
+    assert set(bank.state_dict()) == {"features"}
+
+
+def test_rows_read_before_an_update_outlive_it():
+    """Backward runs after update and must see the rows that the loss has read."""
+    bank, query = bank_of(), units(2, seed=1).requires_grad_()
+    index = torch.tensor([0, 5])
+    rows = bank.features[index]
+    before = rows.clone()
+    loss = (query * rows).sum()
+    bank.update(index, units(2, seed=2), 0.5)
+    loss.backward()
+    torch.testing.assert_close(query.grad, before)
+
+
+def test_an_empty_bank_is_refused():
+    with pytest.raises(UserError, match="a memory bank for 0 samples"):
+        MemoryBank(0, 8)
+
+
+def test_drawn_rows_cover_the_bank_evenly():
+    bank = MemoryBank(10, 2)
+    rows = bank.draw(torch.arange(100), 100, step=3)
+    assert rows.shape == (100, 100)
+    assert rows.dtype == torch.int64
+    counts = torch.bincount(rows.flatten(), minlength=10)
+    assert len(counts) == 10
+    assert (counts - 1000).abs().max() < 150  # five standard deviations
+    own = rows == torch.arange(100)[:, None] % 10
+    assert own.any()  # with the sample's own row
+
+
+def test_draws_depend_on_step_and_sample_alone():
+    bank = MemoryBank(1000, 2)
+    rows = bank.draw(torch.arange(8), 20, step=3)
+    assert torch.equal(bank.draw(torch.tensor([6, 1]), 20, step=3), rows[[6, 1]])
+    assert torch.equal(bank.draw(torch.arange(8), 5, step=3), rows[:, :5])
+    assert not torch.equal(bank.draw(torch.arange(8), 20, step=4), rows)
+    assert not torch.equal(rows[0], rows[1])
+
+
+def test_a_draw_never_leaves_a_large_bank(monkeypatch):
+    """In float32 the largest number below one, times 1,281,167, rounds up to 1,281,167."""
+    largest = torch.full((1, 1), 1 - 2**-24)
+    monkeypatch.setattr(memory, "uniform", lambda *args: largest)
+    bank = MemoryBank(1, 1)
+    bank.features = torch.empty(1, 1).expand(1_281_167, 1)
+    assert bank.draw(torch.arange(1), 1, step=0).item() == 1_281_166

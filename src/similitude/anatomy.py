@@ -58,6 +58,8 @@ def small_config(name: str) -> MethodConfig:
         "queue_length": 3 * SAMPLES,
         "bn_splits": 1,
         "num_samples": SAMPLES,
+        "num_negatives": 2 * SAMPLES,
+        "num_prototypes": 8,
     }
     known = {field: value for field, value in small.items() if field in kind.model_fields}
     for field, view in kind.model_construct().view_configs.items():
@@ -71,10 +73,13 @@ def measure(config: MethodConfig) -> Anatomy:
     random_state = torch.get_rng_state()
     torch.manual_seed(0)
     method = build_method(config, _TinyBackbone()).double()
-    # Running statistics, not the batch's: BatchNorm couples samples too, but is no negative.
+    # Running statistics, not the batch's: BatchNorm and DINO's centre couple samples too, but are
+    # neither negatives nor memory.
     method.eval()
     for parameter in method.parameters():  # a head that starts at 0 would hide what it does
         parameter.data.add_(0.1 * torch.randn_like(parameter))
+    # What a first batch settles for good (InstDisc's Z) is settled before the experiments.
+    method.training_loss(Batch(_views(method, 6), torch.arange(SAMPLES)), STEP)
     anatomy = Anatomy(
         momentum_encoder=_moves_without_gradient(method),
         stop_gradient=_hides_a_gradient(method),

@@ -10,7 +10,9 @@ from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
 from similitude.data import ImageSource, load_images, open_source
+from similitude.distributed import decided_by_first, first_then_others, join_processes, rank
 from similitude.errors import UserError
+from similitude.launching import run_on_devices, wants_processes
 from similitude.method import MethodConfig
 from similitude.methods import build_method, config_class
 from similitude.pretraining import image_spec
@@ -55,6 +57,10 @@ def pretrain(
     seed: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    devices: int | None = None,
+    num_nodes: int = 1,
+    stop_collapsed: bool = False,
+    report: bool = True,
     listener: Listener | None = None,
 ) -> Run | None:
     """Train a backbone on images without labels.
@@ -75,6 +81,11 @@ def pretrain(
         seed: of weights, order and views.
         resume: go on with the run in ``out``, bit for bit as if it had not stopped.
         overwrite: replace the run in ``out``.
+        devices: processes on this machine that share every batch, exactly; one for each GPU, or
+            parts of a CPU. A script that asks for several needs ``if __name__ == "__main__":``.
+        num_nodes: machines; the same call runs on each (see the guide on exactness).
+        stop_collapsed: end the run where two measurements in a row tell of a collapse.
+        report: write report.html at the end, a few seconds of work.
         listener: hears the choices and the progress.
 
     On Linux the process keeps freed memory from then on, which saves a third of the views' time.
@@ -85,10 +96,36 @@ def pretrain(
     Raises:
         UserError: anything the caller can mend, in one sentence.
     """
+    if wants_processes(devices, num_nodes):
+        path = run_on_devices(
+            _pretrain_in_a_process,
+            {
+                "data": data,
+                "method": method,
+                "backbone": backbone,
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "micro_batch_size": micro_batch_size,
+                "out": out,
+                "recipe": recipe,
+                "overrides": tuple(overrides),
+                "seed": seed,
+                "resume": resume,
+                "overwrite": overwrite,
+                "stop_collapsed": stop_collapsed,
+                "report": report,
+            },
+            devices=devices or 1,
+            num_nodes=num_nodes,
+            hearing=listener,
+        )
+        return None if path is None else Run(path)
+    join_processes()
     keep_freed_memory()
-    listener = listener or Silent()
+    listener = Silent() if listener is None or rank() > 0 else listener
     if out is not None:
-        check_run_folder(Path(out), resume=resume, overwrite=overwrite)
+        place = Path(out)
+        decided_by_first(lambda: check_run_folder(place, resume=resume, overwrite=overwrite))
     checkpoint = None
     if resume:
         if out is None:
@@ -97,18 +134,27 @@ def pretrain(
             method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides, seed
         )
         checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt")
-    source = open_source(data)
+    source = first_then_others(lambda: open_source(data))
     listener.say(f"{len(source):,} images in {source.name}")
     for note in source.notes:
         listener.say(f"  {note}")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = Facts(len(source), _short_sides(source), device)
     if checkpoint is not None:
         chosen = checkpoint.recipe
     else:
-        chosen = _resolve(
-            facts, method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides, seed
+        chosen = decided_by_first(
+            lambda: _resolve(
+                Facts(len(source), _short_sides(source), device),
+                method,
+                backbone,
+                epochs,
+                batch_size,
+                micro_batch_size,
+                recipe,
+                overrides,
+                seed,
+            )
         )
     images = load_images(
         source,
@@ -126,9 +172,10 @@ def pretrain(
         )
     for field, reason in chosen.reasons.items():
         listener.say(f"  {field} = {_field(chosen, field)}: {reason}")
-    folder = Path(out) if out is not None else free_run_folder(data, chosen.method.name)
+    name = chosen.method.name
+    folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
     if overwrite:
-        clear_run_folder(folder)
+        decided_by_first(lambda: clear_run_folder(folder))
     return train(
         images,
         source.name,
@@ -137,7 +184,33 @@ def pretrain(
         device=device,
         listener=listener,
         checkpoint=checkpoint,
+        stop_collapsed=stop_collapsed,
+        report=report,
     )
+
+
+def choose(
+    source: ImageSource,
+    num_images: int,
+    *,
+    method: str | MethodConfig | None = None,
+    epochs: int | None = None,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """The recipe :func:`pretrain` would train ``num_images`` of a source with.
+
+    Only what is measured on decoded images is left open: the normalisation and, in methods with a
+    slot for each image, their number.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = Facts(num_images, _short_sides(source), device)
+    return _resolve(facts, method, None, epochs, None, None, recipe, overrides, None)
+
+
+def _pretrain_in_a_process(*, hearing: Listener, **arguments: Any) -> Path | None:
+    run = pretrain(**arguments, listener=hearing)
+    return None if run is None else run.path
 
 
 def draw_views(

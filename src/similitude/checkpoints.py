@@ -37,8 +37,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def backbone(self) -> dict[str, Tensor]:
-        """The state_dict of the backbone alone."""
-        prefix = "backbone."
+        """The state_dict of the kept backbone alone."""
+        prefix = f"{self.recipe.method.kept}."
         return {k.removeprefix(prefix): v for k, v in self.method.items() if k.startswith(prefix)}
 
     def restore_random_state(self) -> None:
@@ -112,7 +112,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def fresh_backbone(recipe: Recipe) -> nn.Module:
     """What the recipe's method keeps, with random weights drawn from torch's global generator."""
-    return build_method(recipe.method, build_backbone(recipe.backbone)).backbone
+    return build_method(recipe.method, build_backbone(recipe.backbone)).kept_backbone
 
 
 def load_backbone(checkpoint: Checkpoint) -> nn.Module:

@@ -25,6 +25,10 @@ Data = Annotated[
         "cifar100, stl10, digits.",
     ),
 ]
+Devices = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
@@ -80,6 +84,10 @@ def pretrain(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out, if there is one.")
     ] = False,
+    devices: Devices = None,
+    num_nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; run the same command on each.")
+    ] = 1,
 ) -> None:
     """Train a backbone on images without labels; what is not given is chosen and explained."""
     from similitude import api
@@ -99,6 +107,8 @@ def pretrain(
             seed=seed,
             resume=resume,
             overwrite=overwrite,
+            devices=devices,
+            num_nodes=num_nodes,
             listener=console,
         )
     if run is None:
@@ -117,6 +127,7 @@ def evaluate(
         typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
+    devices: Devices = None,
 ) -> None:
     """Score the backbone beside raw pixels and random weights, and write the report."""
     from similitude.console import Console
@@ -130,11 +141,13 @@ def evaluate(
             protocols=protocol,
             labels=labels,
             draws=draws,
+            devices=devices,
             progress=console.progress,
             say=console.say,
         )
-    console.print(table.render())
-    console.print(f"report: {trained.report()}")
+    if console.speaks:
+        console.print(table.render())
+        console.print(f"report: {trained.report()}")
 
 
 @app.command()
@@ -144,6 +157,7 @@ def embed(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .npz or .parquet file to write.")
     ],
+    devices: Devices = None,
 ) -> None:
     """Write the embedding of every image: file name and vector."""
     from similitude.console import Console
@@ -153,7 +167,9 @@ def embed(
     console = Console()
     check_suffix(output)
     with console:
-        features = Run(run).embed(data, progress=console.progress, say=console.say)
+        features = Run(run).embed(data, devices=devices, progress=console.progress, say=console.say)
+    if not console.speaks:
+        return
     write_embeddings(features, output)
     count, dim = features.x.shape
     console.print(f"{count:,} embeddings of {dim} numbers: {output}")
@@ -237,5 +253,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from similitude.distributed import is_first_launched
+
+        if is_first_launched():  # the others would repeat it
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from similitude.distributed import is_first_launched
+
 SECONDS_BETWEEN_LINES = 20.0  # where there is no terminal to redraw
 
 
@@ -25,7 +27,8 @@ class Console:
     """
 
     def __init__(self, console: RichConsole | None = None) -> None:
-        self._console = console or RichConsole(highlight=False)
+        self.speaks = is_first_launched()  # of several processes only the first is heard
+        self._console = console or RichConsole(highlight=False, quiet=not self.speaks)
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = -math.inf

@@ -1,13 +1,21 @@
-"""The one collective a method needs, and where this process stands.
+"""Where this process stands among those that train together, and what passes between them.
 
 Everything here is the identity in one process. N samples per process, W processes, M = W N.
 """
 
+import os
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+
+from similitude.errors import UserError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -20,12 +28,35 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def is_launched() -> bool:
+    """Whether a launcher (ours or torchrun) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def is_first_launched() -> bool:
+    """Whether this is the process that speaks: the only one, or number 0 of those launched."""
+    return not is_launched() or int(os.environ["RANK"]) == 0
+
+
+def join_processes() -> None:
+    """Meet the other processes that a launcher started; nothing where there are none."""
+    if is_launched() and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def own_rows(x: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "N ..."]:
+    """This process's rows of what :func:`gather` gave."""
+    return x.chunk(world_size())[rank()]
+
+
 def gather(x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
     """Concatenate ``x`` over processes along dim 0, in rank order, with gradients.
 
     Every process computes the loss of the whole batch from the gathered rows. The gradient that
-    reaches ``x`` is the sum over processes, W times that of one loss; DDP then averages over the
-    W processes, so the update equals that of one process holding the whole batch.
+    reaches ``x`` is the sum over processes, W times that of one loss; averaging the gradients of
+    weights over the W processes makes the update that of one process holding the whole batch.
 
     Args:
         x: the same shape in every process.
@@ -43,6 +74,78 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
-        total = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.chunk(world_size())[rank()]
+        return own_rows(sum_over_processes(grad))
+
+
+@torch.no_grad()
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of ``x`` over processes, without gradients; a new tensor where there are several."""
+    if world_size() == 1:
+        return x
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over processes, without gradients."""
+    return sum_over_processes(x) / world_size()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over processes.
+
+    Called once, after everything has been propagated back: under micro-batches a parameter's
+    gradient grows in many small passes, and only the whole one is worth sending.
+    """
+    if world_size() == 1:
+        return
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter.grad)
+    for grads in kinds.values():  # one message for each kind of number
+        whole = mean_over_processes(torch.cat([grad.flatten() for grad in grads]))
+        for grad, mean in zip(grads, whole.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+
+def any_process(flags: Iterable[bool], device: torch.device) -> list[bool]:
+    """For each flag, whether it is set in any process; the same answer in all."""
+    mine = [bool(flag) for flag in flags]
+    if world_size() == 1:
+        return mine
+    return sum_over_processes(torch.tensor(mine, dtype=torch.int64, device=device)).gt(0).tolist()
+
+
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """What ``decide`` returns in process 0, in all of them; a UserError there is one in all.
+
+    Raises:
+        UserError: the decision cannot be made.
+    """
+    if world_size() == 1:
+        return decide()
+    answer: list[object] = [None]
+    if rank() == 0:
+        try:
+            answer = [(decide(), None)]
+        except UserError as error:
+            answer = [(None, str(error))]
+    dist.broadcast_object_list(answer)
+    decision, refusal = answer[0]  # type: ignore[misc]
+    if refusal is not None:
+        raise UserError(refusal)
+    return decision
+
+
+def first_then_others(do: Callable[[], T]) -> T:
+    """Call ``do`` in process 0, then in the others, e.g. where the first call downloads a file.
+
+    Raises:
+        UserError: the first call raised it.
+    """
+    mine: list[T] = []
+    decided_by_first(lambda: mine.append(do()))
+    return mine[0] if mine else do()

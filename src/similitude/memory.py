@@ -1,4 +1,7 @@
-"""Stored features. N samples, P projection size, Q length of the queue, K logits."""
+"""Stored features.
+
+N samples, P projection size, Q length of the queue, K logits, or rows drawn for one sample.
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.errors import UserError
+from similitude.randomness import uniform
 
 
 class FeatureQueue(nn.Module):
@@ -71,6 +75,21 @@ class MemoryBank(nn.Module):
         bound = (3 / dim) ** 0.5
         self.register_buffer("features", torch.empty(num_samples, dim).uniform_(-bound, bound))
 
+    def draw(self, index: Int[Tensor, " N"], count: int, *, step: int) -> Int[Tensor, "N K"]:
+        """Numbers of rows, uniform over the whole bank, with replacement: the noise of InstDisc.
+
+        The row of a sample itself is not excluded, as in the authors' code. The draw is a function
+        of step and index alone: the same in any batch, in any process and in a resumed run.
+
+        Args:
+            index: position of each sample in the data set.
+            count: rows for each sample, K.
+            step: number of the optimizer step.
+        """
+        numbers = uniform(0, step, index, 0, "memory bank", count)
+        # in integers: a float product could round up to the number of rows
+        return (numbers * 2**24).long() * len(self.features) >> 24
+
     @torch.no_grad()
     def update(
         self, index: Int[Tensor, " N"], features: Float[Tensor, "N P"], decay: float
@@ -95,6 +114,8 @@ class MemoryBank(nn.Module):
 class Center(nn.Module):
     """Running mean of the target's logits (DINO, arXiv:2104.14294, eq. 4); starts at 0.
 
+    It follows BatchNorm's running statistics: in evaluation mode it is read and does not move.
+
     Args:
         dim: number of logits.
         decay: weight of the old value, in [0, 1]; 0.9 in DINO.
@@ -114,7 +135,8 @@ class Center(nn.Module):
         Args:
             target_logits: of all target views of the whole batch, all processes together.
         """
-        self.value.lerp_(target_logits.mean(dim=0).to(self.value), 1 - self.decay)
+        if self.training:
+            self.value.lerp_(target_logits.mean(dim=0).to(self.value), 1 - self.decay)
 
     def extra_repr(self) -> str:
         """Size and decay, for print."""

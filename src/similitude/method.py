@@ -26,6 +26,11 @@ class MethodConfig(BaseModel):
         """The fields that describe views of images, by name."""
         return {name: value for name, value in self if isinstance(value, ImageViewConfig)}
 
+    @property
+    def kept(self) -> str:
+        """Name of the network that is exported and evaluated; DINO keeps "target_backbone"."""
+        return "backbone"
+
 
 class Batch(NamedTuple):
     """What a method may see. Labels are absent on purpose: only probes get them."""
@@ -66,16 +71,21 @@ class Method(nn.Module, ABC):
 
     The trainer calls, in this order, once per optimizer step: ``training_loss`` and backward,
     ``before_step``, the optimizer, ``after_step``. A method is a plain module, so four lines of
-    PyTorch run it as well. ``method.backbone(x)`` extracts features.
+    PyTorch run it as well. ``method.kept_backbone(x)`` extracts features.
 
     Over several processes each has its part of the batch: gradients and losses are averaged over
     them, and ``distributed.gather`` gives a loss or a memory the rows of all.
     """
 
-    # What is kept, exported and evaluated: images [N, 3, H, W] to features [N, num_features].
-    # Often the network given; a method may wrap it (patches, colour channels).
+    # What is trained, and kept unless the config says otherwise: images [N, 3, H, W] to features
+    # [N, num_features]. Often the network given; a method may wrap it (patches, colour channels).
     backbone: nn.Module
     config: Any  # the method's own MethodConfig
+
+    @property
+    def kept_backbone(self) -> nn.Module:
+        """What is exported and evaluated: ``backbone``, or the network ``config.kept`` names."""
+        return self.get_submodule(getattr(self.config, "kept", "backbone"))
 
     @abstractmethod
     def views(self, image: ImageSpec) -> MultiView:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from similitude.acceleration import Arithmetic, GradientCache, backbones_of, computing
 from similitude.data.loader import CanvasBatch
+from similitude.distributed import average_gradients, mean_over_processes, world_size
 from similitude.method import Batch, Method, Progress
+from similitude.nets import convert_sync_batchnorm
 from similitude.optimizers import OPTIMIZERS
 from similitude.recipes import Recipe
 from similitude.schedules import cosine, step_decay, warmup_cosine
@@ -90,7 +92,7 @@ class Pretraining(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # hooks around the step are the method's contract
-        self.method = method
+        self.method = convert_sync_batchnorm(method) if world_size() > 1 else method
         self.recipe = recipe
         self.step = first_step
         self.steps_per_epoch = steps_per_epoch
@@ -130,8 +132,11 @@ class Pretraining(lightning.LightningModule):
             self.manual_backward(output.loss)
             if cache is not None:
                 cache.backward()
+        average_gradients(self.method.parameters())
         self.method.before_step(progress)
         optimizer.step()
         self.method.after_step(progress)
         self.step += 1
-        return {"loss": output.loss.detach(), **output.metrics}
+        metrics = {"loss": output.loss.detach(), **output.metrics}
+        means = mean_over_processes(torch.stack([value.double() for value in metrics.values()]))
+        return dict(zip(metrics, means, strict=True))

@@ -1,5 +1,6 @@
 """What a run writes and shows while it trains: metrics, checkpoints, the progress line."""
 
+import copy
 import csv
 import math
 import time
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from similitude.acceleration import computing
 from similitude.checkpoints import save_checkpoint
 from similitude.data.loader import CanvasLoader
+from similitude.distributed import any_process, rank
+from similitude.evaluation.health import WARM_UP_STEPS
 from similitude.evaluation.online import OnlineMonitor
 from similitude.pretraining import Pretraining
 from similitude.storage import write_text
@@ -66,6 +69,12 @@ class Metrics:
         ]
         write_text(self.path, "\n".join(lines) + "\n")
 
+    def until(self, step: float) -> "Metrics":
+        """What was known after a step."""
+        past = copy.copy(self)
+        past.rows = [row for row in self.rows if row["step"] <= step]
+        return past
+
     def last(self, name: str) -> float | None:
         """The latest value of a column; None if it was never measured."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
@@ -99,6 +108,8 @@ class Recorder(Callback):
         metrics: where the rows go.
         seconds: training time before this run, when it resumes another.
         show: called with the latest values after every row, e.g. to draw a progress line.
+        collapsed: whether metrics tell of a collapse. If given, a run of which two measurements in
+            a row do so, both after the first steps, is stopped: it would only burn time.
     """
 
     def __init__(
@@ -111,6 +122,7 @@ class Recorder(Callback):
         *,
         seconds: float = 0.0,
         show: Callable[[Mapping[str, float]], None],
+        collapsed: Callable[[Metrics], bool] | None = None,
     ) -> None:
         self.folder = folder
         self.loader = loader
@@ -119,8 +131,11 @@ class Recorder(Callback):
         self.metrics = metrics
         self.seconds = seconds
         self.show = show
+        self.collapsed = collapsed
         self.stop_requested = False
         self.diverged_at: int | None = None
+        self.stopped_early = False  # because it diverged or collapsed, before its last step
+        self._writes = rank() == 0  # all processes count and stop together; the first one writes
         self._pending: list[dict[str, Tensor]] = []
         self._writer: Any = None
 
@@ -133,7 +148,8 @@ class Recorder(Callback):
         """Measure the random backbone, so that later values have something to beat."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(self.folder / "events"), purge_step=pl_module.step)
+        if self._writes:
+            self._writer = SummaryWriter(str(self.folder / "events"), purge_step=pl_module.step)
         if pl_module.step == 0:
             self._write({"step": 0.0, "epoch": 0.0, **self._measure(pl_module)})
             self.save(pl_module)  # a run that diverges at once is a run too
@@ -149,11 +165,12 @@ class Recorder(Callback):
         self._pending.append(outputs)
         self._segment_steps += 1
         progress = module.progress
-        finished, stopping = progress.step == progress.total_steps, self.stop_requested
+        overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        stopping, overdue = any_process([self.stop_requested, overdue], module.device)
+        finished = progress.step == progress.total_steps
         log_every = max(1, min(progress.steps_per_epoch, progress.total_steps // ROWS))
         measure_every = max(progress.steps_per_epoch, progress.total_steps // MEASUREMENTS)
         measure = finished or progress.step % measure_every == 0
-        overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
         save = measure or stopping or overdue
         # The loss is from before the step, which may have broken the weights.
         broken = save and not _is_finite(module.method)
@@ -162,22 +179,29 @@ class Recorder(Callback):
             if broken or not math.isfinite(values["loss"]):
                 self.diverged_at = progress.step
                 self._write(values)
+                self._stop_early(finished, values["step"])
                 trainer.should_stop = True
                 return  # the checkpoint on disk stays: it is from before
             if measure:
                 values |= self._measure(module)
             self._write(values)
+            if measure and any_process([self._is_lost()], module.device)[0]:
+                self._stop_early(finished, values["step"])
             self._start_segment()
         if save:
             self.save(module)
-        trainer.should_stop = stopping
+        trainer.should_stop = stopping or self.stopped_early
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Close the event file."""
-        self._writer.close()
+        if self._writes:
+            self._writer.close()
 
     def save(self, module: Pretraining) -> None:
         """Write the checkpoint now."""
+        self._saved_at = time.perf_counter()
+        if not self._writes:
+            return
         save_checkpoint(
             self.checkpoint_path,
             recipe=module.recipe,
@@ -187,7 +211,6 @@ class Recorder(Callback):
             seconds=self.seconds,
             images=self.images,
         )
-        self._saved_at = time.perf_counter()
 
     def _flush(self, module: Pretraining) -> dict[str, float]:
         """Mean of what the steps since the last row returned, and the speed of that stretch."""
@@ -213,11 +236,28 @@ class Recorder(Callback):
         self._segment_steps = 0
         self._waited = self.loader.waiting_seconds
 
+    def _is_lost(self) -> bool:
+        """Whether the last two measurements tell of a collapse; the first steps do not count."""
+        if self.collapsed is None:
+            return False
+        steps = [row["step"] for row in self.metrics.rows if "feature_std" in row]
+        late = [step for step in steps if step >= WARM_UP_STEPS][-2:]
+        return len(late) == 2 and all(self.collapsed(self.metrics.until(step)) for step in late)
+
+    def _stop_early(self, finished: bool, step: float) -> None:
+        self.stopped_early = not finished
+        if self.stopped_early and self._writes:
+            self.metrics.add({"step": step, "stopped_early": 1.0})
+
     def _measure(self, module: Pretraining) -> dict[str, float]:
+        if not self._writes:
+            return {}
         with computing(module.method, module.arithmetic):
-            return self.monitor.measure(module.method.backbone, module.device)
+            return self.monitor.measure(module.method.kept_backbone, module.device)
 
     def _write(self, values: Mapping[str, float]) -> None:
+        if not self._writes:
+            return
         self.metrics.add(values)
         for name, value in values.items():
             self._writer.add_scalar(name, value, int(values["step"]))

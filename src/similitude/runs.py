@@ -29,6 +29,7 @@ from similitude.data import (
     open_source,
     read_labels,
 )
+from similitude.distributed import first_then_others, join_processes, rank
 from similitude.errors import UserError
 from similitude.evaluation import (
     Features,
@@ -39,6 +40,7 @@ from similitude.evaluation import (
     spectrum,
 )
 from similitude.evaluation.health import Verdict
+from similitude.launching import Hearing, run_on_devices, wants_processes
 from similitude.pretraining import arithmetic_of, image_spec
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
@@ -107,21 +109,35 @@ class Run:
         return Verdict(content["state"], content["reasons"], content["advice"])
 
     def embed(
-        self, data: object, *, progress: Progress | None = None, say: Say | None = None
+        self,
+        data: object,
+        *,
+        devices: int | None = None,
+        progress: Progress | None = None,
+        say: Say | None = None,
     ) -> Features:
         """Embeddings of images: ``x`` [N, D] float32, ``names``, ``y`` where folders name classes.
 
         Args:
             data: whatever :func:`similitude.pretrain` takes. Where it has a training and a test
                 part, both are embedded and names begin with ``train/`` or ``test/``.
+            devices: processes on this machine that share the images.
             progress: called with what is done, how many, and how many there are.
             say: called with a sentence on files that cannot be read, which are left out.
         """
+        if wants_processes(devices, 1):
+            return run_on_devices(
+                _embed_in_a_process,
+                {"run": self.path, "data": data},
+                devices=devices or 1,
+                hearing=_Hearing(progress, say),
+            )
+        join_processes()
         keep_freed_memory()
         splits = list_splits(data) or [None]  # type: ignore[arg-type]
         parts, names = [], []
         for split in splits:
-            source = open_source(data, split=split)  # type: ignore[arg-type]
+            source = first_then_others(lambda split=split: open_source(data, split=split))  # type: ignore[arg-type]
             images = self._load(source, progress, say)
 
             def show(done: int, total: int) -> None:
@@ -130,7 +146,12 @@ class Run:
 
             parts.append(
                 extract_features(
-                    self.backbone, images, self.image, device=self._device, on_progress=show
+                    self.backbone,
+                    images,
+                    self.image,
+                    device=self._device,
+                    on_progress=show,
+                    over_processes=True,
                 )
             )
             prefix = f"{split}/" if split else ""
@@ -149,6 +170,7 @@ class Run:
         protocols: str | Sequence[str] = ("knn", "linear", "few"),
         labels: str | Path | None = None,
         draws: int = 10,
+        devices: int | None = None,
         progress: Progress | None = None,
         say: Say | None = None,
     ) -> ScoreTable:
@@ -162,6 +184,7 @@ class Run:
             protocols: any of "knn", "linear", "few" (a linear probe on few labels).
             labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
             draws: random draws of the few labels.
+            devices: processes on this machine that share the extraction of features.
             progress: called with what is done, how many, and how many there are.
             say: called with a sentence on files that cannot be read, which are left out.
 
@@ -169,8 +192,22 @@ class Run:
             UserError: no labels or too few, or labels that do not match.
         """
         protocols = check_protocols(protocols)  # before any image is read
+        if wants_processes(devices, 1):
+            return run_on_devices(
+                _evaluate_in_a_process,
+                {
+                    "run": self.path,
+                    "data": data,
+                    "protocols": protocols,
+                    "labels": labels,
+                    "draws": draws,
+                },
+                devices=devices or 1,
+                hearing=_Hearing(progress, say),
+            )
+        join_processes()
         keep_freed_memory()
-        train_source, test_source = _splits(data, labels)
+        train_source, test_source = first_then_others(lambda: _splits(data, labels))
         train = self._load(train_source, progress, say)
         test = None if test_source is None else self._load(test_source, progress, say)
         arithmetic = arithmetic_of(self.recipe)
@@ -193,7 +230,10 @@ class Run:
             autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
             channels_last=arithmetic.channels_last,
             on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
+            over_processes=True,
         )
+        if rank() > 0:
+            return table
         if progress is not None:
             progress("evaluating", steps, steps, "")
         write_text(self.path / "evaluation.json", json.dumps(table.to_json(), indent=2))
@@ -263,6 +303,29 @@ class Run:
         from similitude.report import write_report
 
         return write_report([self.path])
+
+
+class _Hearing:
+    """The callables as one who hears."""
+
+    def __init__(self, progress: Progress | None, say: Say | None) -> None:
+        self._progress, self._say = progress, say
+
+    def say(self, sentence: str) -> None:
+        if self._say is not None:
+            self._say(sentence)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        if self._progress is not None:
+            self._progress(what, done, total, note)
+
+
+def _embed_in_a_process(*, run: Path, data: object, hearing: Hearing) -> Features:
+    return Run(run).embed(data, progress=hearing.progress, say=hearing.say)
+
+
+def _evaluate_in_a_process(*, run: Path, hearing: Hearing, **arguments: Any) -> ScoreTable:
+    return Run(run).evaluate(**arguments, progress=hearing.progress, say=hearing.say)
 
 
 def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, ImageSource | None]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 import shlex
 import signal
@@ -18,11 +19,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from similitude.backbones import build_backbone
 from similitude.checkpoints import Checkpoint, export_backbone, fingerprint, load_strictly
 from similitude.data import CanvasLoader, ImageSet
+from similitude.distributed import rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
@@ -92,6 +96,8 @@ def train(
     device: torch.device,
     listener: Listener,
     checkpoint: Checkpoint | None = None,
+    stop_collapsed: bool = False,
+    report: bool = True,
 ) -> Run | None:
     """Train, judge, and write everything a run folder holds.
 
@@ -103,11 +109,14 @@ def train(
         device: where to compute.
         listener: hears how it goes.
         checkpoint: where to go on.
+        stop_collapsed: stop where two measurements in a row tell of a collapse.
+        report: write report.html too.
 
     Returns:
         The run, or None if it was stopped before its end.
     """
-    log = Log(listener, folder / "log.txt")
+    first = rank() == 0  # of several processes it speaks and writes
+    log = Log(listener, folder / "log.txt") if first else Silent()
     torch.manual_seed(recipe.seed)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     first_step = 0 if checkpoint is None else checkpoint.step
@@ -124,7 +133,8 @@ def train(
     total_steps = module.progress.total_steps
     monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
     if checkpoint is None:
-        _write_start(folder, recipe, images, module.multi_view)
+        if first:
+            _write_start(folder, recipe, images, module.multi_view)
         if images.unreadable:
             log.say(
                 f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt"
@@ -139,6 +149,8 @@ def train(
         first_step=first_step,
         total_steps=total_steps,
         device=device,
+        part=rank(),
+        parts=world_size(),
     )
 
     def show(values: Mapping[str, float]) -> None:
@@ -160,29 +172,44 @@ def train(
         Metrics(folder / "metrics.csv", first_step),
         seconds=0.0 if checkpoint is None else checkpoint.seconds,
         show=show,
+        collapsed=(lambda m: judge(m, images).state == "collapsed") if stop_collapsed else None,
     )
     if first_step < total_steps:
         _fit(module, loader, recorder, total_steps - first_step)
-    _write_environment(folder, data, images, recorder, device)
-    if recorder.diverged_at is None and module.step < total_steps:
+    if first:
+        _write_environment(folder, data, images, recorder, device)
+    if recorder.stopped_early:
+        log.say(f"stopped early, after step {module.step:,} of {total_steps:,}")
+    elif recorder.diverged_at is None and module.step < total_steps:
         log.say(
             f"stopped after step {module.step:,} of {total_steps:,}; everything is saved: the same "
             f"command with --out {folder} --resume goes on (and without the options of the recipe)"
         )
         return None
+    if not first:
+        return Run(folder)
+    run = _finish(folder, images, recorder, module.step, log)
+    if report:
+        log.say(f"report: {run.report()}")
+    return run
+
+
+def _finish(
+    folder: Path, images: ImageSet, recorder: Recorder, steps: int, listener: Listener
+) -> Run:
+    """The verdict, the backbone and the gallery."""
     verdict = judge(recorder.metrics, images, recorder.diverged_at)
     write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
     run = Run(folder)
     export_backbone(run.checkpoint.backbone, folder / "backbone.safetensors")
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
-    log.say(
-        f"trained {module.step:,} steps in {recorder.seconds:.0f} s, {speed:.0f} images/s at last"
+    listener.say(
+        f"trained {steps:,} steps in {recorder.seconds:.0f} s, {speed:.0f} images/s at last"
     )
-    log.say(verdict.sentence)
+    listener.say(verdict.sentence)
     for advice in verdict.advice:
-        log.say(f"  try: {advice}")
-    log.say(f"report: {run.report()}")
+        listener.say(f"  try: {advice}")
     return run
 
 
@@ -236,7 +263,7 @@ def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: i
         max_steps=steps,
         max_epochs=-1,
         accelerator="cuda" if loader.device.type == "cuda" else "cpu",
-        devices=1,
+        **_processes(),
         callbacks=[recorder],
         logger=False,
         enable_checkpointing=False,
@@ -248,6 +275,28 @@ def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: i
         warnings.filterwarnings("ignore", module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         trainer.fit(module, train_dataloaders=_Stream(loader))
+
+
+class _Together(DDPStrategy):
+    """Lightning's processes without its wrapper: the module averages gradients itself.
+
+    DDP's averages while a backward pass runs, and so only one; micro-batches need several.
+    """
+
+    def configure_ddp(self) -> None:
+        """No wrapper."""
+
+
+def _processes() -> dict[str, Any]:
+    """What the trainer has to know of the processes that train together."""
+    if world_size() == 1:
+        return {"devices": 1}
+    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "devices": devices,
+        "num_nodes": world_size() // devices,
+        "strategy": _Together(cluster_environment=TorchElasticEnvironment()),
+    }
 
 
 class _Stream:
@@ -309,6 +358,7 @@ def _write_environment(
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": data,

@@ -7,6 +7,7 @@ from similitude.anatomy import Anatomy, measure, small_config, table
 NONE = Anatomy(False, False, False, False, False, False, False)
 KNOWN = {
     "simclr": {"negatives", "projection_head", "symmetric_loss"},
+    "simclr_v2": {"negatives", "projection_head", "symmetric_loss"},
     "moco_v1": {"momentum_encoder", "stop_gradient", "negatives", "memory"},
     "moco_v2": {"momentum_encoder", "stop_gradient", "negatives", "projection_head", "memory"},
     "byol": {
@@ -17,6 +18,9 @@ KNOWN = {
         "symmetric_loss",
     },
     "simsiam": {"stop_gradient", "predictor", "projection_head", "symmetric_loss"},
+    # no pairs of samples, but the assignments of a batch share the prototypes evenly
+    "swav": {"stop_gradient", "negatives", "projection_head", "symmetric_loss"},
+    "dino": {"momentum_encoder", "stop_gradient", "projection_head", "symmetric_loss"},
 }
 
 

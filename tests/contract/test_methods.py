@@ -131,14 +131,26 @@ class Constant(nn.Module):
         return nn.functional.one_hot(torch.full((len(x),), self.axis), 12).to(x.dtype)
 
 
+class Indifferent(nn.Module):
+    """A head whose logits are all alike."""
+
+    def forward(self, x):
+        return x.new_zeros(len(x), 12)
+
+
 def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
-    """All candidates alike where there are negatives; unrelated to the prediction where not."""
-    method.projector = Constant(0)
+    """All candidates or prototypes alike; unrelated to the prediction where there are neither."""
+    logits = any(isinstance(module, Center) for module in method.children())
+    method.projector = Indifferent() if logits else Constant(0)
+    if hasattr(method, "prototypes"):
+        method.prototypes.weight.data[:, 0] = 0  # at right angles to the projections
     if hasattr(method, "target_projector"):
-        method.target_projector = Constant(0)
+        method.target_projector = method.projector
     if hasattr(method, "predictor"):
         method.predictor = Constant(1)
     if hasattr(method, "queue"):
         method.queue.enqueue(Constant(0)(torch.zeros(32, 1)))
+    for bank in (module for module in method.modules() if isinstance(module, MemoryBank)):
+        bank.features.copy_(Constant(0)(bank.features))
     loss = method.training_loss(random_batch(method), START).loss.item()
     assert loss == pytest.approx(method.chance_loss(8), abs=1e-5)

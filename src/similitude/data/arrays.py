@@ -69,10 +69,14 @@ class ArraySource(ImageSource):
         """Image ``i``; see :meth:`ImageSource.read`."""
         return self.read_rows(i, i + 1)[0].expand(3, -1, -1)
 
+    def probe_size(self, i: int) -> tuple[int, int]:
+        """The one size that all images have; see :meth:`ImageSource.probe_size`."""
+        height, width = self.array.shape[2:] if self.layout == "NCHW" else self.array.shape[1:3]
+        return width, height
+
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
         """The one size that all images have; see :meth:`ImageSource.probe_sizes`."""
-        height, width = self.array.shape[2:] if self.layout == "NCHW" else self.array.shape[1:3]
-        return [(width, height)] * min(sample, len(self))
+        return [self.probe_size(0)] * min(sample, len(self))
 
     def fingerprint(self) -> str:
         """A hash of the content, or of an ``.npy`` file's path, length and time."""

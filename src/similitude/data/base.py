@@ -1,6 +1,6 @@
 """What every source of images can do, before anything is decoded.
 
-Letters: N images, H height, W width.
+Letters: N images, H height, W width, K neighbours at most.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ class ImageSource(ABC):
             evaluations only.
         class_names: Name of each class, or None.
         notes: Choices that were made on the way and that people should hear of, as sentences.
+        neighbours: Positions of the images beside each image, or None; see :class:`ImageSet`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ImageSource(ABC):
     labels: Int[Tensor, " N"] | None = None
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
+    neighbours: Int[Tensor, "N K"] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,6 +51,10 @@ class ImageSource(ABC):
         Raises:
             UnreadableImageError: the file is damaged or missing.
         """
+
+    @abstractmethod
+    def probe_size(self, i: int) -> tuple[int, int] | None:
+        """Width and height of image ``i`` as :meth:`read` gives it, or None if it is unreadable."""
 
     @abstractmethod
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:

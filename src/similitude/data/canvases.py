@@ -25,7 +25,7 @@ from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
 from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
-from similitude.data.images import ImageSet
+from similitude.data.images import ImageSet, neighbours_among
 from similitude.errors import UserError
 from similitude.storage import replacing, write_text
 
@@ -108,13 +108,16 @@ class _Found:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:
+        kept = torch.tensor(self.kept)
+        beside = source.neighbours
         return ImageSet(
             pixels=pixels,
             aspect=torch.tensor(self.aspect, dtype=torch.float32),
             names=[source.names[i] for i in self.kept],
-            labels=None if source.labels is None else source.labels[torch.tensor(self.kept)],
+            labels=None if source.labels is None else source.labels[kept],
             class_names=source.class_names,
             unreadable=self.unreadable,
+            neighbours=None if beside is None else neighbours_among(beside, kept),
         )
 
 

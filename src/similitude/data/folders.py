@@ -38,9 +38,13 @@ class FolderSource(ImageSource):
         """Decode file ``i``; see :meth:`ImageSource.read`."""
         return decoding.read_file(self.paths[i], size)
 
+    def probe_size(self, i: int) -> tuple[int, int] | None:
+        """Size from the header of file ``i``; see :meth:`ImageSource.probe_size`."""
+        return decoding.probe_size(self.paths[i])
+
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
         """Sizes from the headers of some files; see :meth:`ImageSource.probe_sizes`."""
-        sizes = [decoding.probe_size(self.paths[i]) for i in self._spread(sample)]
+        sizes = [self.probe_size(i) for i in self._spread(sample)]
         return [size for size in sizes if size is not None]
 
     def fingerprint(self) -> str:

@@ -1,6 +1,6 @@
 """Decoded images: square uint8 canvases, and the facts that a crop or an evaluation needs.
 
-Letters: N images, S side of a canvas in pixels, M images of a subset.
+Letters: N images, S side of a canvas in pixels, M images of a subset, K neighbours at most.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,8 @@ class ImageSet:
             evaluations look at them.
         class_names: Name of each class, or None.
         unreadable: Files that were left out, each with the reason in a few words.
+        neighbours: Positions of the images beside each image, shape [N, K], -1 where there are
+            fewer; None where nothing lies beside anything. Tiles of one picture have them.
     """
 
     pixels: UInt8[Tensor, "N 3 S S"]
@@ -34,6 +36,7 @@ class ImageSet:
     labels: Int[Tensor, " N"] | None = None
     class_names: list[str] | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    neighbours: Int[Tensor, "N K"] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.pixels)
@@ -45,6 +48,8 @@ class ImageSet:
         lengths = {"aspect": len(self.aspect), "names": len(self.names)}
         if self.labels is not None:
             lengths["labels"] = len(self.labels)
+        if self.neighbours is not None:
+            lengths["neighbours"] = len(self.neighbours)
         if wrong := {name: length for name, length in lengths.items() if length != n}:
             raise ValueError(f"{n} images but {wrong}")
 
@@ -75,6 +80,9 @@ class ImageSet:
                 rows = rows.nonzero()[:, 0]
             rows = rows.to(torch.int64)
             kept = [self.names[i] for i in rows.tolist()]
+        neighbours = self.neighbours
+        if neighbours is not None:
+            neighbours = neighbours_among(neighbours, torch.arange(len(self))[rows])
         return ImageSet(
             pixels=self.pixels[rows],
             aspect=self.aspect[rows],
@@ -82,4 +90,17 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[rows],
             class_names=self.class_names,
             unreadable=self.unreadable,
+            neighbours=neighbours,
         )
+
+
+def neighbours_among(neighbours: Int[Tensor, "N K"], kept: Int[Tensor, " M"]) -> Int[Tensor, "M K"]:
+    """The table of the images ``kept`` alone: positions among them, -1 for one that is not there.
+
+    Args:
+        neighbours: Of all images, -1 where there are fewer than K.
+        kept: Positions, in their new order.
+    """
+    place = torch.full((len(neighbours) + 1,), -1)  # the last entry is where -1 looks
+    place[kept] = torch.arange(len(kept))
+    return place[neighbours[kept]]

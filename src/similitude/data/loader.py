@@ -57,6 +57,8 @@ class CanvasLoader:
         first_step: int = 0,
         total_steps: int,
         device: torch.device | str = "cpu",
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         """Take the images and the range of steps; nothing runs before the iteration.
 
@@ -67,9 +69,12 @@ class CanvasLoader:
             first_step: First step to deliver; larger than 0 to resume.
             total_steps: Steps of the whole run, counted from 0, not from ``first_step``.
             device: Where the batches go.
+            part: Which of ``parts`` of every batch to deliver: processes that train together
+                share a batch.
+            parts: Equal parts into which batches are cut, at least 1.
 
         Raises:
-            UserError: fewer images than a batch, or a batch size below 1.
+            UserError: fewer images than a batch, a batch size below 1, or parts that are not equal.
         """
         if batch_size < 1:
             raise UserError(f"the batch size must be at least 1, not {batch_size}")
@@ -78,8 +83,14 @@ class CanvasLoader:
                 f"{len(images)} images are fewer than one batch of {batch_size}: "
                 f"add images or set the batch size to at most {len(images)}"
             )
+        if batch_size % parts:
+            raise UserError(
+                f"a batch of {batch_size} does not divide among {parts} processes: choose a batch "
+                f"size that is a multiple of {parts}"
+            )
         self.images = images
         self.batch_size = batch_size
+        self.part, self.parts = part, parts
         self.seed = seed
         self.first_step = first_step
         self.total_steps = total_steps
@@ -119,8 +130,9 @@ class CanvasLoader:
         order = self._order
         if order is None or order[0] != epoch:
             order = self._order = (epoch, permutation(self.seed, epoch, len(self.images)))
-        start = position * self.batch_size
-        return order[1][start : start + self.batch_size].clone(), epoch
+        length = self.batch_size // self.parts
+        start = position * self.batch_size + self.part * length
+        return order[1][start : start + length].clone(), epoch
 
     def _gather(self, index: Tensor, epoch: int) -> CanvasBatch:
         return CanvasBatch(

@@ -42,6 +42,7 @@ def open_source(
             array=data.pixels.numpy(),
             layout="NCHW",
             aspect=data.aspect,
+            neighbours=data.neighbours,
         )
     if isinstance(data, (np.ndarray, Tensor)):
         return arrays.from_array(data)

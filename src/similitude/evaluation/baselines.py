@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from similitude.data.images import ImageSet
+from similitude.distributed import rank
 from similitude.errors import UserError
 from similitude.evaluation.features import (
     Features,
@@ -114,6 +115,7 @@ def evaluate_backbone(
     autocast_dtype: torch.dtype | None = None,
     channels_last: bool = False,
     on_progress: Callable[[str], None] | None = None,
+    over_processes: bool = False,
 ) -> ScoreTable:
     """The score table: the backbone beside raw pixels and a random backbone, on equal terms.
 
@@ -134,9 +136,12 @@ def evaluate_backbone(
         autocast_dtype: Precision of the forward pass.
         channels_last: Memory layout of the backbone's input.
         on_progress: Called with a few words before each step ("random backbone: linear").
+        over_processes: Whether all processes call this together; they then share the extraction
+            of features.
 
     Returns:
-        The table, with its warnings and notes.
+        The table, with its warnings and notes. Only the first process scores: those of the others
+        have no rows.
 
     Raises:
         UserError: If labels are missing, the classes of the two parts differ, or a protocol is
@@ -168,6 +173,7 @@ def evaluate_backbone(
             device=device,
             autocast_dtype=autocast_dtype,
             channels_last=channels_last,
+            over_processes=over_processes,
         )
 
     present = {RAW_PIXELS: raw_pixels, RANDOM_BACKBONE: random_backbone is not None}
@@ -184,6 +190,8 @@ def evaluate_backbone(
             queries = features(row, test)
         known = bank.labelled()
         assert known.y is not None
+        if over_processes and rank() > 0:
+            continue
         rows[row] = score_features(
             bank,
             queries,
@@ -202,7 +210,7 @@ def evaluate_backbone(
         num_train=num_train,
         num_test=num_test,
         num_classes=num_classes,
-        columns=list(rows[PRETRAINED_BACKBONE]),
+        columns=list(rows.get(PRETRAINED_BACKBONE, ())),
         rows=rows,
         seconds=time.perf_counter() - begin,
         notes=notes,

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from similitude.data.images import ImageSet
+from similitude.distributed import gather, rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
 from similitude.views.image import ImageSpec, evaluation_view
@@ -68,6 +69,7 @@ def extract_features(
     autocast_dtype: torch.dtype | None = None,
     channels_last: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    over_processes: bool = False,
 ) -> Features:
     """The backbone's features of every image: whole canvas, no augmentation, evaluation mode.
 
@@ -81,6 +83,8 @@ def extract_features(
         autocast_dtype: Precision of the forward pass, e.g. ``torch.bfloat16``; full by default.
         channels_last: Memory layout of the input.
         on_progress: Called with (images done, images in all) after each batch.
+        over_processes: Whether all processes call this together; each then takes its part of the
+            images, and all get the features of all.
 
     Returns:
         Float32 features on the CPU, in the order of ``images``.
@@ -94,10 +98,13 @@ def extract_features(
     place = torch.device(device) if device is not None else home
     training = [(module, module.training) for module in backbone.modules()]
     x = torch.empty(0, 0)
+    share = -(-len(images) // world_size()) if over_processes else len(images)
+    first = rank() * share if over_processes else 0
+    mine = images.pixels[min(first, len(images) - 1) : first + share]  # never none
     try:
         backbone.to(place).eval()
-        for i in range(0, len(images), batch_size):
-            canvases = images.pixels[i : i + batch_size].to(place)
+        for i in range(0, len(mine), batch_size):
+            canvases = mine[i : i + batch_size].to(place)
             with (
                 torch.inference_mode(),
                 torch.autocast(place.type, autocast_dtype, enabled=autocast_dtype is not None),
@@ -112,14 +119,16 @@ def extract_features(
                     "images: it must give one row of features per image, [N, D]"
                 )
             if i == 0:
-                x = torch.empty(len(images), h.shape[1])
+                x = torch.empty(share, h.shape[1])
             x[i : i + len(h)] = h
             if on_progress is not None:
-                on_progress(i + len(h), len(images))
+                on_progress(min(first + i + len(h), len(images)), len(images))
     finally:
         backbone.to(home)
         for module, flag in training:
             module.training = flag
+    if over_processes and world_size() > 1:
+        x = gather(x.to(place))[: len(images)].cpu()
     return Features(x, images.labels, images.names)
 
 

@@ -1,12 +1,38 @@
 """Losses: pure functions of tensors. No parameters, no state, no collectives, no detach."""
 
-from similitude.losses.contrastive import in_batch_info_nce, info_nce, nt_xent
+from similitude.losses.clustering import sinkhorn, swapped_prediction
+from similitude.losses.contrastive import (
+    bank_softmax,
+    in_batch_info_nce,
+    info_nce,
+    instance_nce,
+    instance_softmax,
+    invariant_spread,
+    nt_xent,
+    nt_xent_with_queue,
+)
+from similitude.losses.decorrelation import barlow_twins, barlow_twins_hsic
+from similitude.losses.distillation import distill_logits, self_distillation
+from similitude.losses.predictive import cpc_info_nce, cpc_shared_info_nce
 from similitude.losses.regression import negative_cosine, normalized_regression
 
 __all__ = [
+    "bank_softmax",
+    "barlow_twins",
+    "barlow_twins_hsic",
+    "cpc_info_nce",
+    "cpc_shared_info_nce",
+    "distill_logits",
     "in_batch_info_nce",
     "info_nce",
+    "instance_nce",
+    "instance_softmax",
+    "invariant_spread",
     "negative_cosine",
     "normalized_regression",
     "nt_xent",
+    "nt_xent_with_queue",
+    "self_distillation",
+    "sinkhorn",
+    "swapped_prediction",
 ]

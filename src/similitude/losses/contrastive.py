@@ -1,13 +1,17 @@
 """Contrastive losses: find the right candidate among many.
 
-N samples, P projection size, Q stored negatives. All losses are in nats.
+N samples, P projection size, Q stored negatives, B rows of a memory bank, C candidates of one
+sample: its own row and K = C - 1 others. All losses are in nats.
 """
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from similitude.errors import UserError
 from similitude.losses.precision import full_precision, unit
 
 
@@ -33,6 +37,33 @@ def nt_xent(
     logits.fill_diagonal_(-torch.inf)  # a projection is not its own candidate
     positive_index = torch.arange(len(z), device=z.device).roll(len(z1))
     return F.cross_entropy(logits, positive_index)
+
+
+@full_precision
+def nt_xent_with_queue(
+    z1: Float[Tensor, "N P"],
+    z2: Float[Tensor, "N P"],
+    negatives: Float[Tensor, "Q P"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """NT-Xent with stored keys as further wrong candidates (SimCLR v2, arXiv:2006.10029, Sec. 2).
+
+    Args:
+        z1: projections of view 1, any norm.
+        z2: projections of view 2, any norm; row i of both is sample i.
+        negatives: unit norm; must not come from these samples.
+        temperature: positive; 0.1 in the paper.
+
+    Returns:
+        Mean over the 2N projections, in nats, 0 or more. log(2N - 1 + Q) when all similarities are
+        equal; ``nt_xent`` where Q is 0.
+    """
+    z = unit(torch.cat([z1, z2]))
+    scaled = z / temperature
+    logits = (scaled @ z.T).fill_diagonal_(-torch.inf)
+    positive_index = torch.arange(len(z), device=z.device).roll(len(z1))
+    return F.cross_entropy(torch.cat([logits, scaled @ negatives.T], dim=1), positive_index)
 
 
 @full_precision
@@ -81,3 +112,139 @@ def in_batch_info_nce(
     """
     logits = (F.normalize(query, dim=1) / temperature) @ F.normalize(key, dim=1).T
     return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
+
+
+@full_precision
+def invariant_spread(
+    z1: Float[Tensor, "N P"],
+    z2: Float[Tensor, "N P"],
+    *,
+    temperature: float,
+    negative_weight: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Views of an image alike, other images spread out (InvaSpread, arXiv:1904.03436, eq. 3 to 7).
+
+    With P(j | i) = exp(z_i . z_j / t) / sum over k != i of exp(z_i . z_k / t): the mean over the 2N
+    projections i of -log P(other view | i) - sum over the 2N - 2 others of log(1 - P(j | i)). As in
+    the authors' code, and unlike the paper's equations, the denominator runs over both views, and
+    z_j carries no gradient: this is the one loss that detaches, because a projection plays both
+    roles.
+
+    Args:
+        z1: projections of view 1, unit norm.
+        z2: projections of view 2, unit norm; row i of both is sample i.
+        temperature: positive; 0.1 in the paper.
+        negative_weight: 1 or more; factor of the second term, and of the other images in the
+            denominator.
+
+    Raises:
+        UserError: the weight is below 1, where 1 - P can be negative.
+
+    Returns:
+        Mean over the 2N projections, 0 or more. With M = 2N - 1 candidates and weight 1 it is
+        log M + (M - 1) log(M / (M - 1)) when all similarities are equal.
+    """
+    if negative_weight < 1:
+        raise UserError(f"negative_weight is {negative_weight}; give 1 or more")
+    z = torch.cat([z1, z2])
+    anchor = torch.arange(len(z), device=z.device)
+    right = anchor.roll(len(z1))  # candidate of the other view
+    logits = (z / temperature) @ z.detach().T
+    logits.fill_diagonal_(-torch.inf)  # a projection is not its own candidate
+    positive = logits[anchor, right]
+    weighted = (logits + math.log(negative_weight)).index_put((anchor, right), positive)
+    log_sum = weighted.logsumexp(dim=1)
+    # log(1 - P) loses its digits where P is close to 1. Only the largest candidate can be above
+    # 1/2; for it the others are summed instead, with what its own weight leaves above 1.
+    top = weighted.argmax(dim=1)
+    left = math.log(negative_weight - 1) if negative_weight > 1 else -math.inf
+    top_left = torch.where(top == right, positive, logits[anchor, top] + left)
+    spread_of_top = weighted.index_put((anchor, top), top_left).logsumexp(dim=1) - log_sum
+    elsewhere = torch.zeros_like(logits, dtype=torch.bool)
+    elsewhere[anchor, top] = elsewhere[anchor, right] = True
+    p = (logits - log_sum[:, None]).masked_fill(elsewhere, -torch.inf).exp()
+    spread = torch.log1p(-p).sum(dim=1) + spread_of_top.where(top != right, 0)
+    return (log_sum - positive - negative_weight * spread).mean()
+
+
+@full_precision
+def instance_nce(
+    features: Float[Tensor, "N P"],
+    bank_rows: Float[Tensor, "N C P"],
+    *,
+    temperature: float,
+    normalizer: float | Float[Tensor, ""],
+    num_samples: int,
+) -> Float[Tensor, ""]:
+    """Noise-contrastive estimation of the instance's probability (InstDisc, arXiv:1805.01978).
+
+    Tell the sample's own row of the bank from K noise rows drawn uniformly (eq. 4 to 7, with m = K
+    and noise probability 1 / n), given P = exp(row . feature / t) / Z. As in the authors' code both
+    denominators hold 1e-7 besides.
+
+    Args:
+        features: unit norm.
+        bank_rows: column 0 is the sample's own row, the others its K noise rows, 1 or more.
+        temperature: positive; 0.07 in the paper.
+        normalizer: Z, a constant: n times the mean of exp(row . feature / t) over a first batch.
+        num_samples: n, the number of rows of the bank.
+
+    Returns:
+        The sum over the 1 + K rows, mean over the N samples; 0 or more. It is
+        (1 + K) log(1 + K) - K log(K), but for the 1e-7, when every row has P = 1 / n.
+    """
+    noise = (bank_rows.shape[1] - 1) / num_samples
+    log_z = torch.as_tensor(normalizer, device=features.device).log()
+    log_p = _candidates(features, bank_rows, temperature) - log_z
+    # log(P + noise), without exponentials of a large logit
+    log_either = torch.logaddexp(log_p, log_p.new_tensor(math.log(noise + 1e-7)))
+    is_data = log_p[:, 0] - log_either[:, 0]
+    is_noise = (math.log(noise) - log_either[:, 1:]).sum(dim=1)
+    return -(is_data + is_noise).mean()
+
+
+@full_precision
+def instance_softmax(
+    features: Float[Tensor, "N P"],
+    bank: Float[Tensor, "B P"],
+    index: Int[Tensor, " N"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Which of all B samples is it? (InstDisc, arXiv:1805.01978, eq. 2 and 3), in nats.
+
+    Args:
+        features: unit norm.
+        bank: one row per sample of the data set.
+        index: row of the bank that belongs to each feature.
+        temperature: positive; 0.07 in the paper, 0.1 in the authors' commands for CIFAR-10.
+
+    Returns:
+        Mean over the N samples, 0 or more. log(B) when all similarities are equal.
+    """
+    return F.cross_entropy((features / temperature) @ bank.T, index)
+
+
+@full_precision
+def bank_softmax(
+    features: Float[Tensor, "N P"], bank_rows: Float[Tensor, "N C P"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """InfoNCE whose keys are rows of a memory bank (MoCo, arXiv:1911.05722, Fig. 2b), in nats.
+
+    Args:
+        features: unit norm.
+        bank_rows: column 0 is the sample's own row, the others its K negatives.
+        temperature: positive; 0.07 in MoCo v1 and CMC.
+
+    Returns:
+        Mean over the N samples, 0 or more. log(1 + K) when all similarities are equal.
+    """
+    logits = _candidates(features, bank_rows, temperature)
+    return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+
+
+def _candidates(
+    features: Float[Tensor, "N P"], rows: Float[Tensor, "N C P"], temperature: float
+) -> Float[Tensor, "N C"]:
+    """Similarity of each feature with its own C rows, over the temperature."""
+    return torch.einsum("np,ncp->nc", features / temperature, rows)

@@ -1,6 +1,6 @@
 """What all losses share: full precision, and unit vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import ParamSpec
 
@@ -21,8 +21,8 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @wraps(loss)
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        device = next((t.device.type for t in _tensors((*args, *kwargs.values()))), "cpu")
+        with torch.autocast(device, enabled=False):
             return loss(
                 *(_upcast(a) for a in args),  # type: ignore[arg-type]
                 **{name: _upcast(a) for name, a in kwargs.items()},  # type: ignore[arg-type]
@@ -31,7 +31,18 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return in_full_precision
 
 
+def _tensors(argument: object) -> Iterator[Tensor]:
+    """Those in an argument, which may be a list of one tensor per view."""
+    if isinstance(argument, Tensor):
+        yield argument
+    elif isinstance(argument, list | tuple):
+        for item in argument:
+            yield from _tensors(item)
+
+
 def _upcast(argument: object) -> object:
+    if isinstance(argument, list | tuple):
+        return [_upcast(item) for item in argument]
     if isinstance(argument, Tensor) and argument.dtype in LOW_PRECISION:
         return argument.float()
     return argument

@@ -7,16 +7,21 @@ from torch import nn
 from similitude.errors import UserError
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.methods.byol import BYOL, BYOLConfig
+from similitude.methods.dino import DINO, DINOConfig
 from similitude.methods.moco import MoCo, MoCoV1Config, MoCoV2Config
 from similitude.methods.simclr import SimCLR, SimCLRConfig
+from similitude.methods.simclr_v2 import SimCLRv2, SimCLRv2Config
 from similitude.methods.simsiam import SimSiam, SimSiamConfig
+from similitude.methods.swav import SwAV, SwAVConfig
 
 __all__ = [
     "BYOL",
     "CONFIGS",
+    "DINO",
     "METHODS",
     "BYOLConfig",
     "Batch",
+    "DINOConfig",
     "Method",
     "MethodConfig",
     "MoCo",
@@ -25,9 +30,13 @@ __all__ = [
     "Progress",
     "SimCLR",
     "SimCLRConfig",
+    "SimCLRv2",
+    "SimCLRv2Config",
     "SimSiam",
     "SimSiamConfig",
     "StepOutput",
+    "SwAV",
+    "SwAVConfig",
     "build_method",
     "config_class",
 ]
@@ -38,6 +47,9 @@ METHODS: dict[str, type[Method]] = {
     "moco_v2": MoCo,
     "byol": BYOL,
     "simsiam": SimSiam,
+    "simclr_v2": SimCLRv2,
+    "swav": SwAV,
+    "dino": DINO,
 }
 
 CONFIGS: dict[str, type[MethodConfig]] = {
@@ -46,6 +58,9 @@ CONFIGS: dict[str, type[MethodConfig]] = {
     "moco_v2": MoCoV2Config,
     "byol": BYOLConfig,
     "simsiam": SimSiamConfig,
+    "simclr_v2": SimCLRv2Config,
+    "swav": SwAVConfig,
+    "dino": DINOConfig,
 }
 
 

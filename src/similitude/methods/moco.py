@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather
+from similitude.distributed import gather, own_rows
 from similitude.losses import info_nce
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -105,23 +105,27 @@ class MoCo(Method):
         negatives = self.queue.snapshot()
         h1 = self.backbone(v1)
         z1 = self.projector(h1)
-        k2 = self._keys(v2, progress)
-        loss = info_nce(F.normalize(z1, dim=1), k2, negatives, temperature=temperature)
-        keys = gather(k2)
+        keys = self._keys(v2, progress)
+        q1 = F.normalize(z1, dim=1)
+        loss = info_nce(q1, own_rows(keys), negatives, temperature=temperature)
         if self.config.symmetric:
             q2 = F.normalize(self.projector(self.backbone(v2)), dim=1)
-            k1 = self._keys(v1, progress)
-            loss = loss + info_nce(q2, k1, negatives, temperature=temperature)
-            keys = torch.cat([gather(k1), keys])
+            keys1 = self._keys(v1, progress)
+            loss = loss + info_nce(q2, own_rows(keys1), negatives, temperature=temperature)
+            keys = torch.cat([keys1, keys])
         self.queue.enqueue(keys)
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 
     @torch.no_grad()
     def _keys(self, view: Tensor, progress: Progress) -> Tensor:
-        """Unit keys [N, P], encoded in another order than the queries (Sec. 3.3, Shuffling BN)."""
-        order = permutation(0, progress.step, len(view)).to(view.device)
-        k = F.normalize(self.target_projector(self.target_backbone(view[order])), dim=1)
-        return k[order.argsort()]
+        """Unit keys of the whole batch [M, P]; each process encodes a random part of it.
+
+        A query and its key so meet other samples in BatchNorm (Sec. 3.3, Shuffling BN).
+        """
+        views = gather(view)
+        order = permutation(0, progress.step, len(views)).to(view.device)
+        k = self.target_projector(self.target_backbone(views[own_rows(order)]))
+        return gather(F.normalize(k, dim=1))[order.argsort()]
 
     def after_step(self, progress: Progress) -> None:
         ema_update_(self.target_backbone, self.backbone, self.config.ema_decay)

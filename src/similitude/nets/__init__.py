@@ -1,15 +1,42 @@
 """Small networks shared by methods: heads, targets that follow, and BatchNorm in parts."""
 
-from similitude.nets.batchnorm import SplitBatchNorm2d, convert_split_batchnorm
-from similitude.nets.heads import ScaleBatchNorm1d, mlp, output_std
-from similitude.nets.targets import ema_update_, frozen_copy
+from similitude.nets.batchnorm import (
+    SplitBatchNorm2d,
+    SyncBatchNorm,
+    convert_split_batchnorm,
+    convert_sync_batchnorm,
+    sync_batch_norm,
+)
+from similitude.nets.gradients import clip_each_, drop_gradients
+from similitude.nets.heads import (
+    DINOHead,
+    ScaleBatchNorm1d,
+    WeightNormLinear,
+    mlp,
+    output_std,
+)
+from similitude.nets.multicrop import multi_crop_features
+from similitude.nets.positions import set_sincos_positions_, sincos_positions, xavier_init_
+from similitude.nets.targets import ema_update_, frozen_copy, without_drop_path
 
 __all__ = [
+    "DINOHead",
     "ScaleBatchNorm1d",
     "SplitBatchNorm2d",
+    "SyncBatchNorm",
+    "WeightNormLinear",
+    "clip_each_",
     "convert_split_batchnorm",
+    "convert_sync_batchnorm",
+    "drop_gradients",
     "ema_update_",
     "frozen_copy",
     "mlp",
+    "multi_crop_features",
     "output_std",
+    "set_sincos_positions_",
+    "sincos_positions",
+    "sync_batch_norm",
+    "without_drop_path",
+    "xavier_init_",
 ]

@@ -1,15 +1,140 @@
 """BatchNorm in parts of a batch, and over processes. N samples, C channels, S splits."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from similitude.distributed import gather, sum_over_processes, world_size
 from similitude.errors import UserError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def sync_batch_norm(
+    x: Float[Tensor, "N C ..."],
+    running_mean: Float[Tensor, " C"] | None,
+    running_var: Float[Tensor, " C"] | None,
+    weight: Float[Tensor, " C"] | None,
+    bias: Float[Tensor, " C"] | None,
+    momentum: float,
+    eps: float,
+) -> Float[Tensor, "N C ..."]:
+    """``F.batch_norm`` in training, with the statistics of the samples of all processes.
+
+    Forward and backward equal those of one process that holds all samples, on any device
+    (``torch.nn.SyncBatchNorm`` refuses CPUs). Running statistics are moved in place.
+
+    Args:
+        x: as many samples in every process.
+        running_mean: None keeps none.
+        running_var: None keeps none.
+        weight: None: 1.
+        bias: None: 0.
+        momentum: share of the new value in the running statistics.
+        eps: added to the variance.
+    """
+    y, mean, var = _SyncBatchNorm.apply(x, weight, bias, eps)  # type: ignore[misc]
+    if running_mean is not None and running_var is not None:
+        count = x.numel() // x.shape[1] * world_size()
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean), momentum)
+            running_var.lerp_((var * (count / (count - 1))).to(running_var), momentum)
+    return y
+
+
+class _SyncBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        var, mean = torch.var_mean(wide, dim=_all_but_channels(x), correction=0)
+        # every process holds as many samples, so averages of averages are exact
+        means, variances = gather(torch.stack([mean, var])[None]).unbind(1)
+        mean = means.mean(dim=0)
+        var = (variances + (means - mean).square()).mean(dim=0)
+        inverse_std = (var + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, inverse_std)
+        ctx.mark_non_differentiable(mean, var)
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> Any:  # type: ignore[override]
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        dims, shape = _all_but_channels(x), [1, -1] + [1] * (x.ndim - 2)
+        wide = grad.to(mean.dtype)
+        normalized = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
+        sums = torch.stack([wide.sum(dim=dims), (wide * normalized).sum(dim=dims)])
+        grad_bias, grad_weight = sums.unbind(0)
+        count = x.numel() // x.shape[1] * world_size()
+        common, along = (sum_over_processes(sums) / count).unbind(0)
+        scale = inverse_std if weight is None else inverse_std * weight
+        inner = wide - common.view(shape) - normalized * along.view(shape)
+        grad_x = (scale.view(shape) * inner).to(x.dtype)
+        has_weight, has_bias = ctx.needs_input_grad[1:3]
+        return grad_x, grad_weight if has_weight else None, grad_bias if has_bias else None, None
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [0, *range(2, x.ndim)]
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over the samples of all processes; in one process, and in eval mode, the plain one.
+
+    Made by :func:`convert_sync_batchnorm`, which keeps parameters, buffers and their names.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [N, C, ...] by the statistics of all processes."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        assert self.momentum is not None
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return sync_batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.momentum,
+            self.eps,
+        )
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions: one class stands for BatchNorm1d, 2d and 3d."""
+
+
+def convert_sync_batchnorm(module: ModuleT) -> ModuleT:
+    """Let every BatchNorm inside ``module`` use the samples of all processes. In place.
+
+    :class:`SplitBatchNorm2d` does so already: its parts are parts of the whole batch.
+
+    Raises:
+        UserError: a layer is a kind of BatchNorm that cannot be converted.
+    """
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        if isinstance(layer, SyncBatchNorm | SplitBatchNorm2d | nn.SyncBatchNorm):
+            continue
+        if type(layer).forward is not nn.modules.batchnorm._BatchNorm.forward:
+            raise UserError(
+                f"layer {name!r} is a {type(layer).__name__}, whose statistics cannot be shared "
+                "between processes; choose a backbone with plain BatchNorm (e.g. a ResNet) or "
+                "without any (a ViT), or train in one process"
+            )
+        if layer.momentum is None:
+            raise UserError(
+                f"layer {name!r} averages its running statistics over all batches, which cannot be "
+                "shared between processes; give it a momentum, or train in one process"
+            )
+        layer.__class__ = SyncBatchNorm  # keeps identity: optimizers may hold its weights
+    return module
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
@@ -17,7 +142,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
     Split s holds samples s, s + S, ...; running statistics are the mean over the splits, each with
     its unbiased variance. In eval mode, and in its state dict, it is an ordinary BatchNorm2d. From
-    the authors' CIFAR notebook.
+    the authors' CIFAR notebook. Over several processes a split is a part of the whole batch.
     """
 
     def __init__(
@@ -40,7 +165,8 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
             UserError: the batch does not divide into the splits.
         """
         splits = self.num_splits
-        if splits == 1 or not self.training:
+        together = world_size() > 1
+        if not self.training or (splits == 1 and not together):
             return super().forward(input)
         n, c, h, w = input.shape
         if n % splits:
@@ -50,14 +176,18 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
             )
         mean, var = self._tiled(self.running_mean), self._tiled(self.running_var)
         momentum = self._momentum_of_this_call()
-        if input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous():
+        channels_last = input.is_contiguous(memory_format=torch.channels_last)
+        if channels_last and not input.is_contiguous() and not together:
             output = self._forward_channels_last(input, mean, var, momentum)
         else:
             # Row r of the reshaped batch is samples rS .. rS + S - 1: a split is a set of channels.
             batch = input.reshape(n // splits, splits * c, h, w)
             weight, bias = self._tiled(self.weight), self._tiled(self.bias)
-            output = F.batch_norm(batch, mean, var, weight, bias, True, momentum, self.eps)
-            output = output.view(n, c, h, w)
+            if together:
+                output = sync_batch_norm(batch, mean, var, weight, bias, momentum, self.eps)
+            else:
+                output = F.batch_norm(batch, mean, var, weight, bias, True, momentum, self.eps)
+            output = output.reshape(n, c, h, w)
         if mean is not None and var is not None:
             self._set_running(mean, var)
         return output

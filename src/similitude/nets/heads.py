@@ -68,6 +68,82 @@ class ScaleBatchNorm1d(nn.BatchNorm1d):
         nn.init.ones_(self.weight)
 
 
+class WeightNormLinear(nn.Module):
+    """Linear without bias whose rows are g v / |v| (Salimans & Kingma, 2016, arXiv:1602.07868).
+
+    With unit rows and unit inputs its outputs are cosines. Names of parameters are those of
+    PyTorch's older ``weight_norm``, as in DINO's published weights.
+
+    Args:
+        in_features: P.
+        out_features: K.
+        train_scale: learn g; otherwise every row keeps length 1, and g is a buffer.
+    """
+
+    weight_g: Tensor
+
+    def __init__(self, in_features: int, out_features: int, *, train_scale: bool) -> None:
+        super().__init__()
+        self.weight_v = nn.Parameter(nn.Linear(in_features, out_features, bias=False).weight.data)
+        ones = torch.ones(out_features, 1)
+        if train_scale:
+            self.weight_g = nn.Parameter(ones)
+        else:
+            self.register_buffer("weight_g", ones)
+
+    def forward(self, x: Float[Tensor, "N P"]) -> Float[Tensor, "N K"]:
+        """Rows times g v / |v|."""
+        return F.linear(x, self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True))
+
+
+class DINOHead(nn.Module):
+    """MLP with GELU, a bottleneck of unit length, and a weight-normalised last layer (DINO, App. C).
+
+    Linears of the MLP start from a normal distribution of std 0.02 cut at +-2, with bias 0.
+
+    Args:
+        in_features: of the backbone.
+        out_features: K, classes that the network invents; 65,536 in the paper.
+        hidden_dim: width of the MLP.
+        bottleneck_dim: P, length of the unit vectors.
+        layers: Linears of the MLP; 3 in the paper, at least 1.
+        norm: BatchNorm before every GELU; not with a ViT.
+        norm_last_layer: rows of the last layer keep length 1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        layers: int = 3,
+        norm: bool = False,
+        norm_last_layer: bool = True,
+    ) -> None:
+        super().__init__()
+        *hidden, last = pairwise([in_features, *[hidden_dim] * (layers - 1), bottleneck_dim])
+        blocks: list[nn.Module] = []
+        for d, width in hidden:
+            blocks.append(nn.Linear(d, width))
+            if norm:
+                blocks.append(nn.BatchNorm1d(width))
+            blocks.append(nn.GELU())
+        self.mlp = nn.Sequential(*blocks, nn.Linear(*last))
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = WeightNormLinear(
+            bottleneck_dim, out_features, train_scale=not norm_last_layer
+        )
+
+    def forward(self, h: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
+        """Logits; cosines in [-1, 1] with ``norm_last_layer``."""
+        return self.last_layer(F.normalize(self.mlp(h), dim=1))
+
+
 @torch.no_grad()
 def output_std(z: Float[Tensor, "N P"]) -> Float[Tensor, ""]:
     """How far the rows spread over the sphere (SimSiam, arXiv:2011.10566, Sec. 4.1), detached.

@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import TypeVar
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 # pyright: reportPrivateImportUsage=false
@@ -15,6 +16,14 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def frozen_copy(module: ModuleT) -> ModuleT:
     """An identical copy that receives no gradient."""
     return deepcopy(module).requires_grad_(False)
+
+
+def without_drop_path(module: ModuleT) -> ModuleT:
+    """Switch off stochastic depth inside ``module``, in place: DINO's target never drops a path."""
+    for layer in module.modules():
+        if isinstance(layer, DropPath):
+            layer.drop_prob = 0.0
+    return module
 
 
 @torch.no_grad()

@@ -31,12 +31,14 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cifar10.moco_v1": cifar10.moco_v1,
     "cifar10.moco_v2": cifar10.moco_v2,
     "cifar10.simclr": cifar10.simclr,
+    "cifar10.simclr_v2": cifar10.simclr_v2,
     "cifar10.simsiam": cifar10.simsiam,
     "fashion_mnist.quickstart": fashion_mnist.quickstart,
     "imagenet.byol": imagenet.byol,
     "imagenet.moco_v1": imagenet.moco_v1,
     "imagenet.moco_v2": imagenet.moco_v2,
     "imagenet.simclr": imagenet.simclr,
+    "imagenet.simclr_v2": imagenet.simclr_v2,
     "imagenet.simsiam": imagenet.simsiam,
 }
 

@@ -9,6 +9,7 @@ import torch
 from similitude.acceleration import fastest_arithmetic
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone
 from similitude.data import ImageSet
+from similitude.distributed import world_size
 from similitude.methods.moco import MoCoConfig
 from similitude.recipes import cifar10, imagenet
 from similitude.recipes.recipe import Recipe
@@ -163,6 +164,7 @@ def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Rec
         reason = "usual for the number of images and an accelerator"
         epochs = MAX_EPOCHS
     else:
+        images_per_second *= world_size()
         seconds = 2.2 * facts.num_images / images_per_second  # two views, and what is around them
         epochs = min(MAX_EPOCHS, max(1, round(SECONDS_ON_CPU / seconds)))
         minutes = epochs * seconds / 60

@@ -11,6 +11,7 @@ from similitude.methods import (
     MoCoV1Config,
     MoCoV2Config,
     SimCLRConfig,
+    SimCLRv2Config,
     SimSiamConfig,
 )
 from similitude.recipes.recipe import OptimizerConfig, Recipe
@@ -50,6 +51,12 @@ def _recipe(
 def simclr() -> Recipe:
     """SimCLR with temperature 0.2 and the jitter of MoCo v2, milder than the paper's App. B.9."""
     method = SimCLRConfig(view=VIEW, projector_hidden=512, temperature=0.2)
+    return _recipe(method, base_lr=0.3)
+
+
+def simclr_v2() -> Recipe:
+    """SimCLR's small recipe with a head of three layers, the first of which fine-tuning keeps."""
+    method = SimCLRv2Config(view=VIEW, projector_hidden=512, temperature=0.2)
     return _recipe(method, base_lr=0.3)
 
 

@@ -11,10 +11,13 @@ from similitude.report.scores import PRETRAINED, RANDOM, RAW, gains, join, perce
 
 SPELLING = {
     "simclr": "SimCLR",
+    "simclr_v2": "SimCLR v2",
     "moco_v1": "MoCo v1",
     "moco_v2": "MoCo v2",
     "byol": "BYOL",
     "simsiam": "SimSiam",
+    "swav": "SwAV",
+    "dino": "DINO",
 }
 ADVICE_WITHOUT_GAIN = (
     "Train longer, or choose views that keep what your classes differ in: "

@@ -9,13 +9,18 @@ from similitude.views.image import (
     MultiView,
     evaluation_view,
 )
+from similitude.views.patches import PatchParameters, PatchView, PatchViewConfig, cut_patches
 
 __all__ = [
     "ImageSpec",
     "ImageView",
     "ImageViewConfig",
     "MultiView",
+    "PatchParameters",
+    "PatchView",
+    "PatchViewConfig",
     "ViewParameters",
     "contact_sheet",
+    "cut_patches",
     "evaluation_view",
 ]

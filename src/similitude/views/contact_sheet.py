@@ -1,6 +1,6 @@
 """A picture of what a method learns to make the same: originals beside their random views.
 
-Letters: N samples, S side of a canvas, s side of a view.
+Letters: N samples, S side of a canvas, s side of a view; of patches, R rows, C columns, side p.
 """
 
 import torch
@@ -47,13 +47,26 @@ def _original(pixels: UInt8[Tensor, "3 S S"], aspect: float, cell: int) -> Image
 
 
 def _to_pixels(
-    images: Float[Tensor, "N 3 s s"], normalized: bool, image: ImageSpec
-) -> UInt8[Tensor, "N 3 s s"]:
+    images: Float[Tensor, "N *grid 3 s s"], normalized: bool, image: ImageSpec
+) -> UInt8[Tensor, "N *grid 3 s s"]:
     images = images.cpu()
     if normalized:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
         images = images * std + mean
     return (images * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+
+
+def _side_by_side(patches: UInt8[Tensor, "N R C 3 p p"]) -> UInt8[Tensor, "N 3 H W"]:
+    """A grid of patches as one picture, with white lines between them."""
+    n, rows, columns, _, size, _ = patches.shape
+    gap = max(1, size // 8)
+    step = size + gap
+    out = patches.new_full((n, 3, rows * step - gap, columns * step - gap), _BACKGROUND[0])
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * step, column * step
+            out[:, :, top : top + size, left : left + size] = patches[:, row, column]
+    return out
 
 
 def contact_sheet(
@@ -122,6 +135,8 @@ def contact_sheet(
     for number, (view, left) in enumerate(zip(multi_view.views, lefts, strict=True)):
         for column, views in enumerate(epochs):
             pixels = _to_pixels(views[number], view.config.normalize, image_spec)
+            if pixels.ndim > 4:
+                pixels = _side_by_side(pixels)
             for row in range(rows):
                 corner = (left + column * step, top + row * step)
                 sheet.paste(_picture(pixels[row], cell, cell), corner)

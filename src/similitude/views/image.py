@@ -4,7 +4,7 @@ Letters: N samples, S side of a canvas, s side of a view.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -207,10 +207,32 @@ class ImageView:
                 scale_brightness_(some, factor)
 
 
+class View(Protocol):
+    """One random view: an ImageView, or a PatchView."""
+
+    config: ImageViewConfig
+
+    def draw(
+        self,
+        seed: int,
+        epoch: int,
+        index: Int[Tensor, " N"],
+        view: int,
+        aspect: Float[Tensor, " N"],
+        canvas_size: int,
+    ) -> Any:
+        """Draws the parameters of every sample, as a pure function of the arguments."""
+        ...
+
+    def apply(self, canvases: UInt8[Tensor, "N 3 S S"], parameters: Any, /) -> Tensor:
+        """Makes the views that the parameters describe."""
+        ...
+
+
 class MultiView:
     """Several views of the same samples: what a method learns to make the same."""
 
-    def __init__(self, *views: ImageView) -> None:
+    def __init__(self, *views: View) -> None:
         if not views:
             raise UserError("MultiView has no views; give it at least one ImageView.")
         self.views = views
@@ -237,7 +259,7 @@ class MultiView:
             aspect: Width / height of each original; ``None``: all are square.
 
         Returns:
-            One float32 tensor [N, 3, s, s] per view.
+            One float32 tensor per view: [N, 3, s, s], or [N, R, C, 3, p, p] of patches.
 
         Raises:
             UserError: If shapes or types do not fit.

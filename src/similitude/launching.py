@@ -1,0 +1,223 @@
+"""Start several processes that do the same thing together, and listen to the first of them."""
+
+import os
+import pickle
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.multiprocessing as mp
+
+from similitude.distributed import is_launched
+from similitude.errors import UserError
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_END = 20.0  # for the other processes, once one has failed
+
+
+class Hearing(Protocol):
+    """Who hears what the first process says; see :class:`similitude.training.Listener`."""
+
+    def say(self, sentence: str) -> None:
+        """A sentence."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` of ``what``."""
+
+
+def wants_processes(devices: int | None, num_nodes: int) -> bool:
+    """Whether this process is to start others; not if it is itself one of several.
+
+    Raises:
+        UserError: fewer than one, or more devices than the machine has.
+    """
+    devices = 1 if devices is None else devices
+    if devices < 1 or num_nodes < 1:
+        raise UserError(f"{devices} devices on {num_nodes} machines; give at least 1 of each")
+    if is_launched() or devices * num_nodes == 1:
+        return False
+    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+        raise UserError(
+            f"{devices} devices are asked for and this machine has {torch.cuda.device_count()}"
+        )
+    return True
+
+
+def run_on_devices(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    devices: int,
+    num_nodes: int = 1,
+    hearing: Hearing | None = None,
+) -> Any:
+    """Call ``function(**arguments, hearing=...)`` in a process for each device of this machine.
+
+    The processes find each other as torchrun's do, through the environment. On several machines
+    the same command runs on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
+
+    Args:
+        function: importable by name; its result must be picklable.
+        arguments: its keyword arguments, picklable.
+        devices: processes on this machine; on a machine with GPUs each has one.
+        num_nodes: machines.
+        hearing: hears the first process.
+
+    Returns:
+        What the first process of this machine returned.
+
+    Raises:
+        UserError: one in a process, or a process that died.
+    """
+    places = [_environment(local, devices, num_nodes) for local in range(devices)]
+    context = mp.get_context("spawn")
+    messages = context.Queue()
+    children = [
+        context.Process(
+            target=_child, args=(place, function, dict(arguments), messages), daemon=True
+        )
+        for place in places
+    ]
+    with _passing_interrupts_on(children):
+        try:
+            for child in children:
+                child.start()
+            return _listen(children, messages, hearing)
+        finally:
+            for child in children:
+                if child.is_alive():
+                    child.join(_SECONDS_TO_END)
+                if child.is_alive():
+                    child.terminate()
+
+
+def _environment(local: int, devices: int, num_nodes: int) -> dict[str, str]:
+    """What torchrun tells a process."""
+    if num_nodes > 1:
+        missing = [k for k in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if k not in os.environ]
+        if missing:
+            raise UserError(
+                f"{num_nodes} machines need {', '.join(missing)} in the environment of each: the "
+                "address and a free port of the first machine, and the machine's own number from 0"
+            )
+        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+        node = int(os.environ["NODE_RANK"])
+    else:
+        address, node = "127.0.0.1", 0
+        port = os.environ["MASTER_PORT"] if local else str(_free_port())
+    os.environ["MASTER_PORT"] = port  # one port for all the places of this call
+    return {
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+        "RANK": str(node * devices + local),
+        "LOCAL_RANK": str(local),
+        "GROUP_RANK": str(node),
+        "WORLD_SIZE": str(devices * num_nodes),
+        "LOCAL_WORLD_SIZE": str(devices),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _passing_interrupts_on(children: list[Any]) -> Iterator[None]:
+    """Ctrl-C goes to the children, which end in their own way; then this process ends too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def interrupt(*_: Any) -> None:
+        for child in children:
+            if child.is_alive() and child.pid is not None:
+                os.kill(child.pid, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Relay:
+    """Sends what the first process says to the one that started it."""
+
+    def __init__(self, messages: Any, speaks: bool) -> None:
+        self.messages, self.speaks = messages, speaks
+
+    def say(self, sentence: str) -> None:
+        if self.speaks:
+            self.messages.put(("say", (sentence,)))
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        if self.speaks:
+            self.messages.put(("progress", (what, done, total, note)))
+
+
+def _child(
+    place: dict[str, str], function: Callable[..., Any], arguments: dict[str, Any], messages: Any
+) -> None:
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a terminal's Ctrl-C comes through the parent alone, and so once
+    os.environ.update(place)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(max(1, (cores or 1) // int(place["LOCAL_WORLD_SIZE"])))
+    first = place["LOCAL_RANK"] == "0"
+    try:
+        result = function(**arguments, hearing=_Relay(messages, first))
+    except UserError as error:
+        messages.put(("refusal", str(error)))
+        sys.exit(2)
+    except BaseException:
+        messages.put(("crash", traceback.format_exc()))
+        sys.exit(1)
+    if first:
+        # As bytes: tensors would stay in this process, which ends before they are read.
+        messages.put(("result", pickle.dumps(result)))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _listen(children: list[Any], messages: Any, hearing: Hearing | None) -> Any:
+    """Pass messages on until the first process has answered and all have ended."""
+    answer: tuple[str, Any] | None = None
+    while True:
+        try:
+            kind, content = messages.get(timeout=_SECONDS_BETWEEN_LOOKS)
+        except queue.Empty:
+            if any(child.is_alive() for child in children) and not _failed(children):
+                continue
+            if answer is None:
+                codes = ", ".join(str(child.exitcode) for child in children)
+                raise UserError(
+                    f"a process ended without a result (exit codes: {codes}); perhaps the memory "
+                    "does not hold that many: try fewer --devices or --micro-batch-size"
+                ) from None
+            break
+        if kind in ("say", "progress"):
+            if hearing is not None:
+                getattr(hearing, kind)(*content)
+        elif answer is None or (kind == "refusal" and answer[0] == "crash"):
+            # A process that refuses makes the others crash: its sentence is the one that counts.
+            answer = (kind, content)
+        if answer is not None and answer[0] == "result":
+            break
+    if answer[0] == "refusal":
+        raise UserError(answer[1])
+    if answer[0] == "crash":
+        raise RuntimeError(f"a process failed:\n{answer[1]}")
+    return pickle.loads(answer[1])
+
+
+def _failed(children: list[Any]) -> bool:
+    return any(child.exitcode not in (None, 0) for child in children)

@@ -1,0 +1,93 @@
+"""The end-to-end mechanism that MoCo is compared with (He et al., arXiv:1911.05722, Fig. 2a).
+
+    v_q, v_k = t(x), t(x)
+    q = unit(projector(backbone(v_q)))
+    k = unit(projector(backbone(v_k)))           the same networks, and gradient in both
+    loss = InfoNCE(q, k)                         eq. 1; negatives: the other keys of the batch
+
+One of three ways to keep a dictionary of keys (Sec. 3.1, "Relations to previous mechanisms");
+``memory_bank`` and ``moco_v1`` are the others. Its keys are as consistent as can be, but no more
+than the batch has. The paper's batches reach 1,024, with the learning rate in proportion.
+
+BatchNorm as in MoCo: statistics over ``bn_splits`` parts of the batch, keys in another order, so
+that a query and its key do not share them (Sec. 3.3, Shuffling BN).
+
+Differs from the reference code: the authors published none. From the text: both encoders are one
+network, which the paper leaves open; a query compares with the keys of the whole batch.
+"""
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from similitude.distributed import gather, own_rows
+from similitude.losses import in_batch_info_nce
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import convert_split_batchnorm, mlp, output_std
+from similitude.randomness import permutation
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+
+
+class EndToEndConfig(MethodConfig):
+    """Defaults are those of MoCo v1, which the paper keeps equal (Sec. 4.1)."""
+
+    name: Literal["end_to_end"] = "end_to_end"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.4),  # v2: hue 0.1, probability 0.8, blur 0.5
+        jitter_probability=1.0,
+        grey=0.2,
+        blur=0.0,
+    )
+    projector: Literal["mlp", "linear", "none"] = "linear"  # v2: mlp
+    projection_dim: int = Field(default=128, ge=1)
+    temperature: float = Field(default=0.07, gt=0)  # v2: 0.2
+    symmetric: bool = False  # True: the sum of both directions
+    bn_splits: int = Field(default=8, ge=1)  # 1: BatchNorm over the whole batch, which leaks
+
+
+class EndToEnd(Method):
+    """See the module's docstring."""
+
+    def __init__(self, backbone: nn.Module, config: EndToEndConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
+        features: int = backbone.num_features  # type: ignore[assignment]
+        dim = features if config.projector == "none" else config.projection_dim
+        self.projector: nn.Module = {
+            "mlp": lambda: mlp([features, features, dim], norm=False),
+            "linear": lambda: nn.Linear(features, dim),
+            "none": nn.Identity,
+        }[config.projector]()
+
+    def views(self, image: ImageSpec) -> MultiView:
+        view = ImageView(self.config.view, image)
+        return MultiView(view, view)
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        v1, v2 = batch.views
+        temperature = self.config.temperature
+        h1 = self.backbone(v1)
+        z1 = self.projector(h1)
+        q, k = gather(z1), self._keys(v2, progress)
+        loss = in_batch_info_nce(q, k, temperature=temperature)
+        if self.config.symmetric:
+            loss = loss + in_batch_info_nce(k, q, temperature=temperature)
+        return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
+
+    def _keys(self, view: Tensor, progress: Progress) -> Tensor:
+        """Keys of the whole batch [M, P], any norm; each process encodes a random part of it."""
+        views = gather(view)
+        order = permutation(0, progress.step, len(views)).to(view.device)
+        k = self.projector(self.backbone(views[own_rows(order)]))
+        return gather(k)[order.argsort()]
+
+    def chance_loss(self, batch_size: int) -> float:
+        return (2 if self.config.symmetric else 1) * math.log(batch_size)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        # One group: MoCo's code decays every parameter, biases and norms included.
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -1,0 +1,133 @@
+"""InstDisc: non-parametric instance discrimination (Wu et al., CVPR 2018, arXiv:1805.01978).
+
+    v = unit(projector(backbone(t(x_i))))
+    b = rows of the bank: b_i of the image itself, b_1 .. b_K drawn uniformly from all n
+    P(j | v) = exp(b_j . v / t) / Z      eq. 4; Z = n mean exp(b . v / t), from the first batch
+    h(j, v) = P / (P + K / n)            eq. 6: is v of image j, and not noise?
+    loss = -log h(i, v) - sum over the K of log(1 - h(j, v))                eq. 7
+           + proximal_weight |v - b_i|^2                                    eq. 9
+    b_i <- unit(m b_i + (1 - m) v)       after the loss has read it
+
+With ``loss="softmax"`` the K are all n images (eq. 2 and 3), as the authors train on CIFAR-10;
+"parametric" replaces the bank by a trained vector for each image (eq. 1).
+
+Differs from the reference code (zhirongw/lemniscate.pytorch): grey comes after the jitter, not
+before. A step's noise is a function of step and image, not of a global random state. As in the
+code, and unlike the paper's text, the bank moves by half of the way, the proximal term is off, the
+noise may hit the image itself, and the denominators of eq. 6 hold 1e-7 more.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from similitude.distributed import gather
+from similitude.losses import instance_nce, instance_softmax
+from similitude.memory import MemoryBank
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import mlp, output_std
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+
+
+class InstDiscConfig(MethodConfig):
+    """Defaults are the authors' for ImageNet (Sec. 4.2 and their commands)."""
+
+    name: Literal["inst_disc"] = "inst_disc"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.4),
+        jitter_probability=1.0,
+        grey=0.2,
+        blur=0.0,
+    )
+    num_samples: int = Field(default=1_281_167, ge=1)  # rows of the bank; those of the run
+    projector: Literal["mlp", "linear", "none"] = "linear"
+    projection_dim: int = Field(default=128, ge=1)  # Sec. 4.2
+    loss: Literal["nce", "softmax", "parametric"] = "nce"  # Tab. 1
+    num_negatives: int = Field(default=4096, ge=1)  # Tab. 1; of "nce"
+    temperature: float = Field(default=0.07, gt=0)  # Sec. 3.1; 0.1 for CIFAR-10
+    ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of the bank; the paper: 0
+    proximal_weight: float = Field(default=0.0, ge=0)  # lambda of Sec. 3.3
+
+
+class InstDisc(Method):
+    """See the module's docstring."""
+
+    normalizer: Tensor
+
+    def __init__(self, backbone: nn.Module, config: InstDiscConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        features: int = backbone.num_features  # type: ignore[assignment]
+        dim = features if config.projector == "none" else config.projection_dim
+        self.projector: nn.Module = {
+            "mlp": lambda: mlp([features, features, dim], norm=False),
+            "linear": lambda: nn.Linear(features, dim),
+            "none": nn.Identity,
+        }[config.projector]()
+        if config.loss == "parametric":
+            self.classifier = nn.Linear(dim, config.num_samples, bias=False)
+        self.bank = MemoryBank(config.num_samples, dim)
+        self.register_buffer("normalizer", torch.zeros(()))  # Z; 0 until a batch has come
+
+    def views(self, image: ImageSpec) -> MultiView:
+        return MultiView(ImageView(self.config.view, image))
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        (view,) = batch.views
+        h = self.backbone(view)
+        z = self.projector(h)
+        v = F.normalize(z, dim=1)
+        own = self.bank.features[batch.index]
+        loss = self._loss(v, batch.index, progress)
+        if self.config.proximal_weight > 0:
+            loss = loss + self.config.proximal_weight * (v - own).square().sum(dim=1).mean()
+        self.bank.update(gather(batch.index), gather(v.detach()), self.config.ema_decay)
+        metrics = {
+            "projection_std": output_std(z),
+            "bank_similarity": F.cosine_similarity(v.detach(), own).mean(),
+        }
+        return StepOutput(loss, features=h.detach(), metrics=metrics)
+
+    def _loss(self, v: Tensor, index: Tensor, progress: Progress) -> Tensor:
+        config = self.config
+        if config.loss == "parametric":
+            return F.cross_entropy(self.classifier(v), index)
+        if config.loss == "softmax":
+            bank = self.bank.features.clone()  # backward needs the rows as they were
+            return instance_softmax(v, bank, index, temperature=config.temperature)
+        noise = self.bank.draw(index, config.num_negatives, step=progress.step)
+        rows = self.bank.features[torch.cat([index[:, None], noise], dim=1)]
+        if self.normalizer == 0:
+            self._estimate_normalizer(v, rows)
+        return instance_nce(
+            v,
+            rows,
+            temperature=config.temperature,
+            normalizer=self.normalizer,
+            num_samples=config.num_samples,
+        )
+
+    @torch.no_grad()
+    def _estimate_normalizer(self, v: Tensor, rows: Tensor) -> None:
+        """Once, from the first batch of the run (Sec. 3.2), and from the rows of all processes."""
+        similarity = torch.einsum("np,ncp->nc", v, rows)
+        mean = gather((similarity / self.config.temperature).exp().mean(dim=1)).mean()
+        self.normalizer.copy_(self.config.num_samples * mean)
+
+    def chance_loss(self, batch_size: int) -> float:
+        n, k = self.config.num_samples, self.config.num_negatives
+        if self.config.loss != "nce":
+            return math.log(n)
+        noise = k / n
+        either = 1 / n + noise + 1e-7
+        return math.log(n * either) + k * math.log(either / noise)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        # One group: the reference code decays every parameter, biases and norms included.
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -1,0 +1,93 @@
+"""The memory bank that MoCo is compared with (He et al., CVPR 2020, arXiv:1911.05722, Fig. 2b).
+
+    q = unit(projector(backbone(t(x_i))))        query, the only network
+    k = bank[i]                                  key: what this image gave in earlier epochs
+    n = bank[K rows drawn for this batch]        negatives
+    loss = InfoNCE(q, k, n)                      eq. 1, as MoCo
+    bank[i] <- unit(m bank[i] + (1 - m) q)       after the loss has read it
+
+One of three ways to keep a dictionary of keys (Sec. 3.1, "Relations to previous mechanisms");
+``end_to_end`` and ``moco_v1`` are the others. Here the average runs over representations instead of
+over the weights of a network, so keys are as old as the last visit of their image.
+
+Differs from the reference code: the authors published none. From the text: the dictionary is drawn
+once for each batch. Bank, its start and its average are InstDisc's, from which the paper takes it;
+the draw is a function of the step, with replacement, and does not exclude the batch's images.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from similitude.distributed import gather
+from similitude.losses import info_nce
+from similitude.memory import MemoryBank
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import mlp, output_std
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+
+
+class MemoryBankConfig(MethodConfig):
+    """Defaults are those of MoCo v1, which the paper keeps equal (Sec. 4.1)."""
+
+    name: Literal["memory_bank"] = "memory_bank"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.4),  # v2: hue 0.1, probability 0.8, blur 0.5
+        jitter_probability=1.0,
+        grey=0.2,
+        blur=0.0,
+    )
+    num_samples: int = Field(default=1_281_167, ge=1)  # rows of the bank; those of the run
+    projector: Literal["mlp", "linear", "none"] = "linear"  # v2: mlp
+    projection_dim: int = Field(default=128, ge=1)
+    temperature: float = Field(default=0.07, gt=0)  # v2: 0.2
+    num_negatives: int = Field(default=65_536, ge=1)  # Fig. 3: 256 to 65,536
+    ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of the bank, as in InstDisc
+
+
+class MemoryBankContrast(Method):
+    """See the module's docstring."""
+
+    def __init__(self, backbone: nn.Module, config: MemoryBankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        features: int = backbone.num_features  # type: ignore[assignment]
+        dim = features if config.projector == "none" else config.projection_dim
+        self.projector: nn.Module = {
+            "mlp": lambda: mlp([features, features, dim], norm=False),
+            "linear": lambda: nn.Linear(features, dim),
+            "none": nn.Identity,
+        }[config.projector]()
+        self.bank = MemoryBank(config.num_samples, dim)
+
+    def views(self, image: ImageSpec) -> MultiView:
+        return MultiView(ImageView(self.config.view, image))
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        (view,) = batch.views
+        h = self.backbone(view)
+        z = self.projector(h)
+        q = F.normalize(z, dim=1)
+        dictionary = torch.arange(self.config.num_negatives, device=q.device)
+        drawn = self.bank.draw(dictionary, 1, step=progress.step).squeeze(1)
+        k, negatives = self.bank.features[batch.index], self.bank.features[drawn]
+        loss = info_nce(q, k, negatives, temperature=self.config.temperature)
+        self.bank.update(gather(batch.index), gather(q.detach()), self.config.ema_decay)
+        metrics = {
+            "projection_std": output_std(z),
+            "bank_similarity": F.cosine_similarity(q.detach(), k).mean(),
+        }
+        return StepOutput(loss, features=h.detach(), metrics=metrics)
+
+    def chance_loss(self, batch_size: int) -> float:
+        return math.log(1 + self.config.num_negatives)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        # One group: MoCo's code decays every parameter, biases and norms included.
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
