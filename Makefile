@@ -8,7 +8,7 @@ ALONE := OMP_WAIT_POLICY=active
 # Workers that import torch need one core each; more threads inside them only get in the way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: quickstart test check format docs clean
+.PHONY: quickstart test check format parity docs clean
 
 quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
 	$(ALONE) $(BIN)/similitude pretrain fashion-mnist --recipe fashion_mnist.quickstart --out $(RUN) --overwrite
@@ -29,6 +29,9 @@ check: $(INSTALLED)  ## the fast loop while developing
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+parity: $(INSTALLED)  ## docs/parity.md: every formula against its authors' code
+	$(BIN)/pytest -q tests/parity --parity-page docs/parity.md
 
 docs: $(INSTALLED)  ## the manual, as pages in site/
 	$(BIN)/mkdocs build --strict

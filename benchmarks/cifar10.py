@@ -1,17 +1,23 @@
-"""Every method on CIFAR-10 from a folder of JPEG files, beside baselines and a supervised twin.
+"""Every method on CIFAR-10 under one equal budget of training time, beside baselines and a twin.
 
-    python benchmarks/cifar10.py CIFAR10_FOLDER --out runs/cifar10 [--seeds simclr=3,simsiam=3]
+    OMP_WAIT_POLICY=active python benchmarks/cifar10.py CIFAR10_FOLDER --out runs/cifar10
 
-The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Trains what is not yet trained in --out, so
-an interrupted benchmark goes on where it was; another --set needs another --out. Prints one
-Markdown table: kNN-20 and linear accuracy on the test images of the last epoch, mean and 95 %
-interval over seeds.
+The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Each recipe gets as many whole epochs as
+fit best into --minutes on this machine, measured by a short trial; the kept epoch is the last one.
+Every run has its own process (for its peak memory) and its own folder with recipe and log. What is
+finished is not trained again, so an interrupted benchmark goes on where it was; another budget
+needs another --out. Prints one Markdown table: mean and 95 % interval over seeds, and for the
+columns of few labels over draws of the labels.
 """
 
 import argparse
 import json
-import time
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +25,16 @@ from torch import nn
 import similitude as sim
 from similitude.acceleration import computing
 from similitude.backbones import build_backbone
+from similitude.checkpoints import fresh_backbone
 from similitude.data import CanvasLoader, ImageSet, load_images, open_source
-from similitude.evaluation import extract_features, pixel_features, score_features
+from similitude.evaluation import (
+    Features,
+    effective_rank,
+    extract_features,
+    few_label_scores,
+    pixel_features,
+    score_features,
+)
 from similitude.evaluation.scores import Score, mean_score
 from similitude.method import Progress
 from similitude.pretraining import arithmetic_of, image_spec, learning_rate
@@ -28,106 +42,180 @@ from similitude.recipes import RECIPES, Recipe
 from similitude.runs import Run
 from similitude.views import ImageView, ImageViewConfig
 
-METHODS = ("simclr", "moco_v1", "moco_v2", "byol", "simsiam")
-PROTOCOLS = ("knn", "linear")
+RECIPE_NAMES = tuple(n.removeprefix("cifar10.") for n in RECIPES if n.startswith("cifar10."))
+SEEDS = "simclr=3,moco_v2=3,byol=3,simsiam=3,barlow_twins=3,swav=3"
+SHARES = {"1 %": 50, "10 %": 500}  # labels per class, of 5,000
+COLUMNS = ("knn", "linear", *SHARES)
+TRIAL_STEPS = 30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10"))
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--seeds", default="simclr=3,simsiam=3", help="others: 1")
-    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each run")
+    parser.add_argument("--recipes", default=",".join(RECIPE_NAMES))
+    parser.add_argument("--seeds", default=SEEDS, help="others: 1")
+    parser.add_argument("--one", nargs=2, metavar=("RECIPE", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.one is not None:
+        train_one(args.folder, args.out, args.one[0], int(args.one[1]), args.minutes)
+        return
+
     seeds = dict(pair.split("=") for pair in args.seeds.split(",") if pair)
+    names = args.recipes.split(",")
+    # the first seed of every method first: a table that is cut off then has all its rows
+    order = [(n, s) for s in range(10) for n in names if s < int(seeds.get(n, 1))]
+    for name, seed in order:
+        if not (args.out / f"{name}-{seed}" / "scores.json").exists():
+            here = [sys.executable, __file__, str(args.folder), "--out", str(args.out)]
+            budget = ["--minutes", str(args.minutes)]
+            subprocess.run([*here, *budget, "--one", name, str(seed)], check=True)
+    train, test = images_of(args.folder, "train"), images_of(args.folder, "test")
+    runs = {
+        name: [read(args.out / f"{name}-{s}" / "scores.json") for n, s in order if n == name]
+        for name in names
+    }
+    print_table(baselines(args.out, names, train, test), runs)
 
-    train = load_images(open_source(args.folder, split="train"))
-    test = load_images(open_source(args.folder, split="test"))
 
-    def recipe_of(name: str) -> Recipe:
-        return sim.recipes.override(RECIPES[f"cifar10.{name}"](), args.overrides)
-
-    runs: dict[str, list[dict[str, float]]] = {}
-    for name in args.methods.split(","):
-        runs[name] = []
-        for seed in range(int(seeds.get(name, 1))):
-            folder = args.out / f"{name}-{seed}"
-            if not (folder / "health.json").exists():
-                run = sim.pretrain(
-                    train, recipe=recipe_of(name), seed=seed, out=folder, overwrite=True
-                )
-                assert run is not None
-            runs[name].append(
-                cached(
-                    folder / "scores.json",
-                    lambda folder=folder: run_scores(Run(folder), train, test),
-                )
-            )
-            print(name, seed, runs[name][-1], flush=True)
-
-    # the baselines compute as the runs do, which chose the fastest arithmetic at their start
-    recipe = Run(args.out / f"{next(iter(runs))}-0").recipe
-    image = image_spec(recipe)
-    pixels = cached(
-        args.out / "pixels.json",
-        lambda: score(pixel_features(train, image), pixel_features(test, image)),
+def train_one(folder: Path, out: Path, name: str, seed: int, minutes: float) -> None:
+    """Train and score one recipe with one seed, in this process."""
+    train, test = images_of(folder, "train"), images_of(folder, "test")
+    recipe = RECIPES[f"cifar10.{name}"]()
+    budget = cached(
+        out / f"{name}.json", lambda: budgeted(recipe, train, minutes, out / f"{name}-trial")
     )
-    untrained = cached(args.out / "random.json", lambda: random_scores(recipe, train, test))
-    twin = cached(args.out / "supervised.json", lambda: supervised(recipe, train, test))
-    rows = {"raw pixels": [pixels], "random backbone": [untrained], **runs}
-    rows["supervised twin"] = [twin]
+    place = out / f"{name}-{seed}"
+    print(f"{name}, seed {seed}: {budget}", flush=True)
+    if not (place / "health.json").exists():
+        settings = [f"{key}={value}" for key, value in budget.items()]
+        chosen = sim.recipes.override(recipe, settings)
+        run = sim.pretrain(train, recipe=chosen, seed=seed, out=place, overwrite=True)
+        assert run is not None
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        (place / "memory.json").write_text(json.dumps(memory))
+    run = Run(place)
+    result = features_scores(*features_of(run.backbone, run.recipe, train, test))
+    result |= {
+        "epochs": run.recipe.epochs,
+        "seconds": run.checkpoint.seconds,
+        "memory": json.loads((place / "memory.json").read_text()),
+        "verdict": run.verdict.state,
+    }
+    (place / "scores.json").write_text(json.dumps(result))
+    print(result, flush=True)
 
-    print("| | kNN-20 | linear | seconds of training | verdict |\n|---|---|---|---|---|")
-    for name, results in rows.items():
-        cells = [mean_score([r[p] for r in results]).to_text() for p in PROTOCOLS]
-        seconds = [r["seconds"] for r in results if "seconds" in r]
-        cells.append(f"{sum(seconds) / len(seconds):.0f}" if seconds else "-")
-        cells.append(", ".join(sorted({r["verdict"] for r in results if "verdict" in r})) or "-")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+
+def budgeted(recipe: Recipe, train: ImageSet, minutes: float, place: Path) -> dict[str, Any]:
+    """Epochs that fit, and the arithmetic that was fastest when they were counted."""
+    few = train.subset(range(TRIAL_STEPS * recipe.batch_size))
+    run = sim.pretrain(few, recipe=recipe, epochs=1, out=place, overwrite=True)
+    assert run is not None
+    per_epoch = len(train) / read(place / "environment.json")["images_per_second"]
+    return {
+        "epochs": max(1, round(60 * minutes / per_epoch)),
+        "precision": run.recipe.precision,
+        "memory_format": run.recipe.memory_format,
+    }
 
 
-def cached(path: Path, compute) -> dict[str, float]:
+def images_of(folder: Path, split: str) -> ImageSet:
+    return load_images(open_source(folder, split=split))
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def cached(path: Path, compute: Callable[[], Any]) -> Any:
     """The result stored at ``path``, computed if it is not there."""
     if not path.exists():
         result = compute()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result))
-    return json.loads(path.read_text())
+    return read(path)
 
 
-def score(train, test) -> dict[str, float]:
-    scores: dict[str, Score] = score_features(train, test, PROTOCOLS)
-    return {name: value.mean for name, value in scores.items()}
+def features_scores(train: Features, test: Features) -> dict[str, Any]:
+    """Accuracies in [0, 1]; of few labels mean and half the interval, over draws."""
+    scores: dict[str, Score] = score_features(train, test, ("knn", "linear"))
+    result: dict[str, Any] = {name: score.mean for name, score in scores.items()}
+    few = few_label_scores(train, test, list(SHARES.values()), draws=3)
+    for share, count in SHARES.items():
+        result[share] = few[count].mean
+    result["rank"] = effective_rank(test.x)
+    return result
 
 
-def random_scores(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, float]:
-    torch.manual_seed(recipe.seed)
-    return backbone_scores(build_backbone(recipe.backbone), recipe, train, test)
-
-
-def backbone_scores(
+def features_of(
     backbone: nn.Module, recipe: Recipe, train: ImageSet, test: ImageSet
-) -> dict[str, float]:
+) -> tuple[Features, Features]:
     arithmetic = arithmetic_of(recipe)
     arithmetic.place(backbone)
-    options = {"autocast_dtype": arithmetic.dtype, "channels_last": arithmetic.channels_last}
-    if arithmetic.dtype == torch.float32:
-        options["autocast_dtype"] = None
+    low = None if arithmetic.dtype == torch.float32 else arithmetic.dtype
+    options = {"autocast_dtype": low, "channels_last": arithmetic.channels_last}
     image = image_spec(recipe)
-    return score(
+    return (
         extract_features(backbone, train, image, **options),
         extract_features(backbone, test, image, **options),
     )
 
 
-def run_scores(run: Run, train: ImageSet, test: ImageSet) -> dict[str, float]:
-    result = backbone_scores(run.backbone, run.recipe, train, test)
-    return result | {"seconds": run.checkpoint.seconds, "verdict": run.verdict.state}
+def baselines(
+    out: Path, names: list[str], train: ImageSet, test: ImageSet
+) -> dict[str, list[dict[str, Any]]]:
+    """Raw pixels, one random backbone of each kind, and a supervised twin of the first run."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    recipes = [Run(out / f"{name}-0").recipe for name in names]
+    first, image = recipes[0], image_spec(recipes[0])
+    rows["raw pixels"] = [
+        cached(
+            out / "pixels.json",
+            lambda: features_scores(pixel_features(train, image), pixel_features(test, image)),
+        )
+    ]
+    for recipe in {recipe.backbone.name: recipe for recipe in reversed(recipes)}.values():
+        kind = recipe.backbone.name
+
+        def score(recipe: Recipe = recipe) -> dict[str, Any]:
+            torch.manual_seed(recipe.seed)
+            return features_scores(*features_of(fresh_backbone(recipe), recipe, train, test))
+
+        rows[f"random {kind}"] = [cached(out / f"random-{kind}.json", score)]
+    rows["supervised twin"] = [
+        cached(out / "supervised.json", lambda: supervised(first, train, test))
+    ]
+    return rows
 
 
-def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, float]:
+def print_table(
+    baseline: dict[str, list[dict[str, Any]]], runs: dict[str, list[dict[str, Any]]]
+) -> None:
+    titles = ["", "kNN-20", "linear", *SHARES, "rank", "epochs", "s / epoch", "GB", "verdict"]
+    print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
+    for name, results in {**baseline, **runs}.items():
+        cells = [mean_score([r[column] for r in results]).to_text() for column in COLUMNS]
+        cells.append(f"{mean(results, 'rank'):.1f}")
+        if "epochs" in results[0]:
+            cells += [
+                f"{results[0]['epochs']}",
+                f"{mean(results, 'seconds') / results[0]['epochs']:.0f}",
+                f"{mean(results, 'memory'):.1f}",
+                ", ".join(sorted({r["verdict"] for r in results})),
+            ]
+        else:
+            cells += ["-"] * 4
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def mean(results: list[dict[str, Any]], name: str) -> float:
+    return sum(result[name] for result in results) / len(results)
+
+
+def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, Any]:
     """The same backbone, epochs, batches and rates, with labels: crop and flip, cross-entropy."""
+    assert train.labels is not None
     torch.manual_seed(recipe.seed)
     backbone = build_backbone(recipe.backbone)
     arithmetic = arithmetic_of(recipe)
@@ -149,7 +237,6 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, flo
     per_epoch = len(train) // recipe.batch_size
     total = per_epoch * recipe.epochs
     loader = CanvasLoader(train, batch_size=recipe.batch_size, seed=recipe.seed, total_steps=total)
-    start = time.perf_counter()
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, Progress(step, total, per_epoch))
@@ -160,8 +247,7 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, flo
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    seconds = time.perf_counter() - start
-    return backbone_scores(backbone, recipe, train, test) | {"seconds": seconds}
+    return features_scores(*features_of(backbone, recipe, train, test))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from similitude.data import ImageSet
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
 from similitude.recipes import OptimizerConfig, Recipe
-from similitude.views import ImageSpec
+from similitude.views import ImageSpec, PatchViewConfig
 
 START = Progress(step=0, total_steps=10, steps_per_epoch=5)
 IMAGE = ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
@@ -56,6 +56,11 @@ def small_config(name: str, **changes: Any) -> MethodConfig:
         field: view.model_copy(update={"size": 8 if field.startswith("local") else 12})
         for field, view in kind().view_configs.items()
         if view.size is not None
+    }
+    views |= {
+        field: view.model_copy(update={"patch_size": 6})
+        for field, view in kind().view_configs.items()
+        if isinstance(view, PatchViewConfig)
     }
     return kind(**{**views, **known, **changes})
 

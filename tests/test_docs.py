@@ -16,12 +16,14 @@ from pydantic import BaseModel
 
 import similitude as sim
 from similitude import anatomy
+from similitude.ablation.grid import grid, parse_variations
 from similitude.backbones import BackboneConfig
 from similitude.cli import app
 from similitude.errors import UserError
 from similitude.evaluation import health
 from similitude.methods import CONFIGS, METHODS
 from similitude.recipes import RECIPES, OptimizerConfig, Recipe, find_recipe, override
+from similitude.studies import STUDIES
 from similitude.views import ImageViewConfig
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +192,8 @@ def test_every_recipe_is_named(name):
     [
         ("feature std", (health.LOW_STD, health.CONSTANT_STD)),
         ("projection std", (health.CONSTANT_STD,)),
+        ("target entropy", (100 * health.TARGET_MARGIN, health.WARM_UP_STEPS)),
+        ("prototypes in use", (health.FEWEST_PROTOTYPES, health.WARM_UP_STEPS)),
         ("effective rank", (health.LOW_RANK, 100 * health.LOW_RANK_SHARE, health.COLLAPSED_RANK)),
         ("loss beside chance", (health.WARM_UP_STEPS, 100 * health.CHANCE_MARGIN)),
         ("steps", (health.FEW_STEPS,)),
@@ -239,8 +243,13 @@ def test_command_lines_are_accepted(page, line):
         recipe, method = given.get("recipe"), given.get("method")
         if recipe is not None and not recipe.endswith(".yaml"):
             find_recipe(recipe)
-        assert method is None or method in METHODS
-        kinds = [method] if method is not None else list(METHODS)
+        own = method is not None and ":" in method
+        assert method is None or own or method in METHODS
+        kinds = list(METHODS) if method is None or own else [method]
+        if name == "ablate":
+            assert given["study"] is None or given["study"] in STUDIES
+            varied = RECIPES.get(recipe or f"cifar10.{given['first']}", RECIPES["cifar10.simclr"])
+            grid(parse_variations(given["vary"] or ()), varied())
         for assignment in given.get("settings") or ():
             assert any(_accepts(f"cifar10.{kind}", assignment) for kind in kinds), assignment
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from similitude import memory
 from similitude.errors import UserError
-from similitude.memory import FeatureQueue, MemoryBank
+from similitude.memory import Center, FeatureQueue, MemoryBank
 
 
 def numbered(start, stop, dim=2):
@@ -182,10 +182,38 @@ def test_draws_depend_on_step_and_sample_alone():
     assert not torch.equal(rows[0], rows[1])
 
 
-def test_a_draw_never_leaves_a_large_bank(monkeypatch):
-    """In float32 the largest number below one, times 1,281,167, rounds up to 1,281,167."""
+@pytest.mark.parametrize("num_samples", [1, 1000, 2**20 + 1, 1_281_167, 2**24 + 7, 2**25 + 6])
+def test_a_draw_never_leaves_the_bank(monkeypatch, num_samples):
+    """Not even by rounding, where the number drawn is the largest below one."""
     largest = torch.full((1, 1), 1 - 2**-24)
     monkeypatch.setattr(memory, "uniform", lambda *args: largest)
     bank = MemoryBank(1, 1)
-    bank.features = torch.empty(1, 1).expand(1_281_167, 1)
-    assert bank.draw(torch.arange(1), 1, step=0).item() == 1_281_166
+    bank.features = torch.empty(1, 1).expand(num_samples, 1)
+    row = bank.draw(torch.arange(1), 1, step=0).item()
+    assert num_samples - 4 <= row <= num_samples - 1
+
+
+def test_the_centre_is_the_running_mean_of_all_rows():
+    center, logits = Center(3, decay=0.9).double(), torch.randn(2, 8, 3, dtype=torch.float64)
+    assert not center.value.any()
+    center.update(logits[0])
+    torch.testing.assert_close(center.value, 0.1 * logits[0].mean(dim=0))
+    center.update(logits[1])
+    expected = 0.09 * logits[0].mean(dim=0) + 0.1 * logits[1].mean(dim=0)
+    torch.testing.assert_close(center.value, expected)
+    assert "value" in center.state_dict()
+
+
+def test_the_centre_rests_in_evaluation_mode_as_running_statistics_do():
+    center = Center(3, decay=0.9)
+    center.update(torch.ones(4, 3))
+    before = center.value.clone()
+    center.eval().update(torch.full((4, 3), 9.0))
+    assert torch.equal(center.value, before)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_the_ends_of_the_centres_decay(decay):
+    center = Center(2, decay=decay)
+    center.update(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    assert torch.equal(center.value, torch.tensor([2.0, 4.0]) * (1 - decay))

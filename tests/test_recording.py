@@ -7,11 +7,12 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude.evaluation.health import diagnose
+from similitude.listening import Silent
 from similitude.method import Progress
 from similitude.pretraining import learning_rate
 from similitude.recipes import OptimizerConfig
 from similitude.recording import Metrics, read_metrics
-from similitude.training import Silent, judge, train
+from similitude.training import judge, train
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,8 @@ import sys
 import torch
 
 from builders import random_images, small_recipe
-from similitude.training import Silent, train, training_note
+from similitude.listening import Silent
+from similitude.training import train, training_note
 
 CPU = torch.device("cpu")
 

@@ -24,19 +24,26 @@ if TYPE_CHECKING:
         recipes,
         report,
         schedules,
+        studies,
         views,
     )
+    from similitude.ablation import ablate
     from similitude.api import draw_views, load, pretrain
     from similitude.errors import UserError
     from similitude.runs import Run
+    from similitude.transfer import Classifier, distill, finetune
 
 __version__ = "0.1.0"
 
 # Imported on first use: ``import similitude`` takes milliseconds, torch takes seconds.
 _FUNCTIONS = {
+    "Classifier": "similitude.transfer",
     "Run": "similitude.runs",
     "UserError": "similitude.errors",
+    "ablate": "similitude.ablation",
+    "distill": "similitude.transfer",
     "draw_views": "similitude.api",
+    "finetune": "similitude.transfer",
     "load": "similitude.api",
     "pretrain": "similitude.api",
 }
@@ -52,16 +59,21 @@ _MODULES = (
     "recipes",
     "report",
     "schedules",
+    "studies",
     "views",
 )
 
 __all__ = [
+    "Classifier",
     "Run",
     "UserError",
+    "ablate",
     "backbones",
     "data",
+    "distill",
     "draw_views",
     "evaluation",
+    "finetune",
     "load",
     "losses",
     "memory",
@@ -72,6 +84,7 @@ __all__ = [
     "recipes",
     "report",
     "schedules",
+    "studies",
     "views",
 ]
 

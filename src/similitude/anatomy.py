@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS, build_method
-from similitude.views import ImageSpec
+from similitude.views import ImageSpec, PatchViewConfig
 
 SAMPLES, SIDE, FEATURES = 6, 4, 16
 STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
@@ -26,7 +26,7 @@ class Anatomy:
     momentum_encoder: bool  # a network moves although no gradient reaches it
     stop_gradient: bool  # the loss depends on a view in a way its gradient does not tell
     predictor: bool  # a head stands on the online branch only, and the loss depends on it
-    negatives: bool  # the loss of one sample changes when another sample changes
+    negatives: bool  # other samples are candidates: one more of them changes the loss of a sample
     projection_head: bool  # the projector is not linear, and the loss depends on it
     symmetric_loss: bool  # exchanging the two views leaves the loss as it is
     memory: bool  # the loss of a batch depends on the batch before, with all weights fixed
@@ -55,7 +55,7 @@ def small_config(name: str) -> MethodConfig:
         "hidden_dim": 12,
         "predictor_hidden": 12,
         "projection_dim": 8,
-        "queue_length": 3 * SAMPLES,
+        "queue_length": 4 * SAMPLES,
         "bn_splits": 1,
         "num_samples": SAMPLES,
         "num_negatives": 2 * SAMPLES,
@@ -63,7 +63,9 @@ def small_config(name: str) -> MethodConfig:
     }
     known = {field: value for field, value in small.items() if field in kind.model_fields}
     for field, view in kind.model_construct().view_configs.items():
-        if view.size is not None:
+        if isinstance(view, PatchViewConfig):
+            known[field] = view.model_copy(update={"size": 2 * SIDE, "patch_size": 2})
+        elif view.size is not None:
             known[field] = view.model_copy(update={"size": SIDE})
     return kind(**known)
 
@@ -84,7 +86,7 @@ def measure(config: MethodConfig) -> Anatomy:
         momentum_encoder=_moves_without_gradient(method),
         stop_gradient=_hides_a_gradient(method),
         predictor=_matters(method, "predictor"),
-        negatives=_couples_samples(method) or _remembers(method),
+        negatives=_counts_copies(method) or _remembers(method),
         projection_head=_matters(method, "projector") and _is_curved(method, "projector"),
         symmetric_loss=_is_symmetric(method),
         memory=_remembers(method),
@@ -118,8 +120,12 @@ def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor
     """The loss of ``views`` after the batches ``earlier``, on a copy: nothing is kept."""
     twin = deepcopy(method)
     for batch in earlier:
-        twin.training_loss(Batch(batch, torch.arange(SAMPLES)), STEP)
-    return twin.training_loss(Batch(views, torch.arange(SAMPLES)), STEP).loss
+        twin.training_loss(Batch(batch, _index(batch)), STEP)
+    return twin.training_loss(Batch(views, _index(views)), STEP).loss
+
+
+def _index(views: list[Tensor]) -> Tensor:
+    return torch.arange(len(views[0])) % SAMPLES
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
@@ -178,17 +184,14 @@ def _is_curved(method: Method, name: str) -> bool:
     return bool(gap.abs().max() > CHANGED)
 
 
-def _couples_samples(method: Method) -> bool:
-    """Mixed difference: zero exactly if the loss is a sum of terms of single samples."""
-    base, other = _views(method, 0), _views(method, 3)
+def _counts_copies(method: Method) -> bool:
+    """Does the loss change when every sample comes twice?
 
-    def loss(*changed: int) -> Tensor:
-        views = [view.clone() for view in base]
-        for view, replacement in zip(views, other, strict=True):
-            view[list(changed)] = replacement[list(changed)]
-        return _loss(method, views)
-
-    return _differ(loss(0, 1) + loss(), loss(0) + loss(1))
+    A copy is one more candidate to a contrastive loss. The mean over samples does not notice it,
+    nor do statistics of the batch: Barlow Twins' correlations, SwAV's assignments.
+    """
+    views = _views(method, 0)
+    return _differ(_loss(method, views), _loss(method, [torch.cat([v, v]) for v in views]))
 
 
 def _is_symmetric(method: Method) -> bool:

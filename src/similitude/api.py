@@ -9,12 +9,13 @@ import torch
 from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
-from similitude.data import ImageSource, load_images, open_source
+from similitude.data import ImageSource, cut_into_tiles, load_images, open_source
 from similitude.distributed import decided_by_first, first_then_others, join_processes, rank
 from similitude.errors import UserError
 from similitude.launching import run_on_devices, wants_processes
-from similitude.method import MethodConfig
-from similitude.methods import build_method, config_class
+from similitude.listening import Listener, Silent
+from similitude.method import Method, MethodConfig
+from similitude.methods import METHODS, build_method, config_class, name_of
 from similitude.pretraining import image_spec
 from similitude.recipes import Recipe, find_recipe, override
 from similitude.recipes.automatic import (
@@ -24,29 +25,30 @@ from similitude.recipes.automatic import (
     choose_normalisation,
     choose_recipe,
     choose_view_sizes,
+    input_sizes,
     set_num_samples,
     shorten_warmup,
-    view_sizes,
 )
 from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder
-from similitude.training import Listener, Silent, draw_contact_sheet, train
+from similitude.training import draw_contact_sheet, train
+from similitude.transfer import Classifier, is_classifier
 
 DEFAULT_METHOD = "simclr"
 
 
 def load(run: str | Path) -> Run:
-    """A run that :func:`pretrain` wrote.
+    """A run that :func:`pretrain` wrote, or the ``Classifier`` made of one.
 
     Raises:
         UserError: there is none in this folder.
     """
-    return Run(run)
+    return Classifier(run) if is_classifier(run) else Run(run)
 
 
 def pretrain(
     data: Any,
     *,
-    method: str | MethodConfig | None = None,
+    method: str | MethodConfig | type[Method] | Method | None = None,
     backbone: str | BackboneConfig | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -70,7 +72,8 @@ def pretrain(
 
     Args:
         data: a folder, an .npy or .npz file, an array, or a name such as "fashion-mnist".
-        method: a name, or a config such as ``BYOLConfig(ema_decay=0.99)``.
+        method: a name, or a config such as ``BYOLConfig(ema_decay=0.99)``; a method of your own is
+            "module:Class", the class, or an object of it, which is then itself trained.
         backbone: a name timm knows, or a config.
         epochs: passes over the images.
         batch_size: images the loss compares.
@@ -117,12 +120,16 @@ def pretrain(
             },
             devices=devices or 1,
             num_nodes=num_nodes,
-            hearing=listener,
+            listener=listener,
         )
         return None if path is None else Run(path)
     join_processes()
     keep_freed_memory()
     listener = Silent() if listener is None or rank() > 0 else listener
+    given = method if isinstance(method, Method) else None
+    if given is not None:
+        backbone = backbone or _origin(given)
+    wanted = _by_name(method)
     if out is not None:
         place = Path(out)
         decided_by_first(lambda: check_run_folder(place, resume=resume, overwrite=overwrite))
@@ -135,6 +142,7 @@ def pretrain(
         )
         checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt")
     source = first_then_others(lambda: open_source(data))
+    source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
     listener.say(f"{len(source):,} images in {source.name}")
     for note in source.notes:
         listener.say(f"  {note}")
@@ -146,7 +154,7 @@ def pretrain(
         chosen = decided_by_first(
             lambda: _resolve(
                 Facts(len(source), _short_sides(source), device),
-                method,
+                wanted,
                 backbone,
                 epochs,
                 batch_size,
@@ -184,6 +192,7 @@ def pretrain(
         device=device,
         listener=listener,
         checkpoint=checkpoint,
+        method=given,
         stop_collapsed=stop_collapsed,
         report=report,
     )
@@ -208,8 +217,30 @@ def choose(
     return _resolve(facts, method, None, epochs, None, None, recipe, overrides, None)
 
 
-def _pretrain_in_a_process(*, hearing: Listener, **arguments: Any) -> Path | None:
-    run = pretrain(**arguments, listener=hearing)
+def _by_name(
+    method: str | MethodConfig | type[Method] | Method | None,
+) -> str | MethodConfig | None:
+    """A class and an object as what a recipe can hold: the place they are imported from."""
+    if isinstance(method, Method):
+        config = method.config
+        name = config.name if config.name in METHODS else name_of(type(method))
+        return config.model_copy(update={"name": name})
+    return name_of(method) if isinstance(method, type) else method
+
+
+def _origin(method: Method) -> BackboneConfig:
+    """What the backbone of an object was built from."""
+    for module in method.backbone.modules():
+        if isinstance(config := getattr(module, "built_from", None), BackboneConfig):
+            return config
+    raise UserError(
+        "the backbone of this method was not made by build_backbone, so a saved run could not make "
+        "it again: build it with similitude.build_backbone(BackboneConfig(...)), or give backbone"
+    )
+
+
+def _pretrain_in_a_process(*, listener: Listener, **arguments: Any) -> Path | None:
+    run = pretrain(**arguments, listener=listener)
     return None if run is None else run.path
 
 
@@ -238,7 +269,7 @@ def draw_views(
     target = Path(output)
     if target.suffix.lower() != ".png":
         raise UserError(f"cannot draw to {target}: the name must end in .png")
-    source = open_source(data)
+    source = _in_tiles(open_source(data), recipe, overrides)
     facts = Facts(len(source), _short_sides(source), torch.device("cpu"))
     if recipe is None:
         config_class(method)  # an unknown name is told with the known ones
@@ -276,6 +307,16 @@ def _smaller_batch(num_images: int) -> str:
         return "add images"
     fitting = 2 ** max(3, (num_images // 4).bit_length() - 1)
     return f"add images or use --batch-size {fitting}"
+
+
+def _in_tiles(
+    source: ImageSource, recipe: str | Path | Recipe | None, overrides: Sequence[str]
+) -> ImageSource:
+    """The source, cut into tiles if recipe or overrides say so: all other choices depend on it."""
+    named = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "cifar10.simclr")
+    sizes = [a for a in overrides if a.partition("=")[0].strip() == "tile_size"]
+    tile_size = override(named, sizes).tile_size
+    return source if tile_size is None else cut_into_tiles(source, tile_size)
 
 
 def _touched(overrides: Sequence[str]) -> set[str]:
@@ -324,8 +365,10 @@ def _resolve(
     if recipe is None and not isinstance(method, MethodConfig):
         chosen = choose_view_sizes(chosen, touched)
     trial = build_backbone(chosen.backbone)
-    for size in sorted({chosen.image_size, *view_sizes(chosen)}):
-        check_input(trial, chosen.backbone, size, chosen.image_size)
+    sizes = input_sizes(chosen)
+    for size in sizes:
+        evaluated = chosen.image_size if chosen.image_size in sizes else size
+        check_input(trial, chosen.backbone, size, evaluated)
     epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
     if epochs_are_free or "auto" in (chosen.precision, chosen.memory_format):
         chosen, speed = choose_arithmetic(chosen, facts)
@@ -341,10 +384,13 @@ def _backbone_config(
 ) -> BackboneConfig | None:
     if not isinstance(backbone, str):
         return backbone
-    # Only plain ResNets have a small-image stem; another network keeps its own.
-    stem = chosen.backbone.stem if backbone in PLAIN_RESNETS else "standard"
-    keep = from_recipe and backbone == chosen.backbone.name
-    return chosen.backbone if keep else BackboneConfig(name=backbone, stem=stem)
+    if from_recipe and backbone == chosen.backbone.name:
+        return chosen.backbone
+    if backbone not in PLAIN_RESNETS:
+        return BackboneConfig(name=backbone)
+    # Only plain ResNets have a small-image stem, and a normalisation that one may choose.
+    options = {k: v for k, v in chosen.backbone.options.items() if k == "norm_layer"}
+    return BackboneConfig(name=backbone, stem=chosen.backbone.stem, options=options)
 
 
 def _field(recipe: Recipe, path: str) -> str:

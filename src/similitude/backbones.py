@@ -60,6 +60,7 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     if isinstance(backbone, ResNet):
         # gamma = 0 in the last norm of every block: SimCLR, SimSiam and BYOL's code all do so.
         backbone.init_weights(zero_init_last=True)
+    backbone.built_from = config  # type: ignore[assignment]
     return backbone
 
 
@@ -102,8 +103,9 @@ def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:
     if not isinstance(backbone.conv1, nn.Conv2d):
         raise UserError(f"backbone {config.name!r} has a deep stem: leave backbone.base_width out")
     backbone.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-    backbone.bn1 = nn.BatchNorm2d(width)
-    backbone.set_submodule("layer1.0", BasicBlock(width, width))
+    norm_layer = type(backbone.bn1)  # timm's "norm_layer" option may name another than BatchNorm
+    backbone.bn1 = norm_layer(width)
+    backbone.set_submodule("layer1.0", BasicBlock(width, width, norm_layer=norm_layer))
 
 
 def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
@@ -139,20 +141,24 @@ def loading_snippet(
     lines += ["", f"backbone = timm.create_model({config.name!r}, num_classes=0{arguments})"]
     if width is not None:
         lines += [
+            "norm_layer, block = type(backbone.bn1), type(backbone.layer1[0])",
             f"backbone.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)",
-            f"backbone.bn1 = nn.BatchNorm2d({width})",
-            f"backbone.layer1[0] = type(backbone.layer1[0])({width}, {width})",
+            f"backbone.bn1 = norm_layer({width})",
+            f"backbone.layer1[0] = block({width}, {width}, norm_layer=norm_layer)",
         ]
     if config.stem == "small":
         lines += [
             "backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)",
             "backbone.maxpool = nn.Identity()",
         ]
+    lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
+    return "\n".join([*lines, what_it_wants(image_size, mean, std)])
+
+
+def what_it_wants(image_size: int, mean: Sequence[float], std: Sequence[float]) -> str:
+    """A comment for Python on what images a backbone takes."""
     mean, std = (tuple(round(value, 4) for value in values) for values in (mean, std))
-    lines += [
-        f"backbone.load_state_dict(load_file({weights!r}))",
-        "backbone.eval()",
-        f"# wants RGB images of {image_size} x {image_size} pixels as (pixels / 255 - mean) / std,",
-        f"# mean {mean}, std {std}",
-    ]
-    return "\n".join(lines)
+    return (
+        f"# wants RGB images of {image_size} x {image_size} pixels as (pixels / 255 - mean) / std,"
+        f"\n# mean {mean}, std {std}"
+    )

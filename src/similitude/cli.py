@@ -29,6 +29,10 @@ Devices = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the classifier in --out, if there is one.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with that in --out, bit for bit.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
@@ -44,7 +48,10 @@ def pretrain(
     ],
     method: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="simclr, moco_v1, moco_v2, byol or simsiam. Default: simclr."),
+        typer.Option(
+            help="A name that `similitude methods` lists, or MODULE:CLASS of your own. "
+            "Default: simclr."
+        ),
     ] = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
@@ -132,6 +139,7 @@ def evaluate(
     """Score the backbone beside raw pixels and random weights, and write the report."""
     from similitude.console import Console
     from similitude.runs import Run
+    from similitude.transfer import is_classifier
 
     console = Console()
     trained = Run(run)
@@ -147,7 +155,8 @@ def evaluate(
         )
     if console.speaks:
         console.print(table.render())
-        console.print(f"report: {trained.report()}")
+        if not is_classifier(run):
+            console.print(f"report: {trained.report()}")
 
 
 @app.command()
@@ -176,6 +185,143 @@ def embed(
 
 
 @app.command()
+def finetune(
+    run: RunFolder,
+    data: Data,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
+    ] = None,
+    label_fraction: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of the labels, as many of each class, e.g. 0.01. Default: 1."),
+    ] = None,
+    from_layer: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Layers of the projector to keep; 0: backbone alone. Default: 1."),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Also train the network from random weights.")
+    ] = False,
+    optimizer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="sgd or lars. Default: chosen."),
+    ] = None,
+    lr: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Peak learning rate. Default: chosen."),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Passes over the labelled images. Default: chosen."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Images in a step. Default: chosen."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Of the labels drawn, order and views. Default: 0."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The classifier's folder. Default: runs/NAME-finetune."),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a classifier of a run: train backbone, head and logits on labelled images."""
+    from similitude.console import Console
+    from similitude.transfer import finetune
+
+    with Console() as console:
+        classifier = finetune(
+            run,
+            data,
+            labels=labels,
+            label_fraction=label_fraction,
+            from_layer=from_layer,
+            from_scratch=from_scratch,
+            optimizer=optimizer,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            listener=console,
+        )
+    if classifier is None:
+        raise typer.Exit(130)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[
+        Path, typer.Argument(metavar="TEACHER", help="A classifier, made by finetune or distill.")
+    ],
+    data: Data,
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The student's, any model timm knows. Default: the teacher's."),
+    ] = None,
+    temperature: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of the logits of both. Default: 0.1."),
+    ] = None,
+    scale_by_temperature_squared: Annotated[
+        bool,
+        typer.Option("--scale-by-temperature-squared", help="As the authors' notebook does."),
+    ] = False,
+    lr: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Peak learning rate. Default: chosen."),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Passes over the images. Default: those of the pretraining."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Images in a step. Default: that of the pretraining."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Of weights, order and views. Default: 0."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The student's folder. Default: runs/NAME-distill."),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a student on what a classifier says of images; labels are not needed."""
+    from similitude.console import Console
+    from similitude.transfer import distill
+
+    with Console() as console:
+        student = distill(
+            teacher,
+            data,
+            backbone=backbone,
+            temperature=temperature,
+            scale_by_temperature_squared=scale_by_temperature_squared,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            listener=console,
+        )
+    if student is None:
+        raise typer.Exit(130)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
     out: Annotated[
@@ -190,8 +336,90 @@ def report(
 
 
 @app.command()
+def ablate(
+    first: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="METHOD", help="Whose settings vary; not with --study."),
+    ] = None,
+    second: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="DATA", help="As for pretrain. A study does without: cifar10."),
+    ] = None,
+    vary: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="FIELD=A,B,C", help="E.g. stop_gradient=true,false; repeat."),
+    ] = None,
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A ready-made study, with what its papers found."),
+    ] = None,
+    list_studies: Annotated[bool, typer.Option("--list", help="Show the studies.")] = False,
+    seeds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Runs of each cell. Default: 3, or the study's."),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Passes over the images. Default: chosen, or the study's."),
+    ] = None,
+    images: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Training images at most. Default: all, or the study's."),
+    ] = None,
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What all cells start from: a recipe by name or file."),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="FIELD=VALUE", help="For all cells; repeat."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The folder. Default: ablations/NAME."),
+    ] = None,
+) -> None:
+    """Vary settings over several seeds, score every run, and compare them in one table and page.
+
+    The same command goes on where it was stopped.
+    """
+    from similitude.console import Console
+
+    console = Console()
+    if list_studies:
+        from similitude.ablation.findings import studies_table
+
+        console.print(studies_table())
+        return
+    if study is not None and second is not None:
+        raise UserError(f"a study has its own methods: give DATA alone, not {first} {second}")
+    from similitude.ablation import ablate
+
+    with console:
+        found = ablate(
+            None if study is not None else first,
+            first if study is not None else second,
+            vary=vary or (),
+            study=study,
+            seeds=seeds,
+            epochs=epochs,
+            images=images,
+            recipe=recipe,
+            overrides=settings or (),
+            out=out,
+            listener=console,
+        )
+    if found is None:
+        raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
+    console.print(found.render())
+    console.print(f"page: {found.path / 'ablation.html'}")
+
+
+@app.command()
 def methods() -> None:
     """Compare the methods by what they are made of, as measured on the running method."""
+    import re
+
     from rich import box
     from rich.console import Console as RichConsole
     from rich.table import Table
@@ -204,9 +432,10 @@ def methods() -> None:
         pad_edge=False,
         padding=0,  # 80 columns are enough for it
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for name in anatomy.column_names():
-        table.add_column(name, justify="center")
+        narrow = re.sub(r"(projec|symme|predic|nega)(?=t)", r"\1-\n", name)
+        table.add_column(narrow, justify="center")
     for name, found in anatomy.table().items():
         table.add_row(name, *("yes" if value else "-" for value in vars(found).values()))
     RichConsole().print(table)

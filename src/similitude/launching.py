@@ -10,26 +10,17 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.multiprocessing as mp
 
 from similitude.distributed import is_launched
 from similitude.errors import UserError
+from similitude.listening import Listener
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 20.0  # for the other processes, once one has failed
-
-
-class Hearing(Protocol):
-    """Who hears what the first process says; see :class:`similitude.training.Listener`."""
-
-    def say(self, sentence: str) -> None:
-        """A sentence."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` of ``what``."""
 
 
 def wants_processes(devices: int | None, num_nodes: int) -> bool:
@@ -56,9 +47,9 @@ def run_on_devices(
     *,
     devices: int,
     num_nodes: int = 1,
-    hearing: Hearing | None = None,
+    listener: Listener | None = None,
 ) -> Any:
-    """Call ``function(**arguments, hearing=...)`` in a process for each device of this machine.
+    """Call ``function(**arguments, listener=...)`` in a process for each device of this machine.
 
     The processes find each other as torchrun's do, through the environment. On several machines
     the same command runs on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
@@ -68,7 +59,7 @@ def run_on_devices(
         arguments: its keyword arguments, picklable.
         devices: processes on this machine; on a machine with GPUs each has one.
         num_nodes: machines.
-        hearing: hears the first process.
+        listener: hears the first process.
 
     Returns:
         What the first process of this machine returned.
@@ -89,7 +80,7 @@ def run_on_devices(
         try:
             for child in children:
                 child.start()
-            return _listen(children, messages, hearing)
+            return _listen(children, messages, listener)
         finally:
             for child in children:
                 if child.is_alive():
@@ -174,7 +165,7 @@ def _child(
     torch.set_num_threads(max(1, (cores or 1) // int(place["LOCAL_WORLD_SIZE"])))
     first = place["LOCAL_RANK"] == "0"
     try:
-        result = function(**arguments, hearing=_Relay(messages, first))
+        result = function(**arguments, listener=_Relay(messages, first))
     except UserError as error:
         messages.put(("refusal", str(error)))
         sys.exit(2)
@@ -188,7 +179,7 @@ def _child(
         torch.distributed.destroy_process_group()
 
 
-def _listen(children: list[Any], messages: Any, hearing: Hearing | None) -> Any:
+def _listen(children: list[Any], messages: Any, listener: Listener | None) -> Any:
     """Pass messages on until the first process has answered and all have ended."""
     answer: tuple[str, Any] | None = None
     while True:
@@ -205,8 +196,8 @@ def _listen(children: list[Any], messages: Any, hearing: Hearing | None) -> Any:
                 ) from None
             break
         if kind in ("say", "progress"):
-            if hearing is not None:
-                getattr(hearing, kind)(*content)
+            if listener is not None:
+                getattr(listener, kind)(*content)
         elif answer is None or (kind == "refusal" and answer[0] == "crash"):
             # A process that refuses makes the others crash: its sentence is the one that counts.
             answer = (kind, content)

@@ -87,8 +87,7 @@ class MemoryBank(nn.Module):
             step: number of the optimizer step.
         """
         numbers = uniform(0, step, index, 0, "memory bank", count)
-        # in integers: a float product could round up to the number of rows
-        return (numbers * 2**24).long() * len(self.features) >> 24
+        return (numbers * len(self.features)).long()
 
     @torch.no_grad()
     def update(

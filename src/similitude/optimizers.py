@@ -39,7 +39,8 @@ class LARS(Optimizer):
         weight_decay: wd, added to the gradient.
         trust_coefficient: eta in the papers.
         exclude_1d: tensors of one dimension (biases, norms) get neither weight decay nor a trust
-            ratio, as in all these papers. False treats all tensors alike.
+            ratio, as in all these papers. False treats all tensors alike. A group with
+            ``adapt: False`` is wholly excluded, whatever its tensors.
         momentum_style: "outside", "classic" or "popular", as above.
     """
 
@@ -89,7 +90,7 @@ class LARS(Optimizer):
 
     def _move(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         lr, style, eta = group["lr"], group["momentum_style"], group["trust_coefficient"]
-        adapt = w.ndim > 1 or not group["exclude_1d"]
+        adapt = group.get("adapt", w.ndim > 1 or not group["exclude_1d"])
         u = grad.add(w, alpha=group["weight_decay"]) if adapt else grad
         into_buffer, into_weights = (lr, 1.0) if style == "classic" else (1.0, lr)
         v = _momentum_buffer(self, w).mul_(group["momentum"])

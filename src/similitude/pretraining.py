@@ -116,7 +116,12 @@ class Pretraining(lightning.LightningModule):
         """Views, loss, backward, ``before_step``, optimizer, ``after_step``: one whole step."""
         recipe, progress = self.recipe, self.progress
         views = self.multi_view(
-            batch.canvases, batch.index, seed=recipe.seed, epoch=batch.epoch, aspect=batch.aspect
+            batch.canvases,
+            batch.index,
+            seed=recipe.seed,
+            epoch=batch.epoch,
+            aspect=batch.aspect,
+            neighbours=batch.neighbours,
         )
         optimizer: Any = self.optimizers()
         rate, decay = learning_rate(recipe, progress), weight_decay(recipe, progress)

@@ -41,6 +41,7 @@ COLUMNS = [
 MEASUREMENTS = 40  # of the features, in one run at most
 ROWS = 400  # of metrics.csv, in one run about
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
+BEGINNING = 0.1  # share of a run after which a collapse is one; the papers' rates have warmed up
 
 
 class Metrics:
@@ -109,7 +110,7 @@ class Recorder(Callback):
         seconds: training time before this run, when it resumes another.
         show: called with the latest values after every row, e.g. to draw a progress line.
         collapsed: whether metrics tell of a collapse. If given, a run of which two measurements in
-            a row do so, both after the first steps, is stopped: it would only burn time.
+            a row do so, both after its beginning, is stopped: it would only burn time.
     """
 
     def __init__(
@@ -237,11 +238,15 @@ class Recorder(Callback):
         self._waited = self.loader.waiting_seconds
 
     def _is_lost(self) -> bool:
-        """Whether the last two measurements tell of a collapse; the first steps do not count."""
+        """Whether the last two measurements tell of a collapse; the run's beginning does not count.
+
+        A healthy run may still have all its images alike there, for as long as its rate warms up.
+        """
         if self.collapsed is None:
             return False
+        beginning = max(WARM_UP_STEPS, BEGINNING * self.loader.total_steps)
         steps = [row["step"] for row in self.metrics.rows if "feature_std" in row]
-        late = [step for step in steps if step >= WARM_UP_STEPS][-2:]
+        late = [step for step in steps if step >= beginning][-2:]
         return len(late) == 2 and all(self.collapsed(self.metrics.until(step)) for step in late)
 
     def _stop_early(self, finished: bool, step: float) -> None:

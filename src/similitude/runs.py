@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from similitude.acceleration import keep_freed_memory
-from similitude.backbones import loading_snippet
+from similitude.backbones import build_backbone, loading_snippet, what_it_wants
 from similitude.checkpoints import (
     Checkpoint,
     export_backbone,
@@ -39,8 +39,10 @@ from similitude.evaluation import (
     extract_features,
     spectrum,
 )
+from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.health import Verdict
-from similitude.launching import Hearing, run_on_devices, wants_processes
+from similitude.launching import run_on_devices, wants_processes
+from similitude.listening import Listener
 from similitude.pretraining import arithmetic_of, image_spec
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
@@ -49,6 +51,8 @@ from similitude.views import ImageSpec
 
 GALLERY_SIZE = 2000  # images kept for the report's map
 THUMBNAIL_SIZE = 56  # pixels at most
+ATTENTION_IMAGES = 8  # shown with the attention of a ViT
+ATTENTION_SIZE = 112  # pixels at most
 
 Say = Callable[[str], None]  # a sentence for the user
 Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a note
@@ -130,7 +134,7 @@ class Run:
                 _embed_in_a_process,
                 {"run": self.path, "data": data},
                 devices=devices or 1,
-                hearing=_Hearing(progress, say),
+                listener=_Calls(progress, say),
             )
         join_processes()
         keep_freed_memory()
@@ -203,7 +207,7 @@ class Run:
                     "draws": draws,
                 },
                 devices=devices or 1,
-                hearing=_Hearing(progress, say),
+                listener=_Calls(progress, say),
             )
         join_processes()
         keep_freed_memory()
@@ -259,6 +263,26 @@ class Run:
         if shown.class_names is not None:
             arrays["class_names"] = np.array(shown.class_names)
         write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
+        self._write_attention(images)
+
+    def _write_attention(self, images: ImageSet) -> None:
+        """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
+        if not has_attention(self.backbone):
+            return
+        few = images.subset(permutation(self.recipe.seed, -2, len(images))[:ATTENTION_IMAGES])
+        maps = attention_maps(self.backbone, few, self.image, device=self._device)
+        pictures = few.pixels
+        if few.size > ATTENTION_SIZE:
+            pictures = resize(pictures, [ATTENTION_SIZE, ATTENTION_SIZE], antialias=True)
+        arrays: dict[str, Any] = {
+            "maps": maps.numpy(),
+            "images": pictures.permute(0, 2, 3, 1).contiguous().numpy(),
+            "names": np.array(few.names),
+        }
+        if few.labels is not None and few.class_names is not None:
+            names = [few.class_names[i] if i >= 0 else "" for i in few.labels.tolist()]
+            arrays["classes"] = np.array(names)
+        write_with(self.path / "attention.npz", lambda path: np.savez_compressed(path, **arrays))
 
     @property
     def _device(self) -> torch.device:
@@ -288,15 +312,24 @@ class Run:
         return images
 
     def export(self, path: str | Path) -> str:
-        """Write the backbone's weights as safetensors; return Python that loads them with timm."""
+        """Write the backbone's weights as safetensors; return Python that loads them.
+
+        With timm alone, or through similitude where the method keeps more than one network of timm
+        (CPC, CMC).
+        """
         target = Path(path)
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
         export_backbone(self.checkpoint.backbone, target)
-        image = image_spec(self.recipe)
-        return loading_snippet(
-            self.recipe.backbone, str(target), image_size=image.size, mean=image.mean, std=image.std
-        )
+        network, image = self.recipe.backbone, self.image
+        facts = {"image_size": image.size, "mean": image.mean, "std": image.std}
+        if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():
+            return (
+                "import similitude as sim\n\n"
+                f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
+                f"backbone = sim.load({str(self.path)!r}).backbone\n{what_it_wants(**facts)}"
+            )
+        return loading_snippet(network, str(target), **facts)
 
     def report(self) -> Path:
         """Write report.html into the run folder; return its path."""
@@ -305,8 +338,8 @@ class Run:
         return write_report([self.path])
 
 
-class _Hearing:
-    """The callables as one who hears."""
+class _Calls:
+    """A listener made of two callables."""
 
     def __init__(self, progress: Progress | None, say: Say | None) -> None:
         self._progress, self._say = progress, say
@@ -320,12 +353,12 @@ class _Hearing:
             self._progress(what, done, total, note)
 
 
-def _embed_in_a_process(*, run: Path, data: object, hearing: Hearing) -> Features:
-    return Run(run).embed(data, progress=hearing.progress, say=hearing.say)
+def _embed_in_a_process(*, run: Path, data: object, listener: Listener) -> Features:
+    return Run(run).embed(data, progress=listener.progress, say=listener.say)
 
 
-def _evaluate_in_a_process(*, run: Path, hearing: Hearing, **arguments: Any) -> ScoreTable:
-    return Run(run).evaluate(**arguments, progress=hearing.progress, say=hearing.say)
+def _evaluate_in_a_process(*, run: Path, listener: Listener, **arguments: Any) -> ScoreTable:
+    return Run(run).evaluate(**arguments, progress=listener.progress, say=listener.say)
 
 
 def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, ImageSource | None]:
@@ -364,6 +397,7 @@ RUN_FILES = (
     "health.json",
     "evaluation.json",
     "embedding.npz",
+    "attention.npz",
     "backbone.safetensors",
     "unreadable.txt",
     "views.png",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning
 import torch
@@ -30,6 +30,8 @@ from similitude.distributed import rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
+from similitude.listening import Listener, Silent
+from similitude.method import Method
 from similitude.methods import build_method
 from similitude.pretraining import Pretraining, image_spec
 from similitude.recipes import Recipe, dump_recipe
@@ -37,27 +39,6 @@ from similitude.recording import Metrics, Recorder
 from similitude.runs import Run
 from similitude.storage import replacing, write_text, writing_error
 from similitude.views import MultiView, contact_sheet
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """Whoever wants to hear how a command goes on."""
-
-    def say(self, sentence: str) -> None:
-        """A choice, a warning, a result."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` of ``what`` is finished."""
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Nothing."""
 
 
 class Log:
@@ -96,6 +77,7 @@ def train(
     device: torch.device,
     listener: Listener,
     checkpoint: Checkpoint | None = None,
+    method: Method | None = None,
     stop_collapsed: bool = False,
     report: bool = True,
 ) -> Run | None:
@@ -109,6 +91,7 @@ def train(
         device: where to compute.
         listener: hears how it goes.
         checkpoint: where to go on.
+        method: what learns, with the weights it has; None makes it from the recipe.
         stop_collapsed: stop where two measurements in a row tell of a collapse.
         report: write report.html too.
 
@@ -118,7 +101,8 @@ def train(
     first = rank() == 0  # of several processes it speaks and writes
     log = Log(listener, folder / "log.txt") if first else Silent()
     torch.manual_seed(recipe.seed)
-    method = build_method(recipe.method, build_backbone(recipe.backbone))
+    if method is None:
+        method = build_method(recipe.method, build_backbone(recipe.backbone))
     first_step = 0 if checkpoint is None else checkpoint.step
     steps_per_epoch = len(images) // recipe.batch_size
     if checkpoint is not None:
@@ -151,7 +135,13 @@ def train(
         device=device,
         part=rank(),
         parts=world_size(),
+        neighbours=module.multi_view.has_neighbour,
     )
+    if module.multi_view.has_neighbour and not images.has_neighbours:
+        log.say(
+            "  no image lies beside another (tile_size cuts large images into tiles that do): the "
+            "view of a neighbour is of the same image"
+        )
 
     def show(values: Mapping[str, float]) -> None:
         heard = log if "feature_std" in values else listener  # the log keeps the measurements
@@ -244,6 +234,9 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             feature_dim=last("feature_dim"),
             projection_std=last("projection_std"),
             projection_std_peak=metrics.largest("projection_std"),
+            target_entropy=last("target_entropy"),
+            target_kl=last("target_kl"),
+            prototype_entropy=last("prototype_entropy"),
             effective_rank=last("effective_rank"),
             alignment=last("alignment"),
             uniformity=last("uniformity"),
@@ -340,7 +333,14 @@ def draw_contact_sheet(
     images: ImageSet, recipe: Recipe, views: MultiView, path: Path, seed: int
 ) -> None:
     """Draw some images and their views to a .png file."""
-    sheet = contact_sheet(images.pixels, views, image_spec(recipe), seed=seed, aspect=images.aspect)
+    sheet = contact_sheet(
+        images.pixels,
+        views,
+        image_spec(recipe),
+        columns_per_view=max(1, 8 // len(views)),  # ten views in four epochs would not fit a screen
+        seed=seed,
+        aspect=images.aspect,
+    )
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
 

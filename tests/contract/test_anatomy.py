@@ -6,6 +6,26 @@ from similitude.anatomy import Anatomy, measure, small_config, table
 
 NONE = Anatomy(False, False, False, False, False, False, False)
 KNOWN = {
+    # correlations and assignments couple the samples of a batch too, but are no negatives
+    "barlow_twins": {"projection_head", "symmetric_loss"},
+    "barlow_twins_hsic": {"projection_head", "symmetric_loss"},
+    "moco_v3": {
+        "momentum_encoder",
+        "stop_gradient",
+        "predictor",
+        "negatives",
+        "projection_head",
+        "symmetric_loss",
+    },
+    "raft": {
+        "momentum_encoder",
+        "stop_gradient",
+        "predictor",
+        "projection_head",
+        "symmetric_loss",
+    },
+    # every pair counts in both orders, but view 1 is in both pairs
+    "simtriplet": {"stop_gradient", "predictor", "projection_head"},
     "simclr": {"negatives", "projection_head", "symmetric_loss"},
     "simclr_v2": {"negatives", "projection_head", "symmetric_loss"},
     "moco_v1": {"momentum_encoder", "stop_gradient", "negatives", "memory"},
@@ -18,9 +38,15 @@ KNOWN = {
         "symmetric_loss",
     },
     "simsiam": {"stop_gradient", "predictor", "projection_head", "symmetric_loss"},
-    # no pairs of samples, but the assignments of a batch share the prototypes evenly
-    "swav": {"stop_gradient", "negatives", "projection_head", "symmetric_loss"},
+    "swav": {"stop_gradient", "projection_head", "symmetric_loss"},
     "dino": {"momentum_encoder", "stop_gradient", "projection_head", "symmetric_loss"},
+    "inst_disc": {"negatives", "memory"},
+    "cpc_v1": {"predictor", "negatives"},
+    "cpc_v2": {"predictor", "negatives"},
+    "cmc": {"negatives", "memory"},
+    "inva_spread": {"stop_gradient", "negatives", "symmetric_loss"},
+    "memory_bank": {"negatives", "memory"},
+    "end_to_end": {"negatives"},
 }
 
 

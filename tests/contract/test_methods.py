@@ -1,6 +1,7 @@
 """What every method promises, checked on every entry of METHODS."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -84,7 +85,10 @@ def test_features_are_the_backbones_of_the_first_view_and_carry_no_gradient(meth
     batch = random_batch(method)
     features = method.training_loss(batch, START).features
     assert not features.requires_grad
-    torch.testing.assert_close(features, method.backbone(batch.views[0]).detach())
+    expected = method.backbone(batch.views[0]).detach()
+    while expected.ndim > 2:  # of patches: an image is their mean
+        expected = expected.mean(dim=1)
+    torch.testing.assert_close(features, expected)
 
 
 def test_metrics_are_detached_scalars(method):
@@ -140,13 +144,20 @@ class Indifferent(nn.Module):
 
 def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
     """All candidates or prototypes alike; unrelated to the prediction where there are neither."""
+    if method.chance_loss(8) is None:
+        pytest.skip("this loss has no level of chance")
     logits = any(isinstance(module, Center) for module in method.children())
     method.projector = Indifferent() if logits else Constant(0)
     if hasattr(method, "prototypes"):
         method.prototypes.weight.data[:, 0] = 0  # at right angles to the projections
     if hasattr(method, "target_projector"):
         method.target_projector = method.projector
-    if hasattr(method, "predictor"):
+    if hasattr(method, "projectors"):
+        method.projectors = nn.ModuleList(Constant(0) for _ in method.projectors)
+    if isinstance(getattr(method, "predictor", None), nn.ModuleList):  # of several steps ahead
+        for parameter in method.predictor.parameters():
+            parameter.data.zero_()
+    elif hasattr(method, "predictor"):
         method.predictor = Constant(1)
     if hasattr(method, "queue"):
         method.queue.enqueue(Constant(0)(torch.zeros(32, 1)))
@@ -154,3 +165,53 @@ def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
         bank.features.copy_(Constant(0)(bank.features))
     loss = method.training_loss(random_batch(method), START).loss.item()
     assert loss == pytest.approx(method.chance_loss(8), abs=1e-5)
+
+
+# Weight of the old target after step 4 of 10, as the papers give it: constant, along a cosine to 1,
+# or along it with the decay that the next keys are made with.
+COSINE = (math.cos(math.pi * 4 / 10) + 1) / 2
+COSINE_OF_NEXT = (math.cos(math.pi * 5 / 10) + 1) / 2
+DECAYS = {
+    "moco_v1": 0.999,
+    "moco_v2": 0.999,
+    "byol": 1 - (1 - 0.996) * COSINE,
+    "dino": 1 - (1 - 0.996) * COSINE,
+    "raft": 0.996,
+    "moco_v3": 1 - (1 - 0.99) * COSINE_OF_NEXT,
+}
+
+
+def test_every_target_has_a_known_decay():
+    with_target = {
+        name
+        for name in METHODS
+        if hasattr(build_method(small_config(name), TinyBackbone()), "target_backbone")
+    }
+    assert with_target == set(DECAYS)
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_targets_move_by_the_decay_of_the_paper(name):
+    method = build_method(small_config(name), TinyBackbone()).double()
+    drift(method)
+    targets = {n: p.clone() for n, p in method.named_parameters() if n.startswith("target_")}
+    online = {"target_" + n: p.clone() for n, p in method.named_parameters()}
+    method.after_step(Progress(4, 10, 5))
+    for target, now in method.named_parameters():
+        if target in targets:
+            expected = torch.lerp(online[target], targets[target], DECAYS[name])
+            torch.testing.assert_close(now, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_the_loss_reads_the_target(name):
+    method = build_method(small_config(name), TinyBackbone())
+    drift(method)
+    batch = random_batch(method)
+    before = copy.deepcopy(method).training_loss(batch, START).loss
+    for module in (method.target_backbone, method.target_projector):
+        twin = copy.deepcopy(method)
+        moved = twin.target_backbone if module is method.target_backbone else twin.target_projector
+        for parameter in moved.parameters():
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+        assert not torch.isclose(twin.training_loss(batch, START).loss, before, rtol=1e-6)

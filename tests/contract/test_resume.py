@@ -8,8 +8,9 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude.checkpoints import load_checkpoint
+from similitude.listening import Silent
 from similitude.methods import METHODS
-from similitude.training import Silent, train
+from similitude.training import train
 
 CPU = torch.device("cpu")
 

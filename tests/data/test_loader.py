@@ -112,10 +112,10 @@ def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
 
     third = loader.batch(2).index
 
-    def fail_at_two(self, index, epoch):
+    def fail_at_two(self, index, *others):
         if torch.equal(index, third):
             raise OSError("the disk went away")
-        return original(self, index, epoch)
+        return original(self, index, *others)
 
     monkeypatch.setattr(CanvasLoader, "_gather", fail_at_two)
     iterator = iter(loader)
@@ -128,9 +128,9 @@ def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
 def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
     original = CanvasLoader._gather
 
-    def slow(self, index, epoch):
+    def slow(self, *arguments):
         time.sleep(0.03)
-        return original(self, index, epoch)
+        return original(self, *arguments)
 
     monkeypatch.setattr(CanvasLoader, "_gather", slow)
     idle = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
@@ -146,9 +146,9 @@ def test_no_more_than_two_batches_ahead(images, monkeypatch):
     made = []
     original = CanvasLoader._gather
 
-    def count(self, index, epoch):
-        made.append(index)
-        return original(self, index, epoch)
+    def count(self, *arguments):
+        made.append(arguments)
+        return original(self, *arguments)
 
     monkeypatch.setattr(CanvasLoader, "_gather", count)
     iterator = iter(CanvasLoader(images, batch_size=5, seed=0, total_steps=100))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from builders import random_images, write_photos
 from similitude import cli
+from similitude.methods import METHODS
 
 # Three steps; the trial of arithmetic may choose differently each time, so it is set.
 FAST = ["--epochs", "1", "--batch-size", "16", "--set", "precision=float32"]
@@ -165,7 +166,9 @@ def test_methods_prints_the_measured_table_in_80_columns(similitude, monkeypatch
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = similitude("methods")
     assert code == 0, err
-    assert all(word in out for word in ("negatives", "projection", "symmetric", "predictor"))
+    assert all(word in out for word in ("nega-", "projec-", "symme-", "predic-"))
+    assert all(f" {name} " in out for name in METHODS)
+    assert "…" not in out
     rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert rows["simsiam"].count("yes") == 4
     assert rows["byol"].count("yes") == 5
@@ -224,6 +227,13 @@ def check(result, *words):
         (["export", "RUN", "-o", "out.pt"], ["out.pt", ".safetensors"]),
         (["report", "photos"], ["photos"]),
         (["views", "photos", "-o", "views.jpg"], ["views.jpg", ".png"]),
+        (["ablate"], ["--vary", "--study"]),
+        (["ablate", "simsiam", "--vary", "stop_gradient=true,false"], ["METHOD", "DATA"]),
+        (["ablate", "simsiam", "photos", "--vary", "stop_gradient"], ["FIELD=A,B,C"]),
+        (["ablate", "simsiam", "photos", "--vary", "stop_gradent=1,0"], ["stop_gradient"]),
+        (["ablate", "simsiam", "nowhere", "--vary", "stop_gradient=true,false"], ["nowhere"]),
+        (["ablate", "--study", "simsiam_stop"], ["simsiam_stop_gradient"]),
+        (["ablate", "byol", "photos", "--study", "byol_target"], ["byol", "photos", "DATA"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value else None,
 )
@@ -297,10 +307,59 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(similitude, photos, monkeypatch)
     assert Path("run/report.html").exists()
 
 
+ABLATE = ["--epochs", "1", "--seeds", "1", *TINY, *FAST[4:], "--set", "batch_size=16"]
+
+
+def test_ablate_prints_one_table_and_goes_on_where_it_was(similitude, photos, monkeypatch):
+    import signal
+
+    from similitude.console import Console
+
+    shown = Console.progress
+
+    def press(self, what, done, total, note=""):
+        shown(self, what, done, total, note)
+        if what.startswith("2/2") and done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    command = ["ablate", "simsiam", photos, "--vary", "stop_gradient=true,false", *ABLATE]
+    monkeypatch.setattr(Console, "progress", press)
+    code, out, err = similitude(*command)
+    assert code == 130, err
+    assert "the same command goes on" in out
+    monkeypatch.setattr(Console, "progress", shown)
+    code, out, err = similitude(*command)
+    assert code == 0, err
+    assert all(word in out for word in ("kNN", "linear", "rank", "std", "loss", "verdict", "min"))
+    folder = Path("ablations/photos-simsiam-stop_gradient")
+    assert str(folder / "ablation.html") in out
+    for name in ("ablation.html", "ablation.json", "ablation.csv"):
+        assert (folder / name).stat().st_size > 0
+    code, out, err = similitude("report", *sorted(folder.glob("*/seed-0")), "-o", "both.html")
+    assert code == 0, err
+    check(similitude(*command, "--epochs", "2"), "another epochs", "--out")
+
+
+def test_ablate_lists_its_studies(similitude):
+    code, out, err = similitude("ablate", "--list")
+    assert code == 0, err
+    assert "simsiam_stop_gradient" in out
+    assert "moco_v3_patches" in out
+
+
 def test_help_names_every_command(similitude):
     code, out, err = similitude("--help")
     assert code == 0
-    for command in ("pretrain", "evaluate", "embed", "report", "methods", "views", "export"):
+    for command in (
+        "pretrain",
+        "evaluate",
+        "embed",
+        "report",
+        "methods",
+        "views",
+        "export",
+        "ablate",
+    ):
         assert command in out
 
 

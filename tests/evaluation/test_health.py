@@ -55,6 +55,13 @@ STD = 1 / math.sqrt(512)
         ({"projection_std": 0.101}, "healthy", ""),
         ({"projection_std": 0.49, "projection_std_peak": 0.99}, "doubtful", "from 0.99 to 0.49"),
         ({"projection_std": 0.5, "projection_std_peak": 0.99}, "healthy", ""),
+        ({"target_entropy": 0.06, "target_kl": 0.06}, "collapsed", "into the same class"),
+        ({"target_entropy": 0.06, "target_kl": 0.07}, "healthy", ""),
+        ({"target_entropy": 0.07, "target_kl": 0.06}, "healthy", ""),
+        ({"target_entropy": 6.18, "target_kl": 0.0}, "collapsed", "6.180 of 6.236 = ln 511"),
+        ({"target_entropy": 6.17, "target_kl": 0.0}, "healthy", ""),
+        ({"prototype_entropy": math.log(1.49)}, "collapsed", "as if 1.5 were in use"),
+        ({"prototype_entropy": math.log(1.51)}, "healthy", ""),
         ({"effective_rank": 1.99}, "collapsed", "dimensional collapse"),
         ({"effective_rank": 2.01}, "doubtful", "fewer than 10.2"),
         ({"effective_rank": 10.2}, "doubtful", "fewer than 10.2"),
@@ -105,6 +112,16 @@ def test_a_loss_at_chance_is_normal_before_the_warm_up_is_over() -> None:
     assert "equals chance" in diagnose(replace(at_chance, steps=100)).sentence
 
 
+@pytest.mark.parametrize(
+    "reading", [{"target_entropy": 0.0, "target_kl": 0.0}, {"prototype_entropy": 0.0}]
+)
+def test_networks_agree_before_they_have_learned(reading) -> None:
+    at_first = replace(HEALTHY, steps=99, **reading)
+    assert diagnose(at_first).state == "doubtful"
+    assert "steps" in diagnose(at_first).sentence
+    assert diagnose(replace(at_first, steps=100)).state == "collapsed"
+
+
 def test_chance_of_a_negative_loss() -> None:
     # A loss that falls below 0, where 1 % of chance must still point downwards.
     r = replace(HEALTHY, chance_loss=-0.5, loss=-0.504)
@@ -131,6 +148,8 @@ def test_every_rule_has_a_test_that_fires_it() -> None:
         Readings(loss=math.nan),
         Readings(feature_std=0.0, feature_dim=4),
         Readings(projection_std=0.0),
+        Readings(target_entropy=0.0, target_kl=0.0, chance_loss=1.0),
+        Readings(prototype_entropy=0.0),
         Readings(effective_rank=1.0, feature_dim=100),
         Readings(loss=1.0, chance_loss=1.0),
         Readings(knn=0.1, knn_random=0.1),

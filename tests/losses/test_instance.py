@@ -64,20 +64,6 @@ def test_invariant_spread_is_its_equation(size, temperature, weight):
         torch.testing.assert_close(*grads)
 
 
-def test_invariant_spread_gives_the_key_no_gradient():
-    """Half of the slope along a common direction: the loss is a function of both roles."""
-    z = units(6, 4).requires_grad_()
-    invariant_spread(*z.chunk(2), temperature=0.5).backward()
-    whole = z.detach().clone().requires_grad_()
-    whole_loss = -(F.log_softmax(masked(whole @ whole.T / 0.5), 1)[range(6), [3, 4, 5, 0, 1, 2]])
-    whole_loss.mean().backward()
-    assert (z.grad - whole.grad).abs().max() > 0.01
-
-
-def masked(logits):
-    return logits.masked_fill(torch.eye(len(logits), dtype=torch.bool), -torch.inf)
-
-
 @pytest.mark.parametrize("weight", [1.0, 3.0])
 def test_invariant_spread_of_equal_similarities(weight):
     same = units(1, 4).expand(5, -1)
@@ -135,11 +121,11 @@ def test_instance_nce_is_its_equations(size, temperature, negatives, num_samples
     }
     loss = instance_nce(features, rows, **arguments)
     expected = instance_nce_by_equations(features, rows, **arguments)
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
     grads = [torch.autograd.grad(value, features)[0] for value in (loss, expected)]
-    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(*grads, rtol=1e-8, atol=1e-10)
     as_tensor = arguments | {"normalizer": torch.tensor(normalizer, dtype=torch.float64)}
-    torch.testing.assert_close(instance_nce(features, rows, **as_tensor), loss)
+    torch.testing.assert_close(instance_nce(features, rows, **as_tensor), loss, rtol=1e-12, atol=0)
 
 
 def test_instance_nce_of_rows_that_all_have_probability_one_nth():
@@ -157,12 +143,12 @@ def test_instance_nce_sums_over_negatives_and_averages_over_samples():
     whole = instance_nce(features, rows, **arguments)
     each = [instance_nce(features[[i]], rows[[i]], **arguments) for i in range(4)]
     torch.testing.assert_close(whole, torch.stack(each).mean())
-    # Twice the negatives and twice the data: the same noise density, and twice the sum.
+    # Twice the negatives in twice the data: the same density of noise, and twice the sum.
     doubled = torch.cat([rows, rows[:, 1:]], dim=1)
     twice = instance_nce(features, doubled, **arguments | {"num_samples": 20})
-    data_alone = rows[:, :1].expand(-1, 2, -1)  # its own row as the only noise
-    assert twice > whole
-    assert instance_nce(features, data_alone, **arguments).isfinite()
+    p = torch.exp((features * rows[:, 0]).sum(dim=1) / 0.2) / 50
+    data = -torch.log(p / (p + 3 / 10 + 1e-7)).mean()
+    torch.testing.assert_close(twice - whole, whole - data)
 
 
 @pytest.mark.parametrize(("loss", "extra"), [(instance_nce, True), (bank_softmax, False)])

@@ -61,9 +61,7 @@ def test_the_memory_network_gets_no_gradient_and_follows_after_the_step():
             p.add_(0.1 * torch.randn_like(p))
     old = copy.deepcopy(simclr.target_backbone)
     simclr.training_loss(batch(), START).loss.backward()
-    for target, was in zip(
-        simclr.target_backbone.parameters(), old.parameters(), strict=True
-    ):
+    for target, was in zip(simclr.target_backbone.parameters(), old.parameters(), strict=True):
         assert target.grad is None
         assert torch.equal(target, was)
     simclr.after_step(START)

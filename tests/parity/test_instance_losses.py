@@ -40,7 +40,7 @@ def test_instance_nce(vectors, close):
             features,
             rows,
             temperature=temperature,
-            normalizer=normalizer,
+            normalizer=normalizer.item(),
             num_samples=num_samples,
         )
 

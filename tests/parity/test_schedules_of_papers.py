@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from similitude.schedules import cosine, step_decay, warmup_cosine
+from similitude.schedules import cosine, linear, step_decay, warmup_cosine
 
 
 def sequence(schedule, length):
@@ -44,3 +44,30 @@ def test_moco_v3_per_step(vectors, close):
     close(rates, vectors["mocov3_lr"])
     decays = sequence(lambda f: cosine(vectors["hp_m"], 1.0, f), steps)
     close(decays, vectors["mocov3_momentum"])
+
+
+def line_then_cosine(vectors, start, end):
+    """The rates of DINO's and SwAV's code: the last step of the warm-up has the peak already."""
+    peak, warmup = vectors["hp_lr"], vectors["hp_warm"] * vectors["hp_ipe"]
+    rest = vectors["hp_epochs"] * vectors["hp_ipe"] - warmup
+    line = [linear(start, peak, i / (warmup - 1)) for i in range(warmup)]
+    return torch.cat(
+        [
+            torch.tensor(line, dtype=torch.float64),
+            sequence(lambda f: cosine(peak, end, f), rest),
+        ]
+    )
+
+
+@pytest.mark.golden("schedules")
+def test_dino_per_step(vectors, close):
+    steps = vectors["hp_epochs"] * vectors["hp_ipe"]
+    close(line_then_cosine(vectors, 0.0, vectors["hp_min_lr"]), vectors["dino_lr"])
+    close(sequence(lambda f: cosine(0.04, 0.4, f), steps), vectors["dino_weight_decay"])
+    close(sequence(lambda f: cosine(vectors["hp_m"], 1.0, f), steps), vectors["dino_momentum"])
+
+
+@pytest.mark.golden("schedules")
+def test_swav_per_step(vectors, close):
+    start, end = vectors["hp_start_warmup"], vectors["hp_final_lr"]
+    close(line_then_cosine(vectors, start, end), vectors["swav_lr"])

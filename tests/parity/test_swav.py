@@ -22,9 +22,7 @@ class Given(nn.Module):
 
 @pytest.mark.golden("swav_sinkhorn")
 def test_sinkhorn(vectors, close):
-    q = sinkhorn(
-        vectors["scores"], epsilon=vectors["epsilon"], iterations=vectors["iterations"]
-    )
+    q = sinkhorn(vectors["scores"], epsilon=vectors["epsilon"], iterations=vectors["iterations"])
     close(q, vectors["Q"])
     close(q.sum(dim=1), vectors["row_sums"])
     close(q.sum(dim=0), vectors["column_sums"])
@@ -53,7 +51,12 @@ def test_swav_loss(vectors, close, monkeypatch):
     method = method_of(vectors)
     assigned = []
     assign = method._assign
-    monkeypatch.setattr(method, "_assign", lambda *args: assigned.append(assign(*args)) or assigned[-1])
+
+    def record(*args):
+        assigned.append(assign(*args))
+        return assigned[-1]
+
+    monkeypatch.setattr(method, "_assign", record)
     for step, crops in enumerate(vectors["crop_embeddings"]):
         crops = crops.requires_grad_()
         method.zero_grad()

@@ -1,4 +1,4 @@
-"""MoCo and MoCo v3 over two real processes, against their code over two real processes."""
+"""MoCo, MoCo v3, SwAV and DINO over two real processes, against their code over as many."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from similitude.distributed import gather
-from similitude.losses import in_batch_info_nce, info_nce
-from similitude.memory import FeatureQueue
+from similitude.losses import in_batch_info_nce, info_nce, self_distillation, sinkhorn
+from similitude.memory import Center, FeatureQueue
 
 
 def process(number, vectors, folder):
@@ -28,9 +28,20 @@ def process(number, vectors, folder):
     keys = gather(vectors["mocov3_k"][number])
     whole = 2 * temperature * in_batch_info_nce(gather(q), keys, temperature=temperature)
     whole.backward()
+
+    scores = vectors["sinkhorn_scores"][number]
+    codes = sinkhorn(gather(scores), epsilon=vectors["epsilon"], iterations=3)
+    codes = codes[number * len(scores) : (number + 1) * len(scores)]
+
+    online, target = (vectors[f"dino_{who}"][number].chunk(2) for who in ("student", "teacher"))
+    center = Center(target[0].shape[1], decay=0.9).double()
+    temperatures = {"online_temperature": 0.1, "target_temperature": 0.04}
+    dino_loss = self_distillation(online, target, center.value, **temperatures)
+    center.update(gather(torch.cat(target).mean(dim=0, keepdim=True)))
+
     torch.save(
         {"loss": loss, "keys": queue.keys, "cursor": queue.cursor, "whole": whole.detach()}
-        | {"grad": q.grad},
+        | {"grad": q.grad, "codes": codes, "dino_loss": dino_loss, "center": center.value},
         f"{folder}/{number}",
     )
     dist.destroy_process_group()
@@ -48,3 +59,6 @@ def test_two_ranks(vectors, close, tmp_path):
         # The mean of the reference's local losses, and the gradient that DDP then averages.
         close(ours["whole"], vectors["mocov3_loss_per_rank"].mean())
         close(ours["grad"], vectors["mocov3_grad_q_per_rank"][number])
+        close(ours["codes"], vectors["sinkhorn_Q"][number])
+        close(ours["dino_loss"], vectors["dino_loss_per_rank"][number])
+        close(ours["center"], vectors["dino_center_after"][0])

@@ -4,16 +4,18 @@ import pytest
 import torch
 
 from similitude.methods import METHODS
-from similitude.recipes import cifar10, override
+from similitude.recipes import cifar10, imagenet, override
 from similitude.recipes.automatic import (
     Facts,
     choose_epochs,
     choose_normalisation,
     choose_recipe,
     choose_view_sizes,
+    input_sizes,
     shorten_warmup,
     view_sizes,
 )
+from similitude.views import ImageSpec, PatchView, PatchViewConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -22,6 +24,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def test_cifar_images_get_the_cifar_recipe(name):
     recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [32], CPU)))
     template = getattr(cifar10, name)()
+    if template.backbone.name.startswith("vit"):  # a ViT is for those who ask for the recipe
+        template = template.model_copy(update={"backbone": cifar10.BACKBONE})
     assert recipe.model_copy(update={"reasons": {}}) == template
 
 
@@ -30,9 +34,38 @@ def test_cifar_images_get_the_cifar_recipe(name):
 def test_views_of_small_images_are_three_quarters_as_large(name, side, image, view):
     recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [side], CPU)))
     assert recipe.image_size == image
-    assert set(view_sizes(recipe)) == {view}
-    for field in recipe.method.view_configs:
-        assert "three quarters" in recipe.reasons[f"method.{field}.size"]
+    for field, config in recipe.method.view_configs.items():
+        if isinstance(config, PatchViewConfig):
+            continue
+        local = field == "local_view"  # half as large as the others
+        assert config.size == (round(view / 2) if local else view)
+        words = "beside the global" if local else "three quarters"
+        assert words in recipe.reasons[f"method.{field}.size"]
+
+
+@pytest.mark.parametrize("name", ["cpc_v1", "cpc_v2"])
+@pytest.mark.parametrize(
+    ("side", "device", "share"),
+    [(8, CPU, 1 / 4), (28, CPU, 1 / 4), (300, CPU, None), (300, GPU, None)],
+)
+def test_patches_are_as_small_beside_the_image_as_in_the_recipe(name, side, device, share):
+    recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [side], device)))
+    view = recipe.method.view
+    template = getattr(imagenet, name)()
+    share = share or template.method.view.patch_size / template.image_size
+    assert view.size is None
+    assert view.patch_size == round(share * recipe.image_size)
+    assert recipe.reasons["method.view.patch_size"]
+    assert recipe.backbone.options == {"norm_layer": "groupnorm1"}
+    assert view_sizes(recipe) == input_sizes(recipe) == [view.patch_size]
+    PatchView(view, ImageSpec(recipe.image_size, (0.5,) * 3, (0.5,) * 3))  # the grid fits
+
+
+def test_epochs_count_every_patch():
+    facts = Facts(10_000, [32], CPU)
+    one = choose_epochs(cifar10.simclr(), facts, 1000.0).epochs
+    patches = choose_epochs(cifar10.cpc_v1(), facts, 25_000.0).epochs
+    assert patches == pytest.approx(2 * one, abs=1)  # one view of 25 patches, not two views
 
 
 def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
@@ -98,3 +131,22 @@ def test_normalisation_is_that_of_the_pixels():
     assert recipe.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-3)
     assert recipe.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-3)
     assert choose_normalisation(cifar10.simclr(), images, ["mean=[0,0,0]"]) == cifar10.simclr()
+
+
+@pytest.mark.parametrize("name", ["swav", "dino"])
+def test_local_views_of_large_images_stay_as_small_as_in_the_paper(name):
+    on_cpu = choose_view_sizes(choose_recipe(name, Facts(50_000, [300], CPU)))
+    assert on_cpu.image_size == 96
+    assert on_cpu.method.local_view.size == 41  # 96 of 224
+    on_gpu = choose_view_sizes(choose_recipe(name, Facts(50_000, [300], GPU)))
+    assert on_gpu.method.local_view.size == 96
+
+
+def test_local_views_count_for_the_epochs_by_their_area():
+    """Two local views of half the side cost as much as half a global one."""
+    facts = Facts(50_000, [32], CPU)
+    simclr, swav = (
+        choose_epochs(choose_recipe(name, facts), facts, 2200.0) for name in ("simclr", "swav")
+    )
+    assert swav.method.local_views == 2
+    assert swav.epochs == round(simclr.epochs * 2 / 2.5)

@@ -43,7 +43,8 @@ def test_accuracy_is_in_percent(make_run):
 
 
 def test_columns_of_the_method_itself_are_shown_too(make_run):
-    extras = curves.extra_panels(read_run(make_run(count=24)))
+    run = read_run(make_run(count=24))
+    extras = curves.extra_panels([run], [run.name])
     assert [panel.title for panel in extras] == ["queue age"]
 
 

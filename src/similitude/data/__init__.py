@@ -9,6 +9,7 @@ from similitude.data.images import ImageSet
 from similitude.data.labels import read_labels
 from similitude.data.loader import CanvasBatch, CanvasLoader
 from similitude.data.sources import list_splits, open_source
+from similitude.data.tiles import TiledSource, cut_into_tiles
 
 __all__ = [
     "ArraySource",
@@ -17,7 +18,9 @@ __all__ = [
     "FolderSource",
     "ImageSet",
     "ImageSource",
+    "TiledSource",
     "cache_folder",
+    "cut_into_tiles",
     "default_size",
     "list_splits",
     "load_images",

@@ -61,6 +61,11 @@ class ImageSet:
         """Side of the canvases in pixels."""
         return self.pixels.shape[-1]
 
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether any image lies beside another."""
+        return self.neighbours is not None and bool((self.neighbours >= 0).any())
+
     def subset(
         self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]
     ) -> "ImageSet":

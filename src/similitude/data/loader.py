@@ -1,6 +1,6 @@
 """Batches of canvases for the optimiser's steps, gathered ahead in a thread.
 
-Letters: N images, B images of a batch, S side of a canvas in pixels.
+Letters: N images, B images of a batch, S side of a canvas in pixels, K neighbours at most.
 """
 
 import time
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from similitude.data.images import ImageSet
 from similitude.errors import UserError
-from similitude.randomness import permutation
+from similitude.randomness import permutation, uniform
 
 _AHEAD = 2  # batches ready or under way: enough to hide a slow gather, little memory
 
@@ -28,12 +28,15 @@ class CanvasBatch(NamedTuple):
         index: Position of each image in the data set, shape [B].
         aspect: Width / height of each original, shape [B].
         epoch: Number of the pass over the data, from 0.
+        neighbours: Canvases and aspects of an image beside each image, drawn anew in every epoch;
+            the image itself where nothing lies beside it. None if they were not asked for.
     """
 
     canvases: UInt8[Tensor, "B 3 S S"]
     index: Int[Tensor, " B"]  # pyright: ignore[reportIncompatibleMethodOverride]
     aspect: Float[Tensor, " B"]
     epoch: int
+    neighbours: tuple[UInt8[Tensor, "B 3 S S"], Float[Tensor, " B"]] | None = None
 
 
 class CanvasLoader:
@@ -59,6 +62,7 @@ class CanvasLoader:
         device: torch.device | str = "cpu",
         part: int = 0,
         parts: int = 1,
+        neighbours: bool = False,
     ) -> None:
         """Take the images and the range of steps; nothing runs before the iteration.
 
@@ -72,6 +76,7 @@ class CanvasLoader:
             part: Which of ``parts`` of every batch to deliver: processes that train together
                 share a batch.
             parts: Equal parts into which batches are cut, at least 1.
+            neighbours: Give a neighbour of each image too, where images have any.
 
         Raises:
             UserError: fewer images than a batch, a batch size below 1, or parts that are not equal.
@@ -91,6 +96,7 @@ class CanvasLoader:
         self.images = images
         self.batch_size = batch_size
         self.part, self.parts = part, parts
+        self.neighbours = images.neighbours if neighbours else None
         self.seed = seed
         self.first_step = first_step
         self.total_steps = total_steps
@@ -125,28 +131,53 @@ class CanvasLoader:
         """The batch of one step, now and in this thread."""
         return self._gather(*self._index(step))
 
-    def _index(self, step: int) -> tuple[Tensor, int]:
+    def _index(self, step: int) -> tuple[Tensor, int, Tensor | None]:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order
         if order is None or order[0] != epoch:
             order = self._order = (epoch, permutation(self.seed, epoch, len(self.images)))
         length = self.batch_size // self.parts
         start = position * self.batch_size + self.part * length
-        return order[1][start : start + length].clone(), epoch
+        index = order[1][start : start + length].clone()
+        if self.neighbours is None:
+            return index, epoch, None
+        return index, epoch, draw_neighbours(self.neighbours, index, seed=self.seed, epoch=epoch)
 
-    def _gather(self, index: Tensor, epoch: int) -> CanvasBatch:
-        return CanvasBatch(
-            self._move(_rows(self.images.pixels, index)),
-            self._move(index),
-            self._move(_rows(self.images.aspect, index)),
-            epoch,
-        )
+    def _gather(self, index: Tensor, epoch: int, beside: Tensor | None) -> CanvasBatch:
+        canvases, aspect = self._images(index)
+        neighbours = None if beside is None else self._images(beside)
+        return CanvasBatch(canvases, self._move(index), aspect, epoch, neighbours)
+
+    def _images(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.images
+        return self._move(_rows(images.pixels, index)), self._move(_rows(images.aspect, index))
 
     def _move(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda":
             # the copy of pinned memory runs beside the computation that uses the last batch
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+def draw_neighbours(
+    neighbours: Int[Tensor, "N K"], index: Int[Tensor, " B"], *, seed: int, epoch: int
+) -> Int[Tensor, " B"]:
+    """One of the images beside each image, as a pure function of seed, epoch and position.
+
+    Args:
+        neighbours: See :class:`ImageSet`.
+        index: Positions of the images.
+        seed: Of the run.
+        epoch: Number of the pass over the data.
+
+    Returns:
+        A position for each; an image's own where nothing lies beside it.
+    """
+    beside = neighbours[index]
+    there = beside >= 0
+    draw = uniform(seed, epoch, index, 0, "neighbour")[:, 0] * there.sum(dim=1)
+    chosen = there & (there.cumsum(dim=1) - 1 == draw.long()[:, None])
+    return torch.where(there.any(dim=1), (beside * chosen).sum(dim=1), index)
 
 
 def _rows(tensor: Tensor, index: Tensor) -> Tensor:

@@ -30,6 +30,12 @@ LOW_RANK_SHARE = 0.02
 # A loss within 1 % of the value of a constant code, after the first steps, has learned nothing.
 CHANCE_MARGIN = 0.01
 WARM_UP_STEPS = 100
+# Targets of a network that distils itself carry information while they differ from image to image.
+# Where all are one class, or all classes alike, the online network matches them at once (DINO,
+# Fig. 7): their entropy is 0 or ln K and their divergence from it 0, each within 1 % of ln K.
+TARGET_MARGIN = 0.01
+# exp(entropy) counts the prototypes in use; below this a single one takes nearly every image.
+FEWEST_PROTOTYPES = 1.5
 # Fewer steps than this do not move a network far from its random weights.
 FEW_STEPS = 100
 # Below this, views of one image and views of different images are learned by heart.
@@ -51,6 +57,9 @@ class Readings:
         feature_dim: D.
         projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
         projection_std_peak: The largest it was during the run.
+        target_entropy: Of the targets' soft classes, mean over images, in nats: 0..ln K; DINO's.
+        target_kl: Divergence of the online network from the targets, in nats, 0 or more.
+        prototype_entropy: Of how often each prototype is the nearest one, in nats; SwAV's.
         effective_rank: RankMe of the backbone features, 1..D.
         alignment: Mean squared distance of two views, 0..4.
         uniformity: Log mean of exp(-2 d^2) over pairs; 0 when all are equal.
@@ -68,6 +77,9 @@ class Readings:
     feature_dim: float | None = None
     projection_std: float | None = None
     projection_std_peak: float | None = None
+    target_entropy: float | None = None
+    target_kl: float | None = None
+    prototype_entropy: float | None = None
     effective_rank: float | None = None
     alignment: float | None = None
     uniformity: float | None = None
@@ -204,6 +216,51 @@ def _fewest_directions(r: Readings) -> float:
     return max(min(LOW_RANK, 0.25 * width), LOW_RANK_SHARE * (r.feature_dim or 0))
 
 
+def _same_targets(r: Readings) -> Finding | None:
+    if r.target_entropy is None or r.target_kl is None or r.chance_loss is None:
+        return None
+    margin = TARGET_MARGIN * r.chance_loss
+    if _is_early(r) or r.target_kl > margin:
+        return None
+    numbers = (
+        f"target entropy {r.target_entropy:.3f} of {r.chance_loss:.3f}{_as_log(r.chance_loss)}, "
+        f"divergence {r.target_kl:.3f}"
+    )
+    if r.target_entropy < margin:
+        return Finding(
+            "collapsed",
+            f"The target puts every image into the same class ({numbers}).",
+            "Keep the centring (`--set method.centering=true`), and raise the target's temperature "
+            "a little if it is on.",
+        )
+    if r.target_entropy > r.chance_loss - margin:
+        return Finding(
+            "collapsed",
+            f"The target finds all classes alike for every image ({numbers}).",
+            "Lower the target's temperature (`--set method.target_temperature=0.04`): it must be "
+            "below that of the online network.",
+        )
+    return None
+
+
+def _one_prototype(r: Readings) -> Finding | None:
+    if r.prototype_entropy is None or _is_early(r):
+        return None
+    used = math.exp(r.prototype_entropy)
+    if used >= FEWEST_PROTOTYPES:
+        return None
+    return Finding(
+        "collapsed",
+        f"Nearly all images have the same nearest prototype (as if {used:.1f} were in use).",
+        "Keep Sinkhorn's assignments (`--set method.assignment=sinkhorn`) and the stop-gradient, "
+        "lower epsilon to 0.03, freeze the prototypes for more steps, and lower the learning rate.",
+    )
+
+
+def _is_early(r: Readings) -> bool:
+    return r.steps is not None and r.steps < WARM_UP_STEPS
+
+
 def _low_rank(r: Readings) -> Finding | None:
     if r.effective_rank is None:
         return None
@@ -224,7 +281,7 @@ def _low_rank(r: Readings) -> Finding | None:
 def _loss_at_chance(r: Readings) -> Finding | None:
     if r.loss is None or r.chance_loss is None or not math.isfinite(r.loss):
         return None
-    if r.steps is not None and r.steps < WARM_UP_STEPS:
+    if _is_early(r):
         return None
     if r.loss < r.chance_loss - CHANCE_MARGIN * abs(r.chance_loss):
         return None
@@ -292,6 +349,8 @@ RULES: tuple[Callable[[Readings], Finding | None], ...] = (
     _not_finite,
     _constant_features,
     _constant_projections,
+    _same_targets,
+    _one_prototype,
     _low_rank,
     _loss_at_chance,
     _no_better_than_random,

@@ -71,6 +71,8 @@ class OnlineMonitor:
                 h1, h2 = (
                     backbone(view.to(device)).float().cpu() for view in (self.view1, self.view2)
                 )
+            if h1.ndim > 2:  # of patches: an image is their mean, as in evaluation
+                h1, h2 = h1.flatten(1, -2).mean(dim=1), h2.flatten(1, -2).mean(dim=1)
         finally:
             for module, mode in modes:
                 module.training = mode

@@ -194,7 +194,7 @@ def instance_nce(
         (1 + K) log(1 + K) - K log(K), but for the 1e-7, when every row has P = 1 / n.
     """
     noise = (bank_rows.shape[1] - 1) / num_samples
-    log_z = torch.as_tensor(normalizer, device=features.device).log()
+    log_z = normalizer.log() if isinstance(normalizer, Tensor) else math.log(normalizer)
     log_p = _candidates(features, bank_rows, temperature) - log_z
     # log(P + noise), without exponentials of a large logit
     log_either = torch.logaddexp(log_p, log_p.new_tensor(math.log(noise + 1e-7)))

@@ -75,7 +75,7 @@ class DINOConfig(MethodConfig):
     warmup_target_temperature: float = Field(default=0.04, gt=0)
     warmup_target_temperature_epochs: int = Field(default=0, ge=0)  # 30 in the paper
     centering: bool = True
-    center_decay: float = Field(default=0.9, ge=0, le=1)  # Tab. 12 (App. D)
+    center_decay: float = Field(default=0.9, ge=0, le=1)  # m of eq. 4
     ema_decay: float = Field(default=0.996, ge=0, le=1)  # 0.9995 at batch 256; 0: no momentum
     ema_schedule: Literal["cosine", "constant"] = "cosine"  # cosine: rises to 1
     clip_norm: float | None = Field(default=3.0, gt=0)  # of each parameter's gradient

@@ -2,7 +2,7 @@
 
     v1, v2 = t(x), t'(x)                 SimCLR's views
     h = backbone(v)                      deeper networks, the same loss (Sec. 2)
-    z = projector(h)                     three layers instead of two; the first stays for fine-tuning
+    z = projector(h)                     three layers, not two; fine-tuning keeps the first
     loss = NT-Xent(z1, z2)               eq. 1; with ``queue`` past keys are further candidates
     then fine-tune on few labels from the middle of the projector, then distil on all images
     (``sim.finetune``, ``sim.distill``; docs/finetuning.md)

@@ -40,20 +40,20 @@ ASSIGNED = 2  # the global views
 
 
 class SwAVConfig(MethodConfig):
-    """Defaults are the paper's for ImageNet, ResNet-50, batch 4,096 (Sec. 4, App. A)."""
+    """Defaults are the paper's for ImageNet, ResNet-50, batch 4,096 (App. A)."""
 
     name: Literal["swav"] = "swav"
     view: ImageViewConfig = _VIEW  # of the two global views
     local_view: ImageViewConfig = _VIEW.model_copy(update={"size": 96, "crop_scale": (0.05, 0.14)})
-    local_views: int = Field(default=6, ge=0)  # Fig. 3; 0: no multi-crop
+    local_views: int = Field(default=6, ge=0)  # Sec. 3.2; 0: no multi-crop
     projector: Literal["mlp", "linear", "none"] = "mlp"
     hidden_dim: int = Field(default=2048, ge=1)
     projection_dim: int = Field(default=128, ge=1)
-    num_prototypes: int = Field(default=3000, ge=2)  # Tab. 8 (App. C)
+    num_prototypes: int = Field(default=3000, ge=2)  # K
     temperature: float = Field(default=0.1, gt=0)
     assignment: Literal["sinkhorn", "softmax"] = "sinkhorn"  # softmax: nothing keeps it from one
     epsilon: float = Field(default=0.05, gt=0)  # 0.03 where the loss stays at ln K
-    sinkhorn_iterations: int = Field(default=3, ge=1)  # App. C
+    sinkhorn_iterations: int = Field(default=3, ge=1)
     stop_gradient: bool = True  # through the assignments
     freeze_prototypes_steps: int = Field(default=313, ge=0)  # 5,005 at batch 256
     queue_length: int = Field(default=0, ge=0)  # of each global view; 3,840 at batch 256
@@ -111,7 +111,8 @@ class SwAV(Method):
         everybody = gather(scores)
         queue = self.queue_rows[view]
         if len(queue) and bool(queue[-1].any()):  # full
-            everybody = torch.cat([everybody, self.prototypes(queue)])
+            # A copy: the queue moves on before a backward pass through the codes.
+            everybody = torch.cat([everybody, self.prototypes(queue.clone())])
         q = sinkhorn(everybody, epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
         return q[rank() * n : (rank() + 1) * n]
 

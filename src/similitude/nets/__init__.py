@@ -7,6 +7,7 @@ from similitude.nets.batchnorm import (
     convert_sync_batchnorm,
     sync_batch_norm,
 )
+from similitude.nets.color import ColorSplit, rgb_to_lab, rgb_to_ycbcr
 from similitude.nets.gradients import clip_each_, drop_gradients
 from similitude.nets.heads import (
     DINOHead,
@@ -16,11 +17,16 @@ from similitude.nets.heads import (
     output_std,
 )
 from similitude.nets.multicrop import multi_crop_features
+from similitude.nets.patches import GatedContext, PatchBackbone, ResidualContext
 from similitude.nets.positions import set_sincos_positions_, sincos_positions, xavier_init_
 from similitude.nets.targets import ema_update_, frozen_copy, without_drop_path
 
 __all__ = [
+    "ColorSplit",
     "DINOHead",
+    "GatedContext",
+    "PatchBackbone",
+    "ResidualContext",
     "ScaleBatchNorm1d",
     "SplitBatchNorm2d",
     "SyncBatchNorm",
@@ -34,6 +40,8 @@ __all__ = [
     "mlp",
     "multi_crop_features",
     "output_std",
+    "rgb_to_lab",
+    "rgb_to_ycbcr",
     "set_sincos_positions_",
     "sincos_positions",
     "sync_batch_norm",

@@ -5,6 +5,7 @@ N samples, R rows and C columns of the grid, p side of a patch, D features of a 
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +28,9 @@ class PatchBackbone(nn.Module):
     def forward(self, x: Float[Tensor, "N ..."]) -> Float[Tensor, "N ... D"]:
         """Images [N, 3, H, W] to [N, D]; patches [N, R, C, 3, p, p] to [N, R, C, D]."""
         if x.ndim == 4:
-            return self(self.cut(x)).mean(dim=(1, 2))
+            # row by row: evaluation would hold the activations of all patches at once
+            rows = self.cut(x).split(1, dim=1)
+            return torch.stack([self(row).mean(dim=(1, 2)) for row in rows]).mean(dim=0)
         return self.network(x.flatten(0, 2)).unflatten(0, x.shape[:3])
 
 
@@ -92,4 +95,3 @@ class ResidualContext(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return F.relu(x).permute(0, 2, 3, 1)
-

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -10,9 +11,12 @@ from similitude.acceleration import fastest_arithmetic
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone
 from similitude.data import ImageSet
 from similitude.distributed import world_size
-from similitude.methods.moco import MoCoConfig
+from similitude.method import MethodConfig
+from similitude.methods import CONFIGS, make_config
+from similitude.methods.barlow_twins import BarlowTwinsBaseConfig
 from similitude.recipes import cifar10, imagenet
 from similitude.recipes.recipe import Recipe
+from similitude.views import PatchViewConfig
 
 SMALL_IMAGE = 64  # pixels: up to here the small-image stem and views without blur
 SECONDS_ON_CPU = 600  # a first run should end while one waits
@@ -41,15 +45,17 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
     """
     side, on_cpu = facts.short_side, facts.device.type == "cpu"
     small = side <= SMALL_IMAGE
-    template: Recipe = getattr(cifar10 if small else imagenet, method)()
-    update: dict[str, object] = {}
+    template = _template(method, small)
+    update: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
     kind = "small" if small else "large"
     reasons["method"] = f"the settings of {method} for {kind} images (median short side {side} px)"
     if small:
         update["image_size"] = max(16, side)
-        update["backbone"] = BackboneConfig(stem="small", base_width=16 if on_cpu else None)
+        update["backbone"] = BackboneConfig(
+            stem="small", base_width=16 if on_cpu else None, options=_norm_layer(template)
+        )
         reasons["image_size"] = f"the images' own size, {side} px" + (
             ", enlarged to 16" if side < 16 else ""
         )
@@ -58,7 +64,9 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         )
     else:
         update["image_size"] = min(side, 96 if on_cpu else 224)
-        update["backbone"] = BackboneConfig(name="resnet18" if on_cpu else "resnet50")
+        update["backbone"] = BackboneConfig(
+            name="resnet18" if on_cpu else "resnet50", options=_norm_layer(template)
+        )
         reasons["image_size"] = (
             "small enough for a processor without accelerator" if on_cpu else "as in the papers"
         )
@@ -74,9 +82,16 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         few = f"at most a quarter of {facts.num_images} images"
         reasons["batch_size"] = kind if batch_size == usual else few
     update["batch_size"] = batch_size
-    if isinstance(template.method, MoCoConfig):
-        update["method"] = _moco_for(template.method, facts.num_images, batch_size, reasons)
-    if not small and batch_size <= 512 and template.optimizer.name == "lars":
+    method_config = _fitted(template.method, facts.num_images, batch_size, reasons)
+    if not small:
+        method_config = _with_local_views(method_config, template, update["image_size"], reasons)
+    update["method"] = _with_patches(method_config, template, update["image_size"], reasons)
+    sums = isinstance(template.method, BarlowTwinsBaseConfig)  # whose loss is in the thousands
+    if sums and on_cpu and not small:
+        narrow = {"hidden_dim": 2048, "projection_dim": 2048}
+        update["method"] = update["method"].model_copy(update=narrow)
+        reasons["method.projection_dim"] = "a quarter as wide because there is no accelerator"
+    if not small and batch_size <= 512 and template.optimizer.name == "lars" and not sums:
         # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
         sgd = template.optimizer.model_copy(
             update={"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
@@ -86,26 +101,87 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
     return template.model_copy(update=update | {"reasons": reasons})
 
 
-def _moco_for(
-    config: MoCoConfig, num_images: int, batch_size: int, reasons: dict[str, str]
-) -> MoCoConfig:
-    queue_length = config.queue_length
-    while queue_length > num_images // 2:
-        queue_length //= 2
-    queue_length = max(queue_length, 2 * batch_size)  # both directions' keys must fit
-    if queue_length != config.queue_length:
+def _template(method: str, small: bool) -> Recipe:
+    """The recipe of a method; a user's own takes SimCLR's with the method's own defaults."""
+    recipes = cifar10 if small else imagenet
+    if method in CONFIGS:
+        return getattr(recipes, method)()
+    return recipes.simclr().model_copy(update={"method": make_config(method, {})})
+
+
+def _with_local_views(
+    method: MethodConfig, template: Recipe, image_size: int, reasons: dict[str, str]
+) -> MethodConfig:
+    """Views with a size of their own, as small beside the image as in the template."""
+    views = {}
+    for name, view in method.view_configs.items():
+        if view.size is not None and image_size != template.image_size:
+            size = round(view.size * image_size / template.image_size)
+            views[name] = view.model_copy(update={"size": size})
+            reasons[f"method.{name}.size"] = "as small beside the image size as in the paper"
+    return method.model_copy(update=views)
+
+
+def _norm_layer(template: Recipe) -> dict[str, Any]:
+    """The normalisation that a method needs of any ResNet: CPC's patches must not share one."""
+    options = template.backbone.options
+    return {name: options[name] for name in ("norm_layer",) if name in options}
+
+
+def _with_patches(
+    method: MethodConfig, template: Recipe, image_size: int, reasons: dict[str, str]
+) -> MethodConfig:
+    """Patches as small beside the image as in the template."""
+    views = {}
+    for name, view in method.view_configs.items():
+        if isinstance(view, PatchViewConfig) and image_size != template.image_size:
+            size = round(view.patch_size * image_size / template.image_size)
+            views[name] = view.model_copy(update={"patch_size": max(1, size)})
+            reasons[f"method.{name}.patch_size"] = (
+                "as small beside the image size as in the method's recipe"
+            )
+    return method.model_copy(update=views)
+
+
+def _fitted(
+    config: MethodConfig, num_images: int, batch_size: int, reasons: dict[str, str]
+) -> MethodConfig:
+    """Memory that is not larger than the images, and BatchNorm splits that divide the batch."""
+    update: dict[str, int] = {}
+    has_queue = getattr(config, "queue", True)  # SimCLR v2 can do without
+    queue_length = fitting = getattr(config, "queue_length", 0) if has_queue else 0
+    while fitting > num_images // 2:
+        fitting //= 2
+    if queue_length and (fitting := max(fitting, 2 * batch_size)) != queue_length:
+        update["queue_length"] = fitting  # both directions' keys fit
         reasons["method.queue_length"] = (
             f"about half of the {num_images} images, or a key would meet its own older self"
         )
-    splits = config.bn_splits
-    while batch_size % splits or batch_size // splits < 2:
-        splits -= 1
-    return config.model_copy(update={"queue_length": queue_length, "bn_splits": splits})
+    negatives = fitting = getattr(config, "num_negatives", 0)
+    while fitting > num_images:
+        fitting //= 2
+    if fitting != negatives:
+        update["num_negatives"] = fitting
+        reasons["method.num_negatives"] = f"not more than the {num_images} images"
+    splits = fitting = getattr(config, "bn_splits", 1)
+    while fitting > 1 and (batch_size % fitting or batch_size // fitting < 2):
+        fitting -= 1
+    if fitting != splits:
+        update["bn_splits"] = fitting
+    return config.model_copy(update=update)
 
 
 def view_sizes(recipe: Recipe) -> list[int]:
-    """Sides of the views, in pixels."""
-    return [view.size or recipe.image_size for view in recipe.method.view_configs.values()]
+    """Sides of the views, in pixels; of patches where a view is cut into them."""
+    views = recipe.method.view_configs.values()
+    return [view.input_side(recipe.image_size) for view in views]
+
+
+def input_sizes(recipe: Recipe) -> list[int]:
+    """Sides of all that the network is given, in training and in evaluation, in pixels."""
+    views = recipe.method.view_configs.values()
+    in_patches = bool(views) and all(isinstance(view, PatchViewConfig) for view in views)
+    return sorted({*view_sizes(recipe), *([] if in_patches else [recipe.image_size])})
 
 
 def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
@@ -140,10 +216,18 @@ def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
     else:
         size, reason = None, "the image size, because the backbone may take no other"
     views, reasons = {}, {}
+    largest = max(view_sizes(recipe), default=recipe.image_size)  # local views stay smaller
     for name, view in recipe.method.view_configs.items():
+        if isinstance(view, PatchViewConfig):  # crops are of nearly the whole image
+            continue
         if not {f"method.{name}", f"method.{name}.size"} & set(given):
-            views[name] = view.model_copy(update={"size": size})
-            reasons[f"method.{name}.size"] = reason
+            share = (view.size or recipe.image_size) / largest
+            if size is None or share == 1:
+                side, why = size, reason
+            else:
+                side, why = round(share * size), "as small beside the global views as in the recipe"
+            views[name] = view.model_copy(update={"size": side})
+            reasons[f"method.{name}.size"] = why
     return recipe.model_copy(
         update={
             "method": recipe.method.model_copy(update=views),
@@ -158,14 +242,20 @@ def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Rec
     Args:
         recipe: everything else is chosen.
         facts: about images and machine.
-        images_per_second: of one view, forward and backward.
+        images_per_second: of one view, or of one patch, forward and backward.
     """
     if facts.device.type != "cpu":
         reason = "usual for the number of images and an accelerator"
         epochs = MAX_EPOCHS
     else:
         images_per_second *= world_size()
-        seconds = 2.2 * facts.num_images / images_per_second  # two views, and what is around them
+        views = recipe.method.view_configs
+        local = views.pop("local_view", None)
+        inputs: float = max(2, sum(view.inputs for view in views.values()))
+        if local is not None:  # several small ones, each at the price of its area
+            share = (local.size or recipe.image_size) / max(view_sizes(recipe))
+            inputs += share**2 * getattr(recipe.method, "local_views", 1)
+        seconds = 1.1 * inputs * facts.num_images / images_per_second  # and what is around them
         epochs = min(MAX_EPOCHS, max(1, round(SECONDS_ON_CPU / seconds)))
         minutes = epochs * seconds / 60
         reason = f"about {minutes:.0f} minutes here at an estimated {seconds:.1f} s per epoch"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from similitude.backbones import BackboneConfig
 from similitude.errors import UserError
 from similitude.method import MethodConfig
-from similitude.methods import config_class
+from similitude.methods import make_config
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,6 +57,9 @@ class Recipe(BaseModel):
     # Images per forward pass of the backbone; the loss still sees the whole batch, exactly.
     micro_batch_size: int | None = Field(default=None, ge=1)
     image_size: int = Field(ge=4)  # pixels at evaluation, and of views without a size of their own
+    # Side of the square tiles, in pixels of the originals, into which every image is cut before
+    # anything else; each tile is a sample. None leaves images whole.
+    tile_size: int | None = Field(default=None, ge=1)
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
@@ -73,7 +76,8 @@ class Recipe(BaseModel):
         if isinstance(value, dict):
             if "name" not in value:
                 raise ValueError("a method needs a name")
-            return config_class(value["name"])(**value)
+            settings = {key: given for key, given in value.items() if key != "name"}
+            return make_config(value["name"], settings)
         return value
 
 

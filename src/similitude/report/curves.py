@@ -55,29 +55,40 @@ CURVES = (
     _Curve("uniformity", "Uniformity", "How evenly features fill the sphere. Lower is more even."),
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
 )
-KNOWN = {"step", "epoch", "chance_loss", "feature_dim", *(curve.column for curve in CURVES)}
+KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early"}
+KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
     "images_per_second": "Images per second",
     "waiting_share": "Share of time waiting for data",
     "projection_std": "Spread of the projections",
+    "target_entropy": "Entropy of the targets, nats",
+    "target_kl": "Divergence from the targets, nats",
+    "prototype_entropy": "Entropy of the prototypes in use, nats",
 }
 
 
-def curve_panels(runs: Sequence[RunSummary], labels: Sequence[str]) -> tuple[list[Panel], str]:
-    """A panel for every known curve that some run measured, and the unit of the x axis."""
+def curve_panels(
+    runs: Sequence[RunSummary], labels: Sequence[str], positions: Sequence[int] | None = None
+) -> tuple[list[Panel], str]:
+    """A panel for every known curve that some run measured, and the unit of the x axis.
+
+    ``positions`` gives the runs their colours; by default each has its own.
+    """
     axis = _axis(runs)
-    panels = [_panel(runs, labels, curve, axis) for curve in CURVES]
+    panels = [_panel(runs, labels, curve, axis, positions) for curve in CURVES]
     return [panel for panel in panels if panel], axis
 
 
-def extra_panels(run: RunSummary) -> list[Panel]:
-    """What else ``metrics.csv`` holds: speed, and the method's own measurements."""
-    axis = _axis([run])
+def extra_panels(
+    runs: Sequence[RunSummary], labels: Sequence[str], positions: Sequence[int] | None = None
+) -> list[Panel]:
+    """What else ``metrics.csv`` holds: speed, and the methods' own measurements."""
+    axis = _axis(runs)
     panels = []
-    for column in run.metrics.columns:
+    for column in dict.fromkeys(column for run in runs for column in run.metrics.columns):
         if column not in KNOWN:
             title = EXTRA_TITLES.get(column, column.replace("_", " "))
-            panels.append(_panel([run], [run.name], _Curve(column, title, ""), axis))
+            panels.append(_panel(runs, labels, _Curve(column, title, ""), axis, positions))
     return [panel for panel in panels if panel]
 
 
@@ -91,12 +102,16 @@ def _axis(runs: Sequence[RunSummary]) -> str:
 
 
 def _panel(
-    runs: Sequence[RunSummary], labels: Sequence[str], curve: _Curve, axis: str
+    runs: Sequence[RunSummary],
+    labels: Sequence[str],
+    curve: _Curve,
+    axis: str,
+    positions: Sequence[int] | None,
 ) -> Panel | None:
     single = len(runs) == 1
     traces: list[Figure] = []
     scale = 100 if curve.percent else 1
-    for position, (run, label) in enumerate(zip(runs, labels, strict=True)):
+    for position, run, label in zip(positions or range(len(runs)), runs, labels, strict=True):
         x, y = run.metrics.curve(curve.column, axis)
         if not x:
             continue

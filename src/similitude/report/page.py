@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from similitude.errors import UserError
-from similitude.report import curves, figures, gallery, scores, words
+from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
 from similitude.storage import write_text
 
@@ -73,7 +73,7 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
     """The page of one run, and its facts for ``report.json``."""
     drawn: dict[str, Any] = {}
     panels, axis = curves.curve_panels([run], [run.name])
-    extras = curves.extra_panels(run)
+    extras = curves.extra_panels([run], [run.name])
     drawn |= {panel.key: panel.figure for panel in [*panels, *extras]}
     evaluation, embedding = run.evaluation, run.embedding
     if evaluation is not None:
@@ -86,7 +86,7 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         drawn["map"] = figures.map_figure(pictures)
     verdict = words.verdict(run)
     facts = _facts(run, verdict)
-    html = _render(
+    html = render(
         "run.html.j2",
         title=run.name,
         run=run,
@@ -106,6 +106,7 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         same_class=gallery.same_class,
         map_colours=has_map and len(set(pictures.classes or [])) > 1,
         max_coloured=figures.MAX_COLOURED_CLASSES,
+        attention=attention.build_attention(run.attention) if run.attention else None,
         views=gallery.views_uri(run.views) if run.views else None,
         recipe=_grouped(run),
         environment=_environment_rows(run.environment),
@@ -128,7 +129,7 @@ def render_comparison(
     _add(drawn, "spectrum", figures.spectrum_figure(embedded))
     verdicts = [words.verdict(run) for run in runs]
     table, note = _comparison_table(runs, labels)
-    html = _render(
+    html = render(
         "comparison.html.j2",
         title=f"{len(runs)} runs compared",
         runs=[
@@ -337,7 +338,8 @@ def _label(folder: Path, folders: Sequence[Path], parent: Path) -> str:
     return folder.name if len(same) == 1 else folder.relative_to(parent).as_posix()
 
 
-def _render(template: str, **context: Any) -> str:
+def render(template: str, **context: Any) -> str:
+    """A page in one piece: style, script and the plotting library inside."""
     from plotly.offline import get_plotlyjs  # only a page that is written pays for the import
 
     environment = Environment(

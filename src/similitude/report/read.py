@@ -1,6 +1,7 @@
 """Read one run folder into a typed summary; nothing here draws or writes.
 
-M: embedded images, D: backbone features, T: side of a thumbnail in pixels, C: classes.
+M: images, D: backbone features, T: side of a thumbnail in pixels, C: classes; H: heads and h x w:
+patches of a vision transformer.
 """
 
 import csv
@@ -67,6 +68,16 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where the class token of a ViT's last block looks, in a few images."""
+
+    maps: Float[np.ndarray, "M H h w"]
+    images: UInt8[np.ndarray, "M T T 3"]
+    names: list[str]
+    classes: list[str] | None
+
+
+@dataclass(frozen=True)
 class Metrics:
     """``metrics.csv`` by column; None is a cell that was not measured, NaN one that was."""
 
@@ -100,6 +111,7 @@ class RunSummary:
     health: Health | None
     evaluation: Evaluation | None
     embedding: Embedding | None
+    attention: Attention | None
     views: Path | None
     unreadable: int
 
@@ -130,6 +142,11 @@ def read_run(path: Path) -> RunSummary:
             f"`similitude pretrain PHOTOS --out {path}` makes one"
         )
     recipe = _mapping(path / "recipe.yaml")
+    if "stage" in recipe:
+        raise UserError(
+            f"{path} is a classifier, and a report shows a pretraining: its curves are in "
+            "metrics.csv, its accuracy is in log.txt"
+        )
     reasons = recipe.pop("reasons", None) or {}
     views = path / "views.png"
     unreadable = path / "unreadable.txt"
@@ -143,6 +160,7 @@ def read_run(path: Path) -> RunSummary:
         health=_health(path / "health.json"),
         evaluation=_evaluation(path / "evaluation.json"),
         embedding=_embedding(path / "embedding.npz"),
+        attention=_attention(path / "attention.npz"),
         views=views if views.is_file() else None,
         unreadable=len(_lines(unreadable)) if unreadable.is_file() else 0,
     )
@@ -252,16 +270,41 @@ def _evaluation(path: Path) -> Evaluation | None:
         raise _damaged(path, f"{type(error).__name__} {error}") from error
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+
+
+def _attention(path: Path) -> Attention | None:
+    if not path.is_file():
+        return None
+    arrays = _arrays(path)
+    try:
+        maps = np.asarray(arrays["maps"], dtype=np.float32)
+        images = np.asarray(arrays["images"], dtype=np.uint8)
+        names = [str(name) for name in arrays["names"]]
+    except (ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+    if maps.ndim != 4 or images.ndim != 4 or images.shape[-1] != 3:
+        raise _damaged(path, "maps are not [M, H, h, w] or images not [M, T, T, 3]")
+    classes = [str(name) for name in arrays["classes"]] if "classes" in arrays else None
+    if len({len(maps), len(images), len(names), len(classes or names)}) > 1:
+        raise _damaged(path, "maps, images, names and classes differ in number")
+    return Attention(maps, images, names, classes)
+
+
 def _embedding(path: Path) -> Embedding | None:
     if not path.is_file():
         return None
+    arrays = _arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         features = np.asarray(arrays["features"], dtype=np.float32)
         thumbnails = np.asarray(arrays["thumbnails"], dtype=np.uint8)
         names = [str(name) for name in arrays["names"]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise _damaged(path, error) from error
     labels, class_names = arrays.get("labels"), arrays.get("class_names")
     counts = {len(features), len(thumbnails), len(names)}

@@ -18,6 +18,18 @@ SPELLING = {
     "simsiam": "SimSiam",
     "swav": "SwAV",
     "dino": "DINO",
+    "inst_disc": "InstDisc",
+    "cpc_v1": "CPC",
+    "cpc_v2": "CPC v2",
+    "cmc": "CMC",
+    "inva_spread": "InvaSpread",
+    "memory_bank": "Memory bank",
+    "end_to_end": "End-to-end",
+    "barlow_twins": "Barlow Twins",
+    "barlow_twins_hsic": "Barlow Twins HSIC",
+    "moco_v3": "MoCo v3",
+    "raft": "RAFT",
+    "simtriplet": "SimTriplet",
 }
 ADVICE_WITHOUT_GAIN = (
     "Train longer, or choose views that keep what your classes differ in: "

@@ -100,6 +100,15 @@ class ImageViewConfig(BaseModel):
             )
         return self
 
+    def input_side(self, image_size: int) -> int:
+        """Side of what a network is given, in pixels, where images are ``image_size`` large."""
+        return self.size or image_size
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs of a network one view of an image is."""
+        return 1
+
     def blur_radius(self, size: int) -> int:
         """Pixels of the blur's kernel on each side of its centre, for a view of side ``size``."""
         if self.blur_kernel is None:

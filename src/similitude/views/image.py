@@ -4,7 +4,7 @@ Letters: N samples, S side of a canvas, s side of a view.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -207,10 +207,14 @@ class ImageView:
                 scale_brightness_(some, factor)
 
 
+@runtime_checkable
 class View(Protocol):
     """One random view: an ImageView, or a PatchView."""
 
-    config: ImageViewConfig
+    @property
+    def config(self) -> ImageViewConfig:
+        """How the view is drawn."""
+        ...
 
     def draw(
         self,
@@ -230,12 +234,18 @@ class View(Protocol):
 
 
 class MultiView:
-    """Several views of the same samples: what a method learns to make the same."""
+    """Several views of the same samples: what a method learns to make the same.
 
-    def __init__(self, *views: View) -> None:
+    Attributes:
+        views: One after the other.
+        has_neighbour: Whether the last view is of an image beside the sample (SimTriplet).
+    """
+
+    def __init__(self, *views: View, neighbour: View | None = None) -> None:
         if not views:
             raise UserError("MultiView has no views; give it at least one ImageView.")
-        self.views = views
+        self.has_neighbour = neighbour is not None
+        self.views = views if neighbour is None else (*views, neighbour)
 
     def __len__(self) -> int:
         return len(self.views)
@@ -248,6 +258,7 @@ class MultiView:
         seed: int,
         epoch: int,
         aspect: Float[Tensor, " N"] | None = None,
+        neighbours: tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, " N"]] | None = None,
     ) -> list[Tensor]:
         """Makes all views of a batch, as a pure function of the arguments.
 
@@ -257,6 +268,8 @@ class MultiView:
             seed: Of the run.
             epoch: Number of the pass over the data.
             aspect: Width / height of each original; ``None``: all are square.
+            neighbours: Canvases and aspects of an image beside each, for the view of a neighbour;
+                ``None``: that view is of the same image.
 
         Returns:
             One float32 tensor per view: [N, 3, s, s], or [N, R, C, 3, p, p] of patches.
@@ -275,9 +288,12 @@ class MultiView:
                     f"{name} has shape {list(values.shape)} for {n} canvases; give one number "
                     "per canvas."
                 )
+        shown = [(canvases, aspect)] * len(self.views)
+        if self.has_neighbour and neighbours is not None:
+            shown[-1] = neighbours[0], neighbours[1].cpu()
         return [
-            view.apply(canvases, view.draw(seed, epoch, index, number, aspect, canvases.shape[-1]))
-            for number, view in enumerate(self.views)
+            view.apply(pixels, view.draw(seed, epoch, index, number, ratio, pixels.shape[-1]))
+            for number, (view, (pixels, ratio)) in enumerate(zip(self.views, shown, strict=True))
         ]
 
 

@@ -62,6 +62,15 @@ class PatchViewConfig(ImageViewConfig):
     patch_grey: Probability = 0.0
     patch_drop: Probability = 0.0
 
+    def input_side(self, image_size: int) -> int:
+        """Side of a patch, in pixels."""
+        return self.patch_size
+
+    @property
+    def inputs(self) -> int:
+        """Patches of an image."""
+        return self.grid**2
+
 
 class PatchParameters(NamedTuple):
     """What was drawn for each image, and for each of its patches; places are in pixels."""
@@ -207,7 +216,8 @@ class PatchView:
         mean = patches.new_tensor(self.image.mean)[:, None, None]
         if config.patch_drop > 0:
             kept = _beside(chosen.kept, patches)
-            stays = (kept == _ALL_CHANNELS) | (kept == torch.arange(3).to(kept.device).view(3, 1, 1))
+            channel = torch.arange(3, device=patches.device)[:, None, None]
+            stays = (kept == _ALL_CHANNELS) | (kept == channel)
             patches = patches.where(stays, mean)
         out = mean.expand(len(patches), 3, size, size).clone()
         border = slice((size - self.shown) // 2, (size - self.shown) // 2 + self.shown)

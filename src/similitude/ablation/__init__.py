@@ -1,0 +1,185 @@
+"""Ablations: one run with some settings varied, over several seeds, as one table and one page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from similitude.ablation.design import Design, read_plan, write_plan
+from similitude.ablation.findings import Ablation, CellFinding, RunFinding, values_by_cell
+from similitude.ablation.grid import folder_name, parse_variations
+from similitude.ablation.work import Work, scorable
+from similitude.acceleration import keep_freed_memory
+from similitude.checkpoints import fingerprint
+from similitude.data import ImageSet, ImageSource, list_splits, load_images, open_source
+from similitude.errors import UserError
+from similitude.listening import Listener, Silent
+from similitude.method import MethodConfig
+from similitude.randomness import permutation
+from similitude.recipes import Recipe
+from similitude.recipes.automatic import choose_normalisation, set_num_samples
+from similitude.report.ablation import write_ablation_page
+from similitude.studies import find_study
+from similitude.study import judge
+
+__all__ = ["Ablation", "ablate"]
+
+SEEDS = 3
+TEST_IMAGES = 5_000  # of a study: two standard errors of an accuracy are 1.4 points
+
+
+def ablate(
+    method: str | MethodConfig | None = None,
+    data: Any = None,
+    *,
+    vary: Sequence[str] | Mapping[str, Sequence[Any]] = (),
+    study: str | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    images: int | None = None,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    listener: Listener | None = None,
+) -> Ablation | None:
+    """Train every combination of some settings over several seeds, score all, compare them.
+
+    Every run is a folder as :func:`similitude.pretrain` makes it; one that collapses or diverges
+    is stopped early. Where images have labels, each is scored by kNN and a linear probe on the
+    test part, or on a fifth held out. The same call goes on where the last one was stopped:
+    finished runs are read, an unfinished one is resumed bit for bit.
+
+    Args:
+        method: a name, or a config; not with ``study``.
+        data: whatever :func:`similitude.pretrain` takes. A study does without: it then takes
+            "cifar10" if that is here or can be downloaded, else "digits".
+        vary: ``["stop_gradient=true,false"]`` or ``{"stop_gradient": [True, False]}``; the cells
+            are all combinations. A field is a path as in ``overrides``, or one of the method.
+        study: one of :data:`similitude.studies.STUDIES` by name, instead of a grid.
+        seeds: runs of each cell, with the seeds 0, 1, ...; 3, or the study's own number.
+        epochs: as in :func:`similitude.pretrain`; the same for all cells.
+        images: training images at most, drawn once; all, or the study's own number.
+        recipe: as in :func:`similitude.pretrain`; what all cells start from.
+        overrides: as in :func:`similitude.pretrain`; for all cells.
+        out: the folder of the ablation; ``ablations/NAME``.
+        listener: hears how it goes.
+
+    Returns:
+        What was found, or None if Ctrl-C stopped it. ``ablation.json``, ``ablation.csv`` and
+        ``ablation.html`` in the folder hold it too.
+
+    Raises:
+        UserError: anything the caller can mend, in one sentence.
+    """
+    listener = listener or Silent()
+    for name, number in (("seed", seeds), ("epoch", epochs), ("image", images)):
+        if number is not None and number < 1:
+            raise UserError(f"an ablation needs at least one {name}, not {number}")
+    if any(text.partition("=")[0].strip() == "seed" for text in overrides):
+        raise UserError("--set seed is not possible: an ablation runs the seeds 0, 1, ...")
+    design = Design(
+        study,
+        None if study is None else find_study(study),
+        method,
+        parse_variations(vary),
+        recipe,
+        tuple(overrides),
+        epochs,
+        images,
+    )
+    design.check(data)
+    keep_freed_memory()
+    try:
+        return _carry_out(design, data, seeds, out, listener)
+    except KeyboardInterrupt:
+        listener.say("stopped; the same command goes on with what is not finished")
+        return None
+
+
+def _carry_out(
+    design: Design, data: Any, seeds: int | None, out: str | Path | None, listener: Listener
+) -> Ablation | None:
+    source, test_source = _open(data, listener)
+    if out is None:
+        of = Path(str(data)).stem if isinstance(data, str | Path) else "images"
+        parts = [design.name] if design.name else [of, design.label, *design.fields]
+        out = Path("ablations") / folder_name("-".join(parts))
+    folder, count = Path(out), design.images_of(source)
+    stored = read_plan(folder, design)
+    bases = design.bases(source, count) if stored is None else stored[1]
+    images = _some(_load(source, bases, listener), count)
+    if stored is None:
+        bases = {name: set_num_samples(base, len(images)) for name, base in bases.items()}
+        if design.study is None and design.recipe is None:
+            bases[""] = choose_normalisation(bases[""], images, design.overrides)
+    elif stored[0] != fingerprint(images):
+        raise UserError(f"{folder} holds an ablation on other images: give another --out")
+    cells = design.cells(bases, source, len(images))
+    if stored is None:
+        write_plan(folder, design, images, bases)
+    test = None
+    if test_source is not None and scorable(images):
+        test = _load(test_source, bases, listener)
+        test = test if design.study is None else _some(test, TEST_IMAGES)
+    seeds = seeds or (SEEDS if design.study is None else design.study.seeds)
+    listener.say(
+        f"{len(cells)} cells x {seeds} {'seed' if seeds == 1 else 'seeds'} on {len(images):,} "
+        f"images in {source.name}, in {folder}"
+    )
+    work = Work(folder, images, test, source.name, listener, len(cells) * seeds)
+    found: dict[str, list[RunFinding]] = {cell.name: [] for cell in cells}
+    for seed in range(seeds):  # the first seed of all cells is a table already
+        for cell in cells:
+            run = work.finding(cell, seed)
+            if run is None:
+                listener.say("the same command goes on with what is not finished")
+                return None
+            found[cell.name].append(run)
+    findings = [CellFinding(cell.name, cell.settings, found[cell.name]) for cell in cells]
+    study, values = design.study, values_by_cell(findings)
+    result = Ablation(
+        folder,
+        study.title if study else f"{design.label}: {' x '.join(design.fields)}",
+        study.question if study else "",
+        design.fields,
+        work.notes(),
+        next(iter(work.baselines.values()), {}),
+        findings,
+        [judge(expectation, values) for expectation in (study.expected if study else ())],
+    )
+    result.write()
+    write_ablation_page(folder)
+    return result
+
+
+def _open(data: Any, listener: Listener) -> tuple[ImageSource, ImageSource | None]:
+    """Training images, and test images where there are some."""
+    if data is None:
+        try:
+            open_source("cifar10")
+            data = "cifar10"
+        except UserError as error:
+            listener.say(f"no DATA was given, and {error}; taking digits, which are too easy")
+            data = "digits"
+        else:
+            listener.say("no DATA was given: taking cifar10")
+    source = open_source(data)
+    return source, open_source(data, split="test") if list_splits(data) else None
+
+
+def _load(source: ImageSource, bases: Mapping[str, Recipe], listener: Listener) -> ImageSet:
+    canvas = max((base.canvas_size or 0 for base in bases.values()), default=0) or None
+    images = load_images(
+        source,
+        canvas,
+        on_progress=lambda done, total: listener.progress("reading images", done, total),
+    )
+    if images.unreadable:
+        listener.say(f"{len(images.unreadable)} unreadable files in {source.name} are left out")
+    return images
+
+
+def _some(images: ImageSet, count: int) -> ImageSet:
+    """At most ``count`` images, always the same ones, in their order."""
+    if len(images) <= count:
+        return images
+    return images.subset(permutation(0, -1, len(images))[:count].sort().values)

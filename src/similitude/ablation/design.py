@@ -1,0 +1,185 @@
+"""What an ablation was asked for, and the plan that is made of it before anything is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from similitude import api
+from similitude.ablation.grid import Variation, folder_name, grid
+from similitude.checkpoints import fingerprint
+from similitude.data import ImageSet, ImageSource
+from similitude.errors import UserError
+from similitude.method import MethodConfig
+from similitude.recipes import Recipe, override, parse_recipe
+from similitude.storage import write_text
+from similitude.study import Study
+
+PLAN = "ablation.yaml"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell whose every setting is known."""
+
+    name: str
+    settings: dict[str, Any]  # what varies; empty in a study
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        """Where its runs go, in the folder of the ablation."""
+        return folder_name(self.name)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What was asked for."""
+
+    name: str | None  # of the study
+    study: Study | None
+    method: str | MethodConfig | None
+    variations: list[Variation]
+    recipe: str | Path | Recipe | None
+    overrides: tuple[str, ...]
+    epochs: int | None
+    images: int | None
+
+    def check(self, data: Any) -> None:
+        """Refuse what contradicts itself or is not enough."""
+        if self.study is not None:
+            if self.method is not None or self.recipe is not None or self.variations:
+                raise UserError(
+                    "a study has its own methods and recipes: leave out METHOD, --recipe, --vary"
+                )
+        elif not self.variations:
+            raise UserError(
+                "nothing varies: give --vary FIELD=A,B, or --study NAME (--list shows the studies)"
+            )
+        elif data is None:
+            raise UserError("an ablation needs METHOD and DATA; only a --study does without")
+
+    @property
+    def fields(self) -> list[str]:
+        """What varies, as it was given."""
+        return [variation.field for variation in self.variations]
+
+    @property
+    def label(self) -> str:
+        """Which study, or which method."""
+        if self.name is not None:
+            return self.name
+        if self.method is None:
+            return "ablation"
+        return self.method if isinstance(self.method, str) else self.method.name
+
+    def request(self) -> dict[str, Any]:
+        """What must be the same for an ablation to go on; seeds and values may be added."""
+        method, recipe = self.method, self.recipe
+        if isinstance(method, MethodConfig):
+            method = method.model_dump(mode="json")
+        if isinstance(recipe, Recipe):
+            recipe = recipe.model_dump(mode="json")
+        return {
+            "study": self.name,
+            "method": method,
+            "recipe": str(recipe) if isinstance(recipe, Path) else recipe,
+            "settings": list(self.overrides),
+            "epochs": self.epochs,
+            "images": self.images,
+            "fields": self.fields,
+        }
+
+    def images_of(self, source: ImageSource) -> int:
+        """How many training images to take."""
+        most = self.images or (len(source) if self.study is None else self.study.images)
+        return min(len(source), most)
+
+    def bases(self, source: ImageSource, count: int) -> dict[str, Recipe]:
+        """What the cells start from, by the name of the recipe; one without a name for a grid.
+
+        All compute in the same precision: that of the first, settled by a trial.
+        """
+        if self.study is None:
+            options = {"method": self.method, "recipe": self.recipe}
+            base = api.choose(
+                source, count, epochs=self.epochs, overrides=self.overrides, **options
+            )
+            return {"": base}
+        # As many steps on a smaller set of images as the study takes on its own.
+        epochs = self.epochs or round(self.study.epochs * max(1.0, self.study.images / count))
+        bases: dict[str, Recipe] = {}
+        for name in dict.fromkeys(cell.recipe for cell in self.study.cells):
+            settings = [*self.study.settings, *self.overrides]
+            if bases:
+                first = next(iter(bases.values()))
+                settings += [f"precision={first.precision}"]
+                settings += [f"memory_format={first.memory_format}"]
+            bases[name] = api.choose(source, count, epochs=epochs, recipe=name, overrides=settings)
+        return bases
+
+    def cells(self, bases: Mapping[str, Recipe], source: ImageSource, count: int) -> list[Planned]:
+        """Every cell with its whole recipe, checked before anything is trained."""
+        if self.study is not None:
+            made = [
+                Planned(cell.name, {}, override(bases[cell.recipe], cell.settings))
+                for cell in self.study.cells
+            ]
+        else:
+            made = [
+                Planned(cell.name, cell.settings, override(bases[""], cell.assignments))
+                for cell in grid(self.variations, bases[""])
+            ]
+        folders = [cell.folder for cell in made]
+        for folder in folders:
+            if folders.count(folder) > 1:
+                raise UserError(f"two cells would share the folder {folder}: vary other values")
+        for cell in made:
+            if cell.recipe.tile_size is not None:
+                raise UserError("an ablation takes images whole: leave tile_size out")
+            if count < cell.recipe.batch_size:
+                size = max(2, count // 4)
+                raise UserError(
+                    f"{cell.name}: {count} images are fewer than one batch of "
+                    f"{cell.recipe.batch_size}; add images or use --set batch_size={size}"
+                )
+            api.choose(source, count, recipe=cell.recipe)  # says where views do not fit a backbone
+        return made
+
+
+def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | None:
+    """Images and recipes of the ablation in ``folder``; None if the folder is new.
+
+    Raises:
+        UserError: the folder holds something else, or was made with other settings.
+    """
+    path = folder / PLAN
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not path.exists()):
+        raise UserError(f"{folder} is there already and no ablation: give another --out")
+    if not path.exists():
+        return None
+    try:
+        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+        then, images, recipes = plan["request"], plan["images"], plan["recipes"]
+    except (OSError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is damaged: give another --out") from error
+    now = design.request()
+    other = [name for name in now if then.get(name) != now[name]]
+    if other:
+        raise UserError(
+            f"{folder} holds an ablation with another {' and another '.join(other)}: give another "
+            "--out, or the same settings to go on with it"
+        )
+    return images, {name: parse_recipe(recipe, str(path)) for name, recipe in recipes.items()}
+
+
+def write_plan(folder: Path, design: Design, images: ImageSet, bases: Mapping[str, Recipe]) -> None:
+    """Keep what the next call needs to go on."""
+    plan = {
+        "request": design.request(),
+        "images": fingerprint(images),
+        "recipes": {name: base.model_dump(mode="json") for name, base in bases.items()},
+    }
+    write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,124 @@
+"""What ``--vary`` means: fields, their values, and the product of all of them."""
+
+import difflib
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import yaml
+
+from similitude.errors import UserError
+from similitude.recipes import Recipe
+
+LONGEST_NAME = 100  # of a folder
+FIXED = ("name", "method", "seed", "reasons")  # do not vary inside a grid
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A field of the recipe and the values it takes."""
+
+    field: str  # as it was given: a path such as optimizer.base_lr, or a field of the method
+    values: tuple[Any, ...]
+
+    def path(self, recipe: Recipe) -> str:
+        """Where the field stands in a recipe.
+
+        Raises:
+            UserError: neither the recipe nor its method has such a field.
+        """
+        first = self.field.partition(".")[0]
+        method = type(recipe.method).model_fields
+        if first in Recipe.model_fields:
+            return self.field
+        if first in method:
+            return f"method.{self.field}"
+        known = [field for field in (*method, *Recipe.model_fields) if field not in FIXED]
+        near = difflib.get_close_matches(first, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise UserError(
+            f"--vary {self.field}: neither a recipe nor the method {recipe.method.name} has a "
+            f"field {first!r}; {hint}they have {', '.join(known)}"
+        )
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One combination of values: what to call it, and what to set."""
+
+    name: str  # "stop_gradient=true,predictor=mlp"
+    settings: dict[str, Any]  # field as given -> value
+    assignments: tuple[str, ...]  # as after --set
+
+
+def parse_variations(given: Sequence[str] | Mapping[str, Sequence[Any]]) -> list[Variation]:
+    """The variations behind ``["ema_decay=0,0.99", "crop_scale=[0.2,1],[0.5,1]"]``.
+
+    Values are YAML, separated by commas; a mapping of fields to lists of values says the same.
+
+    Raises:
+        UserError: a text without "=", values that are not YAML, or fewer than two values.
+    """
+    variations = []
+    if not isinstance(given, Mapping):
+        parsed = [_parse(text) for text in given]
+    else:
+        parsed = [(field, list(values)) for field, values in given.items()]
+    for field, values in parsed:
+        texts = [value_text(value) for value in values]
+        if len(set(texts)) < 2 or len(set(texts)) < len(texts):
+            raise UserError(
+                f"--vary {field} needs two or more different values, such as "
+                f"--vary {field}=A,B; it has {', '.join(texts) or 'none'}"
+            )
+        if field in (*FIXED, "method.name"):
+            instead = "--seeds" if field == "seed" else "one command for each method"
+            raise UserError(f"--vary {field} is not possible: use {instead}")
+        if field in (variation.field for variation in variations):
+            raise UserError(f"--vary {field} is given twice: name all its values once")
+        variations.append(Variation(field, tuple(values)))
+    return variations
+
+
+def _parse(text: str) -> tuple[str, list[Any]]:
+    field, equals, values = text.partition("=")
+    if not equals or not field.strip():
+        raise UserError(f"--vary {text!r} has no values; write it as FIELD=A,B,C")
+    try:
+        return field.strip(), yaml.safe_load(f"[{values}]")
+    except yaml.YAMLError as error:
+        raise UserError(f"--vary {text!r}: the values are not valid YAML") from error
+
+
+def grid(variations: Sequence[Variation], recipe: Recipe) -> list[GridCell]:
+    """Every combination of the values, the last field changing fastest.
+
+    Raises:
+        UserError: a field that the recipe does not have.
+    """
+    paths = [variation.path(recipe) for variation in variations]
+    cells = []
+    for values in product(*(variation.values for variation in variations)):
+        settings = {v.field: value for v, value in zip(variations, values, strict=True)}
+        name = ",".join(f"{field}={value_text(value)}" for field, value in settings.items())
+        # JSON is YAML, and unlike YAML's own writer it never breaks a line
+        assignments = (f"{p}={json.dumps(value)}" for p, value in zip(paths, values, strict=True))
+        cells.append(GridCell(name, settings, tuple(assignments)))
+    return cells
+
+
+def value_text(value: Any) -> str:
+    """A value as one would type it: true, 0.2, mlp, [0.2,1]."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def folder_name(name: str) -> str:
+    """The name of a cell as a folder: without blanks, brackets and what a shell would read."""
+    text = re.sub(r"[^\w.=,+-]+", "-", re.sub(r"[\[\]]", "", name)).strip("-") or "cell"
+    if len(text) <= LONGEST_NAME and not text.startswith("."):
+        return text
+    return f"{text.lstrip('.')[: LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"

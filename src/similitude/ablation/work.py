@@ -1,0 +1,221 @@
+"""The runs of an ablation: trained, resumed or read, and scored."""
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from similitude import api
+from similitude.ablation.design import Planned
+from similitude.ablation.findings import RunFinding
+from similitude.checkpoints import fresh_backbone
+from similitude.data import ImageSet, open_source
+from similitude.errors import UserError
+from similitude.evaluation import Score, ScoreTable, evaluate_backbone
+from similitude.evaluation.scores import PRETRAINED_BACKBONE
+from similitude.listening import Listener
+from similitude.pretraining import arithmetic_of
+from similitude.recipes import Recipe, load_recipe
+from similitude.recording import read_metrics
+from similitude.runs import Run
+from similitude.storage import write_text
+
+PROTOCOLS = ("knn", "linear")
+# Columns of metrics.csv that say where a run stands, not what came out.
+NO_VALUES = {"step", "epoch", "lr", "images_per_second", "waiting_share", "feature_dim"}
+NO_VALUES |= {"stopped_early", "chance_loss"}
+
+
+class Work:
+    """Trains and scores one run after the other."""
+
+    def __init__(
+        self,
+        folder: Path,
+        images: ImageSet,
+        test: ImageSet | None,
+        data: str,
+        listener: Listener,
+        total: int,
+    ) -> None:
+        self.folder = folder
+        self.images = images
+        self.test = test
+        self.data = data
+        self.listener = listener
+        self.total = total
+        self.done = 0
+        self.seconds: list[float] = []  # of the runs that were not only read
+        # Raw pixels and random weights do not depend on what is ablated, unless these do.
+        self.baselines: dict[tuple[Any, ...], dict[str, dict[str, Score]]] = {}
+        self.table: ScoreTable | None = None
+        self.source = replace(open_source(images), name=data)
+
+    def finding(self, cell: Planned, seed: int) -> RunFinding | None:
+        """What a run gave: read, resumed or trained; None if Ctrl-C stopped it."""
+        start = time.perf_counter()
+        self.done += 1
+        folder = self.folder / cell.folder / f"seed-{seed}"
+        recipe = cell.recipe.model_copy(update={"seed": seed})
+        was_there = _is_finished(folder, recipe)
+        title = f"{self.done}/{self.total} {cell.name}, seed {seed}"
+        run = Run(folder) if was_there else self._train(recipe, folder, title)
+        if run is None:
+            return None
+        table = self._score(run) if scorable(self.images) else None
+        found = _read(run, seed, table)
+        self._tell(title, found, None if was_there else time.perf_counter() - start)
+        return found
+
+    def _train(self, recipe: Recipe, folder: Path, title: str) -> Run | None:
+        saved = (folder / "checkpoints" / "last.ckpt").exists()
+        return api.pretrain(
+            self.source,
+            recipe=None if saved else recipe,
+            out=folder,
+            resume=saved,
+            overwrite=not saved,
+            stop_collapsed=True,
+            report=False,
+            listener=_Renamed(self.listener, title),
+        )
+
+    def _score(self, run: Run) -> ScoreTable | None:
+        """Accuracies of the run beside the baselines, kept in its evaluation.json."""
+        path, recipe = run.path / "evaluation.json", run.recipe
+        key = (recipe.backbone.model_dump_json(), run.image)
+        if path.exists():
+            table = ScoreTable.from_json(path.read_text(encoding="utf-8"))
+            if table.data == self.data and set(PROTOCOLS) <= set(table.columns):
+                return self._keep(key, table)
+        known = self.baselines.get(key)
+        arithmetic = arithmetic_of(recipe)
+        untrained = _untrained(recipe) if known is None else None
+        for backbone in filter(None, (run.backbone, untrained)):
+            arithmetic.place(backbone)
+        bank = self.images
+        assert bank.labels is not None
+        if bool((bank.labels < 0).any()):
+            bank = bank.subset(bank.labels >= 0)
+        try:
+            table = evaluate_backbone(
+                run.backbone,
+                bank,
+                self.test,
+                run.image,
+                data=self.data,
+                random_backbone=untrained,
+                raw_pixels=known is None,
+                protocols=PROTOCOLS,
+                seed=recipe.seed,
+                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
+                channels_last=arithmetic.channels_last,
+            )
+        except UserError:
+            if run.verdict.state == "collapsed":  # into features that are not numbers
+                return None
+            raise
+        table = replace(table, rows={**(known or {}), **table.rows})
+        write_text(path, json.dumps(table.to_json(), indent=2))
+        return self._keep(key, table)
+
+    def _keep(self, key: tuple[Any, ...], table: ScoreTable) -> ScoreTable:
+        rows = {n: row for n, row in table.rows.items() if n != PRETRAINED_BACKBONE}
+        if rows:
+            self.baselines.setdefault(key, rows)
+        self.table = self.table or table
+        return table
+
+    def _tell(self, title: str, found: RunFinding, seconds: float | None) -> None:
+        parts = [
+            f"{name} {100 * found.values[measure]:.1f}"
+            for measure, name in (("knn", "kNN"), ("linear", "linear"))
+            if measure in found.values
+        ]
+        parts.append(found.state + (", stopped early" if found.stopped_early else ""))
+        if seconds is not None:
+            self.seconds.append(seconds)
+        left = (self.total - self.done) * sum(self.seconds) / max(1, len(self.seconds)) / 60
+        if left:
+            parts.append(f"about {math.ceil(left)} min left")
+        self.listener.say(f"{title}: {', '.join(parts)}")
+
+    def notes(self) -> list[str]:
+        """What a reader of the table must know of images and scores."""
+        notes = [f"{len(self.images):,} training images of {self.data}."]
+        if self.table is None:
+            return [*notes, "They have no labels, so nothing is scored."]
+        return [*notes, f"Scored on {self.table.num_test:,} test images.", *self.table.notes]
+
+
+class _Renamed:
+    """A listener that hears of the training under the run's name, and no choices."""
+
+    def __init__(self, listener: Listener, title: str) -> None:
+        self.listener = listener
+        self.title = title
+
+    def say(self, sentence: str) -> None:
+        """Nothing: the log of the run keeps it."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Pass on, with the run's name for the training."""
+        self.listener.progress(self.title if what == "training" else what, done, total, note)
+
+
+def scorable(images: ImageSet) -> bool:
+    """Whether there are two classes with two images each."""
+    if images.labels is None:
+        return False
+    counts = images.labels[images.labels >= 0].unique(return_counts=True)[1]
+    return int((counts >= 2).sum()) >= 2
+
+
+def _is_finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether the run is there to its end.
+
+    Raises:
+        UserError: a run with other settings is there.
+    """
+    path = folder / "recipe.yaml"
+    if path.exists():
+        reasons: dict[str, Any] = {"reasons": {}}
+        if load_recipe(path).model_copy(update=reasons) != recipe.model_copy(update=reasons):
+            raise UserError(f"{folder} is a run with other settings: give another --out")
+    return (folder / "health.json").exists() and (folder / "embedding.npz").exists()
+
+
+def _untrained(recipe: Recipe) -> nn.Module:
+    """The kept backbone as it was before training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        return fresh_backbone(recipe).eval()
+
+
+def _read(run: Run, seed: int, table: ScoreTable | None) -> RunFinding:
+    """Everything a finished run measured, and its scores."""
+    rows = read_metrics(run.path / "metrics.csv")
+    last = {name: value for row in rows for name, value in row.items()}
+    values = {name: value for name, value in last.items() if name not in NO_VALUES}
+    if "knn" in values:
+        values["online_knn"] = values.pop("knn")
+    if "feature_std" in last:
+        values["relative_std"] = last["feature_std"] * math.sqrt(last["feature_dim"])
+    if table is not None:
+        scores = table.rows[PRETRAINED_BACKBONE]
+        values |= {name: score.mean for name, score in scores.items()}
+    environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    return RunFinding(
+        seed,
+        run.path,
+        run.verdict.state,
+        "stopped_early" in last,
+        environment["seconds"],
+        values,
+    )

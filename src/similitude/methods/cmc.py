@@ -1,0 +1,139 @@
+"""CMC: contrastive multiview coding (Tian et al., ECCV 2020, arXiv:1906.05849).
+
+    x_1, .., x_V = channels of a colour space of one crop t(x), e.g. L | ab          Sec. 4.1
+    z_v = unit(projector_v(backbone_v(x_v)))          each view has networks of its own
+    for every ordered pair (v, w):                    full graph, eq. 8; core view: pairs with x_1
+        tell row i of bank_w from K rows drawn from it, given z_v                    eq. 4
+    loss = the sum over the pairs
+    row i of bank_v <- unit(m row i + (1 - m) z_v)    after the loss has read it
+
+The K + 1 rows are the same for all pairs. Two images of one batch never meet but in the banks.
+
+Differs from the reference code (HobbitLong/CMC): a group of channels is seen by an ordinary
+network for RGB, with zeros in place of the other channels, instead of a network with one or two
+input channels: another width of the first layer, the same function. A step's rows are a function of
+step and image, not of a global random state. As in the code, and unlike the paper's equations, the
+denominators of NCE hold 1e-7 more, and banks move by half of the way.
+"""
+
+import math
+from itertools import permutations
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from similitude.distributed import gather
+from similitude.losses import bank_softmax, instance_nce
+from similitude.memory import MemoryBank
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import ColorSplit, output_std
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+
+
+class CMCConfig(MethodConfig):
+    """Defaults are the authors' for ImageNet and ResNet-50 (Sec. 4.1 and their commands)."""
+
+    name: Literal["cmc"] = "cmc"
+    view: ImageViewConfig = ImageViewConfig(
+        crop_scale=(0.2, 1.0),  # 0.08 for their ResNets of double width
+        jitter_probability=0.0,
+        grey=0.0,
+        blur=0.0,
+        normalize=False,  # colours are converted from [0, 1]
+    )
+    num_samples: int = Field(default=1_281_167, ge=1)  # rows of a bank; those of the run
+    color_space: Literal["lab", "ycbcr"] = "lab"  # Sec. 4.1; YCbCr is a little better in the code
+    split: tuple[int, ...] = (1, 2)  # channels in each view: L | ab; (1, 1, 1) is L | a | b
+    graph: Literal["full", "core"] = "full"  # Sec. 3.3; alike for two views
+    projection_dim: int = Field(default=128, ge=1)
+    loss: Literal["nce", "softmax"] = "nce"
+    num_negatives: int = Field(default=16_384, ge=1)  # 4,096 for the authors' published weights
+    temperature: float = Field(default=0.07, gt=0)  # 0.1 on STL-10
+    ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
+
+    @model_validator(mode="after")
+    def _colours_can_be_split(self) -> "CMCConfig":
+        if self.view.normalize:
+            raise ValueError("CMC converts colours of pixels in [0, 1]; set view.normalize=false")
+        if len(self.split) < 2 or min(self.split) < 1 or sum(self.split) != 3:
+            raise ValueError(
+                f"split is {list(self.split)}; give two or three positive numbers that sum to 3"
+            )
+        return self
+
+
+class CMC(Method):
+    """See the module's docstring."""
+
+    normalizers: Tensor
+
+    def __init__(self, backbone: nn.Module, config: CMCConfig) -> None:
+        super().__init__()
+        self.config = config
+        views, dim = len(config.split), config.projection_dim
+        features: int = backbone.num_features  # type: ignore[assignment]
+        self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
+        self.projectors = nn.ModuleList(nn.Linear(features, dim) for _ in range(views))
+        self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in range(views))
+        pairs = permutations(range(views), 2)
+        self.pairs = [pair for pair in pairs if config.graph == "full" or 0 in pair]
+        # Z of each pair; 0 until a batch has come
+        self.register_buffer("normalizers", torch.zeros(len(self.pairs)))
+
+    def views(self, image: ImageSpec) -> MultiView:
+        return MultiView(ImageView(self.config.view, image))
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        config = self.config
+        banks: list[MemoryBank] = list(self.banks)  # type: ignore[arg-type]
+        h = self.backbone(batch.views[0])
+        parts = h.chunk(len(config.split), dim=1)
+        z = [projector(part) for projector, part in zip(self.projectors, parts, strict=True)]
+        v = [F.normalize(projection, dim=1) for projection in z]
+        drawn = banks[0].draw(batch.index, config.num_negatives, step=progress.step)
+        rows_of = torch.cat([batch.index[:, None], drawn], dim=1)
+        rows = [bank.features[rows_of] for bank in banks]
+        loss = torch.stack([self._loss(p, v[a], rows[b]) for p, (a, b) in enumerate(self.pairs)])
+        index = gather(batch.index)
+        for bank, features in zip(banks, v, strict=True):
+            bank.update(index, gather(features.detach()), config.ema_decay)
+        stds = torch.stack([output_std(projection) for projection in z])
+        metrics = {"projection_std": stds.min()}  # the view that is nearest to collapse
+        return StepOutput(loss.sum(), features=h.detach(), metrics=metrics)
+
+    def _loss(self, pair: int, features: Tensor, rows: Tensor) -> Tensor:
+        """Of one ordered pair: features of a view against rows of another view's bank."""
+        config = self.config
+        if config.loss == "softmax":
+            return bank_softmax(features, rows, temperature=config.temperature)
+        if self.normalizers[pair] == 0:
+            self._estimate_normalizer(pair, features, rows)
+        return instance_nce(
+            features,
+            rows,
+            temperature=config.temperature,
+            normalizer=self.normalizers[pair].clone(),
+            num_samples=config.num_samples,
+        )
+
+    @torch.no_grad()
+    def _estimate_normalizer(self, pair: int, features: Tensor, rows: Tensor) -> None:
+        """Once, from the first batch of the run and from the rows of all processes."""
+        similarity = torch.einsum("np,ncp->nc", features, rows) / self.config.temperature
+        mean = gather(similarity.exp().mean(dim=1)).mean()
+        self.normalizers[pair] = self.config.num_samples * mean
+
+    def chance_loss(self, batch_size: int) -> float:
+        n, k = self.config.num_samples, self.config.num_negatives
+        if self.config.loss == "softmax":
+            return len(self.pairs) * math.log(1 + k)
+        noise = k / n
+        either = 1 / n + noise + 1e-7
+        return len(self.pairs) * (math.log(n * either) + k * math.log(either / noise))
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        # One group: the reference code decays every parameter, biases and norms included.
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -1,0 +1,173 @@
+"""A classifier's folder: a run whose backbone carries a head and logits.
+
+N images, C classes.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from jaxtyping import Float
+from pydantic import ValidationError
+from torch import Tensor
+
+from similitude.acceleration import computing, keep_freed_memory
+from similitude.checkpoints import load_strictly
+from similitude.data import ImageSet, open_source
+from similitude.errors import UserError
+from similitude.evaluation import extract_features
+from similitude.pretraining import arithmetic_of, image_spec
+from similitude.recording import read_metrics
+from similitude.runs import Progress, Run, Say
+from similitude.transfer.network import ClassifierNetwork, build_network
+from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
+
+_KINDS: dict[str, type[FinetuneRecipe] | type[DistillRecipe]] = {
+    "finetune": FinetuneRecipe,
+    "distill": DistillRecipe,
+}
+
+
+class Predictions(NamedTuple):
+    """What a classifier says of images.
+
+    Attributes:
+        names: of the images.
+        classes: name of the most probable class of each.
+        probabilities: of all classes, in the order of ``Classifier.class_names``.
+    """
+
+    names: list[str]
+    classes: list[str]
+    probabilities: Float[Tensor, "N C"]
+
+
+class Classifier(Run):
+    """A folder written by :func:`similitude.finetune` or :func:`similitude.distill`.
+
+    Everything a :class:`Run` does with its backbone works here too.
+
+    Raises:
+        UserError: there is no such folder, or no classifier in it.
+    """
+
+    @cached_property
+    def transfer(self) -> FinetuneRecipe | DistillRecipe:
+        """How it was made: the content of recipe.yaml."""
+        return read_transfer(self.path)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the C classes, in the order of the logits."""
+        return self.transfer.class_names
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share of the test images whose class was found, 0..1; None where there were none."""
+        rows = read_metrics(self.path / "metrics.csv")
+        return next((r["test_accuracy"] for r in reversed(rows) if "test_accuracy" in r), None)
+
+    @cached_property
+    def network(self) -> ClassifierNetwork:
+        """Backbone, head and logits in evaluation mode; images [N, 3, H, W] to logits [N, C]."""
+        recipe = self.transfer.network
+        state = torch.get_rng_state()
+        network = build_network(self.transfer)
+        torch.set_rng_state(state)
+        load_network(network, self.checkpoint.method, recipe.method.kept, self.path)
+        arithmetic_of(recipe).place(network.backbone)
+        return network.eval()
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        split: str | None = None,
+        progress: Progress | None = None,
+        say: Say | None = None,
+    ) -> Predictions:
+        """The classes of images.
+
+        Args:
+            data: whatever :func:`similitude.pretrain` takes.
+            split: "train" or "test", where it has both; by default the training part.
+            progress: called with what is done, how many, and how many there are.
+            say: called with a sentence on files that cannot be read, which are left out.
+        """
+        keep_freed_memory()
+        images = self._load(open_source(data, split=split), progress, say)
+        probabilities = self.logits(images, progress).softmax(1)
+        best = probabilities.argmax(1).tolist()
+        return Predictions(images.names, [self.class_names[c] for c in best], probabilities)
+
+    def logits(self, images: ImageSet, progress: Progress | None = None) -> Float[Tensor, "N C"]:
+        """Logits of loaded images, on the CPU."""
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress("classifying", done, total, "")
+
+        with computing(self.network, arithmetic_of(self.transfer.network)):
+            return extract_features(
+                self.network,
+                images,
+                image_spec(self.transfer.network),
+                device=self._device,
+                on_progress=show,
+            ).x
+
+
+def accuracy(logits: Float[Tensor, "N C"], labels: Tensor) -> float:
+    """Share of the images with a label (0 or more) whose class has the largest logit."""
+    known = labels >= 0
+    return (logits[known].argmax(1) == labels[known]).double().mean().item()
+
+
+def load_network(
+    network: ClassifierNetwork, state: dict[str, Tensor], kept: str, path: Path
+) -> None:
+    """Load a checkpoint's weights, whose backbone is called ``kept``.
+
+    Raises:
+        UserError: they are of another network.
+    """
+    prefix = f"{kept}."
+    renamed = {
+        f"backbone.{k.removeprefix(prefix)}" if k.startswith(prefix) else k: v
+        for k, v in state.items()
+    }
+    load_strictly(network, renamed, f"the classifier that {path}/recipe.yaml describes")
+
+
+def is_classifier(path: str | Path) -> bool:
+    """Whether a folder holds a classifier (its recipe names a stage) and not a pretraining."""
+    file = Path(path) / "recipe.yaml"
+    return file.is_file() and file.read_text(encoding="utf-8").startswith("stage:")
+
+
+def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
+    """The recipe of a classifier.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    file = path / "recipe.yaml"
+    if not is_classifier(path):
+        raise UserError(
+            f"{path} is not a classifier: make one with: similitude finetune RUN LABELLED "
+            f"--out {path}"
+        )
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return _KINDS[content["stage"]].model_validate(content)
+    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{file} is damaged or not the recipe of a classifier") from error
+
+
+def dump_transfer(recipe: FinetuneRecipe | DistillRecipe) -> str:
+    """As YAML, the stage first, every field written out."""
+    content = recipe.model_dump(mode="json")
+    ordered = {"stage": content.pop("stage"), **content}
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,153 @@
+"""The images of the two stages: labelled ones for fine-tuning, any for distillation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from similitude.data import ImageSet, list_splits, open_source
+from similitude.errors import UserError
+from similitude.evaluation.baselines import TEST_FRACTION
+from similitude.evaluation.draws import held_out, random_keys, rank_within_class
+from similitude.listening import Listener
+from similitude.runs import Run, _splits
+
+
+class Labelled(NamedTuple):
+    """Images whose labels are 0 to C - 1.
+
+    Attributes:
+        name: what they are, in words.
+        train: those to learn from.
+        test: those to test on.
+        class_names: of the C classes.
+        held_out: whether ``test`` was taken from the training part.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    held_out: bool
+
+
+def read_labelled(
+    run: Run,
+    data: Any,
+    labels: str | Path | None,
+    *,
+    fraction: float,
+    seed: int,
+    listener: Listener,
+) -> Labelled:
+    """Labelled images, a fraction of the training labels drawn with the seed.
+
+    Raises:
+        UserError: no labels, or too few for the fraction.
+    """
+    check_fraction(fraction)
+    train_source, test_source = _splits(data, labels)
+    train = run._load(train_source, listener.progress, listener.say)
+    if test_source is None:
+        out = held_out(_labels(train), TEST_FRACTION, run.recipe.seed)  # as `evaluate` does
+        train, test = train.subset(~out), train.subset(out)
+    else:
+        test = run._load(test_source, listener.progress, listener.say)
+    names = _names(train)
+    class_names = [names[i] for i in _labels(train).unique().tolist() if i >= 0]
+    train, test = _relabel(train, class_names), _relabel(test, class_names)
+    if not bool((_labels(test) >= 0).any()):
+        raise UserError(
+            f"none of the {len(test)} test images of {train_source.name} is of a class to learn "
+            f"({', '.join(class_names[:5])}, ...): give both parts the same classes"
+        )
+    train, test = (images.subset(_labels(images) >= 0) for images in (train, test))
+    train = train.subset(draw_labels(_labels(train), fraction, seed))
+    return Labelled(train_source.name, train, test, tuple(class_names), test_source is None)
+
+
+def read_images(
+    teacher: Run, class_names: Sequence[str], data: Any, listener: Listener
+) -> tuple[str, ImageSet, ImageSet | None]:
+    """Their name, images without labels, and images of the teacher's classes to test on.
+
+    A test part is taken as it is; class subfolders without one give the fifth that fine-tuning
+    holds out too.
+    """
+    splits = list_splits(data) or [None]
+    sources = [open_source(data, split=split) for split in splits]
+    images = teacher._load(sources[0], listener.progress, listener.say)
+    test = None
+    if len(sources) > 1:
+        test = teacher._load(sources[1], listener.progress, listener.say)
+    elif _knows(images, class_names):
+        out = held_out(_labels(images), TEST_FRACTION, teacher.recipe.seed)
+        images, test = images.subset(~out), images.subset(out)
+    if test is not None:
+        test = _relabel(test, class_names) if _knows(test, class_names) else None
+    return sources[0].name, replace(images, labels=None), test
+
+
+def check_fraction(fraction: float) -> None:
+    """Refuse what is no fraction.
+
+    Raises:
+        UserError: it is not above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"the fraction of the labels is {fraction:g}; give a number in (0, 1]")
+
+
+def draw_labels(y: Int[Tensor, " N"], fraction: float, seed: int) -> Bool[Tensor, " N"]:
+    """Mask of the images whose labels are used: the same number of each class.
+
+    A pure function of seed and labels; a smaller fraction's images are among a larger one's. A
+    class with too few images gives all it has. A fraction of 1 takes everything.
+
+    Args:
+        y: classes, 0 or more.
+        fraction: of all images, above 0 and at most 1.
+        seed: any integer.
+
+    Raises:
+        UserError: the fraction is out of range, or smaller than one image for each class.
+    """
+    check_fraction(fraction)
+    if fraction == 1:
+        return torch.ones_like(y, dtype=torch.bool)
+    num_classes = len(y.unique())
+    each = round(fraction * len(y) / num_classes)
+    if each < 1:
+        least = num_classes / len(y)
+        raise UserError(
+            f"a fraction of {fraction:g} of {len(y)} labelled images leaves classes without any: "
+            f"for one image of each of the {num_classes} classes use --label-fraction {least:.2g}"
+        )
+    return rank_within_class(random_keys(seed, 0, len(y), "label fraction"), y) < each
+
+
+def _labels(images: ImageSet) -> Int[Tensor, " N"]:
+    assert images.labels is not None
+    return images.labels
+
+
+def _names(images: ImageSet) -> list[str]:
+    return images.class_names or [str(i) for i in range(int(_labels(images).max()) + 1)]
+
+
+def _relabel(images: ImageSet, class_names: Sequence[str]) -> ImageSet:
+    """Labels by the position of their class in ``class_names``, -1 for another class."""
+    position = {name: i for i, name in enumerate(class_names)}
+    new = torch.tensor([position.get(name, -1) for name in _names(images)] + [-1])
+    return replace(images, labels=new[_labels(images)], class_names=list(class_names))
+
+
+def _knows(images: ImageSet, class_names: Sequence[str]) -> bool:
+    """Whether some image is labelled with one of the classes."""
+    if images.labels is None or not bool((images.labels >= 0).any()):
+        return False
+    return bool((_labels(_relabel(images, class_names)) >= 0).any())

@@ -1,0 +1,186 @@
+"""What determines a classifier besides images and labels, and how it is chosen."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from similitude.backbones import PLAIN_RESNETS, BackboneConfig
+from similitude.errors import UserError
+from similitude.recipes import OptimizerConfig, Recipe
+from similitude.views import ImageViewConfig
+
+MANY_LABELS = 10_000  # from here, and with large images, as published; ImageNet's 1 % are 12,811
+SMALL_IMAGE = 64  # pixels
+FEWEST_STEPS = 600  # of a fine-tuning on few labels, whatever the number of epochs
+SGD_LR, SCRATCH_LR = 0.1, 0.2  # per 256 images
+
+
+class TransferRecipe(BaseModel):
+    """What both stages have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    source: str  # folder of the run that was fine-tuned, or of the teacher
+    data: str  # the images, in words
+    class_names: tuple[str, ...]  # in the order of the logits
+    from_layer: int = Field(ge=0)  # layers of the projector that are kept; 0: the backbone alone
+    view: ImageViewConfig  # of training
+    optimizer: OptimizerConfig
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    seed: int = Field(default=0, ge=0)
+    reasons: dict[str, str] = {}  # why each automatic choice was made
+    network: Recipe  # the pretraining's: builds backbone and projector, prepares images
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe for the trainer: the network's, with this stage's optimizer and length."""
+        ours = ("optimizer", "epochs", "batch_size", "seed")
+        return self.network.model_copy(update={name: getattr(self, name) for name in ours})
+
+
+class FinetuneRecipe(TransferRecipe):
+    """Fine-tuning of backbone and head on labels (SimCLR v2, Sec. 2)."""
+
+    stage: Literal["finetune"] = "finetune"
+    from_scratch: bool = False  # random weights instead of the run's: the supervised baseline
+    label_fraction: float = Field(default=1.0, gt=0, le=1)
+
+
+class DistillRecipe(TransferRecipe):
+    """Training of a student on what a frozen classifier says of images (SimCLR v2, eq. 2)."""
+
+    stage: Literal["distill"] = "distill"
+    temperature: float = Field(default=0.1, gt=0)
+    scale_by_temperature_squared: bool = False  # True: as in the authors' notebook
+
+
+def crop_and_flip(network: Recipe) -> ImageViewConfig:
+    """The pretraining's crop and mirror without anything else (SimCLR v2, App. A)."""
+    views = [*network.method.view_configs.values()]
+    # Of several crops the global ones.
+    view = max(views, key=lambda v: v.crop_scale[1], default=ImageViewConfig(crop_scale=(0.08, 1)))
+    crop = {field: getattr(view, field) for field in ImageViewConfig.model_fields}
+    off = dict.fromkeys(("jitter_probability", "grey", "blur", "solarize"), 0.0)
+    return ImageViewConfig.model_validate(crop | off)
+
+
+def choose_finetuning(
+    network: Recipe,
+    num_labels: int,
+    label_fraction: float,
+    *,
+    from_scratch: bool = False,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """Optimizer, batch size and epochs for so many labelled images, with reasons.
+
+    As published where there are many labels: LARS, 0.005 sqrt(batch size), batch 1,024, no weight
+    decay, no warm-up, 60 epochs for 1 % of the labels and 30 for more.
+
+    Raises:
+        UserError: another optimizer than sgd or lars.
+    """
+    if optimizer not in (None, "sgd", "lars"):
+        raise UserError(f"unknown optimizer {optimizer!r}; fine-tuning takes sgd or lars")
+    reasons: dict[str, str] = {}
+    many = num_labels >= MANY_LABELS and network.image_size > SMALL_IMAGE
+    if optimizer is None:
+        optimizer = "lars" if many and not from_scratch else "sgd"
+        reasons["optimizer.name"] = (
+            "as published"
+            if optimizer == "lars"
+            else "random weights have no length to trust"
+            if from_scratch
+            else "LARS is for batches of a thousand large images"
+        )
+    if batch_size is None:
+        batch_size = 1024 if many else 64
+        while batch_size > max(2, num_labels):
+            batch_size //= 2
+        reasons["batch_size"] = "as published" if many else "many steps from few labels"
+    if epochs is None:
+        published = 60 if label_fraction <= 0.01 else 30
+        steps_per_epoch = max(1, num_labels // batch_size)
+        epochs = max(published, -(-FEWEST_STEPS // steps_per_epoch))
+        reasons["epochs"] = (
+            f"as published for {'1 %' if published == 60 else 'more than 1 %'} of the labels"
+            if epochs == published
+            else f"{FEWEST_STEPS} steps, because {num_labels} labels are few"
+        )
+    if lr is not None:
+        base_lr = lr * 256 / batch_size
+    elif optimizer == "lars":
+        base_lr = 0.005 * batch_size**0.5 * 256 / batch_size
+        reasons["optimizer.base_lr"] = "0.005 sqrt(batch size), as published"
+    else:
+        base_lr = SCRATCH_LR if from_scratch else SGD_LR
+        reasons["optimizer.base_lr"] = "usual for SGD" + (
+            " and random weights" if from_scratch else " and pretrained weights"
+        )
+    return {
+        "optimizer": {
+            "name": optimizer,
+            "base_lr": base_lr,
+            "weight_decay": 5e-4 if from_scratch else 0.0,
+            "warmup_epochs": epochs / 20 if from_scratch else 0.0,
+            "lars_momentum": "classic",
+        },
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "reasons": reasons,
+    }
+
+
+def choose_distillation(
+    teacher: Recipe,
+    num_images: int,
+    temperature: float,
+    *,
+    scale_by_temperature_squared: bool = False,
+    lr: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """Optimizer, batch size and epochs of the pretraining, as in the paper, with reasons.
+
+    LARS does not notice the size of gradients, SGD does: the logits' are 1 / temperature times as
+    large as without one, or temperature times where the loss is scaled by its square.
+    """
+    reasons: dict[str, str] = {"optimizer.name": "that of the pretraining, as in the paper"}
+    if batch_size is None:
+        batch_size = teacher.batch_size
+        while batch_size > max(2, num_images):
+            batch_size //= 2
+        reasons["batch_size"] = "that of the pretraining"
+    if epochs is None:
+        epochs = teacher.epochs
+        reasons["epochs"] = "those of the pretraining"
+    config = teacher.optimizer
+    base_lr = config.base_lr if lr is None else lr * 256 / batch_size
+    if lr is None and config.name == "sgd":
+        base_lr *= 1 / temperature if scale_by_temperature_squared else temperature
+        reasons["optimizer.base_lr"] = (
+            "that of the pretraining over the size that the temperature gives gradients"
+        )
+    warmup = min(config.warmup_epochs, epochs / 10)
+    return {
+        "optimizer": config.model_dump() | {"base_lr": base_lr, "warmup_epochs": warmup},
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "reasons": reasons,
+    }
+
+
+def student_backbone(backbone: str | BackboneConfig | None, teacher: Recipe) -> BackboneConfig:
+    """The teacher's own where none is given; a name keeps the teacher's stem where it can."""
+    if backbone is None:
+        return teacher.backbone
+    if isinstance(backbone, BackboneConfig):
+        return backbone
+    stem = teacher.backbone.stem if backbone in PLAIN_RESNETS else "standard"
+    return BackboneConfig(name=backbone, stem=stem)

@@ -1,0 +1,147 @@
+"""One stage, from a network and images to a finished folder."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from similitude.checkpoints import export_backbone, fingerprint, load_checkpoint
+from similitude.data import CanvasLoader, ImageSet
+from similitude.errors import UserError
+from similitude.evaluation.online import OnlineMonitor
+from similitude.listening import Listener
+from similitude.pretraining import Pretraining, image_spec
+from similitude.recording import Metrics, Recorder
+from similitude.storage import write_text
+from similitude.training import Log, _fit, _write_environment, training_note
+from similitude.transfer.classifier import Classifier, accuracy, dump_transfer, load_network
+from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
+from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
+
+WATCHED = 200  # images on which the features are measured during training
+
+
+def train_network(
+    network: ClassifierNetwork,
+    criterion: Criterion,
+    images: ImageSet,
+    recipe: FinetuneRecipe | DistillRecipe,
+    folder: Path,
+    *,
+    listener: Listener,
+    targets: int,
+    resume: bool = False,
+) -> Classifier | None:
+    """Train, and write what a classifier's folder holds.
+
+    Args:
+        network: learns; moved to the device.
+        criterion: from what.
+        images: at least a batch of them.
+        recipe: how.
+        folder: new, or that of the training to resume.
+        listener: hears how it goes; the log keeps it.
+        targets: a number that tells the labels or the teacher from others.
+        resume: go on from the folder's checkpoint.
+
+    Returns:
+        The classifier, or None if it was stopped before its end.
+
+    Raises:
+        UserError: other images than those of the training to resume, or the loss diverged.
+    """
+    log = Log(listener, folder / "log.txt")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    training = recipe.training
+    method = training.method
+    key = f"{fingerprint(images)}-{targets:08x}"
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt") if resume else None
+    first_step = 0 if checkpoint is None else checkpoint.step
+    torch.manual_seed(recipe.seed)
+    if checkpoint is not None:
+        if checkpoint.images != key:
+            raise UserError(
+                f"{recipe.data} is not what {folder} was trained on ({len(images)} images, with "
+                "other names, labels or another teacher): resume with the same"
+            )
+        load_network(network, checkpoint.method, method.kept, folder)
+    learner = Learner(network, method, recipe.view, criterion)
+    module = Pretraining(
+        learner,
+        training,
+        steps_per_epoch=len(images) // recipe.batch_size,
+        first_step=first_step,
+    )
+    module.to(device)
+    total_steps = module.progress.total_steps
+    if checkpoint is None:
+        write_text(folder / "recipe.yaml", dump_transfer(recipe))
+        for field, reason in recipe.reasons.items():
+            log.say(f"  {field} = {_field(recipe, field)}: {reason}")
+    else:
+        module.optimizer.load_state_dict(checkpoint.optimizer)
+        checkpoint.restore_random_state()
+    loader = CanvasLoader(
+        images,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        first_step=first_step,
+        total_steps=total_steps,
+        device=device,
+    )
+    unlabelled = replace(images, labels=None)  # an online kNN among labels already learned is none
+    monitor = OnlineMonitor(
+        unlabelled, image_spec(training), module.multi_view, seed=recipe.seed, size=WATCHED
+    )
+
+    def show(values: Mapping[str, float]) -> None:
+        heard = log if "feature_std" in values else listener  # the log keeps the measurements
+        heard.progress("training", int(values["step"]), total_steps, training_note(values))
+
+    recorder = Recorder(
+        folder,
+        loader,
+        key,
+        monitor,
+        Metrics(folder / "metrics.csv", first_step),
+        seconds=0.0 if checkpoint is None else checkpoint.seconds,
+        show=show,
+    )
+    if first_step < total_steps:
+        _fit(module, loader, recorder, total_steps - first_step)
+        _write_environment(folder, recipe.data, images, recorder, device)
+    if recorder.diverged_at is not None:
+        raise UserError(
+            f"the training in {folder} diverged at step {recorder.diverged_at} (the loss is not a "
+            f"number): use --overwrite and a lower --lr than {_peak_lr(recipe):.3g}"
+        )
+    if module.step < total_steps:
+        log.say(
+            f"stopped after step {module.step:,} of {total_steps:,}; everything is saved: the same "
+            "command with --resume goes on (and --out, without the options of the recipe)"
+        )
+        return None
+    classifier = Classifier(folder)
+    export_backbone(classifier.checkpoint.backbone, folder / "backbone.safetensors")
+    return classifier
+
+
+def measure_accuracy(classifier: Classifier, images: ImageSet) -> float:
+    """The accuracy on labelled images, 0..1; written to metrics.csv beside the last step."""
+    assert images.labels is not None
+    score = accuracy(classifier.logits(images), images.labels)
+    step = classifier.checkpoint.step
+    Metrics(classifier.path / "metrics.csv", step).add({"step": step, "test_accuracy": score})
+    return score
+
+
+def _peak_lr(recipe: FinetuneRecipe | DistillRecipe) -> float:
+    return recipe.optimizer.base_lr * recipe.batch_size / 256
+
+
+def _field(recipe: FinetuneRecipe | DistillRecipe, path: str) -> object:
+    value: object = recipe
+    for key in path.split("."):
+        value = getattr(value, key)
+    return f"{value:.4g}" if isinstance(value, float) else value

@@ -1,0 +1,140 @@
+"""One process = two processes = four micro-batches, for every method, in float64.
+
+Three optimizer steps with all hooks; compared are the losses, the gradients of every step, and
+every parameter and buffer at the end: targets, queues, banks, centres, prototypes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from builders import TinyBackbone, random_batch, small_config
+from similitude.acceleration import Arithmetic, GradientCache, computing
+from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
+from similitude.method import Batch, Method, Progress
+from similitude.methods import METHODS, build_method
+from similitude.nets import convert_sync_batchnorm
+
+STEPS, SAMPLES, WORLD = 3, 8, 2
+
+
+class NormalizedBackbone(nn.Module):
+    """A small network with BatchNorm, whose samples meet in every pass."""
+
+    num_features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.Tanh(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 8),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+BACKBONES = {"smooth": TinyBackbone, "normalized": NormalizedBackbone}
+
+
+def three_steps(name: str, backbone: str, micro_batch_size: int | None = None) -> dict[str, Any]:
+    """Losses, gradients and the final state of a short training of this process's rows."""
+    torch.manual_seed(0)
+    method = build_method(small_config(name), BACKBONES[backbone]()).double()
+    if world_size() > 1:
+        convert_sync_batchnorm(method)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
+    losses, gradients = [], []
+    for step in range(STEPS):
+        progress = Progress(step, STEPS, steps_per_epoch=2)
+        whole = random_batch(method, SAMPLES, seed=step, dtype=torch.float64)
+        index = (torch.arange(SAMPLES) * 5 + step) % 64
+        batch = Batch([own_rows(view) for view in whole.views], own_rows(index))
+        cache = None if micro_batch_size is None else GradientCache(micro_batch_size)
+        with computing(method, Arithmetic(), cache):
+            loss = method.training_loss(batch, progress).loss
+            optimizer.zero_grad()
+            loss.backward()
+            if cache is not None:
+                cache.backward()
+        average_gradients(method.parameters())
+        losses.append(mean_over_processes(loss.detach()))
+        gradients.append(
+            {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+        )
+        method.before_step(progress)
+        optimizer.step()
+        method.after_step(progress)
+    return {"losses": losses, "gradients": gradients, "state": state_of(method)}
+
+
+def state_of(method: Method) -> dict[str, Tensor]:
+    """Counters of batches count passes, of which micro-batches make more."""
+    state = method.state_dict()
+    return {k: v.clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def process(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=number, world_size=WORLD
+    )
+    for name in METHODS:
+        for backbone in BACKBONES:
+            results = three_steps(name, backbone)
+            torch.save(results, f"{folder}/{name}-{backbone}-{number}")
+        torch.save(three_steps(name, "smooth", 2), f"{folder}/{name}-micro-{number}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two real processes, all methods in one start."""
+    place = tmp_path_factory.mktemp("processes")
+    mp.spawn(process, args=(str(place),), nprocs=WORLD)
+    return place
+
+
+def assert_same(ours: Any, expected: Any) -> None:
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+
+
+@pytest.mark.parametrize("number", range(WORLD))
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_are_one(folder, name, backbone, number):
+    together = torch.load(folder / f"{name}-{backbone}-{number}", weights_only=True)
+    assert_same(together, three_steps(name, backbone))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_four_micro_batches_are_one_batch(name):
+    assert_same(three_steps(name, "smooth", micro_batch_size=2), three_steps(name, "smooth"))
+
+
+@pytest.mark.parametrize("number", range(WORLD))
+@pytest.mark.parametrize("name", METHODS)
+def test_micro_batches_in_two_processes_are_one_batch(folder, name, number):
+    together = torch.load(folder / f"{name}-micro-{number}", weights_only=True)
+    assert_same(together, three_steps(name, "smooth"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_comparison_would_notice(name):
+    """The three steps do move everything: another first batch gives other losses and gradients."""
+    first = three_steps(name, "smooth")
+    torch.manual_seed(1)
+    assert first["losses"][0] != first["losses"][-1]
+    assert any(grad.any() for grad in first["gradients"][-1].values())

@@ -1,0 +1,138 @@
+"""A method of a user's own, outside the package, trains with the same commands and functions."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import similitude as sim
+from builders import BACKBONE, write_photos
+from similitude.backbones import build_backbone
+from similitude.checkpoints import load_checkpoint
+from similitude.errors import UserError
+
+MODULE = '''
+"""The other view's features are to be predicted by a linear map."""
+
+from torch import nn
+
+import similitude as sim
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.nets import output_std
+
+
+class GuessConfig(MethodConfig):
+    name: str = "guess"
+    view: sim.views.ImageViewConfig = sim.views.ImageViewConfig(blur=0.0)
+    stop_gradient: bool = True
+
+
+class Guess(Method):
+    def __init__(self, backbone, config: GuessConfig):
+        super().__init__()
+        self.backbone, self.config = backbone, config
+        self.predictor = nn.Linear(backbone.num_features, backbone.num_features)
+
+    def views(self, image):
+        view = sim.views.ImageView(self.config.view, image)
+        return sim.views.MultiView(view, view)
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        h1, h2 = (self.backbone(view) for view in batch.views)
+        target = h2.detach() if self.config.stop_gradient else h2
+        loss = sim.losses.negative_cosine(self.predictor(h1), target)
+        return StepOutput(loss, h1.detach(), {"projection_std": output_std(h1)})
+
+
+class Bare(Guess):
+    def __init__(self, backbone, config):
+        super().__init__(backbone, config)
+'''
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own_method")]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text(MODULE)
+    write_photos(tmp_path / "photos", 40)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_methods", raising=False)
+    return tmp_path
+
+
+SMALL = {"backbone": BACKBONE, "epochs": 2, "batch_size": 8}
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "similitude", *words]
+    return subprocess.run(program, env=environment, capture_output=True, text=True)
+
+
+def test_the_commands_take_it_by_its_place(place):
+    small = ["--epochs", "1", "--batch-size", "8", "--set", "backbone.base_width=4"]
+    own = ["--method", "my_methods:Guess", "--set", "method.stop_gradient=false"]
+    done = command("pretrain", "photos", *own, *small, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    recipe = (place / "run" / "recipe.yaml").read_text()
+    assert "name: my_methods:Guess" in recipe
+    assert "stop_gradient: false" in recipe
+    for words in (["evaluate", "run", "photos"], ["embed", "run", "photos", "-o", "x.npz"]):
+        done = command(*words)
+        assert done.returncode == 0, done.stderr
+    done = command("pretrain", "photos", "--recipe", "run/recipe.yaml", "--out", "again")
+    assert done.returncode == 0, done.stderr
+    first, second = (load_checkpoint(place / n / "checkpoints/last.ckpt") for n in ("run", "again"))
+    assert all(torch.equal(v, second.method[k]) for k, v in first.method.items())
+
+
+def test_a_class_is_taken_too_and_resumes(place):
+    sys.path.insert(0, str(place))
+    try:
+        from my_methods import Guess  # type: ignore[import-not-found]
+
+        run = sim.pretrain("photos", method=Guess, out="run", **SMALL)
+    finally:
+        sys.path.remove(str(place))
+    assert run is not None
+    assert run.recipe.method.name == "my_methods:Guess"
+    assert sim.pretrain("photos", out="run", resume=True) is not None
+    assert run.embed("photos").x.shape == (40, 32)
+
+
+def test_an_object_is_itself_trained(place):
+    sys.path.insert(0, str(place))
+    try:
+        from my_methods import Guess, GuessConfig  # type: ignore[import-not-found]
+
+        method = Guess(build_backbone(BACKBONE), GuessConfig())
+    finally:
+        sys.path.remove(str(place))
+    before = method.predictor.weight.clone()
+    run = sim.pretrain("photos", method=method, out="run", epochs=2, batch_size=8)
+    assert run is not None
+    assert not torch.equal(method.predictor.weight, before)
+    assert torch.equal(run.checkpoint.method["predictor.weight"], method.predictor.weight)
+    assert run.recipe.backbone == BACKBONE
+
+    method.backbone = torch.nn.Identity()
+    with pytest.raises(UserError, match="build_backbone"):
+        sim.pretrain("photos", method=method, out="other", epochs=2, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("my_methods:Gues", "no subclass of Method called 'Gues'"),
+        ("my_method:Guess", "cannot import 'my_method'"),
+        ("my_methods:Bare", "annotate"),
+        ("simclear", "did you mean simclr.*MODULE:CLASS"),
+    ],
+)
+def test_a_wrong_place_is_told_in_one_sentence(place, name, words):
+    with pytest.raises(UserError, match=words):
+        sim.pretrain("photos", method=name, out="run")
+    assert not (place / "run").exists()

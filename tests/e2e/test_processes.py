@@ -1,0 +1,126 @@
+"""One training in two processes, started in both ways, is the training of one process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import similitude as sim
+from builders import write_photos
+from similitude.checkpoints import load_checkpoint
+from similitude.errors import UserError
+from similitude.launching import wants_processes
+
+SETTINGS = [
+    *("--method", "byol", "--epochs", "2", "--batch-size", "16", "--backbone", "resnet18"),
+    *("--set", "backbone.base_width=4", "--set", "method.hidden_dim=16"),
+    *("--set", "precision=float32", "--set", "memory_format=contiguous"),
+    *("--set", "optimizer.base_lr=0.4"),
+]
+SIMILITUDE = [sys.executable, "-m", "similitude"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e_processes")]
+
+
+def call(folder: Path, *command: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    write_photos(folder / "photos", 64)
+    call(folder, *SIMILITUDE, "pretrain", "photos", *SETTINGS, "--out", "one")
+    devices = ["--devices", "2"]
+    call(folder, *SIMILITUDE, "pretrain", "photos", *SETTINGS, "--out", "two", *devices)
+    torchrun = [*TORCHRUN, "-m", "similitude"]
+    call(folder, *torchrun, "pretrain", "photos", *SETTINGS, "--out", "torchrun")
+    return folder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "checkpoints" / "last.ckpt").method
+
+
+def backbone(run: Path) -> torch.Tensor:
+    """All its numbers in a row; counters left out."""
+    state = load_checkpoint(run / "checkpoints" / "last.ckpt").backbone
+    return torch.cat([value.double().flatten() for value in state.values() if value.ndim])
+
+
+def test_two_processes_find_the_weights_of_one(place):
+    """In float32: rounding only, a thousandth of the way that training went."""
+    one, two = backbone(place / "one"), backbone(place / "two")
+    start = sim.load(place / "one")._random_backbone().state_dict()
+    start = torch.cat([value.double().flatten() for value in start.values() if value.ndim])
+    assert (one - start).norm() > 0.1
+    assert (one - two).norm() < 1e-3 * (one - start).norm()
+
+
+def test_torchrun_gives_the_same_bits_as_devices(place):
+    two, torchrun = weights(place / "two"), weights(place / "torchrun")
+    assert all(torch.equal(two[name], torchrun[name]) for name in two)
+
+
+def test_a_run_of_two_processes_is_complete(place):
+    one = {p.relative_to(place / "one").parts[0] for p in (place / "one").rglob("*")}
+    for name in ("two", "torchrun"):
+        assert {p.relative_to(place / name).parts[0] for p in (place / name).rglob("*")} == one
+        assert (place / name / "log.txt").read_text().count("report: ") == 1
+        assert '"processes": 2' in (place / name / "environment.json").read_text()
+
+
+def test_two_processes_evaluate_and_embed_as_one(place):
+    table = call(place, *SIMILITUDE, "evaluate", "one", "photos", "--protocol", "knn")
+    together = ["evaluate", "one", "photos", "--protocol", "knn"]
+    assert call(place, *SIMILITUDE, *together, "--devices", "2") == table
+    assert call(place, *TORCHRUN, "-m", "similitude", *together) == table
+    call(place, *SIMILITUDE, "embed", "one", "photos", "-o", "1.npz")
+    call(place, *SIMILITUDE, "embed", "one", "photos", "-o", "2.npz", "--devices", "2")
+    with np.load(place / "1.npz") as one, np.load(place / "2.npz") as two:
+        assert (one["names"] == two["names"]).all()
+        np.testing.assert_allclose(one["embeddings"], two["embeddings"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_begun_in_two_processes_goes_on_in_one(place):
+    """The state is the whole batch's, so nothing in it depends on who made it."""
+    run = sim.pretrain(place / "photos", out=place / "two", resume=True)
+    assert run is not None
+
+
+def test_mistakes_are_one_sentence_from_one_process(place):
+    command = [*SIMILITUDE, "pretrain", "photos", *SETTINGS, "--out", "odd", "--devices", "2"]
+    done = subprocess.run(
+        [*command, "--set", "batch_size=15"], cwd=place, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "multiple of 2" in done.stderr
+
+
+def test_several_machines_need_an_address(monkeypatch, tmp_path):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="MASTER_ADDR, MASTER_PORT, NODE_RANK"):
+        sim.pretrain(write_photos(tmp_path / "photos"), num_nodes=2, out=tmp_path / "run")
+
+
+def test_a_launched_process_starts_no_others(monkeypatch):
+    assert wants_processes(2, 1)
+    assert not wants_processes(1, 1)
+    assert not wants_processes(None, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert not wants_processes(2, 1)
+    with pytest.raises(UserError, match="at least 1"):
+        wants_processes(0, 1)
