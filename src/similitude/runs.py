@@ -142,7 +142,7 @@ class Run:
         parts, names = [], []
         for split in splits:
             source = first_then_others(lambda split=split: open_source(data, split=split))  # type: ignore[arg-type]
-            images = self._load(source, progress, say)
+            images = self.load_source(source, progress, say)
 
             def show(done: int, total: int) -> None:
                 if progress is not None:
@@ -211,9 +211,9 @@ class Run:
             )
         join_processes()
         keep_freed_memory()
-        train_source, test_source = first_then_others(lambda: _splits(data, labels))
-        train = self._load(train_source, progress, say)
-        test = None if test_source is None else self._load(test_source, progress, say)
+        train_source, test_source = first_then_others(lambda: labelled_splits(data, labels))
+        train = self.load_source(train_source, progress, say)
+        test = None if test_source is None else self.load_source(test_source, progress, say)
         arithmetic = arithmetic_of(self.recipe)
         random_backbone = self._random_backbone()
         for backbone in (self.backbone, random_backbone):
@@ -296,7 +296,11 @@ class Run:
         torch.set_rng_state(state)
         return backbone
 
-    def _load(self, source: ImageSource, progress: Progress | None, say: Say | None) -> ImageSet:
+    def load_source(
+        self, source: ImageSource, progress: Progress | None, say: Say | None
+    ) -> ImageSet:
+        """Decode images at the size of this run's canvases, and say which cannot be read."""
+
         def show(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"reading {source.name}", done, total, "")
@@ -361,7 +365,9 @@ def _evaluate_in_a_process(*, run: Path, listener: Listener, **arguments: Any) -
     return Run(run).evaluate(**arguments, progress=listener.progress, say=listener.say)
 
 
-def _splits(data: object, labels: str | Path | None) -> tuple[ImageSource, ImageSource | None]:
+def labelled_splits(
+    data: object, labels: str | Path | None
+) -> tuple[ImageSource, ImageSource | None]:
     """Training and test images, both with labels; None where there is one part only."""
     splits = list_splits(data) or [None]  # type: ignore[arg-type]
     sources = [open_source(data, split=split) for split in splits]  # type: ignore[arg-type]

@@ -130,10 +130,9 @@ def judge(
     differences = [a - b for a, b in pairs if math.isfinite(a - b)]
     paired = mean_score(differences) if len(differences) > 1 else None
     margin = "" if paired is None else f" ± {(paired.high or 0.0) - paired.mean:{digits}}"
-    return judged(
-        sign * (mean - other) > expectation.by,
-        f"{mean:{digits}} against {other:{digits}}, a difference of {mean - other:+{digits}}{margin}",
-    )
+    text = f"{mean:{digits}} against {other:{digits}}"
+    text += f", a difference of {mean - other:+{digits}}{margin}"
+    return judged(sign * (mean - other) > expectation.by, text)
 
 
 def _measure(measure: str) -> tuple[str, float, str]:

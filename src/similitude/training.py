@@ -165,9 +165,9 @@ def train(
         collapsed=(lambda m: judge(m, images).state == "collapsed") if stop_collapsed else None,
     )
     if first_step < total_steps:
-        _fit(module, loader, recorder, total_steps - first_step)
+        fit(module, loader, recorder, total_steps - first_step)
     if first:
-        _write_environment(folder, data, images, recorder, device)
+        write_environment(folder, data, images, recorder, device)
     if recorder.stopped_early:
         log.say(f"stopped early, after step {module.step:,} of {total_steps:,}")
     elif recorder.diverged_at is None and module.step < total_steps:
@@ -249,7 +249,8 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
     )
 
 
-def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
+def fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
+    """Take ``steps`` optimizer steps under Lightning; Ctrl-C ends them after the one under way."""
     # Lightning's notices (no TPU, tips) are about Lightning; ours go to the listener.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = lightning.Trainer(
@@ -345,9 +346,10 @@ def draw_contact_sheet(
         sheet.save(temporary, format="PNG")
 
 
-def _write_environment(
+def write_environment(
     folder: Path, data: str, images: ImageSet, recorder: Recorder, device: torch.device
 ) -> None:
+    """Write environment.json: software, machine, command, data and speed."""
     rows = [row for row in recorder.metrics.rows if "images_per_second" in row]
     speeds = sorted(row["images_per_second"] for row in rows)
     waits = [row["waiting_share"] for row in rows]

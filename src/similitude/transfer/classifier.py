@@ -97,7 +97,7 @@ class Classifier(Run):
             say: called with a sentence on files that cannot be read, which are left out.
         """
         keep_freed_memory()
-        images = self._load(open_source(data, split=split), progress, say)
+        images = self.load_source(open_source(data, split=split), progress, say)
         probabilities = self.logits(images, progress).softmax(1)
         best = probabilities.argmax(1).tolist()
         return Predictions(images.names, [self.class_names[c] for c in best], probabilities)

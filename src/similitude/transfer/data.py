@@ -14,7 +14,7 @@ from similitude.errors import UserError
 from similitude.evaluation.baselines import TEST_FRACTION
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
 from similitude.listening import Listener
-from similitude.runs import Run, _splits
+from similitude.runs import Run, labelled_splits
 
 
 class Labelled(NamedTuple):
@@ -50,13 +50,13 @@ def read_labelled(
         UserError: no labels, or too few for the fraction.
     """
     check_fraction(fraction)
-    train_source, test_source = _splits(data, labels)
-    train = run._load(train_source, listener.progress, listener.say)
+    train_source, test_source = labelled_splits(data, labels)
+    train = run.load_source(train_source, listener.progress, listener.say)
     if test_source is None:
         out = held_out(_labels(train), TEST_FRACTION, run.recipe.seed)  # as `evaluate` does
         train, test = train.subset(~out), train.subset(out)
     else:
-        test = run._load(test_source, listener.progress, listener.say)
+        test = run.load_source(test_source, listener.progress, listener.say)
     names = _names(train)
     class_names = [names[i] for i in _labels(train).unique().tolist() if i >= 0]
     train, test = _relabel(train, class_names), _relabel(test, class_names)
@@ -80,10 +80,10 @@ def read_images(
     """
     splits = list_splits(data) or [None]
     sources = [open_source(data, split=split) for split in splits]
-    images = teacher._load(sources[0], listener.progress, listener.say)
+    images = teacher.load_source(sources[0], listener.progress, listener.say)
     test = None
     if len(sources) > 1:
-        test = teacher._load(sources[1], listener.progress, listener.say)
+        test = teacher.load_source(sources[1], listener.progress, listener.say)
     elif _knows(images, class_names):
         out = held_out(_labels(images), TEST_FRACTION, teacher.recipe.seed)
         images, test = images.subset(~out), images.subset(out)

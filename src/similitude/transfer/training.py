@@ -14,7 +14,7 @@ from similitude.listening import Listener
 from similitude.pretraining import Pretraining, image_spec
 from similitude.recording import Metrics, Recorder
 from similitude.storage import write_text
-from similitude.training import Log, _fit, _write_environment, training_note
+from similitude.training import Log, fit, training_note, write_environment
 from similitude.transfer.classifier import Classifier, accuracy, dump_transfer, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
@@ -109,8 +109,8 @@ def train_network(
         show=show,
     )
     if first_step < total_steps:
-        _fit(module, loader, recorder, total_steps - first_step)
-        _write_environment(folder, recipe.data, images, recorder, device)
+        fit(module, loader, recorder, total_steps - first_step)
+        write_environment(folder, recipe.data, images, recorder, device)
     if recorder.diverged_at is not None:
         raise UserError(
             f"the training in {folder} diverged at step {recorder.diverged_at} (the loss is not a "
