@@ -215,3 +215,12 @@ def test_the_loss_reads_the_target(name):
         for parameter in moved.parameters():
             parameter.data.add_(0.3 * torch.randn_like(parameter))
         assert not torch.isclose(twin.training_loss(batch, START).loss, before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_targets_start_as_exact_copies_heads_included(name):
+    method = build_method(small_config(name), TinyBackbone())
+    online = {f"target_{n}": value for n, value in method.state_dict().items()}
+    targets = {n: v for n, v in method.state_dict().items() if n.startswith("target_")}
+    assert targets
+    assert all(torch.equal(value, online[n]) for n, value in targets.items())
