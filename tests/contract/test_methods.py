@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from builders import IMAGE, START, TinyBackbone, random_batch, small_config
 from similitude.memory import Center, FeatureQueue, MemoryBank
@@ -224,3 +225,23 @@ def test_targets_start_as_exact_copies_heads_included(name):
     targets = {n: v for n, v in method.state_dict().items() if n.startswith("target_")}
     assert targets
     assert all(torch.equal(value, online[n]) for n, value in targets.items())
+
+
+def test_views_of_one_sample_belong_together(method):
+    """Equal views have a lower loss than the same views handed out to the wrong samples."""
+    batch = random_batch(method)
+    if len(batch.views) == 1:
+        pytest.skip("one view: the other side is in a memory, or in the same image")
+    if hasattr(method, "predictor"):
+        method.predictor = nn.Identity()  # an untrained one predicts nothing
+    for seed in range(3):  # the order of the keys is another one at every step
+        view = random_batch(method, seed=seed).views[0]
+        size = [v.shape[-2:] for v in batch.views]
+        right = [F.interpolate(view, s, mode="area") for s in size]
+        wrong = [right[0], *(v.roll(1, dims=0) for v in right[1:])]
+        progress = Progress(seed, 10, 5)
+        losses = [
+            copy.deepcopy(method).training_loss(Batch(views, batch.index), progress).loss
+            for views in (right, wrong)
+        ]
+        assert losses[0] < losses[1] - 1e-4
