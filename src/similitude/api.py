@@ -10,14 +10,20 @@ from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
 from similitude.data import ImageSource, cut_into_tiles, load_images, open_source
-from similitude.distributed import decided_by_first, first_then_others, join_processes, rank
+from similitude.distributed import (
+    decided_by_first,
+    first_then_others,
+    join_processes,
+    rank,
+    world_size,
+)
 from similitude.errors import UserError
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, name_of
 from similitude.pretraining import image_spec
-from similitude.recipes import Recipe, find_recipe, override
+from similitude.recipes import Recipe, find_recipe, override, parse_recipe
 from similitude.recipes.automatic import (
     Facts,
     choose_arithmetic,
@@ -128,7 +134,14 @@ def pretrain(
     listener = Silent() if listener is None or rank() > 0 else listener
     given = method if isinstance(method, Method) else None
     if given is not None:
-        backbone = backbone or _origin(given)
+        if backbone is not None or any(
+            f.startswith(("method", "backbone")) for f in _touched(overrides)
+        ):
+            raise UserError(
+                "a method that is given as an object has its backbone and settings already: leave "
+                "out backbone and what --set says of method and backbone"
+            )
+        backbone = _origin(given)
     wanted = _by_name(method)
     if out is not None:
         place = Path(out)
@@ -143,7 +156,8 @@ def pretrain(
         checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt")
     source = first_then_others(lambda: open_source(data))
     source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
-    listener.say(f"{len(source):,} images in {source.name}")
+    together = f", shared by {world_size()} processes" if world_size() > 1 else ""
+    listener.say(f"{len(source):,} images in {source.name}{together}")
     for note in source.notes:
         listener.say(f"  {note}")
 
@@ -151,7 +165,8 @@ def pretrain(
     if checkpoint is not None:
         chosen = checkpoint.recipe
     else:
-        chosen = decided_by_first(
+        # As plain values: another process may not have imported a method of the user's own yet.
+        values = decided_by_first(
             lambda: _resolve(
                 Facts(len(source), _short_sides(source), device),
                 wanted,
@@ -162,7 +177,13 @@ def pretrain(
                 recipe,
                 overrides,
                 seed,
-            )
+            ).model_dump(mode="json")
+        )
+        chosen = parse_recipe(values, "the recipe")
+    if chosen.batch_size % world_size():
+        raise UserError(
+            f"a batch of {chosen.batch_size} does not divide among {world_size()} processes: "
+            f"choose a batch size that is a multiple of {world_size()}"
         )
     images = load_images(
         source,
@@ -171,6 +192,11 @@ def pretrain(
     )
     if checkpoint is None:
         chosen = set_num_samples(chosen, len(images))
+        if given is not None and chosen.method != wanted:
+            raise UserError(
+                f"the method is for {given.config.num_samples} samples, and there are "
+                f"{len(images)} images: make it with num_samples={len(images)}"
+            )
         if recipe is None:
             chosen = choose_normalisation(chosen, images, overrides)
     if len(images) < chosen.batch_size:
@@ -222,8 +248,8 @@ def _by_name(
 ) -> str | MethodConfig | None:
     """A class and an object as what a recipe can hold: the place they are imported from."""
     if isinstance(method, Method):
-        config = method.config
-        name = config.name if config.name in METHODS else name_of(type(method))
+        config, kind = method.config, type(method)
+        name = config.name if METHODS.get(config.name) is kind else name_of(kind)
         return config.model_copy(update={"name": name})
     return name_of(method) if isinstance(method, type) else method
 

@@ -29,6 +29,9 @@ class BackboneConfig(BaseModel):
     stem: Literal["standard", "small"] = "standard"
     # Channels of the first stage (doubling at each stage); None keeps the model's own.
     base_width: int | None = Field(default=None, ge=4, le=1024)
+    # Scale 0 in the last norm of every block of a ResNet, which so starts as the identity: SimCLR,
+    # SimSiam, Barlow Twins, MoCo v3 and BYOL's code. MoCo v1 and v2, InstDisc, CMC, SwAV: 1.
+    zero_init_last: bool = True
     # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
     options: dict[str, int | float | str | bool | tuple[int, ...]] = {}
 
@@ -57,9 +60,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         _narrow_stem(backbone, config)
     if config.stem == "small":
         _small_stem(backbone, config)
-    if isinstance(backbone, ResNet):
-        # gamma = 0 in the last norm of every block: SimCLR, SimSiam and BYOL's code all do so.
-        backbone.init_weights(zero_init_last=True)
+    if isinstance(backbone, ResNet) and not config.options.get("pretrained"):
+        backbone.init_weights(zero_init_last=config.zero_init_last)
     backbone.built_from = config  # type: ignore[assignment]
     return backbone
 

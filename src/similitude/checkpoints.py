@@ -98,7 +98,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(
-            f"no checkpoint {path}; is {path.parent.parent} a run, and has it saved one yet?"
+            f"no checkpoint {path}: the run has saved none yet, or {path.parent.parent} is no run; "
+            "--overwrite starts it anew"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"the checkpoint {path} is damaged or not a checkpoint") from error

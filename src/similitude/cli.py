@@ -482,8 +482,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        from similitude.distributed import is_first_launched
+        from similitude.distributed import is_first_of_machine
 
-        if is_first_launched():  # the others would repeat it
+        if is_first_of_machine():  # the others would repeat it
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ Everything here is the identity in one process. N samples per process, W process
 
 import os
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -38,12 +39,24 @@ def is_first_launched() -> bool:
     return not is_launched() or int(os.environ["RANK"]) == 0
 
 
+def is_first_of_machine() -> bool:
+    """Whether this is the process that tells of mistakes: the first one of each machine."""
+    return not is_launched() or int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def processes_of_machine() -> int:
+    """How many of the processes share this machine's memory and cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
+
+
 def join_processes() -> None:
     """Meet the other processes that a launcher started; nothing where there are none."""
     if is_launched() and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # The first process may download or score for long while the others wait for it.
+        dist.init_process_group(backend, timeout=timedelta(days=1))
 
 
 def own_rows(x: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "N ..."]:
@@ -109,6 +122,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         whole = mean_over_processes(torch.cat([grad.flatten() for grad in grads]))
         for grad, mean in zip(grads, whole.split([g.numel() for g in grads]), strict=True):
             grad.copy_(mean.view_as(grad))
+
+
+@torch.no_grad()
+def share_state_of_first(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    if world_size() > 1:
+        for value in module.state_dict().values():
+            dist.broadcast(value, 0)
 
 
 def any_process(flags: Iterable[bool], device: torch.device) -> list[bool]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,16 @@ def wants_processes(devices: int | None, num_nodes: int) -> bool:
     return True
 
 
+def refuse_processes(command: str) -> None:
+    """For what one process does alone.
+
+    Raises:
+        UserError: a launcher started several.
+    """
+    if is_launched():
+        raise UserError(f"similitude {command} runs in one process: start it without torchrun")
+
+
 def run_on_devices(
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
@@ -67,13 +78,14 @@ def run_on_devices(
     Raises:
         UserError: one in a process, or a process that died.
     """
-    places = [_environment(local, devices, num_nodes) for local in range(devices)]
+    meeting = _meeting_point(num_nodes)
+    places = [_environment(local, devices, num_nodes, *meeting) for local in range(devices)]
     context = mp.get_context("spawn")
     messages = context.Queue()
+    # As bytes: multiprocessing would share the memory of tensors, and so one set of weights.
+    given = pickle.dumps(dict(arguments))
     children = [
-        context.Process(
-            target=_child, args=(place, function, dict(arguments), messages), daemon=True
-        )
+        context.Process(target=_child, args=(place, function, given, messages), daemon=True)
         for place in places
     ]
     with _passing_interrupts_on(children):
@@ -82,28 +94,26 @@ def run_on_devices(
                 child.start()
             return _listen(children, messages, listener)
         finally:
-            for child in children:
-                if child.is_alive():
-                    child.join(_SECONDS_TO_END)
-                if child.is_alive():
-                    child.terminate()
+            _end(children)
 
 
-def _environment(local: int, devices: int, num_nodes: int) -> dict[str, str]:
+def _meeting_point(num_nodes: int) -> tuple[str, str, int]:
+    """Address and port of the first process, and the number of this machine."""
+    if num_nodes == 1:
+        return "127.0.0.1", str(_free_port()), 0
+    missing = [k for k in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if k not in os.environ]
+    if missing:
+        raise UserError(
+            f"{num_nodes} machines need {', '.join(missing)} in the environment of each: the "
+            "address and a free port of the first machine, and the machine's own number from 0"
+        )
+    return os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], int(os.environ["NODE_RANK"])
+
+
+def _environment(
+    local: int, devices: int, num_nodes: int, address: str, port: str, node: int
+) -> dict[str, str]:
     """What torchrun tells a process."""
-    if num_nodes > 1:
-        missing = [k for k in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if k not in os.environ]
-        if missing:
-            raise UserError(
-                f"{num_nodes} machines need {', '.join(missing)} in the environment of each: the "
-                "address and a free port of the first machine, and the machine's own number from 0"
-            )
-        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-        node = int(os.environ["NODE_RANK"])
-    else:
-        address, node = "127.0.0.1", 0
-        port = os.environ["MASTER_PORT"] if local else str(_free_port())
-    os.environ["MASTER_PORT"] = port  # one port for all the places of this call
     return {
         "MASTER_ADDR": address,
         "MASTER_PORT": port,
@@ -121,17 +131,33 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _end(children: list[Any]) -> None:
+    """Wait a little for those that are still at work, then end them."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    for child in children:
+        if child.pid is not None:
+            child.join(max(0.0, deadline - time.monotonic()))
+    for child in children:
+        if child.is_alive():
+            child.kill()  # a request to terminate can wait in a message that never comes
+            child.join()
+
+
 @contextmanager
 def _passing_interrupts_on(children: list[Any]) -> Iterator[None]:
-    """Ctrl-C goes to the children, which end in their own way; then this process ends too."""
+    """Ctrl-C goes to the children, which end in their own way; the third one ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
         return
 
+    presses = 0
+
     def interrupt(*_: Any) -> None:
+        nonlocal presses
+        presses += 1
         for child in children:
-            if child.is_alive() and child.pid is not None:
-                os.kill(child.pid, signal.SIGINT)
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, signal.SIGINT if presses < 3 else signal.SIGKILL)
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
@@ -156,8 +182,9 @@ class _Relay:
 
 
 def _child(
-    place: dict[str, str], function: Callable[..., Any], arguments: dict[str, Any], messages: Any
+    place: dict[str, str], function: Callable[..., Any], given: bytes, messages: Any
 ) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C comes through the parent alone, and so once
     os.environ.update(place)
@@ -165,10 +192,13 @@ def _child(
     torch.set_num_threads(max(1, (cores or 1) // int(place["LOCAL_WORLD_SIZE"])))
     first = place["LOCAL_RANK"] == "0"
     try:
-        result = function(**arguments, listener=_Relay(messages, first))
+        result = function(**pickle.loads(given), listener=_Relay(messages, first))
     except UserError as error:
         messages.put(("refusal", str(error)))
         sys.exit(2)
+    except (KeyboardInterrupt, SystemExit):
+        messages.put(("interrupted", None))
+        sys.exit(130)
     except BaseException:
         messages.put(("crash", traceback.format_exc()))
         sys.exit(1)
@@ -177,6 +207,14 @@ def _child(
         messages.put(("result", pickle.dumps(result)))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """No process goes on alone when the one that started it is gone, however it went."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _listen(children: list[Any], messages: Any, listener: Listener | None) -> Any:
@@ -191,8 +229,9 @@ def _listen(children: list[Any], messages: Any, listener: Listener | None) -> An
             if answer is None:
                 codes = ", ".join(str(child.exitcode) for child in children)
                 raise UserError(
-                    f"a process ended without a result (exit codes: {codes}); perhaps the memory "
-                    "does not hold that many: try fewer --devices or --micro-batch-size"
+                    f"a process ended without a result (exit codes: {codes}); what it said stands "
+                    "above. If nothing does, the memory may not hold that many: try fewer "
+                    "--devices, or --micro-batch-size"
                 ) from None
             break
         if kind in ("say", "progress"):
@@ -203,6 +242,8 @@ def _listen(children: list[Any], messages: Any, listener: Listener | None) -> An
             answer = (kind, content)
         if answer is not None and answer[0] == "result":
             break
+    if answer[0] == "interrupted":
+        raise KeyboardInterrupt
     if answer[0] == "refusal":
         raise UserError(answer[1])
     if answer[0] == "crash":

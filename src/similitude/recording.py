@@ -186,7 +186,7 @@ class Recorder(Callback):
             if measure:
                 values |= self._measure(module)
             self._write(values)
-            if measure and any_process([self._is_lost()], module.device)[0]:
+            if measure and any_process([self._writes and self._is_lost()], module.device)[0]:
                 self._stop_early(finished, values["step"])
             self._start_segment()
         if save:

@@ -306,6 +306,11 @@ class Run:
                 progress(f"reading {source.name}", done, total, "")
 
         images = load_images(source, self.recipe.canvas_size, on_progress=show)
+        if self.recipe.tile_size is not None and say is not None:
+            say(
+                f"the run was trained on tiles of {self.recipe.tile_size} px, and this uses whole "
+                "images: cut them into files of that size to score or embed tiles"
+            )
         if images.unreadable and say is not None:
             some = ", ".join(f"{name} ({reason})" for name, reason in images.unreadable[:3])
             more = ", ..." if len(images.unreadable) > 3 else ""
@@ -397,7 +402,6 @@ def labelled_splits(
 
 # What a run folder holds; overwriting a run removes these and nothing else.
 RUN_FILES = (
-    "recipe.yaml",
     "environment.json",
     "metrics.csv",
     "health.json",
@@ -412,6 +416,7 @@ RUN_FILES = (
     "report.json",
     "events",
     "checkpoints",
+    "recipe.yaml",  # last: what is left of a run without it cannot be replaced
 )
 
 

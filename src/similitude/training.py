@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import platform
 import shlex
 import signal
@@ -26,7 +25,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from similitude.backbones import build_backbone
 from similitude.checkpoints import Checkpoint, export_backbone, fingerprint, load_strictly
 from similitude.data import CanvasLoader, ImageSet
-from similitude.distributed import rank, world_size
+from similitude.distributed import (
+    processes_of_machine,
+    rank,
+    share_state_of_first,
+    world_size,
+)
 from similitude.errors import UserError
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
@@ -114,6 +118,7 @@ def train(
         load_strictly(method, checkpoint.method, f"method {recipe.method.name!r}")
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     module.to(device)
+    share_state_of_first(method)
     total_steps = module.progress.total_steps
     monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
     if checkpoint is None:
@@ -172,8 +177,8 @@ def train(
         log.say(f"stopped early, after step {module.step:,} of {total_steps:,}")
     elif recorder.diverged_at is None and module.step < total_steps:
         log.say(
-            f"stopped after step {module.step:,} of {total_steps:,}; everything is saved: the same "
-            f"command with --out {folder} --resume goes on (and without the options of the recipe)"
+            f"stopped after step {module.step:,} of {total_steps:,}; everything is saved, and this "
+            f"goes on: similitude pretrain {data} --out {folder} --resume"
         )
         return None
     if not first:
@@ -285,7 +290,7 @@ def _processes() -> dict[str, Any]:
     """What the trainer has to know of the processes that train together."""
     if world_size() == 1:
         return {"devices": 1}
-    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    devices = processes_of_machine()
     return {
         "devices": devices,
         "num_nodes": world_size() // devices,

@@ -46,6 +46,10 @@ class Guess(Method):
         return StepOutput(loss, h1.detach(), {"projection_std": output_std(h1)})
 
 
+class Mine(sim.methods.SimSiam):
+    """Another method under a known config: not to be taken for SimSiam."""
+
+
 class Bare(Guess):
     def __init__(self, backbone, config):
         super().__init__(backbone, config)
@@ -136,3 +140,36 @@ def test_a_wrong_place_is_told_in_one_sentence(place, name, words):
     with pytest.raises(UserError, match=words):
         sim.pretrain("photos", method=name, out="run")
     assert not (place / "run").exists()
+
+
+def test_it_trains_in_two_processes_too(place):
+    small = ["--epochs", "1", "--batch-size", "8", "--set", "backbone.base_width=4"]
+    own = ["--method", "my_methods:Guess", "--devices", "2"]
+    done = command("pretrain", "photos", *own, *small, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "shared by 2 processes" in done.stdout
+
+
+def test_an_object_keeps_its_settings_and_its_name(place):
+    sys.path.insert(0, str(place))
+    try:
+        from my_methods import Guess, GuessConfig, Mine  # type: ignore[import-not-found]
+
+        method = Guess(build_backbone(BACKBONE), GuessConfig())
+    finally:
+        sys.path.remove(str(place))
+    for change in ({"overrides": ["method.stop_gradient=false"]}, {"backbone": "resnet18"}):
+        with pytest.raises(UserError, match="object"):
+            sim.pretrain("photos", method=method, out="run", **change)
+    with pytest.raises(UserError, match="MoCo is the class of moco_v1 and moco_v2"):
+        sim.pretrain("photos", method=sim.methods.MoCo, out="run")
+
+    mine = Mine(build_backbone(BACKBONE), sim.methods.SimSiamConfig(projection_dim=8))
+    assert sim.pretrain("photos", method=mine, out="mine", epochs=1, batch_size=8) is not None
+    assert "my_methods:Mine" in (place / "mine" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", [":X", ".a:X", "a b:X", "my_methods:"])
+def test_what_cannot_be_a_place_is_told(place, name):
+    with pytest.raises(UserError, match="MODULE:CLASS"):
+        sim.pretrain("photos", method=name, out="run")

@@ -12,6 +12,7 @@ from similitude.acceleration import keep_freed_memory
 from similitude.checkpoints import fingerprint
 from similitude.data import ImageSet, ImageSource, list_splits, load_images, open_source
 from similitude.errors import UserError
+from similitude.launching import refuse_processes
 from similitude.listening import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.randomness import permutation
@@ -71,6 +72,7 @@ def ablate(
         UserError: anything the caller can mend, in one sentence.
     """
     listener = listener or Silent()
+    refuse_processes("ablate")
     for name, number in (("seed", seeds), ("epoch", epochs), ("image", images)):
         if number is not None and number < 1:
             raise UserError(f"an ablation needs at least one {name}, not {number}")
@@ -106,7 +108,8 @@ def _carry_out(
     folder, count = Path(out), design.images_of(source)
     stored = read_plan(folder, design)
     bases = design.bases(source, count) if stored is None else stored[1]
-    images = _some(_load(source, bases, listener), count)
+    canvas = design.canvas_size(bases)
+    images = _some(_load(source, canvas, listener), count)
     if stored is None:
         bases = {name: set_num_samples(base, len(images)) for name, base in bases.items()}
         if design.study is None and design.recipe is None:
@@ -118,7 +121,7 @@ def _carry_out(
         write_plan(folder, design, images, bases)
     test = None
     if test_source is not None and scorable(images):
-        test = _load(test_source, bases, listener)
+        test = _load(test_source, canvas, listener)
         test = test if design.study is None else _some(test, TEST_IMAGES)
     seeds = seeds or (SEEDS if design.study is None else design.study.seeds)
     listener.say(
@@ -166,8 +169,7 @@ def _open(data: Any, listener: Listener) -> tuple[ImageSource, ImageSource | Non
     return source, open_source(data, split="test") if list_splits(data) else None
 
 
-def _load(source: ImageSource, bases: Mapping[str, Recipe], listener: Listener) -> ImageSet:
-    canvas = max((base.canvas_size or 0 for base in bases.values()), default=0) or None
+def _load(source: ImageSource, canvas: int | None, listener: Listener) -> ImageSet:
     images = load_images(
         source,
         canvas,

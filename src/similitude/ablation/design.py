@@ -13,7 +13,7 @@ from similitude.checkpoints import fingerprint
 from similitude.data import ImageSet, ImageSource
 from similitude.errors import UserError
 from similitude.method import MethodConfig
-from similitude.recipes import Recipe, override, parse_recipe
+from similitude.recipes import Recipe, find_recipe, override, parse_recipe
 from similitude.storage import write_text
 from similitude.study import Study
 
@@ -80,12 +80,13 @@ class Design:
         method, recipe = self.method, self.recipe
         if isinstance(method, MethodConfig):
             method = method.model_dump(mode="json")
-        if isinstance(recipe, Recipe):
+        if recipe is not None:  # its content: a file may change
+            recipe = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
             recipe = recipe.model_dump(mode="json")
         return {
             "study": self.name,
             "method": method,
-            "recipe": str(recipe) if isinstance(recipe, Path) else recipe,
+            "recipe": recipe,
             "settings": list(self.overrides),
             "epochs": self.epochs,
             "images": self.images,
@@ -119,6 +120,17 @@ class Design:
                 settings += [f"memory_format={first.memory_format}"]
             bases[name] = api.choose(source, count, epochs=epochs, recipe=name, overrides=settings)
         return bases
+
+    def canvas_size(self, bases: Mapping[str, Recipe]) -> int | None:
+        """Large enough for every cell; None: the images' own size."""
+        recipes = list(bases.values())
+        if self.study is None:
+            recipes += [
+                override(bases[""], c.assignments) for c in grid(self.variations, bases[""])
+            ]
+        else:
+            recipes += [override(bases[c.recipe], c.settings) for c in self.study.cells]
+        return max((recipe.canvas_size or 0 for recipe in recipes), default=0) or None
 
     def cells(self, bases: Mapping[str, Recipe], source: ImageSource, count: int) -> list[Planned]:
         """Every cell with its whole recipe, checked before anything is trained."""

@@ -26,6 +26,7 @@ from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
 from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
 from similitude.data.images import ImageSet, neighbours_among
+from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError
 from similitude.storage import replacing, write_text
 
@@ -72,7 +73,8 @@ def load_images(
         size = default_size(source)
     if size < 1:
         raise UserError(f"the size of the images must be at least 1 pixel, not {size}")
-    limit = free_memory_bytes() // 3 if memory_limit_bytes is None else memory_limit_bytes
+    share = free_memory_bytes() // (3 * processes_of_machine())  # each process has its own copy
+    limit = share if memory_limit_bytes is None else memory_limit_bytes
     if workers is None:
         affinity = getattr(os, "sched_getaffinity", None)  # Linux only
         workers = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -85,7 +87,7 @@ def load_images(
         found = decoder.run(memory)
         return found.image_set(torch.from_numpy(memory.pixels[: len(found.kept)]), source)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
-    return _from_cache(source, size, folder, decoder)
+    return first_then_others(lambda: _from_cache(source, size, folder, decoder))
 
 
 def default_size(source: ImageSource) -> int:

@@ -188,8 +188,8 @@ def _constant_projections(r: Readings) -> Finding | None:
     if r.projection_std is None:
         return None
     advice = (
-        "Keep the stop-gradient and the predictor (or the momentum target), BatchNorm in the "
-        "heads, and lower the learning rate."
+        "Lower the learning rate, and keep what holds this method apart (stop-gradient and "
+        "predictor, momentum target, centring and sharpening, BatchNorm in the heads)."
     )
     if r.projection_std < CONSTANT_STD:
         return Finding(

@@ -187,24 +187,38 @@ def make_config(name: str, settings: Mapping[str, Any]) -> MethodConfig:
 
 
 def name_of(method: type[Method]) -> str:
-    """The name by which recipes find a class: a key of METHODS, or "module:Class"."""
+    """The name by which recipes find a class: a key of METHODS, or "module:Class".
+
+    Raises:
+        UserError: several names share the class, as MoCo v1 and v2 do.
+    """
     known = [name for name, kind in METHODS.items() if kind is method]
-    return known[0] if known else f"{method.__module__}:{method.__qualname__}"
+    if len(known) > 1:
+        raise UserError(f"{method.__name__} is the class of {' and '.join(known)}: give the name")
+    if known:
+        return known[0]
+    module = method.__module__
+    if module in ("__main__", "__mp_main__"):  # a script, which others import by its file's name
+        module = Path(getattr(sys.modules[module], "__file__", module)).stem
+    return f"{module}:{method.__qualname__}"
 
 
 def _import_method(name: str) -> type[Method]:
     module_name, _, class_name = name.partition(":")
-    here = str(Path.cwd())
-    try:
-        # A module beside the user's photos is found as in ``python -m``.
-        sys.path.insert(0, here)
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(
-            f"cannot import {module_name!r} for the method {name!r}: {error}"
-        ) from error
-    finally:
-        sys.path.remove(here)
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise UserError(f"{name!r} is not a method of your own: write MODULE:CLASS")
+    main = sys.modules.get("__main__")
+    if Path(getattr(main, "__file__", None) or "").stem == module_name and hasattr(
+        main, class_name
+    ):
+        module = main  # the script that runs: importing it again would run it again
+    else:
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)  # a module beside the photos is found as by python -m
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UserError(f"cannot import {module_name!r} of method {name!r}: {error}") from error
     method = getattr(module, class_name, None)
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise UserError(f"{module_name!r} has no subclass of Method called {class_name!r}")

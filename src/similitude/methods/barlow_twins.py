@@ -12,9 +12,10 @@ Biases and BatchNorm learn at ``bias_lr_scale`` times the rate. The paper trains
 the loss times 1/32 (0.024 in the end); LARS hides the scale of a loss from weights but not from
 1-D tensors, so the present code writes it as 0.0048 for them beside 0.2 for weights.
 
-Differs from the reference code (facebookresearch/barlowtwins): the gradient is that of the loss
-at any number of processes; the code's is 1/W of it with W processes, which LARS hides in the
-weights. A short last batch is dropped, where the code divides C by the full batch. For BT-HSIC
+Differs from the reference code (facebookresearch/barlowtwins): the gradient is that of the loss at
+any number of processes; the code's is 1/W of it with W processes, which LARS hides in the weights
+but not in biases and norms: with the published settings they move W times as far here. A short last
+batch is dropped, where the code divides C by the full batch. For BT-HSIC
 (yaohungt/Barlow-Twins-HSIC) projections are not scaled to length 1 before they are standardized,
 and C is the one above, with the biased variance.
 """

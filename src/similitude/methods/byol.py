@@ -7,8 +7,9 @@
     target <- tau target + (1 - tau) online          after the online step; tau from 0.996 to 1
 
 Differs from the reference code (deepmind-research/byol): the target starts as a copy of the online
-network; the code draws its own initial weights. Crops that do
-not fit are clamped to the image, as there.
+network; the code draws its own initial weights. Jitter is torchvision's (the code: added
+brightness, contrast around the mean of each channel, saturation in HSV), and blur reflects at the
+border. Crops that do not fit are clamped to the image, as there.
 """
 
 from typing import Literal

@@ -9,11 +9,12 @@
 
 The K + 1 rows are the same for all pairs. Two images of one batch never meet but in the banks.
 
-Differs from the reference code (HobbitLong/CMC): a group of channels is seen by an ordinary
-network for RGB, with zeros in place of the other channels, instead of a network with one or two
-input channels: another width of the first layer, the same function. A step's rows are a function of
-step and image, not of a global random state. As in the code, and unlike the paper's equations, the
-denominators of NCE hold 1e-7 more, and banks move by half of the way.
+Differs from the reference code (HobbitLong/CMC): a group of channels is seen by an ordinary network
+for RGB, with zeros in place of the other channels, instead of a network with one or two input
+channels: another width of the first layer, the same function; BatchNorm sees the whole batch. A
+step's rows are a function of step and image, not of a global random state. As in the code, and
+unlike the paper's equations, the denominators of NCE hold 1e-7 more, and banks move by half of the
+way.
 """
 
 import math
@@ -38,7 +39,7 @@ class CMCConfig(MethodConfig):
 
     name: Literal["cmc"] = "cmc"
     view: ImageViewConfig = ImageViewConfig(
-        crop_scale=(0.2, 1.0),  # 0.08 for their ResNets of double width
+        crop_scale=(0.08, 1.0),  # 0.2 for AlexNet
         jitter_probability=0.0,
         grey=0.0,
         blur=0.0,

@@ -13,9 +13,10 @@ from being alike; each prevents the collapse that the other allows (Sec. 5.3, Fi
 are clipped per parameter, and those of the last layer are dropped in the first epoch. The target
 network is the better one and is kept.
 
-Differs from the reference code (facebookresearch/dino): timm's ViT interpolates position
-embeddings with anti-aliasing; the peak of the learning rate occurs once, not twice. As in the code,
-every parameter is clipped by its own norm, and class token and position embedding decay.
+Differs from the reference code (facebookresearch/dino): timm's ViT interpolates position embeddings
+with anti-aliasing and starts the class token at std 1e-6, not 0.02; the peak of the learning rate
+occurs once, not twice. As in the code, every parameter is clipped by its own norm, and class token
+and position embedding decay.
 """
 
 from typing import Literal

@@ -12,9 +12,10 @@ With ``loss="softmax"`` the K are all n images (eq. 2 and 3), as the authors tra
 "parametric" replaces the bank by a trained vector for each image (eq. 1).
 
 Differs from the reference code (zhirongw/lemniscate.pytorch): grey comes after the jitter, not
-before. A step's noise is a function of step and image, not of a global random state. As in the
-code, and unlike the paper's text, the bank moves by half of the way, the proximal term is off, the
-noise may hit the image itself, and the denominators of eq. 6 hold 1e-7 more.
+before; BatchNorm sees the whole batch, not the part of one GPU. A step's noise is a function of
+step and image, not of a global random state. As in the code, and unlike the paper's text, the bank
+moves by half of the way, the proximal term is off, the noise may hit the image itself, and the
+denominators of eq. 6 hold 1e-7 more.
 """
 
 import math

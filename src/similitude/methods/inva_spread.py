@@ -9,8 +9,9 @@
 No memory: the features of the batch stand where InstDisc has its bank.
 
 Differs from the reference code (mangye16/Unsupervised_Embedding_Learning): nothing known in views
-and loss. As in the code, and unlike the paper's equations, the denominator holds the 2N - 1 other
-views instead of the N original images, both views are augmented, and z_j carries no gradient (sg).
+and loss; the recipe's schedule is the paper's (the code: 301 epochs, 0.1, 0.05, 0.01 of the rate).
+As in the code, and unlike the paper's equations, the denominator holds the 2N - 1 other views
+instead of the N original images, both views are augmented, and z_j carries no gradient (sg).
 """
 
 import math

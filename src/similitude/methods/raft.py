@@ -32,7 +32,10 @@ from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class RAFTConfig(MethodConfig):
-    """Heads are BYOL's; weights and decay are the reference code's, which trains on CIFAR-10."""
+    """Heads are BYOL's, with a bias at their end.
+
+    Weights and decay are those of the reference code, which trains on CIFAR-10.
+    """
 
     name: Literal["raft"] = "raft"
     view: ImageViewConfig = ImageViewConfig(

@@ -9,9 +9,11 @@ Both views pass the backbone in one batch, so BatchNorm sees all 2N images (the 
 
 Differs from the reference code (google-research/simclr): the loss is the paper's mean over the 2N
 anchors, half of what the code returns; crops may be smaller than 10 % of the image (the code's
-min_object_covered forbids it); colour jitter multiplies brightness (the code's v2 transform).
-As in the code, and unlike the paper's text, every head layer has BatchNorm (the last without
-offset), head weights start from N(0, 0.01), and images stay in [0, 1].
+min_object_covered forbids it); jitter is torchvision's (the code: contrast around the mean of each
+channel, saturation in HSV) and blur reflects at the border. Half the loss moves biases and norms
+half as far, which LARS hides in the weights alone. As in the code, and unlike the paper's text,
+every head layer has BatchNorm (the last without offset), head weights start from N(0, 0.01), and
+images stay in [0, 1].
 """
 
 from typing import Literal

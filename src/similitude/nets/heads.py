@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from similitude.distributed import gather
+
 LastNorm = Literal["none", "affine", "scale", "plain"]
 
 
@@ -149,7 +151,9 @@ def output_std(z: Float[Tensor, "N P"]) -> Float[Tensor, ""]:
     """How far the rows spread over the sphere (SimSiam, arXiv:2011.10566, Sec. 4.1), detached.
 
     Returns:
-        Standard deviation over the batch of the unit rows, mean over channels, times sqrt(P):
-        about 1 for directions spread evenly, 0 when all rows point the same way (collapsed).
+        Standard deviation over the whole batch (of all processes) of the unit rows, mean over
+        channels, times sqrt(P): about 1 for directions spread evenly, 0 when all rows point the
+        same way (collapsed).
     """
-    return F.normalize(z.float(), dim=1).std(dim=0).mean() * z.shape[1] ** 0.5
+    rows = gather(F.normalize(z.float(), dim=1))
+    return rows.std(dim=0).mean() * z.shape[1] ** 0.5

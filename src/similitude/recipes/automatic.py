@@ -78,6 +78,7 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         batch_size = usual = template.batch_size if small else 256
         while batch_size > 8 and batch_size > facts.num_images // 4:
             batch_size //= 2
+        batch_size = max(1, batch_size // world_size()) * world_size()  # equal parts
         kind = "many steps in a short run" if small else "the papers' smallest"
         few = f"at most a quarter of {facts.num_images} images"
         reasons["batch_size"] = kind if batch_size == usual else few
@@ -164,10 +165,12 @@ def _fitted(
         update["num_negatives"] = fitting
         reasons["method.num_negatives"] = f"not more than the {num_images} images"
     splits = fitting = getattr(config, "bn_splits", 1)
-    while fitting > 1 and (batch_size % fitting or batch_size // fitting < 2):
+    local = batch_size // world_size()  # each process has samples of every split
+    while fitting > 1 and (local % fitting or batch_size // fitting < 2):
         fitting -= 1
     if fitting != splits:
         update["bn_splits"] = fitting
+        reasons["method.bn_splits"] = f"the most that a batch of {local} divides into"
     return config.model_copy(update=update)
 
 

@@ -129,6 +129,8 @@ def parse_recipe(data: Any, where: str) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
+        if isinstance(cause := first.get("ctx", {}).get("error"), UserError):
+            raise UserError(f"{where}: {cause}") from error
         field = ".".join(str(part) for part in first["loc"])
         given = "" if first["type"] in ("missing", "extra_forbidden") else f" ({first['input']!r})"
         raise UserError(f"{where}: {field}{given}: {first['msg']}") from error

@@ -14,6 +14,7 @@ from similitude.backbones import BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_strictly
 from similitude.data import ImageSet
 from similitude.errors import UserError
+from similitude.launching import refuse_processes
 from similitude.listening import Listener, Silent
 from similitude.methods import build_method
 from similitude.pretraining import arithmetic_of
@@ -302,6 +303,10 @@ def _check_folder(
     out: str | Path | None, *, resume: bool, overwrite: bool, given: tuple[Any, ...]
 ) -> Path | None:
     """Refuse a place where something would be lost, and options that a resumed run has set."""
+    refuse_processes("finetune and distill")
+    is_run = out is not None and (Path(out) / "recipe.yaml").exists()
+    if overwrite and is_run and not is_classifier(Path(str(out))):
+        raise UserError(f"{out} is not a classifier: --overwrite would lose another run")
     if out is not None:
         check_run_folder(Path(out), resume=resume, overwrite=overwrite)
     if resume and out is None:
