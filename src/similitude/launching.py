@@ -88,11 +88,15 @@ def run_on_devices(
         context.Process(target=_child, args=(place, function, given, messages), daemon=True)
         for place in places
     ]
-    with _passing_interrupts_on(children):
+    with _passing_interrupts_on(children) as presses:
         try:
             for child in children:
                 child.start()
             return _listen(children, messages, listener)
+        except (UserError, RuntimeError):
+            if presses:  # they died of it, wherever they were
+                raise KeyboardInterrupt from None
+            raise
         finally:
             _end(children)
 
@@ -144,24 +148,22 @@ def _end(children: list[Any]) -> None:
 
 
 @contextmanager
-def _passing_interrupts_on(children: list[Any]) -> Iterator[None]:
+def _passing_interrupts_on(children: list[Any]) -> Iterator[list[int]]:
     """Ctrl-C goes to the children, which end in their own way; the third one ends them."""
+    presses: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
+        yield presses  # signals reach the main thread only
         return
 
-    presses = 0
-
-    def interrupt(*_: Any) -> None:
-        nonlocal presses
-        presses += 1
+    def interrupt(number: int, _: Any) -> None:
+        presses.append(number)
         for child in children:
             if child.pid is not None and child.is_alive():
-                os.kill(child.pid, signal.SIGINT if presses < 3 else signal.SIGKILL)
+                os.kill(child.pid, signal.SIGINT if len(presses) < 3 else signal.SIGKILL)
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield presses
     finally:
         signal.signal(signal.SIGINT, before)
 

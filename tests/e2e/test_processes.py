@@ -1,8 +1,10 @@
 """One training in two processes, started in both ways, is the training of one process."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,30 @@ def test_a_launched_process_starts_no_others(monkeypatch):
     assert not wants_processes(2, 1)
     with pytest.raises(UserError, match="at least 1"):
         wants_processes(0, 1)
+
+
+@pytest.mark.parametrize("progress", ["", "training"])
+def test_ctrl_c_ends_all_processes(place, progress):
+    """While they start, and while they train: then the run is saved and can go on."""
+    out = f"interrupted-{progress}"
+    settings = [*SETTINGS, "--set", "epochs=500", "--out", out, "--devices", "2"]
+    running = subprocess.Popen(
+        [*SIMILITUDE, "pretrain", "photos", *settings],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert running.stdout is not None
+    if progress:
+        assert any(progress in line for line in running.stdout)
+        time.sleep(1)  # into the steps
+    else:
+        time.sleep(3)
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 130
+    if progress:
+        assert "everything is saved" in said
+        assert (place / out / "checkpoints" / "last.ckpt").exists()

@@ -306,7 +306,9 @@ def _check_folder(
     refuse_processes("finetune and distill")
     is_run = out is not None and (Path(out) / "recipe.yaml").exists()
     if overwrite and is_run and not is_classifier(Path(str(out))):
-        raise UserError(f"{out} is not a classifier: --overwrite would lose another run")
+        raise UserError(
+            f"{out} is a run of another kind, which --overwrite would lose: give another --out"
+        )
     if out is not None:
         check_run_folder(Path(out), resume=resume, overwrite=overwrite)
     if resume and out is None:
