@@ -25,6 +25,8 @@ from similitude.recipes import cifar10
 from similitude.report import read_run, write_report
 from similitude.study import COLLAPSED, Cell, Expectation, Study
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "batch_size=16",
     "image_size=16",

@@ -17,6 +17,8 @@ from similitude.report.words import training_summary
 from similitude.runs import Run
 from similitude.training import train
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 STEPS = 4  # of an epoch; one measurement each
 STATES = {"h": "healthy", "c": "collapsed", "d": "doubtful"}

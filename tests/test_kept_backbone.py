@@ -12,6 +12,8 @@ from similitude.recording import read_metrics
 from similitude.report import write_report
 from similitude.training import Silent, train
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 VIT = BackboneConfig(
     name="vit_tiny_patch16_224",

@@ -18,6 +18,8 @@ from similitude.recipes.automatic import input_sizes, set_num_samples
 from similitude.studies import STUDIES, find_study
 from similitude.study import COLLAPSED, MEASURES, Cell, Expectation, Study, judge
 
+pytestmark = pytest.mark.slow
+
 CELLS = [(name, cell) for name, study in STUDIES.items() for cell in study.cells]
 EXPECTED = [(name, e) for name, study in STUDIES.items() for e in study.expected]
 

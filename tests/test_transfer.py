@@ -20,6 +20,8 @@ from similitude.transfer.network import Learner, from_labels, from_teacher, proj
 from similitude.transfer.recipes import choose_distillation, choose_finetuning, crop_and_flip
 from similitude.views import ImageViewConfig
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FAST = {"epochs": 2, "batch_size": 16}
 

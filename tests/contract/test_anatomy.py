@@ -4,6 +4,8 @@ import pytest
 
 from similitude.anatomy import Anatomy, measure, small_config, table
 
+pytestmark = pytest.mark.slow
+
 NONE = Anatomy(False, False, False, False, False, False, False)
 KNOWN = {
     # correlations and assignments couple the samples of a batch too, but are no negatives

@@ -12,6 +12,8 @@ from similitude.listening import Silent
 from similitude.methods import METHODS
 from similitude.training import train
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

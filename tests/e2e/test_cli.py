@@ -15,6 +15,8 @@ from builders import random_images, write_photos
 from similitude import cli
 from similitude.methods import METHODS
 
+pytestmark = pytest.mark.slow
+
 # Three steps; the trial of arithmetic may choose differently each time, so it is set.
 FAST = ["--epochs", "1", "--batch-size", "16", "--set", "precision=float32"]
 FAST += ["--set", "memory_format=contiguous"]

@@ -10,6 +10,8 @@ import pytest
 from builders import write_photos
 from similitude import cli
 
+pytestmark = pytest.mark.slow
+
 PRETRAIN = ["--method", "simclr_v2", "--epochs", "1", "--batch-size", "16"]
 PRETRAIN += ["--set", "precision=float32", "--set", "memory_format=contiguous"]
 PRETRAIN += ["--set", "backbone.base_width=4", "--set", "image_size=16"]

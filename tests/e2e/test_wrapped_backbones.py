@@ -6,6 +6,8 @@ import torch
 import similitude as sim
 from builders import write_photos
 
+pytestmark = pytest.mark.slow
+
 FAST = [
     "backbone.base_width=4",
     "precision=float32",
