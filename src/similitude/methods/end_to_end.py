@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from similitude.distributed import gather, own_rows
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import convert_split_batchnorm, mlp, output_std
+from similitude.nets import convert_split_batchnorm, output_std, plain_projector
 from similitude.randomness import permutation
 from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
@@ -57,11 +57,7 @@ class EndToEnd(Method):
         self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
         features: int = backbone.num_features  # type: ignore[assignment]
         dim = features if config.projector == "none" else config.projection_dim
-        self.projector: nn.Module = {
-            "mlp": lambda: mlp([features, features, dim], norm=False),
-            "linear": lambda: nn.Linear(features, dim),
-            "none": nn.Identity,
-        }[config.projector]()
+        self.projector = plain_projector(config.projector, features, dim)
 
     def views(self, image: ImageSpec) -> MultiView:
         view = ImageView(self.config.view, image)

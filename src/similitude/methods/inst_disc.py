@@ -30,7 +30,7 @@ from similitude.distributed import gather
 from similitude.losses import instance_nce, instance_softmax
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import mlp, output_std
+from similitude.nets import output_std, plain_projector
 from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
@@ -66,11 +66,7 @@ class InstDisc(Method):
         self.backbone = backbone
         features: int = backbone.num_features  # type: ignore[assignment]
         dim = features if config.projector == "none" else config.projection_dim
-        self.projector: nn.Module = {
-            "mlp": lambda: mlp([features, features, dim], norm=False),
-            "linear": lambda: nn.Linear(features, dim),
-            "none": nn.Identity,
-        }[config.projector]()
+        self.projector = plain_projector(config.projector, features, dim)
         if config.loss == "parametric":
             self.classifier = nn.Linear(dim, config.num_samples, bias=False)
         self.bank = MemoryBank(config.num_samples, dim)

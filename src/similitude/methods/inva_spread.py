@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from similitude.distributed import gather
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import mlp, output_std
+from similitude.nets import output_std, plain_projector
 from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
@@ -55,11 +55,7 @@ class InvaSpread(Method):
         self.backbone = backbone
         features: int = backbone.num_features  # type: ignore[assignment]
         dim = features if config.projector == "none" else config.projection_dim
-        self.projector: nn.Module = {
-            "mlp": lambda: mlp([features, features, dim], norm=False),
-            "linear": lambda: nn.Linear(features, dim),
-            "none": nn.Identity,
-        }[config.projector]()
+        self.projector = plain_projector(config.projector, features, dim)
 
     def views(self, image: ImageSpec) -> MultiView:
         view = ImageView(self.config.view, image)

@@ -27,7 +27,7 @@ from similitude.distributed import gather
 from similitude.losses import info_nce
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import mlp, output_std
+from similitude.nets import output_std, plain_projector
 from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
@@ -59,11 +59,7 @@ class MemoryBankContrast(Method):
         self.backbone = backbone
         features: int = backbone.num_features  # type: ignore[assignment]
         dim = features if config.projector == "none" else config.projection_dim
-        self.projector: nn.Module = {
-            "mlp": lambda: mlp([features, features, dim], norm=False),
-            "linear": lambda: nn.Linear(features, dim),
-            "none": nn.Identity,
-        }[config.projector]()
+        self.projector = plain_projector(config.projector, features, dim)
         self.bank = MemoryBank(config.num_samples, dim)
 
     def views(self, image: ImageSpec) -> MultiView:

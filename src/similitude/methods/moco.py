@@ -32,7 +32,13 @@ from similitude.distributed import gather, own_rows
 from similitude.losses import info_nce
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import convert_split_batchnorm, ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import (
+    convert_split_batchnorm,
+    ema_update_,
+    frozen_copy,
+    output_std,
+    plain_projector,
+)
 from similitude.randomness import permutation
 from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
@@ -86,11 +92,7 @@ class MoCo(Method):
         self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
         features: int = backbone.num_features  # type: ignore[assignment]
         dim = features if config.projector == "none" else config.projection_dim
-        self.projector: nn.Module = {
-            "mlp": lambda: mlp([features, features, dim], norm=False),
-            "linear": lambda: nn.Linear(features, dim),
-            "none": nn.Identity,
-        }[config.projector]()
+        self.projector = plain_projector(config.projector, features, dim)
         self.target_backbone = frozen_copy(self.backbone)
         self.target_projector = frozen_copy(self.projector)
         self.queue = FeatureQueue(config.queue_length, dim)

@@ -15,6 +15,7 @@ from similitude.nets.heads import (
     WeightNormLinear,
     mlp,
     output_std,
+    plain_projector,
 )
 from similitude.nets.multicrop import multi_crop_features
 from similitude.nets.patches import GatedContext, PatchBackbone, ResidualContext
@@ -40,6 +41,7 @@ __all__ = [
     "mlp",
     "multi_crop_features",
     "output_std",
+    "plain_projector",
     "rgb_to_lab",
     "rgb_to_ycbcr",
     "set_sincos_positions_",

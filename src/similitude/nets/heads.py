@@ -57,6 +57,15 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def plain_projector(kind: Literal["mlp", "linear", "none"], features: int, dim: int) -> nn.Module:
+    """A projector without BatchNorm: two layers as in MoCo v2, one as in InstDisc, or none."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "linear":
+        return nn.Linear(features, dim)
+    return mlp([features, features, dim], norm=False)
+
+
 class ScaleBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm with a trained scale and no offset, the end of SimCLR's projector."""
 
