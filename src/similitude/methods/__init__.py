@@ -1,11 +1,8 @@
 """Every method, by the name its config carries."""
 
 import difflib
-import importlib
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from torch import nn
 
@@ -23,6 +20,7 @@ from similitude.methods.inva_spread import InvaSpread, InvaSpreadConfig
 from similitude.methods.memory_bank import MemoryBankConfig, MemoryBankContrast
 from similitude.methods.moco import MoCo, MoCoV1Config, MoCoV2Config
 from similitude.methods.moco_v3 import MoCoV3, MoCoV3Config
+from similitude.methods.own import annotated_configs, import_method, place_of
 from similitude.methods.raft import RAFT, RAFTConfig
 from similitude.methods.simclr import SimCLR, SimCLRConfig
 from similitude.methods.simclr_v2 import SimCLRv2, SimCLRv2Config
@@ -106,27 +104,10 @@ METHODS: dict[str, type[Method]] = {
     "simtriplet": SimTriplet,
 }
 
+# By what each class says of its config; a name is the default of that config's field ``name``.
 CONFIGS: dict[str, type[MethodConfig]] = {
-    "simclr": SimCLRConfig,
-    "moco_v1": MoCoV1Config,
-    "moco_v2": MoCoV2Config,
-    "byol": BYOLConfig,
-    "simsiam": SimSiamConfig,
-    "simclr_v2": SimCLRv2Config,
-    "swav": SwAVConfig,
-    "dino": DINOConfig,
-    "inst_disc": InstDiscConfig,
-    "cpc_v1": CPCV1Config,
-    "cpc_v2": CPCV2Config,
-    "cmc": CMCConfig,
-    "inva_spread": InvaSpreadConfig,
-    "memory_bank": MemoryBankConfig,
-    "end_to_end": EndToEndConfig,
-    "barlow_twins": BarlowTwinsConfig,
-    "barlow_twins_hsic": BarlowTwinsHSICConfig,
-    "moco_v3": MoCoV3Config,
-    "raft": RAFTConfig,
-    "simtriplet": SimTripletConfig,
+    name: next(k for k in annotated_configs(method) if k.model_fields["name"].default == name)
+    for name, method in METHODS.items()
 }
 
 
@@ -144,7 +125,7 @@ def method_class(name: str) -> type[Method]:
     if name in METHODS:
         return METHODS[name]
     if ":" in name:
-        return _import_method(name)
+        return import_method(name)
     near = difflib.get_close_matches(name, METHODS, n=2, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UserError(
@@ -164,13 +145,13 @@ def config_class(name: str) -> type[MethodConfig]:
     method = method_class(name)
     if name in CONFIGS:
         return CONFIGS[name]
-    kind = get_type_hints(method.__init__).get("config")
-    if not (isinstance(kind, type) and issubclass(kind, MethodConfig)):
+    kinds = annotated_configs(method)
+    if len(kinds) != 1:
         raise UserError(
             f"the method {name} does not say what its config is: annotate it, "
             "def __init__(self, backbone, config: MyConfig), with a subclass of MethodConfig"
         )
-    return kind
+    return kinds[0]
 
 
 def make_config(name: str, settings: Mapping[str, Any]) -> MethodConfig:
@@ -195,31 +176,4 @@ def name_of(method: type[Method]) -> str:
     known = [name for name, kind in METHODS.items() if kind is method]
     if len(known) > 1:
         raise UserError(f"{method.__name__} is the class of {' and '.join(known)}: give the name")
-    if known:
-        return known[0]
-    module = method.__module__
-    if module in ("__main__", "__mp_main__"):  # a script, which others import by its file's name
-        module = Path(getattr(sys.modules[module], "__file__", module)).stem
-    return f"{module}:{method.__qualname__}"
-
-
-def _import_method(name: str) -> type[Method]:
-    module_name, _, class_name = name.partition(":")
-    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
-        raise UserError(f"{name!r} is not a method of your own: write MODULE:CLASS")
-    main = sys.modules.get("__main__")
-    if Path(getattr(main, "__file__", None) or "").stem == module_name and hasattr(
-        main, class_name
-    ):
-        module = main  # the script that runs: importing it again would run it again
-    else:
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)  # a module beside the photos is found as by python -m
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UserError(f"cannot import {module_name!r} of method {name!r}: {error}") from error
-    method = getattr(module, class_name, None)
-    if not (isinstance(method, type) and issubclass(method, Method)):
-        raise UserError(f"{module_name!r} has no subclass of Method called {class_name!r}")
-    return method
+    return known[0] if known else place_of(method)

@@ -1,0 +1,51 @@
+"""Methods of a user's own: classes outside the package, named by the place they are in."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from similitude.errors import UserError
+from similitude.method import Method, MethodConfig
+
+
+def annotated_configs(method: type[Method]) -> tuple[type[MethodConfig], ...]:
+    """The configs that a method's ``__init__`` takes, by the annotation of ``config``."""
+    kind = get_type_hints(method.__init__).get("config")
+    kinds = get_args(kind) or (kind,)
+    return tuple(k for k in kinds if isinstance(k, type) and issubclass(k, MethodConfig))
+
+
+def place_of(method: type[Method]) -> str:
+    """By which `import_method` finds the class in another process: "module:Class"."""
+    module = method.__module__
+    if module in ("__main__", "__mp_main__"):  # a script, which others import by its file's name
+        module = Path(getattr(sys.modules[module], "__file__", module)).stem
+    return f"{module}:{method.__qualname__}"
+
+
+def import_method(name: str) -> type[Method]:
+    """The class at "module:Class"; modules in the current folder are found.
+
+    Raises:
+        UserError: there is no such module, or no method of this name in it.
+    """
+    module_name, _, class_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise UserError(f"{name!r} is not a method of your own: write MODULE:CLASS")
+    main = sys.modules.get("__main__")
+    if Path(getattr(main, "__file__", None) or "").stem == module_name and hasattr(
+        main, class_name
+    ):
+        module = main  # the script that runs: importing it again would run it again
+    else:
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)  # a module beside the photos is found as by python -m
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UserError(f"cannot import {module_name!r} of method {name!r}: {error}") from error
+    method = getattr(module, class_name, None)
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise UserError(f"{module_name!r} has no subclass of Method called {class_name!r}")
+    return method
