@@ -23,7 +23,7 @@ from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, name_of
 from similitude.pretraining import image_spec
-from similitude.recipes import Recipe, find_recipe, override, parse_recipe
+from similitude.recipes import Recipe, field_text, find_recipe, override, parse_recipe
 from similitude.recipes.automatic import (
     Facts,
     choose_arithmetic,
@@ -205,7 +205,7 @@ def pretrain(
             f"{chosen.batch_size}; {_smaller_batch(len(images))}"
         )
     for field, reason in chosen.reasons.items():
-        listener.say(f"  {field} = {_field(chosen, field)}: {reason}")
+        listener.say(f"  {field} = {field_text(chosen, field)}: {reason}")
     name = chosen.method.name
     folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
     if overwrite:
@@ -417,10 +417,3 @@ def _backbone_config(
     # Only plain ResNets have a small-image stem, and a normalisation that one may choose.
     options = {k: v for k, v in chosen.backbone.options.items() if k == "norm_layer"}
     return BackboneConfig(name=backbone, stem=chosen.backbone.stem, options=options)
-
-
-def _field(recipe: Recipe, path: str) -> str:
-    value: Any = recipe
-    for key in path.split("."):
-        value = getattr(value, key)
-    return "null" if value is None else str(getattr(value, "name", value))

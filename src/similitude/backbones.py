@@ -44,8 +44,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     """
     if config.name not in timm.list_models():
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"
-        raise UserError(f"unknown backbone {config.name!r}{hint}")
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise UserError(f"unknown backbone {config.name!r}: {hint}")
     options = dict(config.options)
     if config.base_width is not None:
         w = config.base_width

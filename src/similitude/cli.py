@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,14 +26,37 @@ Data = Annotated[
     ),
 ]
 Devices = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
+]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Default: chosen.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the classifier in --out, if there is one.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with that in --out, bit for bit.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"similitude {version('similitude')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -47,42 +70,42 @@ def pretrain(
         ),
     ],
     method: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="A name that `similitude methods` lists, or MODULE:CLASS of your own. "
             "Default: simclr."
         ),
     ] = None,
     backbone: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Any model timm knows, e.g. resnet18. Default: chosen."),
     ] = None,
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Passes over the images. Default: chosen."),
     ] = None,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=2, help="Images the loss compares. Default: chosen."),
     ] = None,
     micro_batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Images in memory at once; the loss still sees the whole batch."),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="The run folder. Default: runs/NAME-METHOD."),
     ] = None,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A recipe by name (cifar10.simclr) or file (runs/x/recipe.yaml)."),
     ] = None,
     settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.temperature=0.2; repeat."),
     ] = None,
     seed: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=0, help="Of weights, order and views. Default: 0."),
     ] = None,
     resume: Annotated[
@@ -129,10 +152,7 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="Any of knn, linear, few, separated by commas.")
     ] = "knn,linear,few",
-    labels: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
-    ] = None,
+    labels: Labels = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
     devices: Devices = None,
 ) -> None:
@@ -188,43 +208,37 @@ def embed(
 def finetune(
     run: RunFolder,
     data: Data,
-    labels: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
-    ] = None,
+    labels: Labels = None,
     label_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Of the labels, as many of each class, e.g. 0.01. Default: 1."),
     ] = None,
     from_layer: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Layers of the projector to keep; 0: backbone alone. Default: 1."),
     ] = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Also train the network from random weights.")
     ] = False,
     optimizer: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="sgd or lars. Default: chosen."),
     ] = None,
-    lr: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Peak learning rate. Default: chosen."),
-    ] = None,
+    lr: LearningRate = None,
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Passes over the labelled images. Default: chosen."),
     ] = None,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=2, help="Images in a step. Default: chosen."),
     ] = None,
     seed: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=0, help="Of the labels drawn, order and views. Default: 0."),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="The classifier's folder. Default: runs/NAME-finetune."),
     ] = None,
     resume: Resume = False,
@@ -263,35 +277,32 @@ def distill(
     ],
     data: Data,
     backbone: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="The student's, any model timm knows. Default: the teacher's."),
     ] = None,
     temperature: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Of the logits of both. Default: 0.1."),
     ] = None,
     scale_by_temperature_squared: Annotated[
         bool,
         typer.Option("--scale-by-temperature-squared", help="As the authors' notebook does."),
     ] = False,
-    lr: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Peak learning rate. Default: chosen."),
-    ] = None,
+    lr: LearningRate = None,
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Passes over the images. Default: those of the pretraining."),
     ] = None,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=2, help="Images in a step. Default: that of the pretraining."),
     ] = None,
     seed: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=0, help="Of weights, order and views. Default: 0."),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="The student's folder. Default: runs/NAME-distill."),
     ] = None,
     resume: Resume = False,
@@ -325,7 +336,7 @@ def distill(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--output", "-o", help="The page. Default: report.html in the run."),
     ] = None,
 ) -> None:
@@ -338,44 +349,44 @@ def report(
 @app.command()
 def ablate(
     first: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Argument(metavar="METHOD", help="Whose settings vary; not with --study."),
     ] = None,
     second: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Argument(metavar="DATA", help="As for pretrain. A study does without: cifar10."),
     ] = None,
     vary: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(metavar="FIELD=A,B,C", help="E.g. stop_gradient=true,false; repeat."),
     ] = None,
     study: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A ready-made study, with what its papers found."),
     ] = None,
     list_studies: Annotated[bool, typer.Option("--list", help="Show the studies.")] = False,
     seeds: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Runs of each cell. Default: 3, or the study's."),
     ] = None,
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Passes over the images. Default: chosen, or the study's."),
     ] = None,
     images: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=2, help="Training images at most. Default: all, or the study's."),
     ] = None,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="What all cells start from: a recipe by name or file."),
     ] = None,
     settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="For all cells; repeat."),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="The folder. Default: ablations/NAME."),
     ] = None,
 ) -> None:
@@ -447,11 +458,11 @@ def views(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture, a .png file.")],
     method: Annotated[str, typer.Option(help="Whose views.")] = "simclr",
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A recipe by name or file, instead of a choice from the images."),
     ] = None,
     settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.view.blur=0.5; repeat."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the views.")] = 0,

@@ -4,10 +4,9 @@ A study trains a ResNet-18 of base width 16, or a small ViT, for some hundred st
 directions, not the papers' numbers: those stand beside as text.
 """
 
-import difflib
 import math
 
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.study import COLLAPSED, Cell, Expectation, Study
 
 _SIMSIAM = "ImageNet, 100 epochs, linear; Chen and He 2021"
@@ -406,7 +405,5 @@ def find_study(name: str) -> Study:
         UserError: there is none.
     """
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(f"unknown study {name!r}; {hint}known studies: {', '.join(STUDIES)}")
+        raise UserError(f"unknown study {name!r}: {did_you_mean(name, STUDIES)}")
     return STUDIES[name]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,10 @@ def run_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def photos(run_folder) -> Path:
     return run_folder.parent / "photos"
+
+
+def test_version_is_that_of_the_installed_package(similitude):
+    assert similitude("--version") == (0, f"similitude {version('similitude')}\n", "")
 
 
 def test_pretrain_leaves_everything_that_was_promised(run_folder):

@@ -70,7 +70,7 @@ def test_unknown_protocols_are_told_with_the_nearest_names() -> None:
     assert check_protocols(("few", "knn", "knn")) == ("knn", "few")
     with pytest.raises(UserError, match="'linaer': did you mean linear"):
         check_protocols(("linaer",))
-    with pytest.raises(UserError, match="known are knn, linear, few"):
+    with pytest.raises(UserError, match="choose from knn, linear, few"):
         check_protocols(("xyz",))
     with pytest.raises(UserError, match="no protocol"):
         check_protocols(())

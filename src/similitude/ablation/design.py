@@ -123,27 +123,12 @@ class Design:
 
     def canvas_size(self, bases: Mapping[str, Recipe]) -> int | None:
         """Large enough for every cell; None: the images' own size."""
-        recipes = list(bases.values())
-        if self.study is None:
-            recipes += [
-                override(bases[""], c.assignments) for c in grid(self.variations, bases[""])
-            ]
-        else:
-            recipes += [override(bases[c.recipe], c.settings) for c in self.study.cells]
+        recipes = [*bases.values(), *(cell.recipe for cell in self._planned(bases))]
         return max((recipe.canvas_size or 0 for recipe in recipes), default=0) or None
 
     def cells(self, bases: Mapping[str, Recipe], source: ImageSource, count: int) -> list[Planned]:
         """Every cell with its whole recipe, checked before anything is trained."""
-        if self.study is not None:
-            made = [
-                Planned(cell.name, {}, override(bases[cell.recipe], cell.settings))
-                for cell in self.study.cells
-            ]
-        else:
-            made = [
-                Planned(cell.name, cell.settings, override(bases[""], cell.assignments))
-                for cell in grid(self.variations, bases[""])
-            ]
+        made = self._planned(bases)
         folders = [cell.folder for cell in made]
         for folder in folders:
             if folders.count(folder) > 1:
@@ -159,6 +144,19 @@ class Design:
                 )
             api.choose(source, count, recipe=cell.recipe)  # says where views do not fit a backbone
         return made
+
+    def _planned(self, bases: Mapping[str, Recipe]) -> list[Planned]:
+        if self.study is not None:
+            return [
+                Planned(cell.name, {}, override(bases[cell.recipe], cell.settings))
+                for cell in self.study.cells
+            ]
+        return [
+            Planned(
+                cell.name, cell.settings, override(bases[""], cell.assignments, option="--vary")
+            )
+            for cell in grid(self.variations, bases[""])
+        ]
 
 
 def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | None:
@@ -181,8 +179,8 @@ def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | N
     other = [name for name in now if then.get(name) != now[name]]
     if other:
         raise UserError(
-            f"{folder} holds an ablation with another {' and another '.join(other)}: give another "
-            "--out, or the same settings to go on with it"
+            f"{folder} holds an ablation that differs in {', '.join(other)}: give another --out, "
+            "or the same settings to go on with it"
         )
     return images, {name: parse_recipe(recipe, str(path)) for name, recipe in recipes.items()}
 

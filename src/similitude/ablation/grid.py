@@ -1,6 +1,5 @@
 """What ``--vary`` means: fields, their values, and the product of all of them."""
 
-import difflib
 import json
 import re
 import zlib
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.recipes import Recipe
 
 LONGEST_NAME = 100  # of a folder
@@ -38,11 +37,9 @@ class Variation:
         if first in method:
             return f"method.{self.field}"
         known = [field for field in (*method, *Recipe.model_fields) if field not in FIXED]
-        near = difflib.get_close_matches(first, known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
         raise UserError(
             f"--vary {self.field}: neither a recipe nor the method {recipe.method.name} has a "
-            f"field {first!r}; {hint}they have {', '.join(known)}"
+            f"field {first!r}: {did_you_mean(first, known)}"
         )
 
 

@@ -1,6 +1,5 @@
 """A backbone beside its baselines: raw pixels, and the same network with random weights."""
 
-import difflib
 import time
 from collections.abc import Callable, Sequence
 
@@ -9,7 +8,7 @@ from torch import nn
 
 from similitude.data.images import ImageSet
 from similitude.distributed import rank
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.evaluation.features import (
     Features,
     extract_features,
@@ -42,9 +41,7 @@ def check_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
         protocols = [name.strip() for name in protocols.split(",") if name.strip()]
     for name in protocols:
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=2)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise UserError(f"unknown protocol '{name}': {hint}known are {', '.join(PROTOCOLS)}")
+            raise UserError(f"unknown protocol {name!r}: {did_you_mean(name, PROTOCOLS)}")
     if not protocols:
         raise UserError(f"no protocol is given: choose from {', '.join(PROTOCOLS)}")
     return tuple(name for name in PROTOCOLS if name in protocols)

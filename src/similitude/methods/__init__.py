@@ -1,12 +1,11 @@
 """Every method, by the name its config carries."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig, BarlowTwinsHSICConfig
 from similitude.methods.byol import BYOL, BYOLConfig
@@ -126,11 +125,8 @@ def method_class(name: str) -> type[Method]:
         return METHODS[name]
     if ":" in name:
         return import_method(name)
-    near = difflib.get_close_matches(name, METHODS, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UserError(
-        f"unknown method {name!r}; {hint}known methods: {', '.join(METHODS)}; "
-        "one of your own is MODULE:CLASS"
+        f"unknown method {name!r}: {did_you_mean(name, METHODS)} (one of your own is MODULE:CLASS)"
     )
 
 

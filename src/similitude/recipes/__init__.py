@@ -1,15 +1,15 @@
 """Recipes: functions that return a complete Recipe, by the name the command line takes."""
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.recipes import cifar10, fashion_mnist, imagenet
 from similitude.recipes.recipe import (
     OptimizerConfig,
     Recipe,
     dump_recipe,
+    field_text,
     load_recipe,
     override,
     parse_recipe,
@@ -20,6 +20,7 @@ __all__ = [
     "OptimizerConfig",
     "Recipe",
     "dump_recipe",
+    "field_text",
     "find_recipe",
     "load_recipe",
     "override",
@@ -84,6 +85,4 @@ def find_recipe(name_or_file: str | Path) -> Recipe:
         return RECIPES[name]()
     if Path(name).exists() or name.endswith((".yaml", ".yml")) or "/" in name:
         return load_recipe(Path(name))
-    near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}? " if near else ""
-    raise UserError(f"unknown recipe {name!r}; {hint}known recipes: {', '.join(RECIPES)}")
+    raise UserError(f"unknown recipe {name!r}: {did_you_mean(name, RECIPES)}")

@@ -1,6 +1,5 @@
 """A recipe: everything that determines a run, as one frozen value, and its YAML form."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from similitude.backbones import BackboneConfig
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.method import MethodConfig
 from similitude.methods import make_config
 
@@ -81,10 +80,11 @@ class Recipe(BaseModel):
         return value
 
 
-def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:
     """A copy with fields replaced: ``override(recipe, ["method.temperature=0.2"])``.
 
-    Values are YAML: numbers, true/false, null, lists such as ``[0.2, 1]``.
+    Values are YAML: numbers, true/false, null, lists such as ``[0.2, 1]``. Errors name ``option``
+    as the place where they were given.
 
     Raises:
         UserError: a text without "=", an unknown field, or a value out of range.
@@ -93,28 +93,26 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise UserError(f"--set {assignment!r} has no value; write it as FIELD=VALUE")
+            raise UserError(f"{option} {assignment!r} has no value; write it as FIELD=VALUE")
         keys = path.strip().split(".")
         if keys == ["method", "name"]:
-            raise UserError(f"--set {assignment!r}: choose the method with --method instead")
+            raise UserError(f"{option} {assignment!r}: choose the method with --method instead")
         place: Any = data
         for depth, key in enumerate(keys):
             free_form = depth > 0 and keys[depth - 1] == "options"
             if not isinstance(place, dict) or (key not in place and not free_form):
                 known = list(place) if isinstance(place, dict) else []
-                near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-                hint = f"did you mean {', '.join(near)}? " if near else ""
                 where = ".".join(keys[:depth]) or "a recipe"
-                listed = f"it has {', '.join(known)}" if known else "it has no fields"
-                raise UserError(f"no field {key!r} in {where}; {hint}{listed}")
+                hint = did_you_mean(key, known) if known else "it has no fields"
+                raise UserError(f"no field {key!r} in {where}: {hint}")
             if depth < len(keys) - 1:
                 place = place[key]
         try:
             place[keys[-1]] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {assignment!r}: the value is not valid YAML") from error
+            raise UserError(f"{option} {assignment!r}: the value is not valid YAML") from error
         data["reasons"].pop(path.strip(), None)
-    return parse_recipe(data, " ".join(f"--set {a}" for a in assignments) or "the recipe")
+    return parse_recipe(data, " ".join(f"{option} {a}" for a in assignments) or "the recipe")
 
 
 def parse_recipe(data: Any, where: str) -> Recipe:
@@ -156,3 +154,13 @@ def load_recipe(path: Path) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every field written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def field_text(config: BaseModel, path: str) -> str:
+    """The value at a path such as ``optimizer.base_lr``, as one would type it."""
+    value: Any = config
+    for key in path.split("."):
+        value = getattr(value, key)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(getattr(value, "name", value))

@@ -12,6 +12,7 @@ from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener
 from similitude.pretraining import Pretraining, image_spec
+from similitude.recipes import field_text
 from similitude.recording import Metrics, Recorder
 from similitude.storage import write_text
 from similitude.training import Log, fit, training_note, write_environment
@@ -78,7 +79,7 @@ def train_network(
     if checkpoint is None:
         write_text(folder / "recipe.yaml", dump_transfer(recipe))
         for field, reason in recipe.reasons.items():
-            log.say(f"  {field} = {_field(recipe, field)}: {reason}")
+            log.say(f"  {field} = {field_text(recipe, field)}: {reason}")
     else:
         module.optimizer.load_state_dict(checkpoint.optimizer)
         checkpoint.restore_random_state()
@@ -138,10 +139,3 @@ def measure_accuracy(classifier: Classifier, images: ImageSet) -> float:
 
 def _peak_lr(recipe: FinetuneRecipe | DistillRecipe) -> float:
     return recipe.optimizer.base_lr * recipe.batch_size / 256
-
-
-def _field(recipe: FinetuneRecipe | DistillRecipe, path: str) -> object:
-    value: object = recipe
-    for key in path.split("."):
-        value = getattr(value, key)
-    return f"{value:.4g}" if isinstance(value, float) else value
