@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -119,7 +119,6 @@ def train(
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     module.to(device)
     share_state_of_first(method)
-    total_steps = module.progress.total_steps
     monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
     if checkpoint is None:
         if first:
@@ -128,30 +127,11 @@ def train(
             log.say(
                 f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt"
             )
-    else:
-        module.optimizer.load_state_dict(checkpoint.optimizer)
-        checkpoint.restore_random_state()
-    loader = CanvasLoader(
-        images,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        first_step=first_step,
-        total_steps=total_steps,
-        device=device,
-        part=rank(),
-        parts=world_size(),
-        neighbours=module.multi_view.has_neighbour,
-    )
     if module.multi_view.has_neighbour and not images.has_neighbours:
         log.say(
             "  no image lies beside another (tile_size cuts large images into tiles that do): the "
             "view of a neighbour is of the same image"
         )
-
-    def show(values: Mapping[str, float]) -> None:
-        heard = log if "feature_std" in values else listener  # the log keeps the measurements
-        heard.progress("training", int(values["step"]), total_steps, training_note(values))
-
     if recipe.micro_batch_size and any(
         isinstance(m, _BatchNorm) for m in method.backbone.modules()
     ):
@@ -159,25 +139,25 @@ def train(
             f"  micro-batches: BatchNorm in the backbone sees {recipe.micro_batch_size} images at "
             "a time, so the gradient is not quite the whole batch's; heads and loss see it all"
         )
-    recorder = Recorder(
-        folder,
-        loader,
+    recorder = run_steps(
+        module,
+        images,
         fingerprint(images),
+        folder,
         monitor,
-        Metrics(folder / "metrics.csv", first_step),
-        seconds=0.0 if checkpoint is None else checkpoint.seconds,
-        show=show,
+        checkpoint,
+        log=log,
+        listener=listener,
         collapsed=(lambda m: judge(m, images).state == "collapsed") if stop_collapsed else None,
     )
-    if first_step < total_steps:
-        fit(module, loader, recorder, total_steps - first_step)
     if first:
         write_environment(folder, data, images, recorder, device)
+    total = module.progress.total_steps
     if recorder.stopped_early:
-        log.say(f"stopped early, after step {module.step:,} of {total_steps:,}")
-    elif recorder.diverged_at is None and module.step < total_steps:
+        log.say(f"stopped early, after step {module.step:,} of {total:,}")
+    elif recorder.diverged_at is None and module.step < total:
         log.say(
-            f"stopped after step {module.step:,} of {total_steps:,}; everything is saved, and this "
+            f"stopped after step {module.step:,} of {total:,}; everything is saved, and this "
             f"goes on: similitude pretrain {data} --out {folder} --resume"
         )
         return None
@@ -254,7 +234,72 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
     )
 
 
-def fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
+def run_steps(
+    module: Pretraining,
+    images: ImageSet,
+    key: str,
+    folder: Path,
+    monitor: OnlineMonitor,
+    checkpoint: Checkpoint | None,
+    *,
+    log: Listener,
+    listener: Listener,
+    collapsed: Callable[[Metrics], bool] | None = None,
+) -> Recorder:
+    """Take the optimizer steps that are left, and write metrics and checkpoints of them.
+
+    Args:
+        module: what trains, on its device; its method has the weights of ``checkpoint``.
+        images: what it trains on.
+        key: tells these images from others; kept in checkpoints.
+        folder: of the run.
+        monitor: measures the features now and then.
+        checkpoint: where to go on.
+        log: hears measurements.
+        listener: hears everything else.
+        collapsed: see `Recorder`.
+
+    Returns:
+        What has been recorded, and how the training ended.
+    """
+    first_step = 0
+    if checkpoint is not None:
+        first_step = checkpoint.step
+        module.optimizer.load_state_dict(checkpoint.optimizer)
+        checkpoint.restore_random_state()
+    total_steps = module.progress.total_steps
+    loader = CanvasLoader(
+        images,
+        batch_size=module.recipe.batch_size,
+        seed=module.recipe.seed,
+        first_step=first_step,
+        total_steps=total_steps,
+        device=module.device,
+        part=rank(),
+        parts=world_size(),
+        neighbours=module.multi_view.has_neighbour,
+    )
+
+    def show(values: Mapping[str, float]) -> None:
+        heard = log if "feature_std" in values else listener
+        heard.progress("training", int(values["step"]), total_steps, training_note(values))
+
+    recorder = Recorder(
+        folder,
+        loader,
+        key,
+        monitor,
+        Metrics(folder / "metrics.csv", first_step),
+        seconds=0.0 if checkpoint is None else checkpoint.seconds,
+        show=show,
+        collapsed=collapsed,
+    )
+    if first_step < total_steps:
+        _fit(module, loader, recorder, total_steps - first_step)
+    return recorder
+
+
+def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
     """Take ``steps`` optimizer steps under Lightning; Ctrl-C ends them after the one under way."""
     # Lightning's notices (no TPU, tips) are about Lightning; ours go to the listener.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,21 +1,20 @@
 """One stage, from a network and images to a finished folder."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from similitude.checkpoints import export_backbone, fingerprint, load_checkpoint
-from similitude.data import CanvasLoader, ImageSet
+from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener
 from similitude.pretraining import Pretraining, image_spec
 from similitude.recipes import field_text
-from similitude.recording import Metrics, Recorder
+from similitude.recording import Metrics
 from similitude.storage import write_text
-from similitude.training import Log, fit, training_note, write_environment
+from similitude.training import Log, run_steps, write_environment
 from similitude.transfer.classifier import Classifier, accuracy, dump_transfer, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
@@ -75,51 +74,26 @@ def train_network(
         first_step=first_step,
     )
     module.to(device)
-    total_steps = module.progress.total_steps
     if checkpoint is None:
         write_text(folder / "recipe.yaml", dump_transfer(recipe))
         for field, reason in recipe.reasons.items():
             log.say(f"  {field} = {field_text(recipe, field)}: {reason}")
-    else:
-        module.optimizer.load_state_dict(checkpoint.optimizer)
-        checkpoint.restore_random_state()
-    loader = CanvasLoader(
-        images,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        first_step=first_step,
-        total_steps=total_steps,
-        device=device,
-    )
     unlabelled = replace(images, labels=None)  # an online kNN among labels already learned is none
     monitor = OnlineMonitor(
         unlabelled, image_spec(training), module.multi_view, seed=recipe.seed, size=WATCHED
     )
-
-    def show(values: Mapping[str, float]) -> None:
-        heard = log if "feature_std" in values else listener  # the log keeps the measurements
-        heard.progress("training", int(values["step"]), total_steps, training_note(values))
-
-    recorder = Recorder(
-        folder,
-        loader,
-        key,
-        monitor,
-        Metrics(folder / "metrics.csv", first_step),
-        seconds=0.0 if checkpoint is None else checkpoint.seconds,
-        show=show,
+    recorder = run_steps(
+        module, images, key, folder, monitor, checkpoint, log=log, listener=listener
     )
-    if first_step < total_steps:
-        fit(module, loader, recorder, total_steps - first_step)
-        write_environment(folder, recipe.data, images, recorder, device)
+    write_environment(folder, recipe.data, images, recorder, device)
     if recorder.diverged_at is not None:
         raise UserError(
             f"the training in {folder} diverged at step {recorder.diverged_at} (the loss is not a "
             f"number): use --overwrite and a lower --lr than {_peak_lr(recipe):.3g}"
         )
-    if module.step < total_steps:
+    if module.step < (total := module.progress.total_steps):
         log.say(
-            f"stopped after step {module.step:,} of {total_steps:,}; everything is saved: the same "
+            f"stopped after step {module.step:,} of {total:,}; everything is saved: the same "
             "command with --resume goes on (and --out, without the options of the recipe)"
         )
         return None
