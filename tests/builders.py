@@ -1,5 +1,6 @@
 """Small things that many tests need: a backbone, configs of every method, batches, images."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from similitude.backbones import BackboneConfig
 from similitude.data import ImageSet
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
+from similitude.nets import WeightNormLinear
 from similitude.recipes import OptimizerConfig, Recipe
 from similitude.views import ImageSpec, PatchViewConfig
 
@@ -34,6 +36,19 @@ class TinyBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class LogitsHead(nn.Module):
+    """A head of DINO's whose K logits are what ``output`` is, or a function of its input."""
+
+    def __init__(self, output: Tensor | Callable[[Tensor], Tensor], num_prototypes: int) -> None:
+        super().__init__()
+        self.output = output
+        self.last_layer = WeightNormLinear(num_prototypes, num_prototypes, train_scale=False)
+        nn.init.eye_(self.last_layer.weight_v)
+
+    def bottleneck(self, h: Tensor) -> Tensor:
+        return self.output if isinstance(self.output, Tensor) else self.output(h)
 
 
 def small_config(name: str, **changes: Any) -> MethodConfig:

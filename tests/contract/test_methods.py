@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from builders import IMAGE, START, TinyBackbone, random_batch, small_config
+from builders import IMAGE, START, LogitsHead, TinyBackbone, random_batch, small_config
+from similitude.losses import tiles
 from similitude.memory import Center, FeatureQueue, MemoryBank
 from similitude.method import Batch, Method, Progress
 from similitude.methods import CONFIGS, METHODS, build_method
@@ -136,19 +137,13 @@ class Constant(nn.Module):
         return nn.functional.one_hot(torch.full((len(x),), self.axis), 12).to(x.dtype)
 
 
-class Indifferent(nn.Module):
-    """A head whose logits are all alike."""
-
-    def forward(self, x):
-        return x.new_zeros(len(x), 12)
-
-
 def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
     """All candidates or prototypes alike; unrelated to the prediction where there are neither."""
     if method.chance_loss(8) is None:
         pytest.skip("this loss has no level of chance")
     logits = any(isinstance(module, Center) for module in method.children())
-    method.projector = Indifferent() if logits else Constant(0)
+    alike = LogitsHead(lambda h: h.new_zeros(len(h), 12), 12)
+    method.projector = alike if logits else Constant(0)
     if hasattr(method, "prototypes"):
         method.prototypes.weight.data[:, 0] = 0  # at right angles to the projections
     if hasattr(method, "target_projector"):
@@ -166,6 +161,23 @@ def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
         bank.features.copy_(Constant(0)(bank.features))
     loss = method.training_loss(random_batch(method), START).loss.item()
     assert loss == pytest.approx(method.chance_loss(8), abs=1e-5)
+
+
+def test_tiles_of_one_row_give_the_loss_and_gradients_of_the_whole_matrix(method, monkeypatch):
+    drift(method.double())
+    batch = random_batch(method, dtype=torch.float64)
+    twin = copy.deepcopy(method)
+    loss = method.training_loss(batch, START).loss
+    loss.backward()
+    monkeypatch.setattr(tiles, "NUMBERS", 1)
+    in_tiles = twin.training_loss(batch, START).loss
+    in_tiles.backward()
+    torch.testing.assert_close(in_tiles, loss, rtol=1e-10, atol=0)
+    for ours, theirs in zip(trained(twin).values(), trained(method).values(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+    for name, value in method.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value, rtol=1e-10, atol=1e-12)
 
 
 # Weight of the old target after step 4 of 10, as the papers give it: constant, along a cosine to 1,

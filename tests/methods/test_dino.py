@@ -4,9 +4,8 @@ import math
 import pytest
 import timm
 import torch
-from torch import nn
 
-from builders import IMAGE, START, TinyBackbone, random_batch, small_config
+from builders import IMAGE, START, LogitsHead, TinyBackbone, random_batch, small_config
 from similitude.backbones import BackboneConfig, build_backbone
 from similitude.method import Batch, Progress
 from similitude.methods.dino import DINO, DINOConfig
@@ -189,23 +188,13 @@ def test_metrics_are_entropy_and_divergence_of_the_targets():
     assert read["target_kl"] > 0.01
 
 
-class Same(nn.Module):
-    """Logits that do not depend on the image."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.register_buffer("logits", logits)
-
-    def forward(self, h):
-        return self.logits.expand(len(h), -1)
-
-
 @pytest.mark.parametrize(("peak", "entropy"), [(0.0, math.log(12)), (50.0, 0.0)])
 def test_both_collapses_have_no_divergence_and_an_entropy_of_log_k_or_0(peak, entropy):
     method = make(centering=False)
     logits = torch.zeros(12, dtype=torch.float64)
     logits[4] = peak
-    method.projector = method.target_projector = Same(logits)
+    method.projector = LogitsHead(lambda h: logits.expand(len(h), -1), 12).double()
+    method.target_projector = method.projector
     read = metrics(method, batch())
     assert read["target_entropy"] == pytest.approx(entropy, abs=1e-9)
     assert read["target_kl"] == pytest.approx(0.0, abs=1e-9)

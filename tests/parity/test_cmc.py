@@ -25,8 +25,8 @@ def check_steps(vectors, close, loss):
         l = vectors["features_l"][step].requires_grad_()  # noqa: E741
         ab = vectors["features_ab"][step].requires_grad_()
         drawn = vectors["sampled_indices"][step]
-        loss_l = method._loss(0, l, bank_ab.features[drawn])
-        loss_ab = method._loss(1, ab, bank_l.features[drawn])
+        loss_l = method._loss(0, l, bank_ab.features, drawn)
+        loss_ab = method._loss(1, ab, bank_l.features, drawn)
         torch.autograd.backward([loss_l, loss_ab])
         bank_l.update(index, l.detach(), vectors["momentum"])
         bank_ab.update(index, ab.detach(), vectors["momentum"])

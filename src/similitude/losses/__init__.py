@@ -6,6 +6,7 @@ from similitude.losses.contrastive import (
     in_batch_info_nce,
     info_nce,
     instance_nce,
+    instance_normalizer,
     instance_softmax,
     invariant_spread,
     nt_xent,
@@ -15,6 +16,7 @@ from similitude.losses.decorrelation import barlow_twins, barlow_twins_hsic
 from similitude.losses.distillation import distill_logits, self_distillation
 from similitude.losses.predictive import cpc_info_nce, cpc_shared_info_nce
 from similitude.losses.regression import negative_cosine, normalized_regression
+from similitude.losses.tiles import mean_in_tiles, mean_over_bank_rows
 
 __all__ = [
     "bank_softmax",
@@ -26,8 +28,11 @@ __all__ = [
     "in_batch_info_nce",
     "info_nce",
     "instance_nce",
+    "instance_normalizer",
     "instance_softmax",
     "invariant_spread",
+    "mean_in_tiles",
+    "mean_over_bank_rows",
     "negative_cosine",
     "normalized_regression",
     "nt_xent",

@@ -2,6 +2,11 @@
 
 N samples, P projection size, Q stored negatives, B rows of a memory bank, C candidates of one
 sample: its own row and K = C - 1 others. All losses are in nats.
+
+No matrix of similarities is ever whole in memory (see ``tiles``). Losses that compare a batch with
+itself take ``part`` and ``parts``: of several processes that all have the whole batch, number
+``part`` works out its share of the terms alone, and the mean over the ``parts`` processes of what
+they return, and of its gradients, is that of one process.
 """
 
 import math
@@ -13,11 +18,17 @@ from torch.nn import functional as F
 
 from similitude.errors import UserError
 from similitude.losses.precision import full_precision, unit
+from similitude.losses.tiles import mean_in_tiles
 
 
 @full_precision
 def nt_xent(
-    z1: Float[Tensor, "N P"], z2: Float[Tensor, "N P"], *, temperature: float
+    z1: Float[Tensor, "N P"],
+    z2: Float[Tensor, "N P"],
+    *,
+    temperature: float,
+    part: int = 0,
+    parts: int = 1,
 ) -> Float[Tensor, ""]:
     """Normalized temperature-scaled cross-entropy (SimCLR, arXiv:2002.05709, eq. 1), in nats.
 
@@ -28,15 +39,14 @@ def nt_xent(
         z1: projections of view 1, any norm.
         z2: projections of view 2, any norm; row i of both is sample i.
         temperature: positive; the paper uses 0.1 (ImageNet) and 0.5 (CIFAR-10).
+        part: see above.
+        parts: see above.
 
     Returns:
         Mean over the 2N projections, 0 or more. log(2N - 1) when all similarities are equal.
     """
     z = unit(torch.cat([z1, z2]))
-    logits = (z / temperature) @ z.T
-    logits.fill_diagonal_(-torch.inf)  # a projection is not its own candidate
-    positive_index = torch.arange(len(z), device=z.device).roll(len(z1))
-    return F.cross_entropy(logits, positive_index)
+    return _find_other_view(z, z, temperature, part, parts)
 
 
 @full_precision
@@ -46,6 +56,8 @@ def nt_xent_with_queue(
     negatives: Float[Tensor, "Q P"],
     *,
     temperature: float,
+    part: int = 0,
+    parts: int = 1,
 ) -> Float[Tensor, ""]:
     """NT-Xent with stored keys as further wrong candidates (SimCLR v2, arXiv:2006.10029, Sec. 2).
 
@@ -54,16 +66,15 @@ def nt_xent_with_queue(
         z2: projections of view 2, any norm; row i of both is sample i.
         negatives: unit norm; must not come from these samples.
         temperature: positive; 0.1 in the paper.
+        part: see above.
+        parts: see above.
 
     Returns:
         Mean over the 2N projections, in nats, 0 or more. log(2N - 1 + Q) when all similarities are
         equal; ``nt_xent`` where Q is 0.
     """
     z = unit(torch.cat([z1, z2]))
-    scaled = z / temperature
-    logits = (scaled @ z.T).fill_diagonal_(-torch.inf)
-    positive_index = torch.arange(len(z), device=z.device).roll(len(z1))
-    return F.cross_entropy(torch.cat([logits, scaled @ negatives.T], dim=1), positive_index)
+    return _find_other_view(z, torch.cat([z, negatives]), temperature, part, parts)
 
 
 @full_precision
@@ -88,14 +99,23 @@ def info_nce(
     Returns:
         Mean over the N queries, 0 or more. log(1 + Q) when all similarities are equal.
     """
-    query = query / temperature
-    positive = (query * key).sum(dim=1)
-    return -F.logsigmoid(positive - (query @ negatives.T).logsumexp(dim=1)).mean()
+
+    def loss(query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
+        query = query / temperature
+        positive = (query * key).sum(dim=1)
+        return -F.logsigmoid(positive - (query @ negatives.T).logsumexp(dim=1)).mean()
+
+    return mean_in_tiles(loss, [query, key], [negatives], width=len(negatives))
 
 
 @full_precision
 def in_batch_info_nce(
-    query: Float[Tensor, "N P"], key: Float[Tensor, "N P"], *, temperature: float
+    query: Float[Tensor, "N P"],
+    key: Float[Tensor, "N P"],
+    *,
+    temperature: float,
+    part: int = 0,
+    parts: int = 1,
 ) -> Float[Tensor, ""]:
     """InfoNCE whose candidates are the keys of the batch (MoCo v3, arXiv:2104.02057, Alg. 1).
 
@@ -106,12 +126,15 @@ def in_batch_info_nce(
         query: predictions, any norm.
         key: target projections, any norm; row i is the positive of query i among all rows.
         temperature: positive; 0.2 for ViT and 1.0 for ResNet-50 in MoCo v3.
+        part: see above.
+        parts: see above.
 
     Returns:
         Mean over the N queries, in nats, 0 or more. log(N) when all similarities are equal.
     """
-    logits = (F.normalize(query, dim=1) / temperature) @ F.normalize(key, dim=1).T
-    return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
+    index = torch.arange(len(query), device=query.device)
+    query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
+    return _find_row(query, key, index, temperature, part, parts)
 
 
 @full_precision
@@ -121,6 +144,8 @@ def invariant_spread(
     *,
     temperature: float,
     negative_weight: float = 1.0,
+    part: int = 0,
+    parts: int = 1,
 ) -> Float[Tensor, ""]:
     """Views of an image alike, other images spread out (InvaSpread, arXiv:1904.03436, eq. 3 to 7).
 
@@ -136,6 +161,8 @@ def invariant_spread(
         temperature: positive; 0.1 in the paper.
         negative_weight: 1 or more; factor of the second term, and of the other images in the
             denominator.
+        part: see above.
+        parts: see above.
 
     Raises:
         UserError: the weight is below 1, where 1 - P can be negative.
@@ -147,24 +174,29 @@ def invariant_spread(
     if negative_weight < 1:
         raise UserError(f"negative_weight is {negative_weight}; give 1 or more")
     z = torch.cat([z1, z2])
-    anchor = torch.arange(len(z), device=z.device)
-    right = anchor.roll(len(z1))  # candidate of the other view
-    logits = (z / temperature) @ z.detach().T
-    logits.fill_diagonal_(-torch.inf)  # a projection is not its own candidate
-    positive = logits[anchor, right]
-    weighted = (logits + math.log(negative_weight)).index_put((anchor, right), positive)
-    log_sum = weighted.logsumexp(dim=1)
-    # log(1 - P) loses its digits where P is close to 1. Only the largest candidate can be above
-    # 1/2; for it the others are summed instead, with what its own weight leaves above 1.
-    top = weighted.argmax(dim=1)
-    left = math.log(negative_weight - 1) if negative_weight > 1 else -math.inf
-    top_left = torch.where(top == right, positive, logits[anchor, top] + left)
-    spread_of_top = weighted.index_put((anchor, top), top_left).logsumexp(dim=1) - log_sum
-    elsewhere = torch.zeros_like(logits, dtype=torch.bool)
-    elsewhere[anchor, top] = elsewhere[anchor, right] = True
-    p = (logits - log_sum[:, None]).masked_fill(elsewhere, -torch.inf).exp()
-    spread = torch.log1p(-p).sum(dim=1) + spread_of_top.where(top != right, 0)
-    return (log_sum - positive - negative_weight * spread).mean()
+    own_index = torch.arange(len(z), device=z.device)
+
+    def loss(z: Tensor, own_index: Tensor, right: Tensor, candidates: Tensor) -> Tensor:
+        anchor = torch.arange(len(z), device=z.device)
+        logits = (z / temperature) @ candidates.T
+        logits[anchor, own_index] = -torch.inf  # a projection is not its own candidate
+        positive = logits[anchor, right]
+        weighted = (logits + math.log(negative_weight)).index_put((anchor, right), positive)
+        log_sum = weighted.logsumexp(dim=1)
+        # log(1 - P) loses its digits where P is close to 1. Only the largest candidate can be above
+        # 1/2; for it the others are summed instead, with what its own weight leaves above 1.
+        top = weighted.argmax(dim=1)
+        left = math.log(negative_weight - 1) if negative_weight > 1 else -math.inf
+        top_left = torch.where(top == right, positive, logits[anchor, top] + left)
+        spread_of_top = weighted.index_put((anchor, top), top_left).logsumexp(dim=1) - log_sum
+        elsewhere = torch.zeros_like(logits, dtype=torch.bool)
+        elsewhere[anchor, top] = elsewhere[anchor, right] = True
+        p = (logits - log_sum[:, None]).masked_fill(elsewhere, -torch.inf).exp()
+        spread = torch.log1p(-p).sum(dim=1) + spread_of_top.where(top != right, 0)
+        return (log_sum - positive - negative_weight * spread).mean()
+
+    rows, shared = [z, own_index, own_index.roll(len(z1))], [z.detach()]
+    return mean_in_tiles(loss, rows, shared, width=len(z), part=part, parts=parts)
 
 
 @full_precision
@@ -204,6 +236,28 @@ def instance_nce(
 
 
 @full_precision
+def instance_normalizer(
+    features: Float[Tensor, "N P"],
+    bank_rows: Float[Tensor, "N C P"],
+    *,
+    temperature: float,
+    num_samples: int,
+) -> Float[Tensor, ""]:
+    """The estimate of Z for :func:`instance_nce` (InstDisc, arXiv:1805.01978, eq. 8).
+
+    Args:
+        features: of a first batch, unit norm.
+        bank_rows: as for the loss.
+        temperature: as for the loss.
+        num_samples: n, the number of rows of the bank.
+
+    Returns:
+        n times the mean of exp(row . feature / t).
+    """
+    return num_samples * _candidates(features, bank_rows, temperature).exp().mean()
+
+
+@full_precision
 def instance_softmax(
     features: Float[Tensor, "N P"],
     bank: Float[Tensor, "B P"],
@@ -222,7 +276,7 @@ def instance_softmax(
     Returns:
         Mean over the N samples, 0 or more. log(B) when all similarities are equal.
     """
-    return F.cross_entropy((features / temperature) @ bank.T, index)
+    return _find_row(features, bank, index, temperature)
 
 
 @full_precision
@@ -248,3 +302,40 @@ def _candidates(
 ) -> Float[Tensor, "N C"]:
     """Similarity of each feature with its own C rows, over the temperature."""
     return torch.einsum("np,ncp->nc", features / temperature, rows)
+
+
+def _find_other_view(
+    z: Float[Tensor, "2N P"],
+    candidates: Float[Tensor, "C P"],
+    temperature: float,
+    part: int,
+    parts: int,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of finding z's other view; the first 2N candidates are z itself."""
+    own_index = torch.arange(len(z), device=z.device)
+    positive_index = own_index.roll(len(z) // 2)
+
+    def loss(z: Tensor, own_index: Tensor, positive_index: Tensor, candidates: Tensor) -> Tensor:
+        logits = (z / temperature) @ candidates.T
+        logits.scatter_(1, own_index[:, None], -torch.inf)  # nobody is its own candidate
+        return F.cross_entropy(logits, positive_index)
+
+    rows, width = [z, own_index, positive_index], len(candidates)
+    return mean_in_tiles(loss, rows, [candidates], width=width, part=part, parts=parts)
+
+
+def _find_row(
+    query: Float[Tensor, "N P"],
+    candidates: Float[Tensor, "C P"],
+    index: Int[Tensor, " N"],
+    temperature: float,
+    part: int = 0,
+    parts: int = 1,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of finding each query's row among all candidates."""
+
+    def loss(query: Tensor, index: Tensor, candidates: Tensor) -> Tensor:
+        return F.cross_entropy((query / temperature) @ candidates.T, index)
+
+    width = len(candidates)
+    return mean_in_tiles(loss, [query, index], [candidates], width=width, part=part, parts=parts)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
-from similitude.distributed import gather
+from similitude.distributed import gather, rank, world_size
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
@@ -94,8 +94,13 @@ class BarlowTwins(Method):
         h1 = self.backbone(v1)
         z1, z2 = self.projector(h1), self.projector(self.backbone(v2))
         loss_of = barlow_twins if self.config.name == "barlow_twins" else barlow_twins_hsic
-        weight = self.config.off_diagonal_weight
-        loss = loss_of(gather(z1), gather(z2), off_diagonal_weight=weight)
+        loss = loss_of(
+            gather(z1),
+            gather(z2),
+            off_diagonal_weight=self.config.off_diagonal_weight,
+            part=rank(),
+            parts=world_size(),
+        )
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 
     def chance_loss(self, batch_size: int) -> float:

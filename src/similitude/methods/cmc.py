@@ -18,6 +18,7 @@ way.
 """
 
 import math
+from functools import partial
 from itertools import permutations
 from typing import Any, Literal
 
@@ -26,8 +27,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather
-from similitude.losses import bank_softmax, instance_nce
+from similitude.distributed import gather, mean_over_processes
+from similitude.losses import (
+    bank_softmax,
+    instance_nce,
+    instance_normalizer,
+    mean_over_bank_rows,
+)
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ColorSplit, output_std
@@ -96,8 +102,9 @@ class CMC(Method):
         v = [F.normalize(projection, dim=1) for projection in z]
         drawn = banks[0].draw(batch.index, config.num_negatives, step=progress.step)
         rows_of = torch.cat([batch.index[:, None], drawn], dim=1)
-        rows = [bank.features[rows_of] for bank in banks]
-        loss = torch.stack([self._loss(p, v[a], rows[b]) for p, (a, b) in enumerate(self.pairs)])
+        loss = torch.stack(
+            [self._loss(p, v[a], banks[b].features, rows_of) for p, (a, b) in enumerate(self.pairs)]
+        )
         index = gather(batch.index)
         for bank, features in zip(banks, v, strict=True):
             bank.update(index, gather(features.detach()), config.ema_decay)
@@ -105,27 +112,19 @@ class CMC(Method):
         metrics = {"projection_std": stds.min()}  # the view that is nearest to collapse
         return StepOutput(loss.sum(), features=h.detach(), metrics=metrics)
 
-    def _loss(self, pair: int, features: Tensor, rows: Tensor) -> Tensor:
+    def _loss(self, pair: int, features: Tensor, bank: Tensor, rows_of: Tensor) -> Tensor:
         """Of one ordered pair: features of a view against rows of another view's bank."""
         config = self.config
         if config.loss == "softmax":
-            return bank_softmax(features, rows, temperature=config.temperature)
-        if self.normalizers[pair] == 0:
-            self._estimate_normalizer(pair, features, rows)
-        return instance_nce(
-            features,
-            rows,
-            temperature=config.temperature,
-            normalizer=self.normalizers[pair].clone(),
-            num_samples=config.num_samples,
-        )
-
-    @torch.no_grad()
-    def _estimate_normalizer(self, pair: int, features: Tensor, rows: Tensor) -> None:
-        """Once, from the first batch of the run and from the rows of all processes."""
-        similarity = torch.einsum("np,ncp->nc", features, rows) / self.config.temperature
-        mean = gather(similarity.exp().mean(dim=1)).mean()
-        self.normalizers[pair] = self.config.num_samples * mean
+            loss = partial(bank_softmax, temperature=config.temperature)
+            return mean_over_bank_rows(loss, features, bank, rows_of)
+        options = {"temperature": config.temperature, "num_samples": config.num_samples}
+        if self.normalizers[pair] == 0:  # once, from the first batch of the run
+            estimate = partial(instance_normalizer, **options)
+            z = mean_over_bank_rows(estimate, features.detach(), bank, rows_of)
+            self.normalizers[pair] = mean_over_processes(z)
+        loss = partial(instance_nce, normalizer=self.normalizers[pair].clone(), **options)
+        return mean_over_bank_rows(loss, features, bank, rows_of)
 
     def chance_loss(self, batch_size: int) -> float:
         n, k = self.config.num_samples, self.config.num_negatives

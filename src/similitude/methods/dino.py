@@ -19,6 +19,7 @@ occurs once, not twice. As in the code, every parameter is clipped by its own no
 and position embedding decay.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from similitude.distributed import gather
-from similitude.losses import self_distillation
+from similitude.losses import mean_in_tiles, self_distillation
 from similitude.memory import Center
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import (
@@ -117,27 +118,41 @@ class DINO(Method):
         config, views = self.config, batch.views
         with torch.no_grad():
             targets = multi_crop_features(self.target_backbone, views[:GLOBAL])
-            targets = self.target_projector(targets).chunk(GLOBAL)
+            targets = self.target_projector.bottleneck(targets)
         h = multi_crop_features(self.backbone, views)
-        logits = self.projector(h).chunk(len(views))
+        z = self.projector.bottleneck(h).chunk(len(views))
         sharp = self._target_temperature(progress)
-        loss = self_distillation(
-            logits,
-            targets,
-            self.center.value,
-            online_temperature=config.temperature,
-            target_temperature=sharp,
-        )
+        loss = self._loss(z, targets.chunk(GLOBAL), sharp)
         entropy = self._entropy(targets, sharp)
         metrics = {
-            "projection_std": output_std(logits[0]),
+            "projection_std": output_std(z[0]),
             "target_entropy": entropy,
             "target_kl": loss.detach() - entropy,  # of the online network from the target
         }
         if config.centering:
-            # Parts are equally large: the mean of their means is the mean of the whole batch.
-            self.center.update(gather(torch.cat(targets).mean(dim=0, keepdim=True)))
+            # Parts are equally large: the mean of their means is the mean of the whole batch. The
+            # last layer is linear: it takes the mean to the mean of the logits.
+            mean = gather(targets.mean(dim=0, keepdim=True)).mean(dim=0, keepdim=True)
+            self.center.update(self.target_projector.last_layer(mean))
         return StepOutput(loss, features=h[: len(batch.index)].detach(), metrics=metrics)
+
+    def _loss(self, z: Sequence[Tensor], targets: Sequence[Tensor], sharp: float) -> Tensor:
+        """Of the inputs of the last layers: all logits of all views would not fit in memory."""
+        online, target = self.projector.last_layer, self.target_projector.last_layer
+
+        def loss(*inputs: Tensor) -> Tensor:
+            *rows, weight, target_weight, center = inputs
+            return self_distillation(
+                [x @ weight.T for x in rows[: len(z)]],
+                [x @ target_weight.T for x in rows[len(z) :]],
+                center,
+                online_temperature=self.config.temperature,
+                target_temperature=sharp,
+            )
+
+        width = (len(z) + len(targets)) * self.config.num_prototypes
+        shared = [online.weight, target.weight, self.center.value]
+        return mean_in_tiles(loss, [*z, *targets], shared, width=width)
 
     def _target_temperature(self, progress: Progress) -> float:
         config = self.config
@@ -146,10 +161,15 @@ class DINO(Method):
         return linear(config.warmup_target_temperature, config.target_temperature, fraction)
 
     @torch.no_grad()
-    def _entropy(self, targets: tuple[Tensor, ...], temperature: float) -> Tensor:
+    def _entropy(self, targets: Tensor, temperature: float) -> Tensor:
         """Mean entropy of the targets in nats: 0 is one class, ln K all classes alike."""
-        log_q = ((torch.cat(targets) - self.center.value) / temperature).log_softmax(dim=1)
-        return -(log_q.exp() * log_q).sum(dim=1).mean()
+
+        def entropy(x: Tensor, weight: Tensor, center: Tensor) -> Tensor:
+            log_q = ((x @ weight.T - center) / temperature).log_softmax(dim=1)
+            return -(log_q.exp() * log_q).sum(dim=1).mean()
+
+        shared = [self.target_projector.last_layer.weight, self.center.value]
+        return mean_in_tiles(entropy, [targets], shared, width=self.config.num_prototypes)
 
     def before_step(self, progress: Progress) -> None:
         if self.config.clip_norm is not None:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from similitude.distributed import gather, own_rows
+from similitude.distributed import gather, own_rows, rank, world_size
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import convert_split_batchnorm, output_std, plain_projector
@@ -65,13 +65,14 @@ class EndToEnd(Method):
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         v1, v2 = batch.views
-        temperature = self.config.temperature
+        options = {"temperature": self.config.temperature}
+        options |= {"part": rank(), "parts": world_size()}
         h1 = self.backbone(v1)
         z1 = self.projector(h1)
         q, k = gather(z1), self._keys(v2, progress)
-        loss = in_batch_info_nce(q, k, temperature=temperature)
+        loss = in_batch_info_nce(q, k, **options)
         if self.config.symmetric:
-            loss = loss + in_batch_info_nce(k, q, temperature=temperature)
+            loss = loss + in_batch_info_nce(k, q, **options)
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 
     def _keys(self, view: Tensor, progress: Progress) -> Tensor:

@@ -19,6 +19,7 @@ denominators of eq. 6 hold 1e-7 more.
 """
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,8 +27,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather
-from similitude.losses import instance_nce, instance_softmax
+from similitude.distributed import gather, mean_over_processes
+from similitude.losses import (
+    instance_nce,
+    instance_normalizer,
+    instance_softmax,
+    mean_over_bank_rows,
+)
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
@@ -92,30 +98,20 @@ class InstDisc(Method):
         return StepOutput(loss, features=h.detach(), metrics=metrics)
 
     def _loss(self, v: Tensor, index: Tensor, progress: Progress) -> Tensor:
-        config = self.config
+        config, bank = self.config, self.bank.features
         if config.loss == "parametric":
             return F.cross_entropy(self.classifier(v), index)
         if config.loss == "softmax":
-            bank = self.bank.features.clone()  # backward needs the rows as they were
             return instance_softmax(v, bank, index, temperature=config.temperature)
         noise = self.bank.draw(index, config.num_negatives, step=progress.step)
-        rows = self.bank.features[torch.cat([index[:, None], noise], dim=1)]
-        if self.normalizer == 0:
-            self._estimate_normalizer(v, rows)
-        return instance_nce(
-            v,
-            rows,
-            temperature=config.temperature,
-            normalizer=self.normalizer,
-            num_samples=config.num_samples,
-        )
-
-    @torch.no_grad()
-    def _estimate_normalizer(self, v: Tensor, rows: Tensor) -> None:
-        """Once, from the first batch of the run (Sec. 3.2), and from the rows of all processes."""
-        similarity = torch.einsum("np,ncp->nc", v, rows)
-        mean = gather((similarity / self.config.temperature).exp().mean(dim=1)).mean()
-        self.normalizer.copy_(self.config.num_samples * mean)
+        candidates = torch.cat([index[:, None], noise], dim=1)
+        options = {"temperature": config.temperature, "num_samples": config.num_samples}
+        if self.normalizer == 0:  # once, from the first batch of the run (Sec. 3.2)
+            estimate = partial(instance_normalizer, **options)
+            z = mean_over_bank_rows(estimate, v.detach(), bank, candidates)
+            self.normalizer.copy_(mean_over_processes(z))
+        loss = partial(instance_nce, normalizer=self.normalizer, **options)
+        return mean_over_bank_rows(loss, v, bank, candidates)
 
     def chance_loss(self, batch_size: int) -> float:
         n, k = self.config.num_samples, self.config.num_negatives

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather
+from similitude.distributed import gather, rank, world_size
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
@@ -70,6 +70,8 @@ class InvaSpread(Method):
             gather(z2),
             temperature=self.config.temperature,
             negative_weight=self.config.negative_weight,
+            part=rank(),
+            parts=world_size(),
         )
         return StepOutput(
             loss,

@@ -26,7 +26,7 @@ from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from similitude.distributed import gather
+from similitude.distributed import gather, rank, world_size
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import (
@@ -119,7 +119,13 @@ class MoCoV3(Method):
 
     def _contrast(self, query: Tensor, key: Tensor) -> Tensor:
         temperature = self.config.temperature
-        nce = in_batch_info_nce(gather(query), gather(key), temperature=temperature)
+        nce = in_batch_info_nce(
+            gather(query),
+            gather(key),
+            temperature=temperature,
+            part=rank(),
+            parts=world_size(),
+        )
         return 2 * temperature * nce
 
     def after_step(self, progress: Progress) -> None:

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from similitude.distributed import gather
+from similitude.distributed import gather, rank, world_size
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
@@ -85,7 +85,13 @@ class SimCLR(Method):
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         h = self.backbone(torch.cat(batch.views))
         z1, z2 = self.projector(h).chunk(2)
-        loss = nt_xent(gather(z1), gather(z2), temperature=self.config.temperature)
+        loss = nt_xent(
+            gather(z1),
+            gather(z2),
+            temperature=self.config.temperature,
+            part=rank(),
+            parts=world_size(),
+        )
         return StepOutput(
             loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
         )

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather
+from similitude.distributed import gather, rank, world_size
 from similitude.losses import nt_xent, nt_xent_with_queue
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -82,16 +82,17 @@ class SimCLRv2(Method):
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        temperature = self.config.temperature
+        options = {"temperature": self.config.temperature}
+        options |= {"part": rank(), "parts": world_size()}
         h = self.backbone(torch.cat(batch.views))
         z1, z2 = self.projector(h).chunk(2)
         all1, all2 = gather(z1), gather(z2)
         if self.config.queue:
             negatives = self.queue.snapshot()
-            loss = nt_xent_with_queue(all1, all2, negatives, temperature=temperature)
+            loss = nt_xent_with_queue(all1, all2, negatives, **options)
             self.queue.enqueue(gather(self._keys(batch.views[0])))
         else:
-            loss = nt_xent(all1, all2, temperature=temperature)
+            loss = nt_xent(all1, all2, **options)
         return StepOutput(
             loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
         )

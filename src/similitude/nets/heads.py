@@ -102,9 +102,14 @@ class WeightNormLinear(nn.Module):
         else:
             self.register_buffer("weight_g", ones)
 
+    @property
+    def weight(self) -> Float[Tensor, "K P"]:
+        """The rows g v / |v|."""
+        return self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True)
+
     def forward(self, x: Float[Tensor, "N P"]) -> Float[Tensor, "N K"]:
-        """Rows times g v / |v|."""
-        return F.linear(x, self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True))
+        """The product of every input with every row."""
+        return F.linear(x, self.weight)
 
 
 class DINOHead(nn.Module):
@@ -150,9 +155,13 @@ class DINOHead(nn.Module):
             bottleneck_dim, out_features, train_scale=not norm_last_layer
         )
 
+    def bottleneck(self, h: Float[Tensor, "N D"]) -> Float[Tensor, "N P"]:
+        """What the last layer sees; unit rows."""
+        return F.normalize(self.mlp(h), dim=1)
+
     def forward(self, h: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
         """Logits; cosines in [-1, 1] with ``norm_last_layer``."""
-        return self.last_layer(F.normalize(self.mlp(h), dim=1))
+        return self.last_layer(self.bottleneck(h))
 
 
 @torch.no_grad()

@@ -1,0 +1,109 @@
+"""Losses over matrices that are never whole in memory.
+
+A contrastive loss is a mean over rows, and a row needs its own line of the matrix of similarities
+alone. So rows are taken some at a time, each tile's gradient is worked out along with its value,
+and what stays is a gradient of the size of the inputs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+NUMBERS = 2**22  # in a tile: 16 MB in float32, about what a processor's cache holds
+
+
+def mean_in_tiles(
+    loss: Callable[..., Tensor],
+    rows: Sequence[Tensor],
+    shared: Sequence[Tensor],
+    *,
+    width: int,
+    part: int = 0,
+    parts: int = 1,
+) -> Tensor:
+    """The mean of ``loss`` over tiles of rows, weighted by their size: that of all rows at once.
+
+    Where several processes have the same rows and shared tensors, each takes its part of the rows.
+
+    Args:
+        loss: called as ``loss(*rows of the tile, *shared)``, returns the mean over its rows.
+        rows: tensors with the same number of rows N.
+        shared: tensors that every tile sees whole.
+        width: numbers of the matrix that one row needs.
+        part: which rows to take, 0 to parts - 1.
+        parts: how many parts there are.
+
+    Returns:
+        The mean over the N rows, differentiable once in ``rows`` and ``shared``, which may change
+        before the backward pass. Of a part: the sum over its rows times parts / N, so that the mean
+        over all parts is the mean over the N rows.
+    """
+    step = max(1, NUMBERS // max(1, width))
+    if parts > 1:
+        count = len(rows[0])
+        own = slice(count * part // parts, count * (part + 1) // parts)
+        mean = mean_in_tiles(loss, [r[own] for r in rows], shared, width=width)
+        return mean * (parts * (own.stop - own.start) / count)
+    return _InTiles.apply(loss, step, len(rows), *rows, *shared)  # type: ignore[return-value]
+
+
+def mean_over_bank_rows(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    features: Float[Tensor, "N P"],
+    bank: Float[Tensor, "B P"],
+    index: Int[Tensor, "N C"],
+) -> Float[Tensor, ""]:
+    """``loss(features, bank[index])``, a mean over samples, without all N x C rows in memory.
+
+    Args:
+        loss: called as ``loss(features, bank_rows)`` for some samples at a time.
+        features: one row for each sample.
+        bank: one row for each sample of the data set.
+        index: rows of the bank that each sample is compared with.
+    """
+    return mean_in_tiles(
+        lambda some, index, bank: loss(some, bank[index]),
+        [features, index],
+        [bank],
+        width=index.shape[1] * bank.shape[1],
+    )
+
+
+class _InTiles(torch.autograd.Function):
+    """Works out the gradient along with the value, so that backward has only to scale it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss: Callable[..., Tensor], step: int, num_rows: int, *tensors: Tensor
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad[3:]
+        grads = [torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)]
+        whole = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
+        count = len(tensors[0])
+        total = tensors[0].new_zeros(())
+        for start in range(0, count, step):
+            tile = slice(start, start + step)
+            inputs = [
+                t[tile].detach().requires_grad_(w) if i < num_rows else whole[i]
+                for i, (t, w) in enumerate(zip(tensors, wanted, strict=True))
+            ]
+            with torch.set_grad_enabled(any(wanted)):
+                value = loss(*inputs) * (len(inputs[0]) / count)
+            total += value.detach()
+            asked = [i for i, w in enumerate(wanted) if w]
+            if asked:
+                found = torch.autograd.grad(value, [inputs[i] for i in asked], allow_unused=True)
+                for i, grad in zip(asked, found, strict=True):
+                    if grad is not None:
+                        (grads[i][tile] if i < num_rows else grads[i]).add_(grad)
+        ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return None, None, None, *(None if g is None else g * grad for g in ctx.saved_tensors)
