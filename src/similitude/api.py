@@ -69,6 +69,7 @@ def pretrain(
     num_nodes: int = 1,
     stop_collapsed: bool = False,
     report: bool = True,
+    profile: bool = False,
     listener: Listener | None = None,
 ) -> Run | None:
     """Train a backbone on images without labels.
@@ -95,6 +96,7 @@ def pretrain(
         num_nodes: machines; the same call runs on each (see the guide on exactness).
         stop_collapsed: end the run where two measurements in a row tell of a collapse.
         report: write report.html at the end, a few seconds of work.
+        profile: write where the time of a step goes to profile.txt.
         listener: hears the choices and the progress.
 
     On Linux the process keeps freed memory from then on, which saves a third of the views' time.
@@ -123,6 +125,7 @@ def pretrain(
                 "overwrite": overwrite,
                 "stop_collapsed": stop_collapsed,
                 "report": report,
+                "profile": profile,
             },
             devices=devices or 1,
             num_nodes=num_nodes,
@@ -221,6 +224,7 @@ def pretrain(
         method=given,
         stop_collapsed=stop_collapsed,
         report=report,
+        profile=profile,
     )
 
 

@@ -114,6 +114,10 @@ def pretrain(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out, if there is one.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Write where the time of a step goes to profile.txt."),
+    ] = False,
     devices: Devices = None,
     num_nodes: Annotated[
         int, typer.Option(min=1, help="Machines; run the same command on each.")
@@ -137,6 +141,7 @@ def pretrain(
             seed=seed,
             resume=resume,
             overwrite=overwrite,
+            profile=profile,
             devices=devices,
             num_nodes=num_nodes,
             listener=console,

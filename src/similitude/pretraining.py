@@ -1,5 +1,6 @@
 """Runs any Method under Lightning: one optimizer step for each batch."""
 
+import copy
 from typing import Any
 
 import lightning
@@ -12,6 +13,7 @@ from similitude.distributed import average_gradients, mean_over_processes, world
 from similitude.method import Batch, Method, Progress
 from similitude.nets import convert_sync_batchnorm
 from similitude.optimizers import OPTIMIZERS
+from similitude.profiling import Stages
 from similitude.recipes import Recipe
 from similitude.schedules import cosine, step_decay, warmup_cosine
 from similitude.views import ImageSpec
@@ -85,12 +87,16 @@ class Pretraining(lightning.LightningModule):
         recipe: how; its seed, batch size and optimizer are read here.
         steps_per_epoch: optimizer steps in an epoch.
         first_step: steps already taken by the run that this one resumes.
+
+    Attributes:
+        stages: Told where each stage of a step begins and ends; a `Profile` times them.
     """
 
     def __init__(
         self, method: Method, recipe: Recipe, *, steps_per_epoch: int, first_step: int = 0
     ) -> None:
         super().__init__()
+        self.stages = Stages()
         self.automatic_optimization = False  # hooks around the step are the method's contract
         self.method = convert_sync_batchnorm(method) if world_size() > 1 else method
         self.recipe = recipe
@@ -114,16 +120,31 @@ class Pretraining(lightning.LightningModule):
 
     def training_step(self, batch: CanvasBatch, batch_idx: int) -> dict[str, Tensor]:
         """Views, loss, backward, ``before_step``, optimizer, ``after_step``: one whole step."""
-        recipe, progress = self.recipe, self.progress
-        views = self.multi_view(
-            batch.canvases,
-            batch.index,
-            seed=recipe.seed,
-            epoch=batch.epoch,
-            aspect=batch.aspect,
-            neighbours=batch.neighbours,
-        )
-        optimizer: Any = self.optimizers()
+        with self.stages.step():
+            return self._step(batch, self.optimizers())
+
+    def rehearse(self, batch: CanvasBatch) -> None:
+        """Take a step and undo it: for what only a whole step can show."""
+        state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
+        random_state, step = torch.get_rng_state(), self.step
+        self._step(batch, self.optimizer)
+        self.method.load_state_dict(state[0])
+        self.optimizer.load_state_dict(state[1])
+        self.optimizer.zero_grad()
+        torch.set_rng_state(random_state)
+        self.step = step
+
+    def _step(self, batch: CanvasBatch, optimizer: Any) -> dict[str, Tensor]:
+        recipe, progress, stage = self.recipe, self.progress, self.stages.stage
+        with stage("views"):
+            views = self.multi_view(
+                batch.canvases,
+                batch.index,
+                seed=recipe.seed,
+                epoch=batch.epoch,
+                aspect=batch.aspect,
+                neighbours=batch.neighbours,
+            )
         rate, decay = learning_rate(recipe, progress), weight_decay(recipe, progress)
         for group in optimizer.param_groups:
             if not group.get("fixed_lr"):
@@ -134,14 +155,19 @@ class Pretraining(lightning.LightningModule):
         with computing(self.method, self.arithmetic, cache):
             output = self.method.training_loss(Batch(views, batch.index), progress)
             optimizer.zero_grad()
-            self.manual_backward(output.loss)
-            if cache is not None:
-                cache.backward()
-        average_gradients(self.method.parameters())
-        self.method.before_step(progress)
-        optimizer.step()
-        self.method.after_step(progress)
+            with stage("networks, backward"):
+                output.loss.backward()
+                if cache is not None:
+                    cache.backward()
+        with stage("sum over processes"):
+            average_gradients(self.method.parameters())
+        with stage("optimizer"):
+            self.method.before_step(progress)
+            optimizer.step()
+        with stage("targets and schedules"):
+            self.method.after_step(progress)
         self.step += 1
-        metrics = {"loss": output.loss.detach(), **output.metrics}
-        means = mean_over_processes(torch.stack([value.double() for value in metrics.values()]))
-        return dict(zip(metrics, means, strict=True))
+        with stage("records"):
+            metrics = {"loss": output.loss.detach(), **output.metrics}
+            means = mean_over_processes(torch.stack([value.double() for value in metrics.values()]))
+            return dict(zip(metrics, means, strict=True))

@@ -38,6 +38,7 @@ from similitude.listening import Listener, Silent
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.pretraining import Pretraining, image_spec
+from similitude.profiling import Profile, measure_limits
 from similitude.recipes import Recipe, dump_recipe
 from similitude.recording import Metrics, Recorder
 from similitude.runs import Run
@@ -84,6 +85,7 @@ def train(
     method: Method | None = None,
     stop_collapsed: bool = False,
     report: bool = True,
+    profile: bool = False,
 ) -> Run | None:
     """Train, judge, and write everything a run folder holds.
 
@@ -98,6 +100,7 @@ def train(
         method: what learns, with the weights it has; None makes it from the recipe.
         stop_collapsed: stop where two measurements in a row tell of a collapse.
         report: write report.html too.
+        profile: see :func:`run_steps`.
 
     Returns:
         The run, or None if it was stopped before its end.
@@ -149,6 +152,7 @@ def train(
         log=log,
         listener=listener,
         collapsed=(lambda m: judge(m, images).state == "collapsed") if stop_collapsed else None,
+        profile=profile,
     )
     if first:
         write_environment(folder, data, images, recorder, device)
@@ -245,6 +249,7 @@ def run_steps(
     log: Listener,
     listener: Listener,
     collapsed: Callable[[Metrics], bool] | None = None,
+    profile: bool = False,
 ) -> Recorder:
     """Take the optimizer steps that are left, and write metrics and checkpoints of them.
 
@@ -258,6 +263,7 @@ def run_steps(
         log: hears measurements.
         listener: hears everything else.
         collapsed: see `Recorder`.
+        profile: time the stages of some steps, and write profile.txt.
 
     Returns:
         What has been recorded, and how the training ended.
@@ -294,8 +300,18 @@ def run_steps(
         show=show,
         collapsed=collapsed,
     )
+    if profile:
+        module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
+        with module.stages.counting():
+            module.rehearse(loader.batch(first_step % total_steps))
     if first_step < total_steps:
         _fit(module, loader, recorder, total_steps - first_step)
+    if isinstance(module.stages, Profile):
+        limits = measure_limits(module.arithmetic.dtype, module.device)
+        text = module.stages.table(limits)
+        if rank() == 0:
+            write_text(folder / "profile.txt", text)
+            log.say(text)
     return recorder
 
 
