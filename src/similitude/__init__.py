@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         views,
     )
     from similitude.ablation import ablate
-    from similitude.api import draw_views, load, pretrain
+    from similitude.api import draw_views, load, pack, pretrain
     from similitude.errors import UserError
     from similitude.runs import Run
     from similitude.transfer import Classifier, distill, finetune
@@ -45,6 +45,7 @@ _FUNCTIONS = {
     "draw_views": "similitude.api",
     "finetune": "similitude.transfer",
     "load": "similitude.api",
+    "pack": "similitude.api",
     "pretrain": "similitude.api",
 }
 _MODULES = (
@@ -80,6 +81,7 @@ __all__ = [
     "methods",
     "nets",
     "optimizers",
+    "pack",
     "pretrain",
     "recipes",
     "report",

@@ -9,7 +9,7 @@ import torch
 from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
-from similitude.data import ImageSource, cut_into_tiles, load_images, open_source
+from similitude.data import ImageSource, cut_into_tiles, load_images, open_source, pack_images
 from similitude.distributed import (
     decided_by_first,
     first_then_others,
@@ -272,6 +272,43 @@ def _origin(method: Method) -> BackboneConfig:
 def _pretrain_in_a_process(*, listener: Listener, **arguments: Any) -> Path | None:
     run = pretrain(**arguments, listener=listener)
     return None if run is None else run.path
+
+
+def pack(
+    data: Any,
+    output: str | Path | None = None,
+    *,
+    size: int | None = None,
+    listener: Listener | None = None,
+) -> Path:
+    """Decode all images once, into one file that later calls read at once in place of them.
+
+    Args:
+        data: whatever :func:`pretrain` takes.
+        output: the file, named .pack and replaced if it is there; NAME.pack if not given.
+        size: side of the canvases in pixels; the median short side, at most 256, if not given.
+        listener: hears how it goes.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: as :func:`pretrain`, or the name does not end in .pack.
+    """
+    listener = listener or Silent()
+    source = open_source(data)
+    for note in source.notes:
+        listener.say(f"  {note}")
+    name = Path(data).resolve().stem if isinstance(data, str | Path) else "images"
+    path = Path(output) if output is not None else Path(f"{name}.pack")
+    images = pack_images(
+        source,
+        path,
+        size,
+        on_progress=lambda done, total: listener.progress("reading images", done, total),
+    )
+    listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
+    return path
 
 
 def draw_views(

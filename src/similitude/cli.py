@@ -21,8 +21,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images, an .npy or .npz file, or one of: fashion-mnist, cifar10, "
-        "cifar100, stl10, digits.",
+        help="A folder of images, an .npy, .npz or .pack file, or one of: fashion-mnist, "
+        "cifar10, cifar100, stl10, digits.",
     ),
 ]
 Devices = Annotated[
@@ -65,8 +65,8 @@ def pretrain(
         str,
         typer.Argument(
             metavar="PHOTOS",
-            help="A folder of images (flat or nested, no labels needed), an .npy or .npz file, or "
-            "one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
+            help="A folder of images (flat or nested, no labels needed), an .npy, .npz or .pack "
+            "file, or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
         ),
     ],
     method: Annotated[
@@ -335,6 +335,27 @@ def distill(
         )
     if student is None:
         raise typer.Exit(130)
+
+
+@app.command()
+def pack(
+    photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="As for pretrain.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .pack file to write. Default: NAME.pack, here."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side in pixels of what is kept. Default: that of the images."),
+    ] = None,
+) -> None:
+    """Decode all images once, into one file that pretrain, evaluate and embed read at once."""
+    from similitude import api
+    from similitude.console import Console
+
+    with Console() as console:
+        path = api.pack(photos, output, size=size, listener=console)
+    console.print(f"packed: {path}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from similitude.data import ImageSet, canvases, default_size, load_images, open_source
 from similitude.data.cache import free_memory_bytes, remove_leftovers
+from similitude.data.packs import read_facts
 from similitude.errors import UserError
 
 
@@ -54,8 +55,8 @@ def test_too_many_for_memory_go_to_a_file_that_is_used_again(photos, tmp_path, m
     mapped = load_images(source, 7, cache_dir=tmp_path / "c", memory_limit_bytes=1000)
     assert same(in_memory, mapped)
     files = sorted((tmp_path / "c").iterdir())
-    assert [f.suffix for f in files] == [".json", ".u8"]
-    assert files[1].stat().st_size == 11 * 3 * 7 * 7
+    assert [f.suffix for f in files] == [".pack"]
+    assert read_facts(files[0])["kept"] == list(range(1, 12))
 
     def never(*args):
         raise AssertionError("decoded again")
@@ -82,7 +83,7 @@ def test_the_cache_notices_changes(photos, tmp_path, make_image):
     changed = load()
     assert not torch.equal(before.pixels[0], changed.pixels[0])
     assert load(8).pixels.shape[-1] == 8
-    pixels = max((tmp_path / "c").glob("*-7-*.u8"), key=lambda p: p.stat().st_mtime)
+    pixels = max((tmp_path / "c").glob("*-7-*.pack"), key=lambda p: p.stat().st_mtime)
     pixels.write_bytes(pixels.read_bytes()[:-1])
     assert same(load(), load_images(open_source(photos), 7))
 
@@ -108,7 +109,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(photos, tmp_path, monkeypatch):
                 patch.setattr(os, "posix_fallocate", full, raising=False)
             else:
                 patch.setattr(canvases._File, "append", full)
-            with pytest.raises(UserError, match=r"disk is full: .*\.u8"):
+            with pytest.raises(UserError, match=r"disk is full: .*\.pack"):
                 load_images(open_source(photos), 7, cache_dir=tmp_path / "c", memory_limit_bytes=1)
         assert list((tmp_path / "c").iterdir()) == []
 
@@ -123,12 +124,12 @@ def test_a_really_full_disk(photos):
 
 def test_leftovers_of_killed_runs_go_after_a_day(tmp_path):
     for name, age in (("old", 2 * 86400), ("young", 60)):
-        path = tmp_path / f".{name}.u8.1.tmp.u8"
+        path = tmp_path / f".{name}.pack.1.tmp.pack"
         path.write_bytes(b"x")
         stamp = path.stat().st_mtime - age
         os.utime(path, (stamp, stamp))
     remove_leftovers(tmp_path, ".*.tmp.*")
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [".young.u8.1.tmp.u8"]
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [".young.pack.1.tmp.pack"]
 
 
 def test_unreadable_files_are_left_out_and_listed(tmp_path, make_image):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from builders import random_images, write_photos
 from similitude import cli
@@ -185,6 +186,16 @@ def test_views_draws_a_contact_sheet(similitude, photos):
     code, out, err = similitude("views", photos, "--method", "byol", "-o", "views.png")
     assert code == 0, err
     assert Image.open("views.png").width > 400
+
+
+def test_a_pack_trains_to_the_weights_of_the_folder(similitude, photos, run_folder):
+    code, out, err = similitude("pack", photos, "-o", "x.pack")
+    assert code == 0, err
+    assert "packed: x.pack" in out
+    assert similitude("pretrain", "x.pack", "--out", "packed", *FAST, *TINY)[0] == 0
+    ours = load_file("packed/backbone.safetensors")
+    theirs = load_file(run_folder / "backbone.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_any_mix_of_images_trains_and_damaged_files_are_listed(similitude, tmp_path):

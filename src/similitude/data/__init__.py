@@ -3,7 +3,7 @@
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder
-from similitude.data.canvases import default_size, load_images
+from similitude.data.canvases import default_size, load_images, pack_images
 from similitude.data.folders import FolderSource
 from similitude.data.images import ImageSet
 from similitude.data.labels import read_labels
@@ -25,5 +25,6 @@ __all__ = [
     "list_splits",
     "load_images",
     "open_source",
+    "pack_images",
     "read_labels",
 ]

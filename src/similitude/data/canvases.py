@@ -4,7 +4,6 @@ Letters: N images, S side of a canvas in pixels.
 """
 
 import errno
-import json
 import logging
 import os
 import statistics
@@ -14,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,16 +25,17 @@ from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
 from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
 from similitude.data.images import ImageSet, neighbours_among
+from similitude.data.packs import SUFFIX, append_facts, map_canvases, open_pack, read_facts
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError
-from similitude.storage import replacing, write_text
+from similitude.storage import replacing
 
 logger = logging.getLogger(__name__)
 
 LARGEST_DEFAULT_SIZE = 256
 MAX_UNREADABLE_SHARE = 0.1
 
-_FORMAT = 1  # of the cache files; larger when a canvas would come out differently
+_FORMAT = 2  # of the cache files; larger when a canvas would come out differently
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
 
 
@@ -75,19 +75,63 @@ def load_images(
         raise UserError(f"the size of the images must be at least 1 pixel, not {size}")
     share = free_memory_bytes() // (3 * processes_of_machine())  # each process has its own copy
     limit = share if memory_limit_bytes is None else memory_limit_bytes
-    if workers is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-        workers = len(affinity(0)) if affinity else os.cpu_count() or 1
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = _Found(list(range(len(source))), _aspects(source, 0, len(source), size, size))
         return ready.image_set(torch.from_numpy(source.array), source)  # nothing to decode or copy
-    decoder = _Decoder(source, size, workers, on_progress)
+    decoder = _Decoder(source, size, workers or _cores(), on_progress)
     if len(source) * 3 * size * size <= limit:
         memory = _Memory(np.empty((len(source), 3, size, size), np.uint8))
         found = decoder.run(memory)
         return found.image_set(torch.from_numpy(memory.pixels[: len(found.kept)]), source)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
     return first_then_others(lambda: _from_cache(source, size, folder, decoder))
+
+
+def pack_images(
+    source: ImageSource,
+    path: str | Path,
+    size: int | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Decode every image of ``source`` into one file, which :func:`open_source` reads at once.
+
+    Args:
+        source: What to decode.
+        path: The file, named .pack; replaced if it is there.
+        size: Side S of the canvases in pixels; see :func:`load_images`.
+        on_progress: See :func:`load_images`.
+
+    Returns:
+        The images, mapped from the file.
+
+    Raises:
+        UserError: as :func:`load_images`, or the name ends in something else.
+    """
+    path = Path(path)
+    if path.suffix.lower() != SUFFIX:
+        raise UserError(f"cannot pack to {path}: the name must end in {SUFFIX}")
+    if len(source) < 2:
+        raise UserError(f"{source.name} has {len(source)} image(s), but learning needs at least 2")
+    size = default_size(source) if size is None else size
+
+    def more(found: _Found) -> dict[str, Any]:
+        images = found.image_set(torch.empty(len(found.kept), 3, 0, 0, dtype=torch.uint8), source)
+        beside = images.neighbours
+        return {
+            "names": images.names,
+            "labels": None if images.labels is None else images.labels.tolist(),
+            "class_names": images.class_names,
+            "neighbours": None if beside is None else beside.tolist(),
+        }
+
+    _write(path, source, size, _Decoder(source, size, _cores(), on_progress), more)
+    return load_images(open_pack(path), size)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def default_size(source: ImageSource) -> int:
@@ -240,38 +284,33 @@ def _aspects(source: ArraySource, start: int, stop: int, width: int, height: int
 
 
 def _from_cache(source: ImageSource, size: int, folder: Path, decoder: _Decoder) -> ImageSet:
-    key = f"{source.fingerprint()[:32]}-{size}-{_FORMAT}"
-    pixels_path, facts_path = folder / f"{key}.u8", folder / f"{key}.json"
-    found = _read_facts(facts_path)
-    if found is None or not _has_size(pixels_path, found, size):
-        logger.info("the canvases of %s do not fit in memory: %s", source.name, pixels_path)
+    path = folder / f"{source.fingerprint()[:32]}-{size}-{_FORMAT}{SUFFIX}"
+    facts = read_facts(path)
+    if facts is None or facts["size"] != size:
+        logger.info("the canvases of %s do not fit in memory: %s", source.name, path)
         remove_leftovers(folder, ".*.tmp.*")
-        with replacing(pixels_path) as temporary, temporary.open("wb") as file:
-            _reserve(file, len(source) * 3 * size * size)
-            found = decoder.run(_File(file))
-            file.truncate(len(found.kept) * 3 * size * size)
-        # written last: where it is, the pixels are complete
-        write_text(
-            facts_path,
-            json.dumps({"kept": found.kept, "aspect": found.aspect, "bad": found.unreadable}),
-        )
-    numel = len(found.kept) * 3 * size * size
-    # a private mapping: the file is only read, and no page of it counts as used memory
-    pixels = torch.from_file(str(pixels_path), shared=False, size=numel, dtype=torch.uint8)
-    return found.image_set(pixels.view(-1, 3, size, size), source)
+        facts = _write(path, source, size, decoder, lambda found: {"kept": found.kept})
+    unreadable = [(file, reason) for file, reason in facts["unreadable"]]
+    found = _Found(facts["kept"], facts["aspect"], unreadable)
+    return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
 
 
-def _read_facts(path: Path) -> _Found | None:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        unreadable = [(str(file), str(reason)) for file, reason in facts["bad"]]
-        return _Found(facts["kept"], facts["aspect"], unreadable)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not ours: decode again
-
-
-def _has_size(path: Path, found: _Found, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == len(found.kept) * 3 * size * size
+def _write(
+    path: Path,
+    source: ImageSource,
+    size: int,
+    decoder: _Decoder,
+    more: Callable[[_Found], dict[str, Any]],
+) -> dict[str, Any]:
+    """Decode everything to a pack; its facts, with ``more`` of them."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        _reserve(file, len(source) * 3 * size * size)
+        found = decoder.run(_File(file))
+        file.truncate(len(found.kept) * 3 * size * size)
+        facts = {"count": len(found.kept), "size": size, "aspect": found.aspect}
+        facts |= {"unreadable": found.unreadable, **more(found)}
+        append_facts(file, facts)
+    return facts
 
 
 def _reserve(file: BinaryIO, numel: int) -> None:

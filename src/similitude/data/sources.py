@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from similitude.data import arrays, datasets, folders
+from similitude.data import arrays, datasets, folders, packs
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.images import ImageSet
@@ -20,7 +20,7 @@ def open_source(
     """Find the images that ``data`` names.
 
     Args:
-        data: A folder of images, an ``.npy`` or ``.npz`` file, an array or tensor (see
+        data: A folder of images, an ``.npy``, ``.npz`` or ``.pack`` file, an array or tensor (see
             :class:`ArraySource`), images that are loaded already, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
@@ -53,6 +53,10 @@ def open_source(
         return folders.open_folder(path, split)
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
         return arrays.open_file(path, split)
+    if path.suffix.lower() == packs.SUFFIX and path.is_file():
+        if split is not None:
+            raise UserError(f"{path} has no split {split!r}: a pack is one set of images")
+        return packs.open_pack(path)
     raise _not_found(str(data), path, datasets.NAMES)
 
 
@@ -71,8 +75,8 @@ def list_splits(data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource)
 def _not_found(data: str, path: Path, known: Sequence[str]) -> UserError:
     if path.is_file():
         return UserError(
-            f"{data} is a file: give the folder that holds the images, an .npy or .npz file, or "
-            f"unpack it first"
+            f"{data} is a file: give the folder that holds the images, an .npy, .npz or .pack "
+            "file, or unpack it first"
         )
     near = difflib.get_close_matches(data.lower().replace("_", "-"), known, n=1)
     meant = f"; did you mean {near[0]}?" if near else ""

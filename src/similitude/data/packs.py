@@ -1,0 +1,75 @@
+"""One file with all canvases of a data set, ready to be mapped into memory.
+
+    canvases, N x 3 x S x S bytes | facts, JSON in UTF-8 | length of the facts, 8 bytes | MAGIC
+
+Canvases come first, so that a page of the file is a page of them. Facts come last, so that a file
+that was cut off is not a pack.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from similitude.data.arrays import ArraySource
+from similitude.errors import UserError
+
+SUFFIX = ".pack"
+_MAGIC = b"SIMPACK1"
+
+
+def append_facts(file: BinaryIO, facts: dict[str, Any]) -> None:
+    """End a file of canvases; ``facts`` has at least "count" and "size"."""
+    text = json.dumps(facts).encode()
+    file.write(text + len(text).to_bytes(8, "little") + _MAGIC)
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """The facts of a pack; None if the file is none, or not a whole one."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(-16, 2)
+            length = int.from_bytes(file.read(8), "little")
+            if file.read(8) != _MAGIC or length > end:
+                return None
+            file.seek(end - length)
+            facts = json.loads(file.read(length))
+            return facts if end - length == facts["count"] * 3 * facts["size"] ** 2 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def map_canvases(path: Path, facts: dict[str, Any]) -> UInt8[np.ndarray, "N 3 S S"]:
+    """The canvases, mapped: read from the file when they are looked at, and never written to it."""
+    size = facts["size"]
+    # a private copy of what is changed, which nothing does; torch wants memory it could write
+    return np.memmap(path, np.uint8, mode="c", shape=(facts["count"], 3, size, size))
+
+
+def open_pack(path: Path) -> ArraySource:
+    """The images of a file that ``similitude pack`` wrote.
+
+    Raises:
+        UserError: the file is something else, or not a whole one.
+    """
+    facts = read_facts(path)
+    if facts is None or "names" not in facts:
+        raise UserError(f"{path} is no whole pack of images: make it again with similitude pack")
+    notes = []
+    if facts["unreadable"]:
+        notes.append(f"{len(facts['unreadable'])} files could not be read when it was packed")
+    labels, neighbours = facts["labels"], facts["neighbours"]
+    return ArraySource(
+        name=str(path),
+        names=facts["names"],
+        labels=None if labels is None else torch.tensor(labels),
+        class_names=facts["class_names"],
+        notes=tuple(notes),
+        neighbours=None if neighbours is None else torch.tensor(neighbours),
+        array=map_canvases(path, facts),
+        layout="NCHW",
+        aspect=torch.tensor(facts["aspect"], dtype=torch.float32),
+    )
