@@ -11,6 +11,7 @@ Letters: C channels, H height, W width, S side of a canvas in pixels.
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -155,10 +156,10 @@ def _reason(error: Exception) -> str:
     return f"damaged: {text.splitlines()[0][:60]}" if text else "damaged"
 
 
-def probe_size(path: str | Path) -> tuple[int, int] | None:
+def probe_size(file: str | Path | BinaryIO) -> tuple[int, int] | None:
     """Width and height of an image as it is shown, from its header; None if unreadable."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(file) as opened:
             width, height = opened.size
             # of TIFF Pillow gives the size as shown; of PNG it would have to decode the pixels
             has_exif = opened.format in ("JPEG", "MPO", "WEBP")

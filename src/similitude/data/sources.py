@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from similitude.data import arrays, datasets, folders, packs
+from similitude.data import arrays, datasets, folders, packs, shards
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.images import ImageSet
@@ -20,8 +20,9 @@ def open_source(
     """Find the images that ``data`` names.
 
     Args:
-        data: A folder of images, an ``.npy``, ``.npz`` or ``.pack`` file, an array or tensor (see
-            :class:`ArraySource`), images that are loaded already, or one of the names
+        data: A folder of images, an ``.npy``, ``.npz`` or ``.pack`` file, tar files in the
+            WebDataset convention (one, a folder of them, ``shards/train-*.tar``), an array or
+            tensor (see :class:`ArraySource`), images that are loaded already, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
         split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``
@@ -49,6 +50,10 @@ def open_source(
     if str(data) in datasets.NAMES:
         return datasets.open_named(str(data), split)
     path = Path(data).expanduser()
+    if files := _shards(path):
+        if split is not None:
+            raise UserError(f"{path} has no split {split!r}: give the shards of each part by name")
+        return shards.open_shards(files, str(data))
     if path.is_dir():
         return folders.open_folder(path, split)
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
@@ -72,11 +77,20 @@ def list_splits(data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource)
     return []
 
 
+def _shards(path: Path) -> list[Path]:
+    """The tar files that a path means: itself, those of a pattern, all of a folder of shards."""
+    if path.suffix.lower() != shards.SUFFIX:
+        return shards.shards_of(path) if path.is_dir() else []
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.parent.glob(path.name) if p.is_file())
+
+
 def _not_found(data: str, path: Path, known: Sequence[str]) -> UserError:
     if path.is_file():
         return UserError(
-            f"{data} is a file: give the folder that holds the images, an .npy, .npz or .pack "
-            "file, or unpack it first"
+            f"{data} is a file: give the folder that holds the images, an .npy, .npz, .pack or "
+            ".tar file, or unpack it first"
         )
     near = difflib.get_close_matches(data.lower().replace("_", "-"), known, n=1)
     meant = f"; did you mean {near[0]}?" if near else ""

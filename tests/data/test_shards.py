@@ -1,0 +1,99 @@
+import io
+import tarfile
+
+import pytest
+import torch
+
+from builders import write_photos
+from similitude.data import load_images, open_source
+from similitude.errors import UserError
+
+
+def write_shard(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = write_photos(tmp_path / "photos", 12, classes=0)
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture
+def shards(tmp_path, photos):
+    """Two shards of six images, in the order of the photos, with their classes beside them."""
+    for s in range(2):
+        files = {}
+        for i in range(6 * s, 6 * s + 6):
+            files[f"{i:04d}.cls"] = f"{i % 3}\n".encode()
+            files[f"{i:04d}.png"] = photos[i]
+            files[f"{i:04d}.json"] = b"{}"
+        write_shard(tmp_path / "shards" / f"part-{s}.tar", files)
+    return tmp_path / "shards"
+
+
+def test_images_of_shards_are_those_of_the_folder(shards, tmp_path):
+    source = open_source(shards)
+    images, plain = load_images(source), load_images(open_source(tmp_path / "photos"))
+    assert torch.equal(images.pixels, plain.pixels)
+    assert images.names[0] == "part-0.tar/0000.png"
+    assert images.names[-1] == "part-1.tar/0011.png"
+    assert images.labels.tolist() == [i % 3 for i in range(12)]
+    assert images.class_names == ["0", "1", "2"]
+    assert source.probe_sizes() == [(20, 20)] * 12
+
+
+@pytest.mark.parametrize("given", ["", "part-*.tar", "part-[01].tar"])
+def test_a_folder_and_a_pattern_mean_the_same(shards, given):
+    assert open_source(shards / given).names == open_source(shards).names
+
+
+def test_one_shard_needs_no_prefix_and_unknown_classes_are_none(shards, photos, tmp_path):
+    files = {"a/x.seg.png": photos[0], "a/y.png": photos[1], "a/x.cls": b"cat", "z.png": photos[2]}
+    source = open_source(write_shard(tmp_path / "one.tar", {**files, "z.cls": b"ape"}))
+    assert source.names == ["a/x.seg.png", "a/y.png", "z.png"]
+    assert source.labels.tolist() == [1, -1, 0]
+    assert source.class_names == ["ape", "cat"]
+    assert open_source(write_shard(tmp_path / "two.tar", {"b.png": photos[0]})).labels is None
+
+
+def test_a_folder_that_also_holds_images_is_a_folder_of_images(shards, photos):
+    (shards / "image.png").write_bytes(photos[0])
+    (shards / "other.png").write_bytes(photos[1])
+    assert open_source(shards).names == ["image.png", "other.png"]
+
+
+def test_a_damaged_image_is_left_out_and_listed(shards, tmp_path, photos):
+    files = {f"{i}.png": photo for i, photo in enumerate([*photos, b"no image"])}
+    images = load_images(open_source(write_shard(tmp_path / "x.tar", files)))
+    assert len(images) == 12
+    assert images.unreadable == [("12.png", "not an image")]
+
+
+def test_a_shard_that_is_cut_off_or_compressed_is_told(shards, tmp_path, photos):
+    path = shards / "part-0.tar"
+    whole = path.read_bytes()
+    path.write_bytes(b"no tar file" * 100)
+    with pytest.raises(UserError, match=r"part-0\.tar: .*without compression"):
+        open_source(shards)
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="no split"):
+        open_source(shards, split="test")
+    with pytest.raises(UserError, match="no image in"):
+        open_source(write_shard(tmp_path / "none.tar", {"a.txt": b"x"}))
+    with pytest.raises(UserError, match="no folder or file"):
+        open_source(tmp_path / "nothing-*.tar")
+
+
+def test_the_fingerprint_follows_the_files(shards):
+    before = open_source(shards).fingerprint()
+    assert open_source(shards).fingerprint() == before
+    path = shards / "part-1.tar"
+    path.write_bytes(path.read_bytes() + b"\0" * 512)
+    assert open_source(shards).fingerprint() != before
