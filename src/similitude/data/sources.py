@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from similitude.data import arrays, datasets, folders, packs, shards
+from similitude.data import arrays, datasets, folders, hugging_face, packs, shards
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.images import ImageSet
@@ -21,7 +21,8 @@ def open_source(
 
     Args:
         data: A folder of images, an ``.npy``, ``.npz`` or ``.pack`` file, tar files in the
-            WebDataset convention (one, a folder of them, ``shards/train-*.tar``), an array or
+            WebDataset convention (one, a folder of them, ``shards/train-*.tar``), a data set of
+            Hugging Face's library (the object, a folder it was saved to, ``hf:NAME``), an array or
             tensor (see :class:`ArraySource`), images that are loaded already, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
@@ -47,13 +48,19 @@ def open_source(
         )
     if isinstance(data, (np.ndarray, Tensor)):
         return arrays.from_array(data)
+    if hugging_face.is_dataset(data):
+        return hugging_face.open_dataset(data, "the data set", split)
     if str(data) in datasets.NAMES:
         return datasets.open_named(str(data), split)
+    if str(data).startswith(hugging_face.PREFIX):
+        return hugging_face.open_on_hub(str(data), split)
     path = Path(data).expanduser()
     if files := _shards(path):
         if split is not None:
             raise UserError(f"{path} has no split {split!r}: give the shards of each part by name")
         return shards.open_shards(files, str(data))
+    if hugging_face.is_saved(path):
+        return hugging_face.open_saved(path, split)
     if path.is_dir():
         return folders.open_folder(path, split)
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
@@ -67,9 +74,15 @@ def open_source(
 
 def list_splits(data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource) -> list[str]:
     """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
+    if hugging_face.is_dataset(data):
+        return hugging_face.splits_of(data)
     if not isinstance(data, (str, Path)):
         return []
+    if str(data).startswith(hugging_face.PREFIX):
+        return hugging_face.splits_of(str(data))
     path = Path(data).expanduser()
+    if hugging_face.is_saved(path):
+        return hugging_face.splits_of(path)
     if str(data) in datasets.NAMES or (path.is_dir() and folders.split_folders(path)):
         return ["train", "test"]
     if path.suffix.lower() == ".npz" and path.is_file() and arrays.has_splits(path):

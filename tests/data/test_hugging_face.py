@@ -1,0 +1,101 @@
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from builders import write_photos
+from similitude.data import list_splits, load_images, open_source
+from similitude.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 12, classes=2)
+
+
+def make(photos, **more):
+    paths = sorted(photos.glob("*/*.png"))
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    columns = {"image": [Image.open(p) for p in paths], "label": [i % 2 for i in range(12)]}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+
+@pytest.fixture
+def dataset(photos):
+    return make(photos)
+
+
+def test_images_and_classes_of_a_data_set(photos, dataset):
+    source = open_source(dataset)
+    images, plain = load_images(source), load_images(open_source(photos))
+    assert torch.equal(images.pixels, plain.pixels)
+    assert images.labels.tolist() == [0, 1] * 6
+    assert images.class_names == ["a", "b"]
+    assert images.names[:2] == ["00000", "00001"]
+    assert source.probe_sizes() == [(20, 20)] * 12
+
+
+def test_parts_of_a_data_set(dataset):
+    parts = datasets.DatasetDict(train=dataset, validation=dataset.select(range(3)))
+    assert list_splits(parts) == ["train", "test"]
+    assert len(open_source(parts, split="test")) == 3
+    chosen = open_source(parts)
+    assert len(chosen) == 12
+    assert chosen.notes == ("the data set has the parts train, validation: train is used",)
+    only = datasets.DatasetDict(everything=dataset)
+    assert list_splits(only) == []
+    assert len(open_source(only)) == 12
+    with pytest.raises(UserError, match="no split 'test', only everything"):
+        open_source(only, split="test")
+    with pytest.raises(UserError, match="a single set"):
+        open_source(dataset, split="test")
+
+
+def test_a_saved_folder(dataset, tmp_path):
+    dataset.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=dataset, test=dataset).save_to_disk(tmp_path / "two")
+    assert len(open_source(tmp_path / "one")) == 12
+    assert list_splits(tmp_path / "one") == []
+    assert list_splits(tmp_path / "two") == ["train", "test"]
+    assert open_source(tmp_path / "two", split="test").name.endswith("two test")
+
+
+def test_a_name_is_what_the_library_makes_of_it(photos, tmp_path, monkeypatch):
+    """On the hub or, as here, a folder on disk."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    source = open_source(f"hf:{photos}")
+    assert len(source) == 12
+    assert source.class_names == ["class0", "class1"]
+    with pytest.raises(UserError, match="cannot load hf:no/such-thing"):
+        open_source("hf:no/such-thing")
+
+
+def test_an_empty_row_is_an_unreadable_image(dataset, photos):
+    image = Image.open(next(photos.glob("*/*.png")))
+    columns = {"image": [image] * 11 + [None]}
+    kinds = datasets.Features({"image": datasets.Image()})
+    images = load_images(open_source(datasets.Dataset.from_dict(columns, features=kinds)))
+    assert images.unreadable == [("00011", "no image in this row")]
+    assert images.labels is None
+
+
+def test_what_is_not_images_is_told(dataset):
+    with pytest.raises(UserError, match="no images, only label"):
+        open_source(dataset.remove_columns("image"))
+    with pytest.raises(UserError, match="is a stream"):
+        open_source(dataset.to_iterable_dataset())
+
+
+def test_the_fingerprint_follows_the_content(dataset):
+    assert open_source(dataset).fingerprint() == open_source(dataset).fingerprint()
+    assert open_source(dataset.select(range(5))).fingerprint() != open_source(dataset).fingerprint()
+
+
+def test_without_the_library_it_is_named(dataset, tmp_path, monkeypatch):
+    dataset.save_to_disk(tmp_path / "one")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'similitude\[huggingface\]'"):
+        open_source(tmp_path / "one")
