@@ -249,7 +249,7 @@ class Run:
         index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
         shown = images.subset(index)
         features = extract_features(self.backbone, shown, self.image, device=self._device)
-        thumbnails = shown.pixels
+        thumbnails = shown.pixels[:]
         if shown.size > THUMBNAIL_SIZE:
             thumbnails = resize(thumbnails, [THUMBNAIL_SIZE, THUMBNAIL_SIZE], antialias=True)
         arrays: dict[str, Any] = {
@@ -271,7 +271,7 @@ class Run:
             return
         few = images.subset(permutation(self.recipe.seed, -2, len(images))[:ATTENTION_IMAGES])
         maps = attention_maps(self.backbone, few, self.image, device=self._device)
-        pictures = few.pixels
+        pictures = few.pixels[:]
         if few.size > ATTENTION_SIZE:
             pictures = resize(pictures, [ATTENTION_SIZE, ATTENTION_SIZE], antialias=True)
         arrays: dict[str, Any] = {

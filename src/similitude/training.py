@@ -126,10 +126,8 @@ def train(
     if checkpoint is None:
         if first:
             _write_start(folder, recipe, images, module.multi_view)
-        if images.unreadable:
-            log.say(
-                f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt"
-            )
+        _tell_unreadable(images, folder, log)
+    unreadable_at_start = len(images.unreadable)
     if module.multi_view.has_neighbour and not images.has_neighbours:
         log.say(
             "  no image lies beside another (tile_size cuts large images into tiles that do): the "
@@ -154,6 +152,8 @@ def train(
         collapsed=(lambda m: judge(m, images).state == "collapsed") if stop_collapsed else None,
         profile=profile,
     )
+    if len(images.unreadable) > unreadable_at_start:
+        _tell_unreadable(images, folder, log)
     if first:
         write_environment(folder, data, images, recorder, device)
     total = module.progress.total_steps
@@ -389,11 +389,17 @@ def _stopping_on_interrupt(recorder: Recorder) -> Iterator[None]:
 
 def _write_start(folder: Path, recipe: Recipe, images: ImageSet, views: MultiView) -> None:
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    if images.unreadable:
-        lines = [f"{name}\t{reason}\n" for name, reason in images.unreadable]
-        write_text(folder / "unreadable.txt", "".join(lines))
     few = images.subset(range(0, len(images), max(1, len(images) // 8))[:8])
     draw_contact_sheet(few, recipe, views, folder / "views.png", recipe.seed)
+
+
+def _tell_unreadable(images: ImageSet, folder: Path, log: Listener) -> None:
+    """Say how many files cannot be read, and list them in unreadable.txt."""
+    if not images.unreadable or rank() > 0:
+        return
+    lines = [f"{name}\t{reason}\n" for name, reason in images.unreadable]
+    write_text(folder / "unreadable.txt", "".join(lines))
+    log.say(f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt")
 
 
 def draw_contact_sheet(
@@ -401,7 +407,7 @@ def draw_contact_sheet(
 ) -> None:
     """Draw some images and their views to a .png file."""
     sheet = contact_sheet(
-        images.pixels,
+        images.pixels[:],
         views,
         image_spec(recipe),
         columns_per_view=max(1, 8 // len(views)),  # ten views in four epochs would not fit a screen

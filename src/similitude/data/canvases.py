@@ -5,6 +5,7 @@ Letters: N images, S side of a canvas in pixels.
 
 import errno
 import logging
+import math
 import os
 import statistics
 from collections import deque
@@ -25,15 +26,16 @@ from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
 from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
 from similitude.data.images import ImageSet, neighbours_among
+from similitude.data.lazy import MAX_UNREADABLE_SHARE, LazyCanvases
 from similitude.data.packs import SUFFIX, append_facts, map_canvases, open_pack, read_facts
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError
-from similitude.storage import replacing
+from similitude.storage import replacing, writing_error
 
 logger = logging.getLogger(__name__)
 
 LARGEST_DEFAULT_SIZE = 256
-MAX_UNREADABLE_SHARE = 0.1
+LAZY_FROM = 100_000  # images; so many take minutes to decode
 
 _FORMAT = 2  # of the cache files; larger when a canvas would come out differently
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
@@ -51,7 +53,8 @@ def load_images(
     """Decode every image of ``source`` to a canvas; see :class:`ImageSet`.
 
     The result does not depend on ``workers``, nor on whether it is in memory or in a file. Files
-    that cannot be read are left out and listed in ``unreadable``.
+    that cannot be read are left out and listed in ``unreadable``. Of more than 100,000 images none
+    is decoded yet: see :class:`LazyCanvases`, also for what becomes of unreadable ones.
 
     Args:
         source: What to decode.
@@ -78,6 +81,9 @@ def load_images(
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = _Found(list(range(len(source))), _aspects(source, 0, len(source), size, size))
         return ready.image_set(torch.from_numpy(source.array), source)  # nothing to decode or copy
+    if len(source) > LAZY_FROM and not isinstance(source, ArraySource):
+        folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
+        return first_then_others(lambda: _lazily(source, size, folder, limit, workers or _cores()))
     decoder = _Decoder(source, size, workers or _cores(), on_progress)
     if len(source) * 3 * size * size <= limit:
         memory = _Memory(np.empty((len(source), 3, size, size), np.uint8))
@@ -236,7 +242,10 @@ class _Decoder:
     def _chunks(self) -> Iterator[_Chunk]:
         starts = iter(range(0, len(self.source), _CHUNK))
         waiting: deque[Future[_Chunk]] = deque()
-        with ThreadPoolExecutor(self.workers, "similitude-decode") as pool:
+        # Each thread decodes by itself: torch's own threads would compete with the others.
+        with ThreadPoolExecutor(
+            self.workers, "similitude-decode", torch.set_num_threads, (1,)
+        ) as pool:
             try:
                 while True:
                     # no more at once than keeps everyone busy: results wait in memory
@@ -293,6 +302,56 @@ def _from_cache(source: ImageSource, size: int, folder: Path, decoder: _Decoder)
     unreadable = [(file, reason) for file, reason in facts["unreadable"]]
     found = _Found(facts["kept"], facts["aspect"], unreadable)
     return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
+
+
+def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: int) -> ImageSet:
+    """All images, to be decoded when they are needed, into memory, a file, or nowhere."""
+    path = folder / f"{source.fingerprint()[:32]}-{size}-{_FORMAT}{SUFFIX}"
+    everything = list(range(len(source)))
+    facts = read_facts(path)
+    if facts is not None and facts["kept"] == everything and facts["size"] == size:
+        found = _Found(everything, facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
+        return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
+    shape = (len(source), 3, size, size)
+    if math.prod(shape) <= limit:
+        canvases = LazyCanvases(source, size, workers, np.empty(shape, np.uint8))
+    else:
+        partial = path.with_suffix(".partial")
+
+        def complete(lazy: LazyCanvases) -> None:
+            facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
+            facts |= {"unreadable": lazy.unreadable, "kept": everything}
+            with partial.open("rb+") as file:
+                file.seek(0, os.SEEK_END)
+                append_facts(file, facts)
+                os.fsync(file.fileno())
+            partial.replace(path)
+
+        kept = _room(partial, shape)
+        canvases = LazyCanvases(source, size, workers, kept, complete)
+    return ImageSet(
+        pixels=canvases,
+        aspect=canvases.aspect,
+        names=source.names,
+        labels=source.labels,
+        class_names=source.class_names,
+        unreadable=canvases.unreadable,
+        neighbours=source.neighbours,
+    )
+
+
+def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"] | None:
+    """A file of this many bytes, mapped; None if the disk has no room for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            _reserve(file, math.prod(shape))
+            file.truncate(math.prod(shape))
+    except OSError as error:
+        logger.warning("%s: images are decoded again in every epoch", writing_error(path, error))
+        path.unlink(missing_ok=True)
+        return None
+    return np.memmap(path, np.uint8, mode="r+", shape=shape)
 
 
 def _write(

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from similitude.data.lazy import LazyCanvases
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -19,8 +21,10 @@ class ImageSet:
     to S as well; ``aspect`` undoes the squashing, so that crops keep the geometry of the papers.
 
     Attributes:
-        pixels: Canvases, shape [N, 3, S, S], uint8, always RGB.
-        aspect: Width / height of each original (as shown, after EXIF rotation), shape [N].
+        pixels: Canvases, shape [N, 3, S, S], uint8, always RGB. Of very many images they are
+            decoded when they are first taken out by ``pixels[index]``.
+        aspect: Width / height of each original (as shown, after EXIF rotation), shape [N]; known
+            once the canvas is.
         names: File name relative to the folder with ``/`` between the parts, or ``train/00012``.
         labels: Class of each image, shape [N], -1 where unknown; None without any labels. Only
             evaluations look at them.
@@ -30,7 +34,7 @@ class ImageSet:
             fewer; None where nothing lies beside anything. Tiles of one picture have them.
     """
 
-    pixels: UInt8[Tensor, "N 3 S S"]
+    pixels: UInt8[Tensor, "N 3 S S"] | LazyCanvases
     aspect: Float[Tensor, " N"]
     names: list[str]
     labels: Int[Tensor, " N"] | None = None

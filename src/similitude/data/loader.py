@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from similitude.data.images import ImageSet
+from similitude.data.lazy import LazyCanvases
 from similitude.errors import UserError
 from similitude.randomness import permutation, uniform
 
@@ -180,6 +181,8 @@ def draw_neighbours(
     return torch.where(there.any(dim=1), (beside * chosen).sum(dim=1), index)
 
 
-def _rows(tensor: Tensor, index: Tensor) -> Tensor:
+def _rows(tensor: Tensor | LazyCanvases, index: Tensor) -> Tensor:
+    if isinstance(tensor, LazyCanvases):
+        return torch.from_numpy(tensor.rows(index.numpy()))
     # NumPy gathers in this thread alone; see __iter__ for what torch would do
     return torch.from_numpy(tensor.numpy()[index.numpy()])

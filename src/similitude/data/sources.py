@@ -11,6 +11,7 @@ from similitude.data import arrays, datasets, folders, hugging_face, packs, shar
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.images import ImageSet
+from similitude.data.lazy import LazyCanvases
 from similitude.errors import UserError
 
 
@@ -36,6 +37,8 @@ def open_source(
     if isinstance(data, ImageSource):
         return data
     if isinstance(data, ImageSet):
+        if isinstance(data.pixels, LazyCanvases):
+            return data.pixels.source
         return ArraySource(
             name="images in memory",
             names=data.names,

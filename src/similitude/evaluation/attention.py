@@ -45,7 +45,7 @@ def attention_maps(
     try:
         backbone.to(device).eval()
         with _watching(backbone) as seen:
-            backbone(evaluation_view(images.pixels.to(device), image))
+            backbone(evaluation_view(images.pixels[:].to(device), image))
     finally:
         backbone.to(home)
         for module, mode in modes:

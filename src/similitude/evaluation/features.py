@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from similitude.data.images import ImageSet
+from similitude.data.lazy import LazyCanvases
 from similitude.distributed import gather, rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
@@ -100,11 +101,12 @@ def extract_features(
     x = torch.empty(0, 0)
     share = -(-len(images) // world_size()) if over_processes else len(images)
     first = rank() * share if over_processes else 0
-    mine = images.pixels[min(first, len(images) - 1) : first + share]  # never none
+    first = min(first, len(images) - 1)  # never none
+    count = min(share, len(images) - first)
     try:
         backbone.to(place).eval()
-        for i in range(0, len(mine), batch_size):
-            canvases = mine[i : i + batch_size].to(place)
+        for i in range(0, count, batch_size):
+            canvases = images.pixels[first + i : first + min(count, i + batch_size)].to(place)
             with (
                 torch.inference_mode(),
                 torch.autocast(place.type, autocast_dtype, enabled=autocast_dtype is not None),
@@ -127,9 +129,15 @@ def extract_features(
         backbone.to(home)
         for module, flag in training:
             module.training = flag
+    kept = torch.ones(share, dtype=torch.bool)
+    if isinstance(images.pixels, LazyCanvases):  # the others have left out what is unreadable
+        unreadable = {name for name, _ in images.unreadable}
+        mine = images.names[first : first + count]
+        kept[:count] = torch.tensor([name not in unreadable for name in mine])
     if over_processes and world_size() > 1:
-        x = gather(x.to(place))[: len(images)].cpu()
-    return Features(x, images.labels, images.names)
+        x, kept = (gather(t.to(place))[: len(images)].cpu() for t in (x, kept))
+    features = Features(x, images.labels, images.names)
+    return features if bool(kept.all()) else features.subset(kept)
 
 
 def pixel_features(images: ImageSet, image: ImageSpec, *, batch_size: int = 4096) -> Features:

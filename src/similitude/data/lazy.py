@@ -1,0 +1,117 @@
+"""Canvases that are decoded when they are first looked at, so that a run can start at once.
+
+Letters: N images, S side of a canvas in pixels, M of the images.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from similitude.data.base import ImageSource
+from similitude.data.decoding import UnreadableImageError, to_canvas
+from similitude.errors import UserError
+
+MAX_UNREADABLE_SHARE = 0.1
+_LOOKED_AT = 1000  # so many before the share of unreadable ones means something
+
+
+@dataclass
+class LazyCanvases:
+    """The canvases of a source; what has been decoded once is kept where there is room.
+
+    An image that cannot be read gives its place to the next one in the source: how many there are
+    must not change while a run draws from them.
+
+    Attributes:
+        source: What to decode.
+        size: S.
+        workers: Threads that decode.
+        kept: Room for all canvases, shape [N, 3, S, S]; None decodes again whenever asked.
+        on_complete: Called once, when all canvases have been decoded and are kept.
+        unreadable: Files met that cannot be read, each with the reason.
+        aspect: Width / height of each original, shape [N]; 1 before it has been looked at.
+    """
+
+    source: ImageSource
+    size: int
+    workers: int
+    kept: UInt8[np.ndarray, "N 3 S S"] | None
+    on_complete: Callable[["LazyCanvases"], None] = lambda lazy: None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.aspect: Float[Tensor, " N"] = torch.ones(len(self.source))
+        self._seen: Bool[np.ndarray, " N"] = np.zeros(len(self.source), bool)
+        # Each thread decodes by itself: torch's own threads would compete with those that train.
+        self._pool = ThreadPoolExecutor(
+            self.workers, "similitude-decode", torch.set_num_threads, (1,)
+        )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def shape(self) -> torch.Size:
+        """[N, 3, S, S]."""
+        return torch.Size((len(self), 3, self.size, self.size))
+
+    @property
+    def ndim(self) -> int:
+        """4, as of a tensor of canvases."""
+        return 4
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8, as of a tensor of canvases."""
+        return torch.uint8
+
+    def __getitem__(
+        self, index: slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
+    ) -> UInt8[Tensor, "M 3 S S"]:
+        rows = np.arange(len(self))[index if isinstance(index, slice) else index.numpy()]
+        return torch.from_numpy(self.rows(rows))
+
+    def rows(self, index: Int[np.ndarray, " M"]) -> UInt8[np.ndarray, "M 3 S S"]:
+        """The canvases at ``index``, decoded now if they are not kept.
+
+        Raises:
+            UserError: more than 10 % of the images looked at cannot be read.
+        """
+        if self.kept is None:
+            canvases = np.stack(list(self._pool.map(self._decode, index.tolist())))
+            self._seen[index] = True
+            return canvases
+        missing = np.unique(index[~self._seen[index]])
+        for i, canvas in zip(missing, self._pool.map(self._decode, missing.tolist()), strict=True):
+            self.kept[i] = canvas
+            self._seen[i] = True
+        if len(missing) and self._seen.all():
+            self.on_complete(self)
+        return self.kept[index]
+
+    def _decode(self, place: int) -> UInt8[np.ndarray, "3 S S"]:
+        for i in (*range(place, len(self)), *range(place)):
+            try:
+                image = self.source.read(i, self.size)
+            except UnreadableImageError as error:
+                self._note(self.source.names[i], str(error))
+                continue
+            self.aspect[place] = image.shape[2] / image.shape[1]
+            return to_canvas(image, self.size).numpy()
+        raise UserError(f"no image in {self.source.name} can be read")
+
+    def _note(self, name: str, reason: str) -> None:
+        if (name, reason) in self.unreadable:
+            return
+        self.unreadable.append((name, reason))
+        count, looked_at = len(self.unreadable), int(self._seen.sum())
+        if count > MAX_UNREADABLE_SHARE * max(looked_at, _LOOKED_AT):
+            raise UserError(
+                f"{count} of {looked_at + count} files looked at in {self.source.name} cannot be "
+                f"read (more than 10 %), the last is {name} ({reason}): remove or replace them"
+            )

@@ -1,0 +1,149 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from builders import small_recipe, write_photos
+from similitude import pretrain
+from similitude.data import CanvasLoader, canvases, lazy, load_images, open_source
+from similitude.data.lazy import LazyCanvases
+from similitude.errors import UserError
+from similitude.evaluation import extract_features
+from similitude.views import ImageSpec
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 24)
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch):
+    monkeypatch.setattr(canvases, "LAZY_FROM", 10)
+
+
+@pytest.fixture
+def eager(photos, few_are_many, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(canvases, "LAZY_FROM", 1000)
+        return load_images(open_source(photos), 8)
+
+
+def count_reads(monkeypatch, source):
+    seen, read = [], type(source).read
+
+    def counting(self, i, size=None):
+        seen.append(i)
+        return read(self, i, size)
+
+    monkeypatch.setattr(type(source), "read", counting)
+    return seen
+
+
+WAYS = {"memory": {}, "file": {"memory_limit_bytes": 1}}
+
+
+def load(photos, tmp_path, **options):
+    return load_images(open_source(photos), 8, cache_dir=tmp_path / "cache", **options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_canvases_are_those_of_decoding_all_at_once(photos, eager, tmp_path, way):
+    images = load(photos, tmp_path, **WAYS[way])
+    assert isinstance(images.pixels, LazyCanvases)
+    index = torch.tensor([5, 2, 2, 23])
+    assert torch.equal(images.pixels[index], eager.pixels[index])
+    assert torch.equal(images.pixels[3:20:4], eager.pixels[3:20:4])
+    part = images.subset(index)
+    assert torch.equal(part.aspect, eager.aspect[index])
+    assert part.names == [eager.names[i] for i in index]
+    for ours, theirs in zip(
+        CanvasLoader(images, batch_size=8, seed=0, total_steps=6),
+        CanvasLoader(eager, batch_size=8, seed=0, total_steps=6),
+        strict=True,
+    ):
+        assert torch.equal(ours.canvases, theirs.canvases)
+        assert torch.equal(ours.aspect, theirs.aspect)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_only_what_is_asked_for_is_decoded_and_only_once(photos, tmp_path, monkeypatch, way):
+    images = load(photos, tmp_path, **WAYS[way])
+    seen = count_reads(monkeypatch, open_source(photos))
+    for index in ([1, 2, 3], [3, 4], [1, 4]):
+        images.pixels[torch.tensor(index)]
+    assert sorted(seen) == [1, 2, 3, 4]
+
+
+def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
+    load(photos, tmp_path, memory_limit_bytes=1).pixels[:]
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".pack"]
+    seen = count_reads(monkeypatch, open_source(photos))
+    again = load(photos, tmp_path)
+    assert torch.equal(again.pixels, eager.pixels)
+    assert torch.equal(again.aspect, eager.aspect)
+    assert seen == []
+
+
+def test_without_room_images_are_decoded_again(photos, eager, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    images = load(photos, tmp_path, memory_limit_bytes=1)
+    assert images.pixels.kept is None
+    for _ in range(2):
+        assert torch.equal(images.pixels[4:9], eager.pixels[4:9])
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_unreadable_image_gives_its_place_to_the_next(photos, eager, tmp_path, monkeypatch):
+    for i in (3, 4, 23):
+        (photos / eager.names[i]).write_bytes(b"no image")
+    monkeypatch.setattr(lazy, "_LOOKED_AT", 100)
+    images = load(photos, tmp_path)
+    pixels = images.pixels[:]
+    assert torch.equal(pixels[3], eager.pixels[5])
+    assert torch.equal(pixels[4], eager.pixels[5])
+    assert torch.equal(pixels[23], eager.pixels[0])
+    assert {name for name, _ in images.unreadable} == {eager.names[i] for i in (3, 4, 23)}
+    assert len(images.unreadable) == 3
+    features = extract_features(Flat(), images, ImageSpec(8, (0.5,) * 3, (0.5,) * 3), batch_size=5)
+    assert features.names == [n for i, n in enumerate(eager.names) if i not in (3, 4, 23)]
+
+
+def test_many_unreadable_images_end_the_run(photos, eager, tmp_path, monkeypatch):
+    for name in eager.names[:5]:
+        (photos / name).write_bytes(b"no image")
+    monkeypatch.setattr(lazy, "_LOOKED_AT", 30)
+    with pytest.raises(UserError, match=r"4 of 4 files looked at .* cannot be read"):
+        load(photos, tmp_path, workers=1).pixels[:]
+
+
+class Flat(nn.Module):
+    num_features = 192
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+def test_a_run_lists_what_it_could_not_read(photos, eager, tmp_path):
+    (photos / eager.names[3]).write_bytes(b"no image")
+    recipe = small_recipe("simclr", epochs=1, batch_size=8, canvas_size=8)
+    run = pretrain(photos, recipe=recipe, out=tmp_path / "run", report=False)
+    assert (run.path / "unreadable.txt").read_text() == f"{eager.names[3]}\tnot an image\n"
+
+
+def test_a_run_has_the_same_weights(photos, eager, tmp_path):
+    fixed = {"precision": "float32", "memory_format": "contiguous"}
+    recipe = small_recipe("simclr", epochs=2, batch_size=8, canvas_size=8, **fixed)
+    runs = [
+        pretrain(data, recipe=recipe, out=tmp_path / str(i), report=False)
+        for i, data in enumerate((eager, photos))
+    ]
+    ours, theirs = (run.checkpoint.method for run in runs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert np.isfinite(runs[1].checkpoint.seconds)
