@@ -80,7 +80,7 @@ def _open_digits(split: str | None, notes: tuple[str, ...] = ()) -> ArraySource:
     # the last part is written by other people than the first, as in MNIST
     part = slice(_DIGITS_TRAIN, None) if split == "test" else slice(_DIGITS_TRAIN)
     classes = [str(digit) for digit in range(10)]
-    return _source("digits", split, images[part], "NHW", labels[part], classes, notes)
+    return _source("digits", split, images[part], "NHW", np.asarray(labels)[part], classes, notes)
 
 
 def _open_cifar(name: str, split: str | None) -> ArraySource:

@@ -81,7 +81,7 @@ class _InTiles(torch.autograd.Function):
         ctx: Any, loss: Callable[..., Tensor], step: int, num_rows: int, *tensors: Tensor
     ) -> Tensor:
         wanted = ctx.needs_input_grad[3:]
-        grads = [torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)]
+        grads = {i: torch.zeros_like(tensors[i]) for i, w in enumerate(wanted) if w}
         whole = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
         count = len(tensors[0])
         total = tensors[0].new_zeros(())
@@ -91,16 +91,16 @@ class _InTiles(torch.autograd.Function):
                 t[tile].detach().requires_grad_(w) if i < num_rows else whole[i]
                 for i, (t, w) in enumerate(zip(tensors, wanted, strict=True))
             ]
-            with torch.set_grad_enabled(any(wanted)):
+            with torch.set_grad_enabled(bool(grads)):
                 value = loss(*inputs) * (len(inputs[0]) / count)
             total += value.detach()
-            asked = [i for i, w in enumerate(wanted) if w]
-            if asked:
-                found = torch.autograd.grad(value, [inputs[i] for i in asked], allow_unused=True)
-                for i, grad in zip(asked, found, strict=True):
-                    if grad is not None:
-                        (grads[i][tile] if i < num_rows else grads[i]).add_(grad)
-        ctx.save_for_backward(*grads)
+            if not grads:
+                continue
+            found = torch.autograd.grad(value, [inputs[i] for i in grads], allow_unused=True)
+            for (i, grad), new in zip(grads.items(), found, strict=True):
+                if new is not None:
+                    (grad[tile] if i < num_rows else grad).add_(new)
+        ctx.save_for_backward(*(grads.get(i) for i in range(len(tensors))))
         return total
 
     @staticmethod
