@@ -15,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ import torch
 from torch import nn
 
 import similitude as sim
-from similitude.acceleration import computing
+from similitude.acceleration import computing, keep_freed_memory
+from similitude.api import choose
 from similitude.backbones import build_backbone
 from similitude.checkpoints import fresh_backbone
 from similitude.data import CanvasLoader, ImageSet, load_images, open_source
@@ -37,8 +39,10 @@ from similitude.evaluation import (
 )
 from similitude.evaluation.scores import Score, mean_score
 from similitude.method import Progress
-from similitude.pretraining import arithmetic_of, image_spec, learning_rate
+from similitude.methods import build_method
+from similitude.pretraining import Pretraining, arithmetic_of, image_spec, learning_rate
 from similitude.recipes import RECIPES, Recipe
+from similitude.recipes.automatic import set_num_samples
 from similitude.runs import Run
 from similitude.views import ImageView, ImageViewConfig
 
@@ -46,7 +50,7 @@ RECIPE_NAMES = tuple(n.removeprefix("cifar10.") for n in RECIPES if n.startswith
 SEEDS = "simclr=3,moco_v2=3,byol=3,simsiam=3,barlow_twins=3,swav=3"
 SHARES = {"1 %": 50, "10 %": 500}  # labels per class, of 5,000
 COLUMNS = ("knn", "linear", *SHARES)
-TRIAL_STEPS = 30
+WARM_UP, TRIAL_STEPS = 5, 50
 
 
 def main() -> None:
@@ -86,11 +90,10 @@ def main() -> None:
 
 def train_one(folder: Path, out: Path, name: str, seed: int, minutes: float) -> None:
     """Train and score one recipe with one seed, in this process."""
+    keep_freed_memory()
     train, test = images_of(folder, "train"), images_of(folder, "test")
     recipe = RECIPES[f"cifar10.{name}"]()
-    budget = cached(
-        out / f"{name}.json", lambda: budgeted(recipe, train, minutes, out / f"{name}-trial")
-    )
+    budget = cached(out / f"{name}.json", lambda: budgeted(recipe, train, minutes))
     place = out / f"{name}-{seed}"
     print(f"{name}, seed {seed}: {budget}", flush=True)
     if not (place / "health.json").exists():
@@ -112,18 +115,25 @@ def train_one(folder: Path, out: Path, name: str, seed: int, minutes: float) -> 
     print(result, flush=True)
 
 
-def budgeted(recipe: Recipe, train: ImageSet, minutes: float, place: Path) -> dict[str, Any]:
+def budgeted(recipe: Recipe, train: ImageSet, minutes: float) -> dict[str, Any]:
     """Epochs that fit, and the arithmetic that was fastest when they were counted."""
     if minutes == 0:
         return {}
-    few = train.subset(range(TRIAL_STEPS * recipe.batch_size))
-    run = sim.pretrain(few, recipe=recipe, epochs=1, out=place, overwrite=True)
-    assert run is not None
-    per_epoch = len(train) / read(place / "environment.json")["images_per_second"]
+    chosen = set_num_samples(choose(open_source(train), len(train), recipe=recipe), len(train))
+    method = build_method(chosen.method, build_backbone(chosen.backbone))
+    module = Pretraining(method, chosen, steps_per_epoch=len(train) // chosen.batch_size)
+    steps = WARM_UP + TRIAL_STEPS
+    loader = CanvasLoader(train, batch_size=chosen.batch_size, seed=0, total_steps=steps)
+    start = 0.0
+    for step, batch in enumerate(loader):
+        if step == WARM_UP:
+            start = time.perf_counter()
+        module.optimize(batch, module.optimizer)
+    per_epoch = (time.perf_counter() - start) / TRIAL_STEPS * module.steps_per_epoch
     return {
         "epochs": max(1, round(60 * minutes / per_epoch)),
-        "precision": run.recipe.precision,
-        "memory_format": run.recipe.memory_format,
+        "precision": chosen.precision,
+        "memory_format": chosen.memory_format,
     }
 
 

@@ -119,22 +119,23 @@ class Pretraining(lightning.LightningModule):
         return self.optimizer
 
     def training_step(self, batch: CanvasBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Views, loss, backward, ``before_step``, optimizer, ``after_step``: one whole step."""
+        """One whole step, timed by stages where that is asked for."""
         with self.stages.step():
-            return self._step(batch, self.optimizers())
+            return self.optimize(batch, self.optimizers())
 
     def rehearse(self, batch: CanvasBatch) -> None:
         """Take a step and undo it: for what only a whole step can show."""
         state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
         random_state, step = torch.get_rng_state(), self.step
-        self._step(batch, self.optimizer)
+        self.optimize(batch, self.optimizer)
         self.method.load_state_dict(state[0])
         self.optimizer.load_state_dict(state[1])
         self.optimizer.zero_grad()
         torch.set_rng_state(random_state)
         self.step = step
 
-    def _step(self, batch: CanvasBatch, optimizer: Any) -> dict[str, Tensor]:
+    def optimize(self, batch: CanvasBatch, optimizer: Any) -> dict[str, Tensor]:
+        """Move weights, targets and memory by one batch; the loss and other metrics."""
         recipe, progress, stage = self.recipe, self.progress, self.stages.stage
         with stage("views"):
             views = self.multi_view(
