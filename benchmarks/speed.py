@@ -1,0 +1,224 @@
+"""Speed of views and of training steps, against lightly, kornia and a loop written by hand.
+
+    python -m venv peer && peer/bin/pip install lightly timm kornia
+    OMP_WAIT_POLICY=active python benchmarks/speed.py CIFAR10_FOLDER/train --peer peer/bin/python
+
+Same backbone, batch, sizes and number of views on both sides; every measurement is a process of its
+own, and the sides take turns. One Markdown table: medians of images per second (an image is all its
+views) and of the ratios. Ours computes in the arithmetic that the trial at a run's start chooses.
+Photos of 500 px are made of the folder's images, unless --photos gives some.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from similitude.acceleration import keep_freed_memory
+from similitude.api import choose
+from similitude.backbones import BackboneConfig, build_backbone
+from similitude.data import CanvasLoader, ImageSet, load_images, open_source
+from similitude.data.lazy import LazyCanvases
+from similitude.methods import build_method
+from similitude.pretraining import Pretraining, image_spec
+from similitude.recipes import RECIPES, Recipe, override
+
+PEERS = Path(__file__).parent / "peers"
+WARM_UP = 2
+PHOTOS = 256  # made, of 500 x 375 px
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is timed, on how much, and against whom."""
+
+    batch: int
+    steps: int
+    photos: bool  # on photos of 500 px; else on the folder as it is
+    ours: str  # "views", "decode" or "train"
+    recipe: str
+    settings: tuple[str, ...]
+    peers: dict[str, tuple[str, ...]]  # name -> script and arguments; {data} is the folder
+
+
+def _simclr(stem: str) -> Task:
+    return Task(
+        batch=256,
+        steps=4,
+        photos=False,
+        ours="train",
+        recipe="cifar10.simclr",
+        settings=(f"backbone.stem={stem}", "backbone.base_width=null", "method.view.size=32"),
+        peers={
+            "lightly": ("lightly_steps.py", "simclr", "{data}", "256", "4", "--stem", stem),
+            "by hand": ("by_hand.py", stem, "256", "4", "--no-compile"),
+            "by hand, compiled": ("by_hand.py", stem, "256", "4"),
+        },
+    )
+
+
+TASKS = {
+    "two views of 32 px": Task(
+        batch=256,
+        steps=100,
+        photos=False,
+        ours="views",
+        recipe="cifar10.simclr",
+        settings=("method.view.size=32",),
+        peers={
+            "lightly": ("lightly_steps.py", "views", "{data}", "256", "30"),
+            "kornia": ("kornia_views.py", "32", "256", "20"),
+        },
+    ),
+    "two views of 224 px, with decoding": Task(
+        batch=64,
+        steps=6,
+        photos=True,
+        ours="decode",
+        recipe="imagenet.simclr",
+        settings=(),
+        peers={"lightly": ("lightly_steps.py", "views", "{data}", "64", "6", "--size", "224")},
+    ),
+    "SimCLR, ResNet-18, small stem, 32 px": _simclr("small"),
+    "SimCLR, ResNet-18, ImageNet stem, 32 px": _simclr("imagenet"),
+    "BYOL, ResNet-50, 224 px": Task(
+        batch=16,
+        steps=2,
+        photos=True,
+        ours="train",
+        recipe="imagenet.byol",
+        settings=("batch_size=16",),
+        peers={"lightly": ("lightly_steps.py", "byol", "{data}", "16", "2", "--size", "224")},
+    ),
+    "DINO, ViT-S/16, 2 x 224 and 6 x 96 px": Task(
+        batch=16,
+        steps=2,
+        photos=True,
+        ours="train",
+        recipe="imagenet.dino",
+        settings=("batch_size=16", "method.local_views=6"),
+        peers={"lightly": ("lightly_steps.py", "dino", "{data}", "16", "2")},
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--peer", type=Path, required=True, help="python with the peers installed")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEG photos of about 500 px")
+    parser.add_argument("--tasks", default="", help="whose names contain this; default: all")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(time_ours(TASKS[args.one], args.folder))
+        return
+    # spinning threads would take the cores from the peers' worker processes
+    quiet = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    with tempfile.TemporaryDirectory() as temporary:
+        photos = args.photos or make_photos(args.folder, Path(temporary) / "photos")
+        print("| | similitude | peer | | ratio |\n|---|---|---|---|---|")
+        for name, task in TASKS.items():
+            if args.tasks not in name:
+                continue
+            data = photos if task.photos else args.folder
+            here = [sys.executable, __file__, str(data), "--peer", str(args.peer), "--one", name]
+            rounds: list[dict[str, float]] = []
+            for _ in range(args.rounds):
+                speeds = {"similitude": run(here, dict(os.environ))}
+                for peer, (script, *arguments) in task.peers.items():
+                    by_hand = script == "by_hand.py"
+                    python = sys.executable if by_hand else str(args.peer)
+                    words = [argument.format(data=data) for argument in arguments]
+                    environment = dict(os.environ) if by_hand else quiet
+                    speeds[peer] = run([python, str(PEERS / script), *words], environment)
+                rounds.append(speeds)
+            for peer in task.peers:
+                ours, theirs = (median(r[side] for r in rounds) for side in ("similitude", peer))
+                ratio = median(r["similitude"] / r[peer] for r in rounds)
+                print(
+                    f"| {name} | {ours:,.0f} | {peer} | {theirs:,.0f} | {ratio:.2f} |", flush=True
+                )
+
+
+def median(values) -> float:
+    return statistics.median(values)
+
+
+def run(command: Sequence[str], environment: dict[str, str]) -> float:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return float(done.stdout.split()[-1])
+
+
+def make_photos(folder: Path, out: Path) -> Path:
+    """JPEG files of 500 x 375 px and the bytes of real photos: enlarged images with some grain."""
+    torch.manual_seed(0)
+    source = open_source(folder)
+    for i in range(PHOTOS):
+        pixels = source.read(i * len(source) // PHOTOS)[None].float()
+        large = torch.nn.functional.interpolate(pixels, (375, 500), mode="bicubic")[0]
+        grainy = (large + 6 * torch.randn(1, 375, 500)).clamp(0, 255).to(torch.uint8)
+        place = out / f"{i % 2}" / f"{i:04d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grainy.permute(1, 2, 0).numpy()).save(place, quality=85)
+    return out
+
+
+def time_ours(task: Task, folder: Path) -> float:
+    """Images per second of one task in this process."""
+    keep_freed_memory()
+    source = open_source(folder)
+    recipe = override(RECIPES[task.recipe](), [*task.settings, "epochs=100"])
+    recipe = recipe.model_copy(update={"batch_size": task.batch})
+    if task.ours == "decode":
+        cores = torch.get_num_threads()
+        canvases = LazyCanvases(source, recipe.canvas_size or 256, cores, kept=None)
+        images = ImageSet(canvases, canvases.aspect, source.names)
+        return time_views(recipe, images, task)
+    images = load_images(source, recipe.canvas_size)
+    if task.ours == "views":
+        return time_views(recipe, images, task)
+    recipe = choose(source, len(images), recipe=recipe)
+    print(recipe.reasons.get("precision", ""), file=sys.stderr)
+    method = build_method(recipe.method, build_backbone(recipe.backbone))
+    module = Pretraining(method, recipe, steps_per_epoch=len(images) // task.batch)
+    return timed(images, task, lambda batch: module.optimize(batch, module.optimizer))
+
+
+def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:
+    method = build_method(recipe.method, build_backbone(BackboneConfig()))
+    views = method.views(image_spec(recipe))
+    return timed(
+        images,
+        task,
+        lambda batch: views(
+            batch.canvases, batch.index, seed=0, epoch=batch.epoch, aspect=batch.aspect
+        ),
+    )
+
+
+def timed(images: ImageSet, task: Task, do: Callable[..., object]) -> float:
+    total = WARM_UP + task.steps
+    loader = CanvasLoader(images, batch_size=task.batch, seed=0, total_steps=total)
+    start = 0.0
+    for step, batch in enumerate(loader):
+        if step == WARM_UP:
+            start = time.perf_counter()
+        do(batch)
+    return task.steps * task.batch / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
