@@ -146,9 +146,8 @@ def main() -> None:
             for peer in task.peers:
                 ours, theirs = (median(r[side] for r in rounds) for side in ("similitude", peer))
                 ratio = median(r["similitude"] / r[peer] for r in rounds)
-                print(
-                    f"| {name} | {ours:,.0f} | {peer} | {theirs:,.0f} | {ratio:.2f} |", flush=True
-                )
+                row = f"{name} | {ours:,.0f} | {peer} | {theirs:,.0f} | {ratio:.2f}"
+                print(f"| {row} |", flush=True)
 
 
 def median(values) -> float:
