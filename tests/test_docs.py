@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from markdown.extensions.toc import slugify
 from pydantic import BaseModel
+from typer.main import get_command
 
 import similitude as sim
 from similitude import anatomy
@@ -218,7 +218,7 @@ def test_rules_of_the_verdict_show_their_thresholds(rule, numbers):
 
 @cache
 def commands() -> dict[str, Any]:
-    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return get_command(app).commands  # type: ignore[attr-defined]
 
 
 def options_of(name: str) -> set[str]:
@@ -265,6 +265,7 @@ def _accepts(recipe: str, assignment: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=label)
 def test_commands_and_options_in_the_text_exist(page):
     everywhere = {option for name in commands() for option in options_of(name)}
+    everywhere |= {option for parameter in get_command(app).params for option in parameter.opts}
     for code in _CODE.findall(prose_of(page)):
         if code.startswith("similitude "):
             name, *words = code.split()[1:]
