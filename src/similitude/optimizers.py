@@ -15,6 +15,10 @@ from torch.optim.optimizer import ParamsT
 
 from similitude.errors import UserError
 
+# pyright: reportPrivateImportUsage=false
+# torch._foreach_* (what torch.optim itself runs on) treats all tensors in one call.
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 MomentumStyle = Literal["outside", "classic", "popular"]
 
 
@@ -83,25 +87,30 @@ class LARS(Optimizer):
         """
         loss = _evaluate(closure)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._move(p, p.grad, group)
+            adapted, plain = [], []
+            for p in _with_gradient(group):
+                adapt = group.get("adapt", p.ndim > 1 or not group["exclude_1d"])
+                (adapted if adapt else plain).append(p)
+            self._move(adapted, group, adapt=True)
+            self._move(plain, group, adapt=False)
         return loss
 
-    def _move(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, w: list[Tensor], group: dict[str, Any], *, adapt: bool) -> None:
+        if not w:
+            return
         lr, style, eta = group["lr"], group["momentum_style"], group["trust_coefficient"]
-        adapt = group.get("adapt", w.ndim > 1 or not group["exclude_1d"])
-        u = grad.add(w, alpha=group["weight_decay"]) if adapt else grad
         into_buffer, into_weights = (lr, 1.0) if style == "classic" else (1.0, lr)
-        v = _momentum_buffer(self, w).mul_(group["momentum"])
-        if adapt and style != "popular":
-            v.addcmul_(u, _trust_ratio(w, u, eta), value=into_buffer)
-        else:
-            v.add_(u, alpha=into_buffer)
+        u: Tensors = _gradients(w)
+        if adapt:
+            u = torch._foreach_add(u, w, alpha=group["weight_decay"])
+            if style != "popular":
+                torch._foreach_mul_(u, _trust_ratios(w, u, eta))
+        v: Tensors = _momentum_buffers(self, w)
+        torch._foreach_mul_(v, group["momentum"])
+        torch._foreach_add_(v, u, alpha=into_buffer)
         if adapt and style == "popular":
-            w.addcmul_(v, _trust_ratio(w, v, eta), value=-into_weights)
-        else:
-            w.add_(v, alpha=-into_weights)
+            v = torch._foreach_mul(v, _trust_ratios(w, v, eta))
+        torch._foreach_add_(w, v, alpha=-into_weights)
 
 
 class LARC(Optimizer):
@@ -165,22 +174,25 @@ class LARC(Optimizer):
         """
         loss = _evaluate(closure)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._move(p, p.grad, group)
+            self._move(_with_gradient(group), group)
         return loss
 
-    def _move(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, w: list[Tensor], group: dict[str, Any]) -> None:
+        if not w:
+            return
         lr, decay = group["lr"], group["weight_decay"]
-        w_norm, g_norm = torch.linalg.vector_norm(w), torch.linalg.vector_norm(grad)
+        grads = _gradients(w)
+        w_norm, g_norm = _norms(w), _norms(grads)
         q = group["trust_coefficient"] * w_norm / (g_norm + decay * w_norm + group["eps"])
         if group["clip"]:
             q = (q / lr).clamp_max(1.0)
         active = (w_norm != 0) & (g_norm != 0)
-        v = _momentum_buffer(self, w).mul_(group["momentum"])
-        v.addcmul_(grad, torch.where(active, q, 1.0))
-        v.addcmul_(w, torch.where(active, q * decay, 0.0))
-        w.add_(v, alpha=-lr)
+        of_grads, of_weights = torch.where(active, q, 1.0), torch.where(active, q * decay, 0.0)
+        v = _momentum_buffers(self, w)
+        torch._foreach_mul_(v, group["momentum"])
+        torch._foreach_add_(v, torch._foreach_mul(grads, of_grads.unbind()))
+        torch._foreach_add_(v, torch._foreach_mul(w, of_weights.unbind()))
+        torch._foreach_add_(w, v, alpha=-lr)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -192,17 +204,31 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def _trust_ratio(w: Tensor, u: Tensor, coefficient: float) -> Tensor:
-    w_norm, u_norm = torch.linalg.vector_norm(w), torch.linalg.vector_norm(u)
+def _trust_ratios(w: Tensors, u: Tensors, coefficient: float) -> tuple[Tensor, ...]:
+    w_norm, u_norm = _norms(w), _norms(u)
     # Where u is 0 the quotient is infinite, and where() drops it.
-    return torch.where((w_norm > 0) & (u_norm > 0), coefficient * w_norm / u_norm, 1.0)
+    ratios = torch.where((w_norm > 0) & (u_norm > 0), coefficient * w_norm / u_norm, 1.0)
+    return ratios.unbind()
 
 
-def _momentum_buffer(optimizer: Optimizer, w: Tensor) -> Tensor:
-    state = optimizer.state[w]
-    if "momentum_buffer" not in state:
-        state["momentum_buffer"] = torch.zeros_like(w)
-    return state["momentum_buffer"]
+def _norms(tensors: Tensors) -> Tensor:
+    """One number for each tensor, in one tensor: no device is waited for."""
+    return torch.stack(torch._foreach_norm(tensors))
+
+
+def _with_gradient(group: dict[str, Any]) -> list[Tensor]:
+    return [p for p in group["params"] if p.grad is not None]
+
+
+def _gradients(w: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in w if p.grad is not None]
+
+
+def _momentum_buffers(optimizer: Optimizer, w: list[Tensor]) -> list[Tensor]:
+    for p in w:
+        if "momentum_buffer" not in optimizer.state[p]:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return [optimizer.state[p]["momentum_buffer"] for p in w]
 
 
 def _evaluate(closure: Callable[[], Any] | None) -> Any:
