@@ -218,6 +218,27 @@ def test_conversion_can_be_repeated_and_one_split_changes_nothing():
         convert_split_batchnorm(net, 0)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_converted_network_has_the_samples_of_its_input_in_order(layout):
+    """Layers that are not converted as a whole sort for themselves: the same, more slowly."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3))
+    net = nn.Sequential(*net, nn.BatchNorm2d(6)).double().to(memory_format=layout)
+    plain = copy.deepcopy(net)
+    for i in (1, 4):
+        norm = SplitBatchNorm2d(6, 4).double()
+        norm.load_state_dict(plain[i].state_dict())
+        plain[i] = norm
+    convert_split_batchnorm(net, 4)
+    x = torch.randn(12, 3, 9, 7, dtype=torch.float64).contiguous(memory_format=layout)
+    for _ in range(2):
+        torch.testing.assert_close(net(x), plain(x))
+    for ours, theirs in zip(net.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(UserError, match="batch of 10 does not divide into 4"):
+        net(x[:10])
+
+
 def test_conversion_refuses_a_batchnorm_that_does_more():
     net = nn.ModuleDict({"stem": timm.layers.BatchNormAct2d(3)})
     with pytest.raises(UserError, match="'stem' is a BatchNormAct2d"):

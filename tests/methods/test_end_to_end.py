@@ -88,7 +88,7 @@ def test_both_directions_are_summed():
 
 
 def test_keys_are_encoded_in_another_order_at_every_step():
-    end_to_end = method(Convolution)
+    end_to_end = method(Convolution, bn_splits=1)  # splits would sort the batch
     v1, v2 = batch().views
     seen = end_to_end.backbone.seen
     for progress in (START, NEXT):
