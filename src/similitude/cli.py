@@ -41,7 +41,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with that in --out
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool | None) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -52,9 +52,9 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
-    ] = False,
+    ] = None,
 ) -> None:
     pass
 

@@ -355,7 +355,7 @@ def test_ablate_prints_one_table_and_goes_on_where_it_was(similitude, photos, mo
         assert (folder / name).stat().st_size > 0
     code, out, err = similitude("report", *sorted(folder.glob("*/seed-0")), "-o", "both.html")
     assert code == 0, err
-    check(similitude(*command, "--epochs", "2"), "another epochs", "--out")
+    check(similitude(*command, "--epochs", "2"), "differs in epochs", "--out")
 
 
 def test_ablate_lists_its_studies(similitude):

@@ -11,7 +11,6 @@ Letters: C channels, H height, W width, S side of a canvas in pixels.
 
 import io
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -156,7 +155,7 @@ def _reason(error: Exception) -> str:
     return f"damaged: {text.splitlines()[0][:60]}" if text else "damaged"
 
 
-def probe_size(file: str | Path | BinaryIO) -> tuple[int, int] | None:
+def probe_size(file: str | Path | io.BytesIO) -> tuple[int, int] | None:
     """Width and height of an image as it is shown, from its header; None if unreadable."""
     try:
         with Image.open(file) as opened:

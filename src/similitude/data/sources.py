@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +16,7 @@ from similitude.data.lazy import LazyCanvases
 from similitude.errors import UserError
 
 
-def open_source(
-    data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource, *, split: str | None = None
-) -> ImageSource:
+def open_source(data: Any, *, split: str | None = None) -> ImageSource:
     """Find the images that ``data`` names.
 
     Args:
@@ -75,7 +74,7 @@ def open_source(
     raise _not_found(str(data), path, datasets.NAMES)
 
 
-def list_splits(data: str | Path | np.ndarray | Tensor | ImageSet | ImageSource) -> list[str]:
+def list_splits(data: Any) -> list[str]:
     """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
     if hugging_face.is_dataset(data):
         return hugging_face.splits_of(data)

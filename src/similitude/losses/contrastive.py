@@ -305,13 +305,13 @@ def _candidates(
 
 
 def _find_other_view(
-    z: Float[Tensor, "2N P"],
+    z: Float[Tensor, "M P"],
     candidates: Float[Tensor, "C P"],
     temperature: float,
     part: int,
     parts: int,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding z's other view; the first 2N candidates are z itself."""
+    """Cross-entropy of finding z's other view; the first M = 2N candidates are z itself."""
     own_index = torch.arange(len(z), device=z.device)
     positive_index = own_index.roll(len(z) // 2)
 
