@@ -302,11 +302,11 @@ def _of_patches(method: CPCV1Config | CPCV2Config) -> Recipe:
 
 
 def cmc() -> Recipe:
-    """CMC with fewer negatives and the temperature of the authors' STL-10."""
+    """CMC with fewer negatives, the temperature of the authors' STL-10, and InstDisc's rate."""
     view = ImageViewConfig(
         size=24, crop_scale=(0.2, 1.0), jitter_probability=0.0, grey=0.0, blur=0.0, normalize=False
     )
     method = CMCConfig(
         view=view, num_samples=50_000, projection_dim=64, num_negatives=1024, temperature=0.1
     )
-    return _recipe(method, base_lr=0.3)
+    return _recipe(method, base_lr=0.06)
