@@ -239,6 +239,13 @@ def test_a_converted_network_has_the_samples_of_its_input_in_order(layout):
         net(x[:10])
 
 
+def test_a_network_without_batchnorm_takes_any_batch():
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten())
+    x = torch.randn(10, 3, 5, 5)
+    expected = net(x)
+    assert torch.equal(convert_split_batchnorm(net, 4)(x), expected)
+
+
 def test_conversion_refuses_a_batchnorm_that_does_more():
     net = nn.ModuleDict({"stem": timm.layers.BatchNormAct2d(3)})
     with pytest.raises(UserError, match="'stem' is a BatchNormAct2d"):

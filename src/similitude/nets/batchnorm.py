@@ -250,6 +250,8 @@ def convert_split_batchnorm(module: ModuleT, num_splits: int) -> ModuleT:
                 f"layer {name!r} is a {type(layer).__name__}, which cannot be split; choose a "
                 "backbone with plain BatchNorm2d (e.g. a ResNet), or 1 split"
             )
+    if not any(isinstance(layer, SplitBatchNorm2d) for layer in module.modules()):
+        return module
     if not hasattr(module, "num_splits_of_batch"):
         module.register_forward_pre_hook(_sort_batch)
         module.register_forward_hook(_sort_back)
