@@ -88,6 +88,15 @@ def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
     assert seen == []
 
 
+def test_two_processes_share_the_file(photos, eager, tmp_path):
+    first = load(photos, tmp_path, memory_limit_bytes=1)
+    first.pixels[:6]
+    second = load(photos, tmp_path, memory_limit_bytes=1)
+    second.pixels[6:9]
+    assert torch.equal(first.pixels[:6], eager.pixels[:6])
+    assert torch.equal(second.pixels[:9], eager.pixels[:9])
+
+
 def test_without_room_images_are_decoded_again(photos, eager, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")

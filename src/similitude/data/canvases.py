@@ -344,7 +344,7 @@ def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"] | 
     """A file of this many bytes, mapped; None if the disk has no room for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with path.open("ab") as file:  # what another process has mapped must stay
             _reserve(file, math.prod(shape))
             file.truncate(math.prod(shape))
     except OSError as error:
