@@ -1,6 +1,17 @@
-"""``python -m similitude``, which is how torchrun starts the command line."""
+"""What starts: the command ``similitude``, ``python -m similitude``, and torchrun's processes."""
 
-from similitude.cli import main
+import sys
+
+
+def main() -> None:
+    """The command line; Ctrl-C ends it without a traceback, even while it is still loading."""
+    try:
+        from similitude.cli import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()
