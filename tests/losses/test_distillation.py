@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from similitude.errors import UserError
-from similitude.losses import self_distillation
+from similitude.losses import self_distillation, self_distillation_before_logits, tiles
 
 TEMPERATURES = {"online_temperature": 0.1, "target_temperature": 0.04}
 
@@ -93,3 +93,27 @@ def test_65536_classes_in_half_precision():
 def test_a_single_view_is_refused():
     with pytest.raises(UserError, match="1 views and 1 targets"):
         self_distillation(draw(1), draw(1), torch.zeros(6, dtype=torch.float64), **TEMPERATURES)
+
+
+@pytest.mark.parametrize("numbers", [1, 80, 10**6])
+def test_before_the_last_layer_it_is_the_same(numbers, monkeypatch):
+    """Loss, gradients of inputs and weights, and the targets' entropy."""
+    monkeypatch.setattr(tiles, "NUMBERS", numbers)
+    online, target = draw(4, k=3), draw(2, k=3, seed=1)
+    weight, target_weight = draw(2, n=6, k=3, seed=2)
+    center = draw(1, n=1, seed=3)[0][0]
+    leaves = [t.requires_grad_() for t in [*online, weight]]
+
+    logits = [t @ target_weight.T for t in target]
+    expected = self_distillation([x @ weight.T for x in online], logits, center, **TEMPERATURES)
+    found, entropy = self_distillation_before_logits(
+        online, target, weight, target_weight, center, **TEMPERATURES
+    )
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+    q = torch.cat([((t - center) / 0.04).softmax(dim=1) for t in logits])
+    torch.testing.assert_close(entropy, -(q * q.log()).sum(dim=1).mean())
+    assert not entropy.requires_grad

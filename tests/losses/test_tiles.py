@@ -116,6 +116,34 @@ def test_what_needs_no_gradient_gets_none(monkeypatch):
     assert not value.requires_grad
 
 
+def test_without_gradients_none_are_worked_out():
+    seen = []
+
+    def loss(rows, shared):
+        seen.append(torch.is_grad_enabled())
+        return (rows @ shared.T).mean()
+
+    with torch.no_grad():
+        mean_in_tiles(loss, [unit(N, 0).requires_grad_()], [unit(Q, 1)], width=Q)
+    assert seen == [False]
+
+
+def test_a_vector_has_the_loss_first_and_measurements_behind(monkeypatch):
+    monkeypatch.setattr(tiles, "NUMBERS", 1)
+    rows, shared = unit(N, 0).requires_grad_(), unit(Q, 1)
+
+    def both(rows, shared):
+        s = rows @ shared.T
+        return torch.stack([s.square().mean(), s.amax(dim=1).mean()])
+
+    expected = both(rows, shared)
+    found = mean_in_tiles(both, [rows], [shared], width=Q)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(2 * found[0], rows)[0], torch.autograd.grad(2 * expected[0], rows)[0]
+    )
+
+
 def test_a_stored_row_may_change_between_loss_and_backward(monkeypatch):
     """The bank is written in place right after the loss has read it."""
     monkeypatch.setattr(tiles, "NUMBERS", 1)

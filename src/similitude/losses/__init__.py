@@ -13,7 +13,11 @@ from similitude.losses.contrastive import (
     nt_xent_with_queue,
 )
 from similitude.losses.decorrelation import barlow_twins, barlow_twins_hsic
-from similitude.losses.distillation import distill_logits, self_distillation
+from similitude.losses.distillation import (
+    distill_logits,
+    self_distillation,
+    self_distillation_before_logits,
+)
 from similitude.losses.predictive import cpc_info_nce, cpc_shared_info_nce
 from similitude.losses.regression import negative_cosine, normalized_regression
 from similitude.losses.tiles import mean_in_tiles, mean_over_bank_rows
@@ -38,6 +42,7 @@ __all__ = [
     "nt_xent",
     "nt_xent_with_queue",
     "self_distillation",
+    "self_distillation_before_logits",
     "sinkhorn",
     "swapped_prediction",
 ]

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
     """Decorate a loss to run outside autocast, in float32 at least.
 
     A cosine in bfloat16 is off by up to 0.004, which a temperature of 0.07 turns into 6 percent of
@@ -20,7 +21,7 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """
 
     @wraps(loss)
-    def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next((t.device.type for t in _tensors((*args, *kwargs.values()))), "cpu")
         with torch.autocast(device, enabled=False):
             return loss(

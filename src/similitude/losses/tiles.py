@@ -30,7 +30,9 @@ def mean_in_tiles(
     Where several processes have the same rows and shared tensors, each takes its part of the rows.
 
     Args:
-        loss: called as ``loss(*rows of the tile, *shared)``, returns the mean over its rows.
+        loss: called as ``loss(*rows of the tile, *shared)``, returns the mean over its rows; or
+            several means in a vector, of which the first one is the loss and the others are
+            measured along with it.
         rows: tensors with the same number of rows N.
         shared: tensors that every tile sees whole.
         width: numbers of the matrix that one row needs.
@@ -38,9 +40,9 @@ def mean_in_tiles(
         parts: how many parts there are.
 
     Returns:
-        The mean over the N rows, differentiable once in ``rows`` and ``shared``, which may change
-        before the backward pass. Of a part: the sum over its rows times parts / N, so that the mean
-        over all parts is the mean over the N rows.
+        The mean over the N rows. The first number is differentiable, once, in ``rows`` and
+        ``shared``, which may change before the backward pass. Of a part: the sum over its rows
+        times parts / N, so that the mean over all parts is the mean over the N rows.
     """
     step = max(1, NUMBERS // max(1, width))
     if parts > 1:
@@ -48,7 +50,10 @@ def mean_in_tiles(
         own = slice(count * part // parts, count * (part + 1) // parts)
         mean = mean_in_tiles(loss, [r[own] for r in rows], shared, width=width)
         return mean * (parts * (own.stop - own.start) / count)
-    return _InTiles.apply(loss, step, len(rows), *rows, *shared)  # type: ignore[return-value]
+    tensors = [*rows, *shared]
+    if not torch.is_grad_enabled():  # which the function below would not learn
+        tensors = [t.detach() for t in tensors]
+    return _InTiles.apply(loss, step, len(rows), *tensors)  # type: ignore[return-value]
 
 
 def mean_over_bank_rows(
@@ -93,10 +98,11 @@ class _InTiles(torch.autograd.Function):
             ]
             with torch.set_grad_enabled(bool(grads)):
                 value = loss(*inputs) * (len(inputs[0]) / count)
-            total += value.detach()
+                first = value.flatten()[0]
+            total = total + value.detach()
             if not grads:
                 continue
-            found = torch.autograd.grad(value, [inputs[i] for i in grads], allow_unused=True)
+            found = torch.autograd.grad(first, [inputs[i] for i in grads], allow_unused=True)
             for (i, grad), new in zip(grads.items(), found, strict=True):
                 if new is not None:
                     (grad[tile] if i < num_rows else grad).add_(new)
@@ -106,4 +112,5 @@ class _InTiles(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return None, None, None, *(None if g is None else g * grad for g in ctx.saved_tensors)
+        first = grad.flatten()[0]
+        return None, None, None, *(None if g is None else g * first for g in ctx.saved_tensors)

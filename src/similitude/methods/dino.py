@@ -19,15 +19,14 @@ occurs once, not twice. As in the code, every parameter is clipped by its own no
 and position embedding decay.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from similitude.distributed import gather
-from similitude.losses import mean_in_tiles, self_distillation
+from similitude.losses import self_distillation_before_logits
 from similitude.memory import Center
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import (
@@ -121,9 +120,15 @@ class DINO(Method):
             targets = self.target_projector.bottleneck(targets)
         h = multi_crop_features(self.backbone, views)
         z = self.projector.bottleneck(h).chunk(len(views))
-        sharp = self._target_temperature(progress)
-        loss = self._loss(z, targets.chunk(GLOBAL), sharp)
-        entropy = self._entropy(targets, sharp)
+        loss, entropy = self_distillation_before_logits(
+            z,
+            targets.chunk(GLOBAL),
+            self.projector.last_layer.weight,
+            self.target_projector.last_layer.weight,
+            self.center.value,
+            online_temperature=config.temperature,
+            target_temperature=self._target_temperature(progress),
+        )
         metrics = {
             "projection_std": output_std(z[0]),
             "target_entropy": entropy,
@@ -136,40 +141,11 @@ class DINO(Method):
             self.center.update(self.target_projector.last_layer(mean))
         return StepOutput(loss, features=h[: len(batch.index)].detach(), metrics=metrics)
 
-    def _loss(self, z: Sequence[Tensor], targets: Sequence[Tensor], sharp: float) -> Tensor:
-        """Of the inputs of the last layers: all logits of all views would not fit in memory."""
-        online, target = self.projector.last_layer, self.target_projector.last_layer
-
-        def loss(*inputs: Tensor) -> Tensor:
-            *rows, weight, target_weight, center = inputs
-            return self_distillation(
-                [x @ weight.T for x in rows[: len(z)]],
-                [x @ target_weight.T for x in rows[len(z) :]],
-                center,
-                online_temperature=self.config.temperature,
-                target_temperature=sharp,
-            )
-
-        width = (len(z) + len(targets)) * self.config.num_prototypes
-        shared = [online.weight, target.weight, self.center.value]
-        return mean_in_tiles(loss, [*z, *targets], shared, width=width)
-
     def _target_temperature(self, progress: Progress) -> float:
         config = self.config
         last = config.warmup_target_temperature_epochs - 1  # the epoch that reaches the end
         fraction = progress.epoch / last if last > 0 else float(progress.epoch > last)
         return linear(config.warmup_target_temperature, config.target_temperature, fraction)
-
-    @torch.no_grad()
-    def _entropy(self, targets: Tensor, temperature: float) -> Tensor:
-        """Mean entropy of the targets in nats: 0 is one class, ln K all classes alike."""
-
-        def entropy(x: Tensor, weight: Tensor, center: Tensor) -> Tensor:
-            log_q = ((x @ weight.T - center) / temperature).log_softmax(dim=1)
-            return -(log_q.exp() * log_q).sum(dim=1).mean()
-
-        shared = [self.target_projector.last_layer.weight, self.center.value]
-        return mean_in_tiles(entropy, [targets], shared, width=self.config.num_prototypes)
 
     def before_step(self, progress: Progress) -> None:
         if self.config.clip_norm is not None:
