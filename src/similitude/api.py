@@ -9,7 +9,14 @@ import torch
 from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
-from similitude.data import ImageSource, cut_into_tiles, load_images, open_source, pack_images
+from similitude.data import (
+    ImageSource,
+    cut_into_tiles,
+    load_images,
+    open_source,
+    open_stream,
+    pack_images,
+)
 from similitude.distributed import (
     decided_by_first,
     first_then_others,
@@ -284,7 +291,9 @@ def pack(
     """Decode all images once, into one file that later calls read at once in place of them.
 
     Args:
-        data: whatever :func:`pretrain` takes.
+        data: whatever :func:`pretrain` takes, or a stream of images, whose length nobody knows:
+            a data set of Hugging Face loaded with ``streaming=True``, or an iterator over the bytes
+            of image files or over pairs (bytes, class number).
         output: the file, named .pack and replaced if it is there; NAME.pack if not given.
         size: side of the canvases in pixels; the median short side, at most 256, if not given.
         listener: hears how it goes.
@@ -296,7 +305,7 @@ def pack(
         UserError: as :func:`pretrain`, or the name does not end in .pack.
     """
     listener = listener or Silent()
-    source = open_source(data)
+    source = open_stream(data) or open_source(data)
     for note in source.notes:
         listener.say(f"  {note}")
     name = Path(data).resolve().stem if isinstance(data, str | Path) else "images"

@@ -69,16 +69,17 @@ class Console:
         self.print(sentence)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Show that ``done`` of ``total`` of ``what`` is finished."""
+        """Show that ``done`` of ``total`` of ``what`` is finished; a total of 0 is not known."""
+        ended = 0 < total <= done
         if self._bar is not None:
             task = self._tasks.get(what)
             if task is None:
                 task = self._tasks[what] = self._bar.add_task(
-                    what, total=total, completed=done, note=note
+                    what, total=total or None, completed=done, note=note
                 )
-            self._bar.update(task, completed=done, total=total, note=note)
-            if done >= total:
+            self._bar.update(task, completed=done, total=total or None, note=note)
+            if ended:
                 self._bar.remove_task(self._tasks.pop(what))
-        elif note and (done >= total or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
+        elif note and (ended or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
             self._last_line = time.monotonic()
             self.print(f"{what} {done}/{total}  {note}")

@@ -11,7 +11,7 @@ class Listener(Protocol):
         """A choice, a warning, a result."""
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` of ``what`` is finished."""
+        """``done`` of ``total`` of ``what`` is finished; a total of 0 is not known."""
 
 
 class Silent:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from similitude.data import ImageSet, canvases, default_size, load_images, open_source
+from similitude.data import ImageSet, decoder, default_size, load_images, open_source
 from similitude.data.cache import free_memory_bytes, remove_leftovers
 from similitude.data.packs import read_facts
 from similitude.errors import UserError
@@ -40,11 +40,11 @@ def test_canvas_is_the_image_squashed_to_a_square(photos):
 
 
 def test_same_bits_for_any_number_of_threads(photos, monkeypatch):
-    monkeypatch.setattr(canvases, "_CHUNK", 2)
+    monkeypatch.setattr(decoder, "_CHUNK", 2)
     source = open_source(photos)
     one = load_images(source, 9, workers=1)
     assert same(one, load_images(source, 9, workers=3))
-    monkeypatch.setattr(canvases, "_CHUNK", 5)
+    monkeypatch.setattr(decoder, "_CHUNK", 5)
     assert same(one, load_images(source, 9))
 
 
@@ -62,7 +62,7 @@ def test_too_many_for_memory_go_to_a_file_that_is_used_again(photos, tmp_path, m
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(canvases, "to_canvas", never)
+        patch.setattr(decoder, "to_canvas", never)
         again = load_images(source, 7, cache_dir=tmp_path / "c", memory_limit_bytes=1000)
     assert same(in_memory, again)
     again.pixels[0] = 0  # a private mapping: the file stays as it was
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(photos, tmp_path, monkeypatch):
             if where == "reserve":
                 patch.setattr(os, "posix_fallocate", full, raising=False)
             else:
-                patch.setattr(canvases._File, "append", full)
+                patch.setattr(decoder.File, "append", full)
             with pytest.raises(UserError, match=r"disk is full: .*\.pack"):
                 load_images(open_source(photos), 7, cache_dir=tmp_path / "c", memory_limit_bytes=1)
         assert list((tmp_path / "c").iterdir()) == []
@@ -119,7 +119,7 @@ def test_a_really_full_disk(photos):
     if not os.path.exists(full):
         pytest.skip("needs /dev/full")
     with open(full, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        canvases._File(file).append(np.zeros((1, 3, 2, 2), np.uint8))
+        decoder.File(file).append(np.zeros((1, 3, 2, 2), np.uint8))
 
 
 def test_leftovers_of_killed_runs_go_after_a_day(tmp_path):
@@ -182,7 +182,7 @@ def test_default_size(tmp_path, make_image):
 
 
 def test_progress_counts_up_to_all(photos, monkeypatch):
-    monkeypatch.setattr(canvases, "_CHUNK", 5)
+    monkeypatch.setattr(decoder, "_CHUNK", 5)
     seen = []
     load_images(open_source(photos), 4, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(5, 12), (10, 12), (12, 12)]
@@ -192,7 +192,7 @@ def test_an_error_in_a_thread_reaches_the_caller(photos, monkeypatch):
     def fail(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(canvases, "to_canvas", fail)
+    monkeypatch.setattr(decoder, "to_canvas", fail)
     with pytest.raises(ZeroDivisionError):
         load_images(open_source(photos), 4)
 

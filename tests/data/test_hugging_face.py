@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from builders import write_photos
-from similitude.data import list_splits, load_images, open_source
+from similitude.data import list_splits, load_images, open_source, open_stream, pack_images
 from similitude.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -80,6 +80,18 @@ def test_an_empty_row_is_an_unreadable_image(dataset, photos):
     images = load_images(open_source(datasets.Dataset.from_dict(columns, features=kinds)))
     assert images.unreadable == [("00011", "no image in this row")]
     assert images.labels is None
+
+
+def test_a_pack_of_a_stream(photos, dataset, tmp_path):
+    parts = datasets.IterableDatasetDict(train=dataset.to_iterable_dataset())
+    stream = open_stream(parts)
+    packed = pack_images(stream, tmp_path / "s.pack")
+    assert torch.equal(packed.pixels, load_images(open_source(photos)).pixels)
+    assert packed.labels.tolist() == [0, 1] * 6
+    assert packed.class_names == ["a", "b"]
+    unknown = datasets.IterableDataset.from_generator(lambda: iter([{"a": 1}]))
+    with pytest.raises(UserError, match="no images, only columns of unknown kinds"):
+        open_stream(unknown)
 
 
 def test_what_is_not_images_is_told(dataset):

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from builders import write_photos
-from similitude.data import canvases as canvases_module
 from similitude.data import cut_into_tiles, load_images, open_source, pack_images
+from similitude.data.decoder import Decoder
 from similitude.data.packs import read_facts
 from similitude.errors import UserError
 
@@ -39,7 +39,7 @@ def test_a_pack_is_mapped_and_not_decoded(photos, tmp_path, monkeypatch):
     def never(*args):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(canvases_module._Decoder, "run", never)
+    monkeypatch.setattr(Decoder, "run", never)
     before = (tmp_path / "p.pack").read_bytes()
     images = load_images(open_source(tmp_path / "p.pack"), memory_limit_bytes=1)
     images.pixels[0] = 7

@@ -8,7 +8,8 @@ from similitude.data.folders import FolderSource
 from similitude.data.images import ImageSet
 from similitude.data.labels import read_labels
 from similitude.data.loader import CanvasBatch, CanvasLoader
-from similitude.data.sources import list_splits, open_source
+from similitude.data.sources import list_splits, open_source, open_stream
+from similitude.data.streams import ImageStream
 from similitude.data.tiles import TiledSource, cut_into_tiles
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FolderSource",
     "ImageSet",
     "ImageSource",
+    "ImageStream",
     "TiledSource",
     "cache_folder",
     "cut_into_tiles",
@@ -25,6 +27,7 @@ __all__ = [
     "list_splits",
     "load_images",
     "open_source",
+    "open_stream",
     "pack_images",
     "read_labels",
 ]

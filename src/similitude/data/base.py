@@ -56,20 +56,18 @@ class ImageSource(ABC):
     def probe_size(self, i: int) -> tuple[int, int] | None:
         """Width and height of image ``i`` as :meth:`read` gives it, or None if it is unreadable."""
 
-    @abstractmethod
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
         """Width and height of ``sample`` images, evenly spread over the source.
 
         Only headers are read; files without a readable one are left out.
         """
+        count = min(sample, len(self))
+        sizes = [self.probe_size(i * len(self) // count) for i in range(count)]
+        return [size for size in sizes if size is not None]
 
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when the images change, for the cache."""
-
-    def _spread(self, sample: int) -> list[int]:
-        count = min(sample, len(self))
-        return [i * len(self) // count for i in range(count)]
 
 
 def numbered(prefix: str, n: int) -> list[str]:

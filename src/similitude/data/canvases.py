@@ -3,42 +3,50 @@
 Letters: N images, S side of a canvas in pixels.
 """
 
-import errno
 import logging
 import math
 import os
-import statistics
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
-from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
-from similitude.data.images import ImageSet, neighbours_among
-from similitude.data.lazy import MAX_UNREADABLE_SHARE, LazyCanvases
-from similitude.data.packs import SUFFIX, append_facts, map_canvases, open_pack, read_facts
+from similitude.data.decoder import (
+    Decoder,
+    Found,
+    Memory,
+    StreamDecoder,
+    aspects,
+    cores,
+    default_size,
+)
+from similitude.data.images import ImageSet
+from similitude.data.lazy import LazyCanvases
+from similitude.data.packs import (
+    SUFFIX,
+    append_facts,
+    map_canvases,
+    open_pack,
+    read_facts,
+    reserve,
+    write_pack,
+)
+from similitude.data.streams import ImageStream
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError
-from similitude.storage import replacing, writing_error
+from similitude.storage import writing_error
 
 logger = logging.getLogger(__name__)
 
-LARGEST_DEFAULT_SIZE = 256
 LAZY_FROM = 100_000  # images; so many take minutes to decode
 
 _FORMAT = 2  # of the cache files; larger when a canvas would come out differently
-_CHUNK = 32  # images per task: large enough to hide the cost of handing it over
 
 
 def load_images(
@@ -70,8 +78,7 @@ def load_images(
     Raises:
         UserError: fewer than 2 images, more than 10 % of them unreadable, or a full disk.
     """
-    if len(source) < 2:
-        raise UserError(f"{source.name} has {len(source)} image(s), but learning needs at least 2")
+    _check_number(source)
     if size is None:
         size = default_size(source)
     if size < 1:
@@ -79,14 +86,14 @@ def load_images(
     share = free_memory_bytes() // (3 * processes_of_machine())  # each process has its own copy
     limit = share if memory_limit_bytes is None else memory_limit_bytes
     if isinstance(source, ArraySource) and source.holds_canvases(size):
-        ready = _Found(list(range(len(source))), _aspects(source, 0, len(source), size, size))
+        ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
         return ready.image_set(torch.from_numpy(source.array), source)  # nothing to decode or copy
     if len(source) > LAZY_FROM and not isinstance(source, ArraySource):
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
-        return first_then_others(lambda: _lazily(source, size, folder, limit, workers or _cores()))
-    decoder = _Decoder(source, size, workers or _cores(), on_progress)
+        return first_then_others(lambda: _lazily(source, size, folder, limit, workers or cores()))
+    decoder = Decoder(source, size, workers or cores(), on_progress)
     if len(source) * 3 * size * size <= limit:
-        memory = _Memory(np.empty((len(source), 3, size, size), np.uint8))
+        memory = Memory(np.empty((len(source), 3, size, size), np.uint8))
         found = decoder.run(memory)
         return found.image_set(torch.from_numpy(memory.pixels[: len(found.kept)]), source)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
@@ -94,7 +101,7 @@ def load_images(
 
 
 def pack_images(
-    source: ImageSource,
+    source: ImageSource | ImageStream,
     path: str | Path,
     size: int | None = None,
     *,
@@ -103,10 +110,10 @@ def pack_images(
     """Decode every image of ``source`` into one file, which :func:`open_source` reads at once.
 
     Args:
-        source: What to decode.
+        source: What to decode; of a stream nobody has to know the length.
         path: The file, named .pack; replaced if it is there.
         size: Side S of the canvases in pixels; see :func:`load_images`.
-        on_progress: See :func:`load_images`.
+        on_progress: See :func:`load_images`; of a stream, 0 images in all.
 
     Returns:
         The images, mapped from the file.
@@ -117,12 +124,16 @@ def pack_images(
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise UserError(f"cannot pack to {path}: the name must end in {SUFFIX}")
-    if len(source) < 2:
-        raise UserError(f"{source.name} has {len(source)} image(s), but learning needs at least 2")
-    size = default_size(source) if size is None else size
+    if isinstance(source, ImageStream):
+        decoder = StreamDecoder(source, size, cores(), on_progress)
+    else:
+        _check_number(source)
+        size = default_size(source) if size is None else size
+        decoder = Decoder(source, size, cores(), on_progress)
 
-    def more(found: _Found) -> dict[str, Any]:
-        images = found.image_set(torch.empty(len(found.kept), 3, 0, 0, dtype=torch.uint8), source)
+    def listing(found: Found) -> dict[str, Any]:
+        pixels = torch.empty(len(found.kept), 3, 0, 0, dtype=torch.uint8)
+        images = found.image_set(pixels, decoder.source)
         beside = images.neighbours
         return {
             "names": images.names,
@@ -131,176 +142,24 @@ def pack_images(
             "neighbours": None if beside is None else beside.tolist(),
         }
 
-    _write(path, source, size, _Decoder(source, size, _cores(), on_progress), more)
-    return load_images(open_pack(path), size)
+    write_pack(path, decoder, listing)
+    return load_images(open_pack(path), decoder.size)
 
 
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _check_number(source: ImageSource) -> None:
+    if len(source) < 2:
+        raise UserError(f"{source.name} has {len(source)} image(s), but learning needs at least 2")
 
 
-def default_size(source: ImageSource) -> int:
-    """The median short side of (a sample of) the images in pixels, at most 256.
-
-    Larger canvases cost memory that few recipes use; who needs them says so.
-    """
-    sizes = source.probe_sizes()
-    if not sizes:  # no readable header in the sample; decoding tells what is wrong
-        return LARGEST_DEFAULT_SIZE
-    return min(LARGEST_DEFAULT_SIZE, int(statistics.median_low(min(size) for size in sizes)))
-
-
-@dataclass
-class _Found:
-    """Which images of a source were readable, and what is known of them besides the pixels."""
-
-    kept: list[int] = field(default_factory=list)
-    aspect: list[float] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-
-    def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:
-        kept = torch.tensor(self.kept)
-        beside = source.neighbours
-        return ImageSet(
-            pixels=pixels,
-            aspect=torch.tensor(self.aspect, dtype=torch.float32),
-            names=[source.names[i] for i in self.kept],
-            labels=None if source.labels is None else source.labels[kept],
-            class_names=source.class_names,
-            unreadable=self.unreadable,
-            neighbours=None if beside is None else neighbours_among(beside, kept),
-        )
-
-
-# Canvases are NumPy arrays on their way: NumPy copies in the calling thread, where torch would
-# start a pool of threads in each of ours.
-
-
-@runtime_checkable
-class _Sink(Protocol):
-    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None: ...
-
-
-@dataclass
-class _Memory:
-    pixels: UInt8[np.ndarray, "N 3 S S"]
-    count: int = 0
-
-    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
-        self.pixels[self.count : self.count + len(canvases)] = canvases
-        self.count += len(canvases)
-
-
-@dataclass
-class _File:
-    file: BinaryIO
-
-    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
-        self.file.write(np.ascontiguousarray(canvases).data)
-
-
-@dataclass
-class _Chunk:
-    canvases: UInt8[np.ndarray, "M 3 S S"]
-    found: _Found
-
-
-@dataclass
-class _Decoder:
-    source: ImageSource
-    size: int
-    workers: int
-    on_progress: Callable[[int, int], None] | None
-
-    def run(self, sink: _Sink) -> _Found:
-        """Decode everything in parallel, hand it to ``sink`` in the order of the source."""
-        total = len(self.source)
-        found, done = _Found(), 0
-        for chunk in self._chunks():
-            sink.append(chunk.canvases)
-            found.kept += chunk.found.kept
-            found.aspect += chunk.found.aspect
-            found.unreadable += chunk.found.unreadable
-            done = min(total, done + _CHUNK)
-            if len(found.unreadable) > MAX_UNREADABLE_SHARE * total:
-                file, reason = found.unreadable[0]
-                raise UserError(
-                    f"{len(found.unreadable)} of {done} files looked at in {self.source.name} "
-                    f"cannot be read (more than 10 % of {total}), the first is {file} ({reason}): "
-                    f"remove or replace them"
-                )
-            if self.on_progress is not None:
-                self.on_progress(done, total)
-        if len(found.kept) < 2:
-            raise UserError(
-                f"{self.source.name} has {len(found.kept)} readable image(s), but learning needs "
-                f"at least 2"
-            )
-        return found
-
-    def _chunks(self) -> Iterator[_Chunk]:
-        starts = iter(range(0, len(self.source), _CHUNK))
-        waiting: deque[Future[_Chunk]] = deque()
-        # Each thread decodes by itself: torch's own threads would compete with the others.
-        with ThreadPoolExecutor(
-            self.workers, "similitude-decode", torch.set_num_threads, (1,)
-        ) as pool:
-            try:
-                while True:
-                    # no more at once than keeps everyone busy: results wait in memory
-                    while len(waiting) < 2 * self.workers + 2:
-                        start = next(starts, None)
-                        if start is None:
-                            break
-                        waiting.append(pool.submit(self._decode, start))
-                    if not waiting:
-                        return
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def _decode(self, start: int) -> _Chunk:
-        stop = min(len(self.source), start + _CHUNK)
-        if isinstance(self.source, ArraySource):
-            return _decode_rows(self.source, start, stop, self.size)
-        found = _Found()
-        canvases = np.empty((stop - start, 3, self.size, self.size), np.uint8)
-        for i in range(start, stop):
-            try:
-                image = self.source.read(i, self.size)
-            except UnreadableImageError as error:
-                found.unreadable.append((self.source.names[i], str(error)))
-                continue
-            canvases[len(found.kept)] = to_canvas(image, self.size).numpy()
-            found.kept.append(i)
-            found.aspect.append(image.shape[2] / image.shape[1])
-        return _Chunk(canvases[: len(found.kept)], found)
-
-
-def _decode_rows(source: ArraySource, start: int, stop: int, size: int) -> _Chunk:
-    rows = source.read_rows(start, stop)
-    aspect = _aspects(source, start, stop, rows.shape[3], rows.shape[2])
-    canvases = to_canvases(rows, size).expand(-1, 3, -1, -1)
-    return _Chunk(canvases.numpy(), _Found(list(range(start, stop)), aspect))
-
-
-def _aspects(source: ArraySource, start: int, stop: int, width: int, height: int) -> list[float]:
-    if source.aspect is None:
-        return [width / height] * (stop - start)
-    return source.aspect[start:stop].tolist()
-
-
-def _from_cache(source: ImageSource, size: int, folder: Path, decoder: _Decoder) -> ImageSet:
+def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) -> ImageSet:
     path = folder / f"{source.fingerprint()[:32]}-{size}-{_FORMAT}{SUFFIX}"
     facts = read_facts(path)
     if facts is None or facts["size"] != size:
         logger.info("the canvases of %s do not fit in memory: %s", source.name, path)
         remove_leftovers(folder, ".*.tmp.*")
-        facts = _write(path, source, size, decoder, lambda found: {"kept": found.kept})
+        facts = write_pack(path, decoder, lambda found: {"kept": found.kept})
     unreadable = [(file, reason) for file, reason in facts["unreadable"]]
-    found = _Found(facts["kept"], facts["aspect"], unreadable)
+    found = Found(facts["kept"], facts["aspect"], unreadable)
     return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
 
 
@@ -310,7 +169,7 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
     everything = list(range(len(source)))
     facts = read_facts(path)
     if facts is not None and facts["kept"] == everything and facts["size"] == size:
-        found = _Found(everything, facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
+        found = Found(everything, facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
         return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
     shape = (len(source), 3, size, size)
     if math.prod(shape) <= limit:
@@ -345,38 +204,10 @@ def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"] | 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:  # what another process has mapped must stay
-            _reserve(file, math.prod(shape))
+            reserve(file, math.prod(shape))
             file.truncate(math.prod(shape))
     except OSError as error:
         logger.warning("%s: images are decoded again in every epoch", writing_error(path, error))
         path.unlink(missing_ok=True)
         return None
     return np.memmap(path, np.uint8, mode="r+", shape=shape)
-
-
-def _write(
-    path: Path,
-    source: ImageSource,
-    size: int,
-    decoder: _Decoder,
-    more: Callable[[_Found], dict[str, Any]],
-) -> dict[str, Any]:
-    """Decode everything to a pack; its facts, with ``more`` of them."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        _reserve(file, len(source) * 3 * size * size)
-        found = decoder.run(_File(file))
-        file.truncate(len(found.kept) * 3 * size * size)
-        facts = {"count": len(found.kept), "size": size, "aspect": found.aspect}
-        facts |= {"unreadable": found.unreadable, **more(found)}
-        append_facts(file, facts)
-    return facts
-
-
-def _reserve(file: BinaryIO, numel: int) -> None:
-    """Claim the room on the disk now, so that a full disk shows before an hour of decoding."""
-    with suppress(AttributeError):  # not on every system
-        try:
-            os.posix_fallocate(file.fileno(), 0, numel)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise

@@ -42,11 +42,6 @@ class FolderSource(ImageSource):
         """Size from the header of file ``i``; see :meth:`ImageSource.probe_size`."""
         return decoding.probe_size(self.paths[i])
 
-    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """Sizes from the headers of some files; see :meth:`ImageSource.probe_sizes`."""
-        sizes = [self.probe_size(i) for i in self._spread(sample)]
-        return [size for size in sizes if size is not None]
-
     def fingerprint(self) -> str:
         """A hash of the folder's path and of every file's name, length and time."""
         digest = hashlib.sha256(str(self.folder.resolve()).encode(errors="surrogateescape"))

@@ -2,7 +2,7 @@
 
 import importlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from similitude.data import decoding
 from similitude.data.base import ImageSource, numbered
 from similitude.data.decoding import UnreadableImageError
+from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 
 PREFIX = "hf:"  # of the name of a data set on the hub
@@ -47,11 +48,6 @@ class HuggingFaceSource(ImageSource):
             return None
         data = image["bytes"]
         return decoding.probe_size(image["path"] if data is None else io.BytesIO(data))
-
-    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """Sizes from the headers of some images; see :meth:`ImageSource.probe_sizes`."""
-        sizes = [self.probe_size(i) for i in self._spread(sample)]
-        return [size for size in sizes if size is not None]
 
     def fingerprint(self) -> str:
         """The library's own hash of the content and of what was done to it."""
@@ -114,18 +110,12 @@ def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
     Raises:
         UserError: a stream, no such part, no column of images, or no rows.
     """
-    notes: tuple[str, ...] = ()
-    if isinstance(data, Mapping):
-        part = _pick(data, split or "train") or (next(iter(data)) if len(data) == 1 else None)
-        if part is None or (split is not None and part not in _SPLITS[split]):
-            raise UserError(f"{name} has no split {split or 'train'!r}, only {', '.join(data)}")
-        if split is None and len(data) > 1:
-            notes = (f"{name} has the parts {', '.join(data)}: {part} is used",)
-        data, name = data[part], f"{name} {part}"
-    elif split is not None:
-        raise UserError(f"{name} has no split {split!r}: it is a single set of images")
+    data, name, notes = _choose(data, name, split)
     if not hasattr(data, "__len__"):
-        raise UserError(f"{name} is a stream: load it without streaming=True")
+        raise UserError(
+            f"{name} is a stream: make a file of it with sim.pack, or load it without "
+            "streaming=True"
+        )
     library = _library(name)
     column = _column(data.features, library.Image)
     if column is None or len(data) == 0:
@@ -142,6 +132,69 @@ def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
         dataset=data.select_columns([column]).cast_column(column, library.Image(decode=False)),
         column=column,
     )
+
+
+def is_stream(data: object) -> bool:
+    """Whether an object is a data set loaded with ``streaming=True``, or parts of such a one."""
+    if isinstance(data, Mapping):
+        return any(is_stream(part) for part in data.values())
+    return is_dataset(data) and not hasattr(data, "__len__")
+
+
+def open_stream(data: Any, name: str) -> ImageStream:
+    """The images of an ``IterableDataset``, as :func:`open_dataset` takes those of a ``Dataset``.
+
+    Raises:
+        UserError: no such part, or no column of images.
+    """
+    data, name, notes = _choose(data, name, None)
+    library = _library(name)
+    features = data.features or {}
+    column, label = _column(features, library.Image), _column(features, library.ClassLabel)
+    if column is None:
+        known = ", ".join(features) or "columns of unknown kinds"
+        raise UserError(f"{name} has no images, only {known}: cast the column to datasets.Image")
+    columns = [column] if label is None else [column, label]
+    rows = data.select_columns(columns).cast_column(column, library.Image(decode=False))
+    return ImageStream(
+        name=name,
+        images=_files(rows, column, label),
+        class_names=None if label is None else list(features[label].names),
+        notes=notes,
+    )
+
+
+def _files(
+    rows: Iterable[Mapping[str, Any]], column: str, label: str | None
+) -> Iterator[tuple[bytes | None, int]]:
+    for row in rows:
+        image, number = row[column], None if label is None else row[label]
+        data = None
+        if image is not None:
+            data = image["bytes"] if image["bytes"] is not None else _content(image["path"])
+        yield data, -1 if number is None else number
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
+
+
+def _choose(data: Any, name: str, split: str | None) -> tuple[Any, str, tuple[str, ...]]:
+    """One part of a data set with several, its name, and what people should hear of."""
+    notes: tuple[str, ...] = ()
+    if isinstance(data, Mapping):
+        part = _pick(data, split or "train") or (next(iter(data)) if len(data) == 1 else None)
+        if part is None or (split is not None and part not in _SPLITS[split]):
+            raise UserError(f"{name} has no split {split or 'train'!r}, only {', '.join(data)}")
+        if split is None and len(data) > 1:
+            notes = (f"{name} has the parts {', '.join(data)}: {part} is used",)
+        data, name = data[part], f"{name} {part}"
+    elif split is not None:
+        raise UserError(f"{name} has no split {split!r}: it is a single set of images")
+    return data, name, notes
 
 
 def _column(features: Mapping[str, Any], kind: type) -> str | None:

@@ -6,7 +6,11 @@ Canvases come first, so that a page of the file is a page of them. Facts come la
 that was cut off is not a pack.
 """
 
+import errno
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +19,9 @@ import torch
 from jaxtyping import UInt8
 
 from similitude.data.arrays import ArraySource
+from similitude.data.decoder import Decoder, File, Found, StreamDecoder
 from similitude.errors import UserError
+from similitude.storage import replacing
 
 SUFFIX = ".pack"
 _MAGIC = b"SIMPACK1"
@@ -25,6 +31,33 @@ def append_facts(file: BinaryIO, facts: dict[str, Any]) -> None:
     """End a file of canvases; ``facts`` has at least "count" and "size"."""
     text = json.dumps(facts).encode()
     file.write(text + len(text).to_bytes(8, "little") + _MAGIC)
+
+
+def write_pack(
+    path: Path,
+    decoder: Decoder | StreamDecoder,
+    more: Callable[[Found], dict[str, Any]],
+) -> dict[str, Any]:
+    """Decode everything to a pack; its facts, with ``more`` of them."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        numbers = 3 * decoder.size**2  # of a canvas
+        reserve(file, len(decoder.source) * numbers)
+        found = decoder.run(File(file))
+        file.truncate(len(found.kept) * numbers)
+        facts = {"count": len(found.kept), "size": decoder.size, "aspect": found.aspect}
+        facts |= {"unreadable": found.unreadable, **more(found)}
+        append_facts(file, facts)
+    return facts
+
+
+def reserve(file: BinaryIO, numel: int) -> None:
+    """Claim the room on the disk now, so that a full disk shows before an hour of decoding."""
+    with suppress(AttributeError):  # not on every system
+        try:
+            os.posix_fallocate(file.fileno(), 0, numel)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:

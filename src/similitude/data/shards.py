@@ -49,11 +49,6 @@ class ShardSource(ImageSource):
         except UnreadableImageError:
             return None
 
-    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """Sizes from the headers of some images; see :meth:`ImageSource.probe_sizes`."""
-        sizes = [self.probe_size(i) for i in self._spread(sample)]
-        return [size for size in sizes if size is not None]
-
     def fingerprint(self) -> str:
         """A hash of every shard's path, length and time."""
         digest = hashlib.sha256()

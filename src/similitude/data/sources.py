@@ -1,18 +1,19 @@
 """Find the images that a user names: a folder, an array, a file of arrays or a known data set."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from similitude.data import arrays, datasets, folders, hugging_face, packs, shards
+from similitude.data import arrays, datasets, folders, hugging_face, packs, shards, streams
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.images import ImageSet
 from similitude.data.lazy import LazyCanvases
+from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 
 
@@ -48,6 +49,10 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
             aspect=data.aspect,
             neighbours=data.neighbours,
         )
+    if isinstance(data, Iterator):
+        raise UserError(
+            "an iterator cannot be read twice, as learning does: make a file of it with sim.pack"
+        )
     if isinstance(data, (np.ndarray, Tensor)):
         return arrays.from_array(data)
     if hugging_face.is_dataset(data):
@@ -72,6 +77,21 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
             raise UserError(f"{path} has no split {split!r}: a pack is one set of images")
         return packs.open_pack(path)
     raise _not_found(str(data), path, datasets.NAMES)
+
+
+def open_stream(data: Any) -> ImageStream | None:
+    """What ``data`` yields, if its length is not known: only :func:`pack_images` takes it.
+
+    Args:
+        data: A data set of Hugging Face's library loaded with ``streaming=True``, or any iterator
+            of the bytes of image files, or of pairs (bytes, class number).
+
+    Returns:
+        None for everything else.
+    """
+    if hugging_face.is_stream(data):
+        return hugging_face.open_stream(data, "the stream")
+    return streams.from_iterable(data, "the stream") if isinstance(data, Iterator) else None
 
 
 def list_splits(data: Any) -> list[str]:

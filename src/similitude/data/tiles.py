@@ -59,11 +59,6 @@ class TiledSource(ImageSource):
         image, top, _ = self.places[i].tolist()
         return self.source.probe_size(image) if top < 0 else (self.tile_size, self.tile_size)
 
-    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """Sizes of some tiles; see :meth:`ImageSource.probe_sizes`."""
-        sizes = [self.probe_size(i) for i in self._spread(sample)]
-        return [size for size in sizes if size is not None]
-
     def fingerprint(self) -> str:
         """A hash of the images' own fingerprint and the size of the tiles."""
         text = f"{self.source.fingerprint()} in tiles of {self.tile_size}"

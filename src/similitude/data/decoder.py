@@ -1,0 +1,264 @@
+"""Decode all images of a source, or of a stream, to canvases, in parallel and in order.
+
+Letters: N images, M of them, S side of a canvas in pixels.
+"""
+
+import dataclasses
+import os
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import BinaryIO, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from similitude.data.arrays import ArraySource
+from similitude.data.base import ImageSource
+from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
+from similitude.data.images import ImageSet, neighbours_among
+from similitude.data.lazy import MAX_UNREADABLE_SHARE
+from similitude.data.streams import Block, ImageStream
+from similitude.errors import UserError
+
+LARGEST_DEFAULT_SIZE = 256
+_CHUNK = 32  # images per task: large enough to hide the cost of handing it over
+_FEW = 1000  # images of a stream before the share of unreadable ones means something
+
+
+def default_size(source: ImageSource) -> int:
+    """The median short side of (a sample of) the images in pixels, at most 256.
+
+    Larger canvases cost memory that few recipes use; who needs them says so.
+    """
+    sizes = source.probe_sizes()
+    if not sizes:  # no readable header in the sample; decoding tells what is wrong
+        return LARGEST_DEFAULT_SIZE
+    return min(LARGEST_DEFAULT_SIZE, int(statistics.median_low(min(size) for size in sizes)))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@dataclass
+class Found:
+    """Which images of a source were readable, and what is known of them besides the pixels."""
+
+    kept: list[int] = field(default_factory=list)
+    aspect: list[float] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, more: "Found", start: int = 0) -> None:
+        """Append what was found in a part that begins at position ``start``."""
+        self.kept += [start + i for i in more.kept]
+        self.aspect += more.aspect
+        self.unreadable += more.unreadable
+
+    def check_share(self, name: str, done: int, total: int) -> None:
+        """Refuse where more than 10 % of ``total`` images cannot be read."""
+        if len(self.unreadable) > MAX_UNREADABLE_SHARE * total:
+            file, reason = self.unreadable[0]
+            raise UserError(
+                f"{len(self.unreadable)} of {done} files looked at in {name} cannot be read (more "
+                f"than 10 % of {total}), the first is {file} ({reason}): remove or replace them"
+            )
+
+    def check_number(self, name: str) -> None:
+        """Refuse where too few images are left to learn from."""
+        if len(self.kept) < 2:
+            raise UserError(
+                f"{name} has {len(self.kept)} readable image(s), but learning needs at least 2"
+            )
+
+    def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:
+        """The images that were read, with what ``source`` knows of them."""
+        kept = torch.tensor(self.kept)
+        beside = source.neighbours
+        return ImageSet(
+            pixels=pixels,
+            aspect=torch.tensor(self.aspect, dtype=torch.float32),
+            names=[source.names[i] for i in self.kept],
+            labels=None if source.labels is None else source.labels[kept],
+            class_names=source.class_names,
+            unreadable=self.unreadable,
+            neighbours=None if beside is None else neighbours_among(beside, kept),
+        )
+
+
+# Canvases are NumPy arrays on their way: NumPy copies in the calling thread, where torch would
+# start a pool of threads in each of ours.
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where canvases go."""
+
+    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
+        """Put some behind those that are there."""
+
+
+@dataclass
+class Memory:
+    """An array with room for all."""
+
+    pixels: UInt8[np.ndarray, "N 3 S S"]
+    count: int = 0
+
+    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
+        """Put some behind those that are there."""
+        self.pixels[self.count : self.count + len(canvases)] = canvases
+        self.count += len(canvases)
+
+
+@dataclass
+class File:
+    """A file, from where it stands."""
+
+    file: BinaryIO
+
+    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
+        """Write some behind those that are there."""
+        self.file.write(np.ascontiguousarray(canvases).data)
+
+
+@dataclass
+class _Chunk:
+    canvases: UInt8[np.ndarray, "M 3 S S"]
+    found: Found
+
+
+@dataclass
+class Decoder:
+    """Decodes a source whose length is known.
+
+    Attributes:
+        source: What to decode.
+        size: S.
+        workers: Threads.
+        on_progress: Called with (images done, images in all) now and then.
+    """
+
+    source: ImageSource
+    size: int
+    workers: int
+    on_progress: Callable[[int, int], None] | None = None
+
+    def run(self, sink: Sink) -> Found:
+        """Decode everything in parallel, hand it to ``sink`` in the order of the source."""
+        total = len(self.source)
+        found, done = Found(), 0
+        for chunk in self.chunks():
+            sink.append(chunk.canvases)
+            found.add(chunk.found)
+            done = min(total, done + _CHUNK)
+            found.check_share(self.source.name, done, total)
+            if self.on_progress is not None:
+                self.on_progress(done, total)
+        found.check_number(self.source.name)
+        return found
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """Some images at a time, in the order of the source."""
+        starts = iter(range(0, len(self.source), _CHUNK))
+        waiting: deque[Future[_Chunk]] = deque()
+        # Each thread decodes by itself: torch's own threads would compete with the others.
+        with ThreadPoolExecutor(
+            self.workers, "similitude-decode", torch.set_num_threads, (1,)
+        ) as pool:
+            try:
+                while True:
+                    # no more at once than keeps everyone busy: results wait in memory
+                    while len(waiting) < 2 * self.workers + 2:
+                        start = next(starts, None)
+                        if start is None:
+                            break
+                        waiting.append(pool.submit(self._decode, start))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _decode(self, start: int) -> _Chunk:
+        stop = min(len(self.source), start + _CHUNK)
+        if isinstance(self.source, ArraySource):
+            return _decode_rows(self.source, start, stop, self.size)
+        found = Found()
+        canvases = np.empty((stop - start, 3, self.size, self.size), np.uint8)
+        for i in range(start, stop):
+            try:
+                image = self.source.read(i, self.size)
+            except UnreadableImageError as error:
+                found.unreadable.append((self.source.names[i], str(error)))
+                continue
+            canvases[len(found.kept)] = to_canvas(image, self.size).numpy()
+            found.kept.append(i)
+            found.aspect.append(image.shape[2] / image.shape[1])
+        return _Chunk(canvases[: len(found.kept)], found)
+
+
+def _decode_rows(source: ArraySource, start: int, stop: int, size: int) -> _Chunk:
+    rows = source.read_rows(start, stop)
+    aspect = aspects(source, start, stop, rows.shape[3], rows.shape[2])
+    canvases = to_canvases(rows, size).expand(-1, 3, -1, -1)
+    return _Chunk(canvases.numpy(), Found(list(range(start, stop)), aspect))
+
+
+def aspects(source: ArraySource, start: int, stop: int, width: int, height: int) -> list[float]:
+    """Width / height of the originals of some rows of an array."""
+    if source.aspect is None:
+        return [width / height] * (stop - start)
+    return source.aspect[start:stop].tolist()
+
+
+class StreamDecoder:
+    """Decodes a stream, some blocks of which are in memory at a time.
+
+    Attributes:
+        size: S; that of the first block if None was given.
+        source: What has been listed so far, without the files.
+    """
+
+    def __init__(
+        self,
+        stream: ImageStream,
+        size: int | None,
+        workers: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        blocks = stream.blocks()
+        first = next(blocks, None)
+        if first is None:
+            raise UserError(f"{stream.name} has no images")
+        self.size = default_size(first) if size is None else size
+        self.source = Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
+        self._workers, self._on_progress = workers, on_progress
+        self._blocks = chain([first], blocks)
+
+    def run(self, sink: Sink) -> Found:
+        """Decode everything in parallel, hand it to ``sink`` in the order of the stream."""
+        found, labels, name = Found(), [], self.source.name
+        names = self.source.names
+        for block in self._blocks:
+            for chunk in Decoder(block, self.size, self._workers).chunks():
+                sink.append(chunk.canvases)
+                found.add(chunk.found, len(names))
+            names += block.names
+            labels.append(block.labels)
+            found.check_share(name, len(names), max(len(names), _FEW))
+            if self._on_progress is not None:
+                self._on_progress(len(names), 0)
+        found.check_number(name)
+        known = torch.cat(labels)
+        if (known >= 0).any():
+            self.source = dataclasses.replace(self.source, labels=known)
+        return found

@@ -1,0 +1,93 @@
+"""Images that come one after the other, and nobody knows how many: what a pack is made of."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from similitude.data import decoding
+from similitude.data.base import ImageSource, numbered
+from similitude.data.decoding import UnreadableImageError
+from similitude.errors import UserError
+
+_BLOCK = 1024  # images that wait in memory, encoded
+
+
+@dataclass(frozen=True)
+class ImageStream:
+    """Encoded images in their order, of unknown number.
+
+    Attributes:
+        name: What this is, for people.
+        images: The bytes of an image file and its class, -1 where it is unknown; None for an image
+            that is missing.
+        class_names: Name of each class, or None.
+        notes: As those of an :class:`ImageSource`.
+    """
+
+    name: str
+    images: Iterable[tuple[bytes | None, int]]
+    class_names: list[str] | None = None
+    notes: tuple[str, ...] = ()
+
+    def blocks(self) -> Iterator["Block"]:
+        """The images in pieces of a known length, called by their number in the stream."""
+        images, start = iter(self.images), 0
+        while pairs := list(islice(images, _BLOCK)):
+            names = numbered("", start + len(pairs))[start:]
+            labels = torch.tensor([label for _, label in pairs])
+            yield Block(
+                name=self.name, names=names, labels=labels, files=[data for data, _ in pairs]
+            )
+            start += len(pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block(ImageSource):
+    """Some images of a stream.
+
+    Attributes:
+        files: The bytes of each.
+    """
+
+    files: list[bytes | None]
+
+    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+        """Decode image ``i``; see :meth:`ImageSource.read`."""
+        data = self.files[i]
+        if data is None:
+            raise UnreadableImageError("no image in this row")
+        return decoding.decode(data, size)
+
+    def probe_size(self, i: int) -> tuple[int, int] | None:
+        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
+        return decoding.probe_size(io.BytesIO(self.files[i] or b""))
+
+    def fingerprint(self) -> str:
+        """A hash of the files."""
+        digest = hashlib.sha256()
+        for data in self.files:
+            digest.update(hashlib.sha256(data or b"").digest())
+        return digest.hexdigest()
+
+
+def from_iterable(data: Iterable[Any], name: str) -> ImageStream:
+    """A stream of whatever yields the bytes of image files, or (bytes, class number)."""
+
+    def images() -> Iterator[tuple[bytes | None, int]]:
+        for number, item in enumerate(data):
+            content, label = item if isinstance(item, tuple) and len(item) == 2 else (item, -1)
+            if not isinstance(content, bytes) or not isinstance(label, int):
+                raise UserError(
+                    f"item {number} of {name} is no image: a stream yields the bytes of image "
+                    f"files, or pairs (bytes, class number), not {type(item).__name__}"
+                )
+            yield content, label
+
+    return ImageStream(name, images())
