@@ -7,10 +7,11 @@ from safetensors.torch import load_file
 
 from builders import random_images, small_config, small_recipe
 from similitude.backbones import BackboneConfig
+from similitude.listening import Silent
 from similitude.methods import METHODS
 from similitude.recording import read_metrics
 from similitude.report import write_report
-from similitude.training import Silent, train
+from similitude.training import train
 
 pytestmark = pytest.mark.slow
 

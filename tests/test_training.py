@@ -7,7 +7,8 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude.listening import Silent
-from similitude.training import train, training_note
+from similitude.loop import training_note
+from similitude.training import train
 
 CPU = torch.device("cpu")
 

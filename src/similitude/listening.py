@@ -1,6 +1,10 @@
 """Who hears how a command goes on."""
 
+import time
+from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from similitude.storage import writing_error
 
 
 @runtime_checkable
@@ -22,3 +26,30 @@ class Silent:
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Nothing."""
+
+
+class Log:
+    """Passes everything on to a listener and keeps the sentences in the run's log.txt."""
+
+    def __init__(self, listener: Listener, path: Path) -> None:
+        self.listener = listener
+        self.path = path
+
+    def say(self, sentence: str) -> None:
+        """Show and keep a sentence."""
+        self.listener.say(sentence)
+        self._keep(sentence)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show progress; keep it where there is something to note."""
+        self.listener.progress(what, done, total, note)
+        if note:
+            self._keep(f"{what} {done}/{total}  {note}")
+
+    def _keep(self, line: str) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        except OSError as error:
+            raise writing_error(self.path, error) from error

@@ -1,76 +1,29 @@
 """One training, from images and a recipe to a finished run folder."""
 
 import json
-import logging
-import platform
-import shlex
-import signal
-import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import lightning
 import torch
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from similitude.backbones import build_backbone
 from similitude.checkpoints import Checkpoint, export_backbone, fingerprint, load_strictly
-from similitude.data import CanvasLoader, ImageSet
-from similitude.distributed import (
-    processes_of_machine,
-    rank,
-    share_state_of_first,
-    world_size,
-)
+from similitude.data import ImageSet
+from similitude.distributed import rank, share_state_of_first
+from similitude.environment import write_environment
 from similitude.errors import UserError
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
-from similitude.listening import Listener, Silent
+from similitude.listening import Listener, Log, Silent
+from similitude.loop import run_steps
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.pretraining import Pretraining, image_spec
-from similitude.profiling import Profile, measure_limits
 from similitude.recipes import Recipe, dump_recipe
 from similitude.recording import Metrics, Recorder
 from similitude.runs import Run
-from similitude.storage import replacing, write_text, writing_error
+from similitude.storage import replacing, write_text
 from similitude.views import MultiView, contact_sheet
-
-
-class Log:
-    """Passes everything on to a listener and keeps the sentences in the run's log.txt."""
-
-    def __init__(self, listener: Listener, path: Path) -> None:
-        self.listener = listener
-        self.path = path
-
-    def say(self, sentence: str) -> None:
-        """Show and keep a sentence."""
-        self.listener.say(sentence)
-        self._keep(sentence)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Show progress; keep it where there is something to note."""
-        self.listener.progress(what, done, total, note)
-        if note:
-            self._keep(f"{what} {done}/{total}  {note}")
-
-    def _keep(self, line: str) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
-        except OSError as error:
-            raise writing_error(self.path, error) from error
 
 
 def train(
@@ -192,22 +145,6 @@ def _finish(
     return run
 
 
-def training_note(values: Mapping[str, float]) -> str:
-    """The latest values of a training in a few words: speed, loss beside chance, kNN."""
-    parts = []
-    if "images_per_second" in values:
-        parts.append(f"{values['images_per_second']:.0f} images/s")
-    if "loss" in values:
-        chance = values.get("chance_loss")
-        beside = "" if chance is None else f" (chance {chance:.3g})"
-        parts.append(f"loss {values['loss']:.4g}{beside}")
-    if "knn" in values:
-        parts.append(f"kNN {100 * values['knn']:.1f}")
-    if values.get("waiting_share", 0.0) >= 0.02:
-        parts.append(f"{100 * values['waiting_share']:.0f} % of the time waiting for images")
-    return "  ".join(parts)
-
-
 def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Verdict:
     """The verdict over what was measured during a run that diverged at ``nan_step``, if at all."""
     last = metrics.last
@@ -236,155 +173,6 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             unreadable_share=unreadable / (unreadable + len(images)),
         )
     )
-
-
-def run_steps(
-    module: Pretraining,
-    images: ImageSet,
-    key: str,
-    folder: Path,
-    monitor: OnlineMonitor,
-    checkpoint: Checkpoint | None,
-    *,
-    log: Listener,
-    listener: Listener,
-    collapsed: Callable[[Metrics], bool] | None = None,
-    profile: bool = False,
-) -> Recorder:
-    """Take the optimizer steps that are left, and write metrics and checkpoints of them.
-
-    Args:
-        module: what trains, on its device; its method has the weights of ``checkpoint``.
-        images: what it trains on.
-        key: tells these images from others; kept in checkpoints.
-        folder: of the run.
-        monitor: measures the features now and then.
-        checkpoint: where to go on.
-        log: hears measurements.
-        listener: hears everything else.
-        collapsed: see `Recorder`.
-        profile: time the stages of some steps, and write profile.txt.
-
-    Returns:
-        What has been recorded, and how the training ended.
-    """
-    first_step = 0
-    if checkpoint is not None:
-        first_step = checkpoint.step
-        module.optimizer.load_state_dict(checkpoint.optimizer)
-        checkpoint.restore_random_state()
-    total_steps = module.progress.total_steps
-    loader = CanvasLoader(
-        images,
-        batch_size=module.recipe.batch_size,
-        seed=module.recipe.seed,
-        first_step=first_step,
-        total_steps=total_steps,
-        device=module.device,
-        part=rank(),
-        parts=world_size(),
-        neighbours=module.multi_view.has_neighbour,
-    )
-
-    def show(values: Mapping[str, float]) -> None:
-        heard = log if "feature_std" in values else listener
-        heard.progress("training", int(values["step"]), total_steps, training_note(values))
-
-    recorder = Recorder(
-        folder,
-        loader,
-        key,
-        monitor,
-        Metrics(folder / "metrics.csv", first_step),
-        seconds=0.0 if checkpoint is None else checkpoint.seconds,
-        show=show,
-        collapsed=collapsed,
-    )
-    if profile:
-        module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
-        with module.stages.counting():
-            module.rehearse(loader.batch(first_step % total_steps))
-    if first_step < total_steps:
-        _fit(module, loader, recorder, total_steps - first_step)
-    if isinstance(module.stages, Profile):
-        limits = measure_limits(module.arithmetic.dtype, module.device)
-        text = module.stages.table(limits)
-        if rank() == 0:
-            write_text(folder / "profile.txt", text)
-            log.say(text)
-    return recorder
-
-
-def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
-    """Take ``steps`` optimizer steps under Lightning; Ctrl-C ends them after the one under way."""
-    # Lightning's notices (no TPU, tips) are about Lightning; ours go to the listener.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator="cuda" if loader.device.type == "cuda" else "cpu",
-        **_processes(),
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    with _stopping_on_interrupt(recorder), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-        trainer.fit(module, train_dataloaders=_Stream(loader))
-
-
-class _Together(DDPStrategy):
-    """Lightning's processes without its wrapper: the module averages gradients itself.
-
-    DDP's averages while a backward pass runs, and so only one; micro-batches need several.
-    """
-
-    def configure_ddp(self) -> None:
-        """No wrapper."""
-
-
-def _processes() -> dict[str, Any]:
-    """What the trainer has to know of the processes that train together."""
-    if world_size() == 1:
-        return {"devices": 1}
-    devices = processes_of_machine()
-    return {
-        "devices": devices,
-        "num_nodes": world_size() // devices,
-        "strategy": _Together(cluster_environment=TorchElasticEnvironment()),
-    }
-
-
-class _Stream:
-    """The loader without a length: to Lightning the run is one pass, whatever step it starts at."""
-
-    def __init__(self, loader: CanvasLoader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
-
-
-@contextmanager
-def _stopping_on_interrupt(recorder: Recorder) -> Iterator[None]:
-    """The first Ctrl-C ends the run after its step and saves it; the second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        recorder.stop_requested = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _write_start(folder: Path, recipe: Recipe, images: ImageSet, views: MultiView) -> None:
@@ -416,41 +204,3 @@ def draw_contact_sheet(
     )
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
-
-
-def write_environment(
-    folder: Path, data: str, images: ImageSet, recorder: Recorder, device: torch.device
-) -> None:
-    """Write environment.json: software, machine, command, data and speed."""
-    rows = [row for row in recorder.metrics.rows if "images_per_second" in row]
-    speeds = sorted(row["images_per_second"] for row in rows)
-    waits = [row["waiting_share"] for row in rows]
-    packages = ("similitude", "torch", "torchvision", "timm", "lightning")
-    content = {
-        **{name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "processes": world_size(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "data": data,
-        "num_images": len(images),
-        "unreadable": len(images.unreadable),
-        "ended": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "seconds": recorder.seconds,
-        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
-        "waiting_share": sum(waits) / len(waits) if waits else None,
-    }
-    write_text(folder / "environment.json", json.dumps(content, indent=2))
-
-
-def _processor() -> str:
-    """The processor's name; the platform module does not tell it on Linux."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -16,10 +16,11 @@ from builders import (
 )
 from similitude.checkpoints import load_checkpoint
 from similitude.errors import UserError
+from similitude.listening import Silent
 from similitude.method import Batch
 from similitude.methods.simtriplet import SimTriplet
 from similitude.recipes import dump_recipe
-from similitude.training import Silent, train
+from similitude.training import train
 
 
 def make(**changes):

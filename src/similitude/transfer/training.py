@@ -7,14 +7,15 @@ import torch
 
 from similitude.checkpoints import export_backbone, fingerprint, load_checkpoint
 from similitude.data import ImageSet
+from similitude.environment import write_environment
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
-from similitude.listening import Listener
+from similitude.listening import Listener, Log
+from similitude.loop import run_steps
 from similitude.pretraining import Pretraining, image_spec
 from similitude.recipes import field_text
 from similitude.recording import Metrics
 from similitude.storage import write_text
-from similitude.training import Log, run_steps, write_environment
 from similitude.transfer.classifier import Classifier, accuracy, dump_transfer, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
