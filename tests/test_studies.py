@@ -154,6 +154,16 @@ def test_accuracies_are_compared_in_points_and_seed_by_seed():
     assert judge(Expectation("b", "knn", "below", 45.5), values).shows is True
 
 
+def test_a_difference_that_seeds_do_not_settle_is_called_noise():
+    """Differences of 1 and 3 points: mean 2, and a t interval of 12.7 with one degree of freedom."""
+    values = {"a": {"knn": [0.50, 0.50]}, "b": {"knn": [0.51, 0.53]}}
+    judged = judge(Expectation("b", "knn", "above", "a"), values)
+    assert judged.shows is True
+    assert judged.numbers.endswith("+2.0 ± 12.7, within the noise of so few seeds")
+    clear = {"a": {"knn": [0.50, 0.50]}, "b": {"knn": [0.70, 0.72]}}
+    assert "noise" not in judge(Expectation("b", "knn", "above", "a", by=5), clear).numbers
+
+
 def test_a_seed_without_a_number_is_left_out():
     values = {"a": {"loss": [1.0, math.nan, 3.0]}, "b": {"loss": [2.0, 5.0, 6.0]}}
     judged = judge(Expectation("a", "loss", "below", "b"), values)

@@ -129,10 +129,13 @@ def judge(
     pairs = zip(ours, numbers(expectation.than), strict=False)
     differences = [a - b for a, b in pairs if math.isfinite(a - b)]
     paired = mean_score(differences) if len(differences) > 1 else None
-    margin = "" if paired is None else f" ± {(paired.high or 0.0) - paired.mean:{digits}}"
-    text = f"{mean:{digits}} against {other:{digits}}"
-    text += f", a difference of {mean - other:+{digits}}{margin}"
-    return judged(sign * (mean - other) > expectation.by, text)
+    beyond = sign * (mean - other) - expectation.by
+    text = f"{mean:{digits}} against {other:{digits}}, a difference of {mean - other:+{digits}}"
+    if paired is not None:
+        margin = (paired.high or 0.0) - paired.mean
+        noise = ", within the noise of so few seeds" if abs(beyond) < margin else ""
+        text += f" ± {margin:{digits}}{noise}"
+    return judged(beyond > 0, text)
 
 
 def _measure(measure: str) -> tuple[str, float, str]:
