@@ -4,8 +4,8 @@
 
 Folders of any number of files are made of hard links to the given images, in --work, and removed
 again. Each count is a process of its own. Prints one Markdown table: seconds to list the files, to
-the first step (from the start of Python), milliseconds per image of a SimCLR step with what decoding
-takes meanwhile, and the most memory that the process held.
+the first step (from the start of Python), milliseconds per image of a SimCLR step with what
+decoding takes meanwhile, and the most memory that the process held.
 """
 
 import argparse

@@ -155,7 +155,7 @@ def test_accuracies_are_compared_in_points_and_seed_by_seed():
 
 
 def test_a_difference_that_seeds_do_not_settle_is_called_noise():
-    """Differences of 1 and 3 points: mean 2, and a t interval of 12.7 with one degree of freedom."""
+    """Differences of 1 and 3 points: mean 2, and 12.7 is t with one degree of freedom."""
     values = {"a": {"knn": [0.50, 0.50]}, "b": {"knn": [0.51, 0.53]}}
     judged = judge(Expectation("b", "knn", "above", "a"), values)
     assert judged.shows is True
