@@ -63,6 +63,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     if isinstance(backbone, ResNet) and not config.options.get("pretrained"):
         backbone.init_weights(zero_init_last=config.zero_init_last)
     backbone.built_from = config  # type: ignore[assignment]
+    pretrained = bool(config.options.get("pretrained"))
+    backbone.has_pretrained_weights = pretrained  # type: ignore[assignment]
     return backbone
 
 

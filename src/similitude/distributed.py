@@ -119,7 +119,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.grad is not None:
             kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter.grad)
     for grads in kinds.values():  # one message for each kind of number
-        whole = mean_over_processes(torch.cat([grad.flatten() for grad in grads]))
+        whole = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(whole)
+        whole /= world_size()
         for grad, mean in zip(grads, whole.split([g.numel() for g in grads]), strict=True):
             grad.copy_(mean.view_as(grad))
 

@@ -86,12 +86,13 @@ def train(
             "  no image lies beside another (tile_size cuts large images into tiles that do): the "
             "view of a neighbour is of the same image"
         )
-    if recipe.micro_batch_size and any(
-        isinstance(m, _BatchNorm) for m in method.backbone.modules()
-    ):
+    norms = [m for m in method.backbone.modules() if isinstance(m, _BatchNorm)]
+    if recipe.micro_batch_size and norms:
+        splits = max(getattr(norm, "num_splits", 1) for norm in norms)
         log.say(
-            f"  micro-batches: BatchNorm in the backbone sees {recipe.micro_batch_size} images at "
-            "a time, so the gradient is not quite the whole batch's; heads and loss see it all"
+            f"  micro-batches: BatchNorm in the backbone sees {recipe.micro_batch_size // splits} "
+            "images at a time, so the gradient is not quite the whole batch's; heads and loss see "
+            "it all"
         )
     recorder = run_steps(
         module,

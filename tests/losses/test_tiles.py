@@ -100,8 +100,21 @@ def test_no_tile_is_larger_than_allowed_unless_it_is_one_row(monkeypatch):
     assert seen == [22, 22, 22, 11]
     seen.clear()
     monkeypatch.setattr(tiles, "NUMBERS", 3)
-    mean_in_tiles(loss, [unit(N, 0)], [unit(Q, 1)], width=Q)
+    mean_in_tiles(loss, [unit(N, 0)[:, :1]], [unit(Q, 1)[:, :1]], width=Q)
     assert seen == [11] * N
+
+
+def test_a_tile_is_half_as_large_as_what_every_tile_reads(monkeypatch):
+    """Or each of many small ones would read and differentiate all of it."""
+    seen = []
+
+    def loss(rows, shared):
+        seen.append(len(rows))
+        return (rows @ shared.T).mean()
+
+    monkeypatch.setattr(tiles, "NUMBERS", 1)
+    mean_in_tiles(loss, [unit(N, 0)], [unit(Q, 1)], width=Q)  # 55 numbers, 27 in a tile
+    assert seen == [2, 2, 2, 1]
 
 
 def test_what_needs_no_gradient_gets_none(monkeypatch):

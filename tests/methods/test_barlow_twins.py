@@ -32,6 +32,16 @@ def test_the_loss_is_the_one_of_the_name_on_the_projections(name, loss_of):
     torch.testing.assert_close(method.training_loss(batch(method), START).loss, expected)
 
 
+@BOTH
+def test_a_subclass_under_another_name_keeps_its_loss(name, loss_of):
+    """A user's own method is called module:Class in its config."""
+    method, renamed = make(name), make(name)
+    renamed.config = renamed.config.model_copy(update={"name": "mine:Mine"})
+    losses = [m.training_loss(batch(m), START).loss for m in (method, renamed)]
+    assert torch.equal(*losses)
+    assert renamed.chance_loss(8) == method.chance_loss(8)
+
+
 def test_the_whole_batch_of_all_processes_is_correlated(monkeypatch):
     """With the other process's rows beside its own, C is that of all of them, not a mean of two."""
     method = make()

@@ -260,6 +260,16 @@ def test_the_vit_loads_into_plain_timm():
     assert torch.equal(twin.eval()(x), method.backbone.eval()(x))
 
 
+def test_pretrained_weights_are_left_as_they_are():
+    vit = tiny_vit()
+    vit.has_pretrained_weights = True
+    before = {name: p.clone() for name, p in vit.named_parameters()}
+    method = MoCoV3(vit, small_config("moco_v3"))
+    for name, p in method.backbone.named_parameters():
+        assert torch.equal(p, before[name])
+    assert not any(p.requires_grad for p in method.backbone.patch_embed.parameters())
+
+
 def test_published_vit_has_twelve_heads_and_small_crops():
     recipe = find_recipe("imagenet.moco_v3_vit")
     assert recipe.backbone.options == {"num_heads": 12}

@@ -106,6 +106,16 @@ def test_the_other_networks_have_weights_of_their_own_of_the_same_kind():
     assert len(pointers) == 3 * len(before)
 
 
+def test_pretrained_weights_are_not_drawn_anew():
+    network = build_backbone(BackboneConfig(stem="small", base_width=8))
+    assert not network.has_pretrained_weights
+    network.has_pretrained_weights = True
+    first, second = ColorSplit(network, space="lab", split=(1, 2)).networks
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert a is not b
+        assert torch.equal(a, b)
+
+
 def test_weights_are_all_its_state():
     split = ColorSplit(TinyBackbone(), space="lab", split=(1, 2))
     assert all(name.startswith("networks.") for name in split.state_dict())

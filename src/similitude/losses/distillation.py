@@ -80,14 +80,13 @@ def self_distillation_before_logits(
 
     def loss(*inputs: Tensor) -> Tensor:
         *rows, weight, target_weight, center = inputs
-        logits = [x @ weight.T / online_temperature for x in rows[: len(online)]]
-        log_targets = [
-            ((x @ target_weight.T - center) / target_temperature).log_softmax(dim=1)
-            for x in rows[len(online) :]
-        ]
-        targets = [log_q.exp() for log_q in log_targets]
-        entropies = [-(q * log_q).sum(1) for q, log_q in zip(targets, log_targets, strict=True)]
-        return torch.stack([mean_cross_entropy(logits, targets), torch.cat(entropies).mean()])
+        # one product for all views: each reads the whole weight
+        logits = torch.cat(rows[: len(online)]) @ weight.T / online_temperature
+        target_logits = torch.cat(rows[len(online) :]) @ target_weight.T
+        log_targets = ((target_logits - center) / target_temperature).log_softmax(dim=1)
+        targets = log_targets.exp()
+        loss = mean_cross_entropy(logits.chunk(len(online)), targets.chunk(len(target)))
+        return torch.stack([loss, -(targets * log_targets).sum(dim=1).mean()])
 
     width = (len(online) + len(target)) * len(weight)
     shared = [weight, target_weight, center]

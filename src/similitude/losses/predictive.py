@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from similitude.losses.precision import full_precision
+from similitude.losses.tiles import mean_in_tiles
 
 
 @full_precision
@@ -47,8 +48,7 @@ def cpc_shared_info_nce(
 ) -> Float[Tensor, ""]:
     """The same where all predictions share the candidates (CPC v2, arXiv:1905.09272, App. A).
 
-    Equal to :func:`cpc_info_nce` with each row's T candidates written out, in the memory of one
-    [M, T] matrix.
+    Equal to :func:`cpc_info_nce` with each row's T candidates written out.
 
     Args:
         predictions: of any norm.
@@ -58,4 +58,8 @@ def cpc_shared_info_nce(
     Returns:
         Mean over the M predictions, 0 or more. log(T) when all scores are equal.
     """
-    return F.cross_entropy(predictions @ targets.T, positive_index)
+
+    def loss(predictions: Tensor, positive_index: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(predictions @ targets.T, positive_index)
+
+    return mean_in_tiles(loss, [predictions, positive_index], [targets], width=len(targets))

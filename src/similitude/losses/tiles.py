@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 NUMBERS = 2**22  # in a tile: 16 MB in float32, about what a processor's cache holds
+DEVICE_NUMBERS = 2**26  # on an accelerator, which wants fewer and larger ones
 
 
 def mean_in_tiles(
@@ -44,12 +46,15 @@ def mean_in_tiles(
         ``shared``, which may change before the backward pass. Of a part: the sum over its rows
         times parts / N, so that the mean over all parts is the mean over the N rows.
     """
-    step = max(1, NUMBERS // max(1, width))
     if parts > 1:
         count = len(rows[0])
         own = slice(count * part // parts, count * (part + 1) // parts)
         mean = mean_in_tiles(loss, [r[own] for r in rows], shared, width=width)
         return mean * (parts * (own.stop - own.start) / count)
+    budget = NUMBERS if rows[0].device.type == "cpu" else DEVICE_NUMBERS
+    # Each tile reads what is shared, and writes a gradient of its size: half as large pays for it.
+    budget = max(budget, sum(t.numel() for t in shared) // 2)
+    step = max(1, budget // max(1, width))
     tensors = [*rows, *shared]
     if not torch.is_grad_enabled():  # which the function below would not learn
         tensors = [t.detach() for t in tensors]
@@ -71,7 +76,8 @@ def mean_over_bank_rows(
         index: rows of the bank that each sample is compared with.
     """
     return mean_in_tiles(
-        lambda some, index, bank: loss(some, bank[index]),
+        # its gradient for the bank is faster than that of bank[index]
+        lambda some, index, bank: loss(some, F.embedding(index, bank)),
         [features, index],
         [bank],
         width=index.shape[1] * bank.shape[1],

@@ -86,6 +86,10 @@ class BarlowTwins(Method):
             last_bias=False,  # the loss takes the mean away
         )
 
+    @property
+    def _is_hsic(self) -> bool:
+        return isinstance(self.config, BarlowTwinsHSICConfig)
+
     def views(self, image: ImageSpec) -> MultiView:
         return MultiView(ImageView(self.config.view1, image), ImageView(self.config.view2, image))
 
@@ -93,7 +97,7 @@ class BarlowTwins(Method):
         v1, v2 = batch.views
         h1 = self.backbone(v1)
         z1, z2 = self.projector(h1), self.projector(self.backbone(v2))
-        loss_of = barlow_twins if self.config.name == "barlow_twins" else barlow_twins_hsic
+        loss_of = barlow_twins_hsic if self._is_hsic else barlow_twins
         loss = loss_of(
             gather(z1),
             gather(z2),
@@ -105,7 +109,7 @@ class BarlowTwins(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         p = self.config.projection_dim  # of features that are not correlated at all
-        pairs = 0 if self.config.name == "barlow_twins" else p * (p - 1)
+        pairs = p * (p - 1) if self._is_hsic else 0
         return p + self.config.off_diagonal_weight * pairs
 
     def param_groups(self) -> list[dict[str, Any]]:

@@ -28,10 +28,9 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from similitude.distributed import gather, rank
-from similitude.losses import cpc_info_nce
+from similitude.losses import cpc_info_nce, mean_over_bank_rows
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import GatedContext, PatchBackbone, output_std
 from similitude.randomness import uniform
@@ -107,7 +106,7 @@ class CPCV1(Method):
         pool = targets[:, ahead:].flatten(0, 2)
         own = torch.arange(len(predictions), device=pool.device) + rank() * len(predictions)
         candidates = torch.cat([own[:, None], self._draw(own, each, len(pool), k, progress)], dim=1)
-        return cpc_info_nce(predictions, F.embedding(candidates, pool))  # faster than pool[...]
+        return mean_over_bank_rows(cpc_info_nce, predictions, pool, candidates)
 
     def _draw(
         self, own: Int[Tensor, " P"], each: int, total: int, k: int, progress: Progress

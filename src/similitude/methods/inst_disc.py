@@ -87,7 +87,11 @@ class InstDisc(Method):
         z = self.projector(h)
         v = F.normalize(z, dim=1)
         own = self.bank.features[batch.index]
-        loss = self._loss(v, batch.index, progress)
+        if self.config.loss == "parametric":  # eq. 1: neither norms nor a temperature
+            weight = self.classifier.weight
+            loss = instance_softmax(z, weight, batch.index, temperature=1.0)
+        else:
+            loss = self._loss(v, batch.index, progress)
         if self.config.proximal_weight > 0:
             loss = loss + self.config.proximal_weight * (v - own).square().sum(dim=1).mean()
         self.bank.update(gather(batch.index), gather(v.detach()), self.config.ema_decay)
@@ -99,8 +103,6 @@ class InstDisc(Method):
 
     def _loss(self, v: Tensor, index: Tensor, progress: Progress) -> Tensor:
         config, bank = self.config, self.bank.features
-        if config.loss == "parametric":
-            return F.cross_entropy(self.classifier(v), index)
         if config.loss == "softmax":
             return instance_softmax(v, bank, index, temperature=config.temperature)
         noise = self.bank.draw(index, config.num_negatives, step=progress.step)

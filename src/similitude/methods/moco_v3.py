@@ -93,12 +93,14 @@ class MoCoV3(Method):
         self.target_projector = frozen_copy(self.projector)
 
     def _prepare(self, vit: VisionTransformer) -> None:
+        vit.patch_embed.requires_grad_(not self.config.frozen_patch_embedding)
+        if getattr(vit, "has_pretrained_weights", False):
+            return
         xavier_init_(vit)
         if self.config.positions == "sincos":
             set_sincos_positions_(vit)
         elif self.config.positions == "none" and vit.pos_embed is not None:
             nn.init.zeros_(vit.pos_embed.requires_grad_(False))
-        vit.patch_embed.requires_grad_(not self.config.frozen_patch_embedding)
 
     def views(self, image: ImageSpec) -> MultiView:
         return MultiView(ImageView(self.config.view1, image), ImageView(self.config.view2, image))

@@ -64,9 +64,8 @@ class SimCLR(Method):
         config = self.config
         if config.projector == "none":
             return nn.Identity()
-        if config.projector == "linear":
-            return nn.Linear(features, config.projection_dim)
-        hidden = [config.projector_hidden or features] * (config.projector_layers - 1)
+        layers = 1 if config.projector == "linear" else config.projector_layers
+        hidden = [config.projector_hidden or features] * (layers - 1)
         norm = config.projector_norm
         head = mlp(
             [features, *hidden, config.projection_dim],

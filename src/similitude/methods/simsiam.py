@@ -8,9 +8,11 @@
 The predictor's learning rate stays at its peak (Sec. 4.2, "predictor with constant lr"), and
 weight decay acts on every parameter, BatchNorm included, as in the reference code.
 
-Differs from the reference code (facebookresearch/simsiam): nothing known. As in the code, and
-unlike the paper's text, the projector's last BatchNorm has no affine parameters, and the last
-Linear before it keeps a bias that is never trained.
+Differs from the reference code (facebookresearch/simsiam): hidden layers of the projector are as
+wide as the projections (2,048, as in the paper); the code's as the backbone's features, which is
+the same for a ResNet-50 alone. As in the code, and unlike the paper's text, the projector's last
+BatchNorm has no affine parameters, and the last Linear before it keeps a bias that is never
+trained.
 """
 
 from typing import Any, Literal

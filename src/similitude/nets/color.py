@@ -78,7 +78,7 @@ class ColorSplit(nn.Module):
 
     Args:
         network: images [N, 3, H, W] to features, with fresh weights; it takes the first group.
-            The others get copies whose random weights are drawn anew.
+            The others get copies whose random weights are drawn anew, unless they are pretrained.
         space: "lab" or "ycbcr".
         split: channels in each group, in order; 3 together. (1, 2) is L | ab.
 
@@ -124,8 +124,11 @@ def _redrawn(network: nn.Module) -> nn.Module:
 
     Initial weights are independent draws from one distribution for each tensor, whatever the
     architecture: another order is another draw. Constant tensors (norms, biases at 0) stay.
+    Pretrained weights stay as they are.
     """
     copy = deepcopy(network)
+    if getattr(network, "has_pretrained_weights", False):
+        return copy
     for parameter in copy.parameters():
         if parameter.requires_grad:  # a fixed position embedding is no draw
             order = torch.randperm(parameter.numel(), device=parameter.device)

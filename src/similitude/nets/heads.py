@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather
+from similitude.distributed import mean_over_processes, world_size
 
 LastNorm = Literal["none", "affine", "scale", "plain"]
 
@@ -173,5 +173,9 @@ def output_std(z: Float[Tensor, "N P"]) -> Float[Tensor, ""]:
         channels, times sqrt(P): about 1 for directions spread evenly, 0 when all rows point the
         same way (collapsed).
     """
-    rows = gather(F.normalize(z.float(), dim=1))
-    return rows.std(dim=0).mean() * z.shape[1] ** 0.5
+    rows = F.normalize(z.float(), dim=1).double()  # exact enough for a difference of squares
+    moments = torch.stack([rows.mean(dim=0), rows.square().mean(dim=0)])
+    mean, square = mean_over_processes(moments)  # each has as many rows
+    count = len(z) * world_size()
+    variance = (square - mean.square()).clamp(min=0) * (count / max(1, count - 1))
+    return (variance.sqrt().mean() * z.shape[1] ** 0.5).float()

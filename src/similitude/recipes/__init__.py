@@ -54,6 +54,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet.barlow_twins_hsic": imagenet.barlow_twins_hsic,
     "imagenet.byol": imagenet.byol,
     "imagenet.dino": imagenet.dino,
+    "imagenet.dino_resnet50": imagenet.dino_resnet50,
     "imagenet.end_to_end": imagenet.end_to_end,
     "imagenet.cmc": imagenet.cmc,
     "imagenet.cpc_v1": imagenet.cpc_v1,

@@ -54,7 +54,7 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
     if small:
         update["image_size"] = max(16, side)
         update["backbone"] = BackboneConfig(
-            stem="small", base_width=16 if on_cpu else None, options=_norm_layer(template)
+            stem="small", base_width=16 if on_cpu else None, **_of_resnet(template)
         )
         reasons["image_size"] = f"the images' own size, {side} px" + (
             ", enlarged to 16" if side < 16 else ""
@@ -65,7 +65,7 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
     else:
         update["image_size"] = min(side, 96 if on_cpu else 224)
         update["backbone"] = BackboneConfig(
-            name="resnet18" if on_cpu else "resnet50", options=_norm_layer(template)
+            name="resnet18" if on_cpu else "resnet50", **_of_resnet(template)
         )
         reasons["image_size"] = (
             "small enough for a processor without accelerator" if on_cpu else "as in the papers"
@@ -106,6 +106,8 @@ def _template(method: str, small: bool) -> Recipe:
     """The recipe of a method; a user's own takes SimCLR's with the method's own defaults."""
     recipes = cifar10 if small else imagenet
     if method in CONFIGS:
+        if method == "dino" and not small:  # whose other recipe is a ViT's
+            return imagenet.dino_resnet50()
         return getattr(recipes, method)()
     return recipes.simclr().model_copy(update={"method": make_config(method, {})})
 
@@ -123,10 +125,14 @@ def _with_local_views(
     return method.model_copy(update=views)
 
 
-def _norm_layer(template: Recipe) -> dict[str, Any]:
-    """The normalisation that a method needs of any ResNet: CPC's patches must not share one."""
-    options = template.backbone.options
-    return {name: options[name] for name in ("norm_layer",) if name in options}
+def _of_resnet(template: Recipe) -> dict[str, Any]:
+    """What a method wants of any ResNet: its blocks' start, and its kind of normalisation."""
+    backbone = template.backbone
+    if backbone.name not in PLAIN_RESNETS:
+        return {}
+    # CPC's patches must not share statistics
+    options = {name: v for name, v in backbone.options.items() if name == "norm_layer"}
+    return {"zero_init_last": backbone.zero_init_last, "options": options}
 
 
 def _with_patches(
