@@ -286,7 +286,7 @@ def test_ctrl_c_outside_of_training_ends_cleanly_too(finished, monkeypatch):
     ears = CtrlC(0, 0)
     with monkeypatch.context() as patch:
         patch.setattr(work, "evaluate_backbone", interrupted)
-        scores = finished / "stop_gradient=false" / "seed-0" / "evaluation.json"
+        scores = finished / "stop_gradient=false" / "seed-0" / "scores.json"
         scores.unlink()
         assert run(finished, listener=ears) is None
     assert "goes on" in ears.sentences[-1]

@@ -23,6 +23,12 @@ def profiled(step, method=None, **options):
     return profile
 
 
+def test_a_run_too_short_to_time_says_so():
+    profile = Profile(torch.nn.Linear(2, 2), torch.device("cpu"))
+    profile.steps = WARM_UP
+    assert "took 5 steps" in profile.table(Limits(1.0, 1.0))
+
+
 def test_operations_and_bytes_of_linear_networks():
     method = nn.ModuleDict({"backbone": nn.Linear(D, P), "target_backbone": nn.Linear(D, P)})
     x = torch.ones(N, D)

@@ -168,7 +168,9 @@ def test_a_seed_without_a_number_is_left_out():
     values = {"a": {"loss": [1.0, math.nan, 3.0]}, "b": {"loss": [2.0, 5.0, 6.0]}}
     judged = judge(Expectation("a", "loss", "below", "b"), values)
     assert judged.shows is True
-    assert judged.numbers.startswith("2 against 4.333, a difference of -2.333 ± ")
+    # -1 and -3: seeds 0 and 2 have both
+    assert judged.numbers.startswith("2 against 4.333, a difference of -2 ± ")
+    assert "runs without a number: 1" in judged.numbers
 
 
 def test_half_of_the_runs_is_no_collapse():

@@ -1,11 +1,15 @@
 """One training from images to a finished run folder."""
 
 import json
+import signal
 import sys
 
+import pytest
 import torch
 
+import similitude as sim
 from builders import random_images, small_recipe
+from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.loop import training_note
 from similitude.training import train
@@ -41,6 +45,50 @@ def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     assert content["num_images"] == 64
     assert content["seconds"] > 0
     assert {"torch", "timm", "lightning", "processor", "images_per_second"} <= set(content)
+
+
+def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
+    images, ears = random_images(64), Ears()
+
+    class Impatient(Silent):
+        pressed = False
+
+        def progress(self, what, done, total, note=""):
+            if what == "training" and 0 < done < total and not self.pressed:
+                self.pressed = True
+                signal.raise_signal(signal.SIGINT)
+
+    recipe = small_recipe("simclr", epochs=6)
+    assert sim.pretrain(images, recipe=recipe, out=tmp_path / "r", listener=Impatient()) is None
+    for name in ("evaluation.json", "scores.json"):
+        (tmp_path / "r" / name).write_text("{}")
+    sim.pretrain(images, out=tmp_path / "r", resume=True, listener=ears)
+    assert not (tmp_path / "r" / "evaluation.json").exists()
+    assert not (tmp_path / "r" / "scores.json").exists()
+    assert any("evaluate again" in sentence for sentence in ears.sentences)
+
+
+def test_a_run_is_replaced_by_one_that_gets_somewhere_and_by_no_other(tmp_path, monkeypatch):
+    images, out = random_images(64), tmp_path / "r"
+    sim.pretrain(images, recipe=small_recipe("simclr"), out=out)
+    (out / "notes.txt").write_text("mine")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+
+    def broken(*args, **options):
+        (out / "recipe.yaml").write_text("half")
+        raise UserError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sim.training, "run_steps", broken)
+        with pytest.raises(UserError, match="no"):
+            sim.pretrain(images, recipe=small_recipe("byol"), out=out, overwrite=True)
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+    assert sim.load(out).recipe.method.name == "simclr"
+
+    sim.pretrain(images, recipe=small_recipe("byol"), out=out, overwrite=True)
+    assert sim.load(out).recipe.method.name == "byol"
+    assert not (out / ".replaced").exists()
+    assert (out / "notes.txt").exists()
 
 
 def test_images_without_labels_train_as_well(tmp_path):

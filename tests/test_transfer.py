@@ -291,6 +291,24 @@ def test_labels_are_the_fraction_and_the_test_part_stays(run, tmp_path):
     assert "16 labelled images of 4 classes to learn from, 40 to test on" in heard.sentences[0]
 
 
+def test_what_is_held_out_does_not_depend_on_the_seed_of_fine_tuning(run, tmp_path, monkeypatch):
+    """Or evaluate and distill would test on images whose labels were learned."""
+    tested = []
+    logits = sim.Classifier.logits
+
+    def noting(self, images, *rest):
+        tested.append(images.names)
+        return logits(self, images, *rest)
+
+    monkeypatch.setattr(sim.Classifier, "logits", noting)
+    images = random_images(160)
+    teacher = sim.finetune(run, images, out=tmp_path / "t", seed=5, **FAST)
+    sim.distill(tmp_path / "t", images, out=tmp_path / "s", seed=7, **FAST)
+    assert len(tested) == 3  # the classifier; the teacher and its student
+    assert tested[0] == tested[1] == tested[2]
+    assert teacher.split_seed == sim.load(run).split_seed
+
+
 def test_a_student_follows_its_teacher_without_labels(classifier, tmp_path):
     images = random_images(160)
     heard = Heard()

@@ -1,6 +1,7 @@
 """The verbs of the command line as functions."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from similitude.data import (
     ImageSource,
     cut_into_tiles,
     load_images,
+    load_some,
     open_source,
     open_stream,
     pack_images,
@@ -42,7 +44,7 @@ from similitude.recipes.automatic import (
     set_num_samples,
     shorten_warmup,
 )
-from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder
+from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run
 from similitude.training import draw_contact_sheet, train
 from similitude.transfer import Classifier, is_classifier
 
@@ -218,21 +220,22 @@ def pretrain(
         listener.say(f"  {field} = {field_text(chosen, field)}: {reason}")
     name = chosen.method.name
     folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
-    if overwrite:
-        decided_by_first(lambda: clear_run_folder(folder))
-    return train(
-        images,
-        source.name,
-        chosen,
-        folder,
-        device=device,
-        listener=listener,
-        checkpoint=checkpoint,
-        method=given,
-        stop_collapsed=stop_collapsed,
-        report=report,
-        profile=profile,
-    )
+    with ExitStack() as stack:
+        if overwrite:
+            decided_by_first(lambda: stack.enter_context(replacing_run(folder)))
+        return train(
+            images,
+            source.name,
+            chosen,
+            folder,
+            device=device,
+            listener=listener,
+            checkpoint=checkpoint,
+            method=given,
+            stop_collapsed=stop_collapsed,
+            report=report,
+            profile=profile,
+        )
 
 
 def choose(
@@ -356,7 +359,7 @@ def draw_views(
     if recipe is None:
         chosen = choose_view_sizes(chosen, _touched(overrides))
     step = max(1, len(source) // 8)
-    images = load_images(source, chosen.canvas_size).subset(slice(0, 8 * step, step))
+    images = load_some(source, range(0, len(source), step)[:8], chosen.canvas_size)
     method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
     views = method_itself.views(image_spec(chosen))
     draw_contact_sheet(images, chosen, views, target, seed)

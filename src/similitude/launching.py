@@ -83,7 +83,13 @@ def run_on_devices(
     context = mp.get_context("spawn")
     messages = context.Queue()
     # As bytes: multiprocessing would share the memory of tensors, and so one set of weights.
-    given = pickle.dumps(dict(arguments))
+    try:
+        given = pickle.dumps(dict(arguments))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"what was given cannot be sent to other processes ({error}): define its class in a "
+            "module, or start the script itself with torchrun"
+        ) from error
     children = [
         context.Process(target=_child, args=(place, function, given, messages), daemon=True)
         for place in places

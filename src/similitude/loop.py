@@ -30,7 +30,7 @@ def run_steps(
     images: ImageSet,
     key: str,
     folder: Path,
-    monitor: OnlineMonitor,
+    monitor: OnlineMonitor | None,
     checkpoint: Checkpoint | None,
     *,
     log: Listener,
@@ -45,7 +45,7 @@ def run_steps(
         images: what it trains on.
         key: tells these images from others; kept in checkpoints.
         folder: of the run.
-        monitor: measures the features now and then.
+        monitor: measures the features now and then; only the first process needs one.
         checkpoint: where to go on.
         log: hears measurements.
         listener: hears everything else.

@@ -126,12 +126,12 @@ class Pretraining(lightning.LightningModule):
     def rehearse(self, batch: CanvasBatch) -> None:
         """Take a step and undo it: for what only a whole step can show."""
         state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
-        random_state, step = torch.get_rng_state(), self.step
-        self.optimize(batch, self.optimizer)
+        step = self.step
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self.optimize(batch, self.optimizer)
         self.method.load_state_dict(state[0])
         self.optimizer.load_state_dict(state[1])
         self.optimizer.zero_grad()
-        torch.set_rng_state(random_state)
         self.step = step
 
     def optimize(self, batch: CanvasBatch, optimizer: Any) -> dict[str, Tensor]:

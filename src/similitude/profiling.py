@@ -138,7 +138,12 @@ class Profile(Stages):
         Args:
             limits: of this machine.
         """
-        steps = max(1, self.steps - WARM_UP)
+        steps = self.steps - WARM_UP
+        if steps < 1:
+            return (
+                f"no profile: the run took {self.steps} steps, and the first {WARM_UP} are not "
+                "timed\n"
+            )
         total = sum(work.seconds for work in self.work.values()) / steps
         lines = [f"{'stage':<24}{'ms':>9}{'share':>8}{'GFLOP':>9}{'GB':>8}{'floor ms':>10}"]
         for name, work in self.work.items():

@@ -105,7 +105,7 @@ class Recorder(Callback):
         folder: the run folder.
         loader: what the run reads, for the share of time spent waiting.
         images: the fingerprint of the images, kept in checkpoints.
-        monitor: measures the features now and then.
+        monitor: measures the features now and then; only the process that writes needs one.
         metrics: where the rows go.
         seconds: training time before this run, when it resumes another.
         show: called with the latest values after every row, e.g. to draw a progress line.
@@ -118,7 +118,7 @@ class Recorder(Callback):
         folder: Path,
         loader: CanvasLoader,
         images: str,
-        monitor: OnlineMonitor,
+        monitor: OnlineMonitor | None,
         metrics: Metrics,
         *,
         seconds: float = 0.0,
@@ -255,7 +255,7 @@ class Recorder(Callback):
             self.metrics.add({"step": step, "stopped_early": 1.0})
 
     def _measure(self, module: Pretraining) -> dict[str, float]:
-        if not self._writes:
+        if not self._writes or self.monitor is None:
             return {}
         with computing(module.method, module.arithmetic):
             return self.monitor.measure(module.method.kept_backbone, module.device)

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,11 @@ class Run:
         """What the run was trained with."""
         return self.checkpoint.recipe
 
+    @property
+    def split_seed(self) -> int:
+        """Draws the images that are held out; a run and all that is made from it share it."""
+        return self.recipe.seed
+
     @cached_property
     def backbone(self) -> nn.Module:
         """The trained backbone in evaluation mode; images [N, 3, H, W] to features [N, D]."""
@@ -148,18 +154,17 @@ class Run:
                 if progress is not None:
                     progress("embedding", done, total, "")
 
-            parts.append(
-                extract_features(
-                    self.backbone,
-                    images,
-                    self.image,
-                    device=self._device,
-                    on_progress=show,
-                    over_processes=True,
-                )
+            part = extract_features(
+                self.backbone,
+                images,
+                self.image,
+                device=self._device,
+                on_progress=show,
+                over_processes=True,
             )
+            parts.append(part)
             prefix = f"{split}/" if split else ""
-            names += [n if n.startswith(prefix) else prefix + n for n in images.names]
+            names += [n if n.startswith(prefix) else prefix + n for n in part.names]
         labels = [part.y for part in parts if part.y is not None]
         return Features(
             torch.cat([part.x for part in parts]),
@@ -181,7 +186,8 @@ class Run:
         """Score the backbone beside raw pixels and the same backbone with random weights.
 
         The test split of ``data`` is used where it has one; otherwise a fifth of the images, drawn
-        with the recipe's seed, is held out. Writes evaluation.json and the images for the report.
+        with the seed of the pretraining, is held out. Writes evaluation.json and the images for the
+        report.
 
         Args:
             data: labelled images: a named set, or a folder with one subfolder for each class.
@@ -229,7 +235,7 @@ class Run:
             random_backbone=random_backbone,
             protocols=protocols,
             draws=draws,
-            seed=self.recipe.seed,
+            seed=self.split_seed,
             device=self._device,
             autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
             channels_last=arithmetic.channels_last,
@@ -379,8 +385,8 @@ def labelled_splits(
     if labels is not None:
         if len(sources) > 1:
             raise UserError(
-                f"--labels {labels} goes with one folder, and {sources[0].name} has two parts "
-                "with labels of their own: give one part, e.g. its train folder"
+                f"--labels {labels} goes with one folder, and {sources[0].name} has two parts: "
+                "give one of them, e.g. its train folder"
             )
         sources = [sources[0].with_labels(*read_labels(labels, sources[0]))]
     for source in sources:
@@ -412,12 +418,17 @@ RUN_FILES = (
     "unreadable.txt",
     "views.png",
     "log.txt",
+    "profile.txt",
+    "scores.json",
     "report.html",
     "report.json",
     "events",
     "checkpoints",
     "recipe.yaml",  # last: what is left of a run without it cannot be replaced
 )
+
+
+_ASIDE = ".replaced"
 
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -449,6 +460,36 @@ def clear_run_folder(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_run(folder: Path) -> Iterator[None]:
+    """Move the run in ``folder`` aside; it comes back unless the new one reaches a checkpoint."""
+    if not folder.is_dir():
+        yield
+        return
+    _settle(folder)  # what a killed process has left
+    aside = folder / _ASIDE
+    aside.mkdir()
+    for name in RUN_FILES:
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)
+    try:
+        yield
+    finally:
+        _settle(folder)
+
+
+def _settle(folder: Path) -> None:
+    """Keep the new run, or the one that was moved aside."""
+    aside = folder / _ASIDE
+    if not aside.is_dir():
+        return
+    if not (folder / "checkpoints" / "last.ckpt").exists():
+        clear_run_folder(folder)
+        for path in aside.iterdir():
+            path.rename(folder / path.name)
+    shutil.rmtree(aside)
 
 
 def free_run_folder(data: object, method: str) -> Path:

@@ -129,12 +129,15 @@ def judge(
     pairs = zip(ours, numbers(expectation.than), strict=False)
     differences = [a - b for a, b in pairs if math.isfinite(a - b)]
     paired = mean_score(differences) if len(differences) > 1 else None
-    beyond = sign * (mean - other) - expectation.by
-    text = f"{mean:{digits}} against {other:{digits}}, a difference of {mean - other:+{digits}}"
+    difference = mean - other if paired is None else paired.mean
+    beyond = sign * difference - expectation.by
+    text = f"{mean:{digits}} against {other:{digits}}, a difference of {difference:+{digits}}"
     if paired is not None:
         margin = (paired.high or 0.0) - paired.mean
         noise = ", within the noise of so few seeds" if abs(beyond) < margin else ""
         text += f" ± {margin:{digits}}{noise}"
+    if missing := len(ours) + len(numbers(expectation.than)) - len(found) - len(theirs):
+        text += f"; runs without a number: {missing}, so seeds that have both are compared"
     return judged(beyond > 0, text)
 
 

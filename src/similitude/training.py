@@ -75,7 +75,15 @@ def train(
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     module.to(device)
     share_state_of_first(method)
-    monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
+    monitor = None
+    if first:
+        monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
+    if first and checkpoint is not None and first_step < module.progress.total_steps:
+        # they would be taken for those of the backbone that training ends with
+        for name in ("evaluation.json", "scores.json"):
+            if (folder / name).exists():
+                (folder / name).unlink()
+                log.say(f"  {name} is of step {first_step:,} and is removed: evaluate again")
     if checkpoint is None:
         if first:
             _write_start(folder, recipe, images, module.multi_view)

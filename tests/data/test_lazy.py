@@ -8,10 +8,18 @@ from torch import nn
 
 from builders import small_recipe, write_photos
 from similitude import pretrain
-from similitude.data import CanvasLoader, canvases, lazy, load_images, open_source
+from similitude.data import (
+    CanvasLoader,
+    canvases,
+    cut_into_tiles,
+    lazy,
+    load_images,
+    open_source,
+)
 from similitude.data.lazy import LazyCanvases
 from similitude.errors import UserError
 from similitude.evaluation import extract_features
+from similitude.evaluation.features import pixel_features
 from similitude.views import ImageSpec
 
 
@@ -86,6 +94,46 @@ def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
     assert torch.equal(again.pixels, eager.pixels)
     assert torch.equal(again.aspect, eager.aspect)
     assert seen == []
+
+
+def test_two_that_complete_the_same_file_leave_a_whole_one(photos, eager, tmp_path):
+    first, second = (load(photos, tmp_path, memory_limit_bytes=1) for _ in range(2))
+    first.pixels[:]
+    second.pixels[:]
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".pack"]
+    assert torch.equal(load(photos, tmp_path).pixels, eager.pixels)
+    assert torch.equal(second.pixels[:], eager.pixels)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_stands_for_an_unreadable_image_is_scored_nowhere(
+    photos, eager, tmp_path, monkeypatch, again
+):
+    """Neither when it is decoded nor when it comes from the complete file."""
+    lost = (3, 23)
+    for i in lost:
+        (photos / eager.names[i]).write_bytes(b"no image")
+    monkeypatch.setattr(lazy, "_LOOKED_AT", 100)
+    images = load(photos, tmp_path, memory_limit_bytes=1)
+    if again:
+        images.pixels[:]
+        images = load(photos, tmp_path)
+    names = [name for i, name in enumerate(eager.names) if i not in lost]
+    spec = ImageSpec(8, (0.5,) * 3, (0.5,) * 3)
+    assert len(images) == 24
+    assert extract_features(Flat(), images, spec).names == names
+    assert pixel_features(images, spec).names == names
+    part = images.subset(range(24))
+    assert part.names == names
+    assert torch.equal(part.pixels, eager.pixels[[i for i in range(24) if i not in lost]])
+    assert images.is_substitute.nonzero().flatten().tolist() == list(lost)
+
+
+def test_tiles_are_not_decoded_one_by_one(photos, tmp_path):
+    """Their order in training is not that of the images they are cut from."""
+    tiles = cut_into_tiles(open_source(photos), 10)
+    assert len(tiles) > canvases.LAZY_FROM
+    assert not isinstance(load_images(tiles, 8).pixels, LazyCanvases)
 
 
 def test_two_processes_share_the_file(photos, eager, tmp_path):

@@ -10,6 +10,11 @@ from similitude.data import list_splits, load_images, open_source
 from similitude.errors import UserError
 
 
+def test_other_objects_are_told_what_is_taken():
+    with pytest.raises(UserError, match="object of type list: give a folder"):
+        open_source([torch.zeros(3, 8, 8)])
+
+
 def test_nested_folder_is_listed_in_order_without_labels(photos):
     source = open_source(photos)
     assert len(source) == 12

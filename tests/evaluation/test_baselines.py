@@ -112,6 +112,19 @@ def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None
     assert found.rows["raw pixels"] == found.rows["pretrained backbone"]
 
 
+def test_the_last_classes_may_lack_images_in_one_part(digit_images: ImageSet) -> None:
+    """An array's classes are numbers up to its own largest one."""
+    assert digit_images.labels is not None
+    few = digit_images.subset(digit_images.labels < 7)
+    few = replace(few, class_names=[str(i) for i in range(7)])
+    all_ten = replace(digit_images, class_names=[str(i) for i in range(10)])
+    for train, test in ((all_ten, few), (few, all_ten)):
+        found = evaluate_backbone(
+            nn.Flatten(), train, test, SPEC, data="digits", protocols=("knn",)
+        )
+        assert found.num_test == len(test)
+
+
 def test_parts_with_other_classes_are_refused(digit_images: ImageSet) -> None:
     other = replace(digit_images, class_names=[f"class {i}" for i in range(10)])
     with pytest.raises(UserError, match="must be the same, in the same order"):

@@ -152,6 +152,26 @@ def test_agreement_counts_neighbours_of_the_same_class():
     assert same.all()
 
 
+def test_images_without_a_label_are_no_class():
+    """Not the last one, as an index of -1 would have it; agreement is among the others."""
+    labels = np.array([0, 1, 2] * 12)
+    features = np.eye(3)[labels] + 1e-3 * np.random.default_rng(0).normal(size=(36, 3))
+    labels[::5] = -1
+    partly = dataclasses.replace(
+        embedding(36, labels=labels), features=features.astype(np.float32), class_names=list("abc")
+    )
+    gallery = build_gallery(partly)
+    assert isinstance(gallery, Gallery)
+    assert gallery.classes[:3] == ["no label", "b", "c"]
+    assert gallery.agreement == 1
+    assert same_class(gallery, 0) is None
+    assert same_class(gallery, 1) is not None
+    nothing = build_gallery(embedding(24, labels=np.full(24, -1)))
+    assert isinstance(nothing, Gallery)
+    assert nothing.labels is None
+    assert nothing.agreement is None
+
+
 def test_queries_take_turns_over_the_classes():
     labels = np.array([0] * 90 + list(range(1, 12)))
     queries = choose_queries(len(labels), labels)

@@ -86,8 +86,11 @@ class Work:
         )
 
     def _score(self, run: Run) -> ScoreTable | None:
-        """Accuracies of the run beside the baselines, kept in its evaluation.json."""
-        path, recipe = run.path / "evaluation.json", run.recipe
+        """Accuracies of the run beside the baselines, kept in its scores.json.
+
+        They stand in evaluation.json too, for the report, until somebody evaluates on other images.
+        """
+        path, recipe = run.path / "scores.json", run.recipe
         key = (recipe.backbone.model_dump_json(), run.image)
         if path.exists():
             table = ScoreTable.from_json(path.read_text(encoding="utf-8"))
@@ -122,7 +125,8 @@ class Work:
                 return None
             raise
         table = replace(table, rows={**(known or {}), **table.rows})
-        write_text(path, json.dumps(table.to_json(), indent=2))
+        for place in (path, run.path / "evaluation.json"):
+            write_text(place, json.dumps(table.to_json(), indent=2))
         return self._keep(key, table)
 
     def _keep(self, key: tuple[Any, ...], table: ScoreTable) -> ScoreTable:

@@ -3,7 +3,7 @@
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder
-from similitude.data.canvases import default_size, load_images, pack_images
+from similitude.data.canvases import default_size, load_images, load_some, pack_images
 from similitude.data.folders import FolderSource
 from similitude.data.images import ImageSet
 from similitude.data.labels import read_labels
@@ -26,6 +26,7 @@ __all__ = [
     "default_size",
     "list_splits",
     "load_images",
+    "load_some",
     "open_source",
     "open_stream",
     "pack_images",

@@ -103,7 +103,11 @@ def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "")
     Raises:
         UserError: it is something else.
     """
-    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else data
+    array = data
+    if isinstance(data, Tensor):  # NumPy has no bfloat16
+        low = data.dtype == torch.bfloat16
+        array = (data.float() if low else data).detach().cpu().numpy()
+    assert isinstance(array, np.ndarray)
     layout = _layout(array.shape)
     if layout is None:
         raise UserError(

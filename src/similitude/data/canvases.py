@@ -3,10 +3,11 @@
 Letters: N images, S side of a canvas in pixels.
 """
 
+import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from similitude.data.packs import (
     write_pack,
 )
 from similitude.data.streams import ImageStream
+from similitude.data.tiles import TiledSource
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError
 from similitude.storage import writing_error
@@ -88,7 +90,8 @@ def load_images(
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
         return ready.image_set(torch.from_numpy(source.array), source)  # nothing to decode or copy
-    if len(source) > LAZY_FROM and not isinstance(source, ArraySource):
+    # Rows of an array are there at once; tiles are cut from whole images, one after the other.
+    if len(source) > LAZY_FROM and not isinstance(source, (ArraySource, TiledSource)):
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
         return first_then_others(lambda: _lazily(source, size, folder, limit, workers or cores()))
     decoder = Decoder(source, size, workers or cores(), on_progress)
@@ -98,6 +101,19 @@ def load_images(
         return found.image_set(torch.from_numpy(memory.pixels[: len(found.kept)]), source)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
     return first_then_others(lambda: _from_cache(source, size, folder, decoder))
+
+
+def load_some(source: ImageSource, positions: Sequence[int], size: int | None = None) -> ImageSet:
+    """Decode a few images, and no others.
+
+    Args:
+        source: What to decode from.
+        positions: Of the images, in ``source.names``.
+        size: See :func:`load_images`.
+    """
+    _check_number(source)
+    size = default_size(source) if size is None else size
+    return _undecoded(source, LazyCanvases(source, size, cores(), None)).subset(positions)
 
 
 def pack_images(
@@ -170,7 +186,13 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
     facts = read_facts(path)
     if facts is not None and facts["kept"] == everything and facts["size"] == size:
         found = Found(everything, facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
-        return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
+        pixels = map_canvases(path, facts)
+        images = found.image_set(torch.from_numpy(pixels), source)
+        if not images.unreadable:
+            return images
+        canvases = LazyCanvases(source, size, workers, pixels)
+        canvases.take_as_complete(images.aspect, images.unreadable)
+        return dataclasses.replace(images, pixels=canvases)
     shape = (len(source), 3, size, size)
     if math.prod(shape) <= limit:
         canvases = LazyCanvases(source, size, workers, np.empty(shape, np.uint8))
@@ -180,14 +202,25 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
         def complete(lazy: LazyCanvases) -> None:
             facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
             facts |= {"unreadable": lazy.unreadable, "kept": everything}
-            with partial.open("rb+") as file:
+            mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+            try:
+                partial.rename(mine)
+            except FileNotFoundError:  # another process or thread has completed the same file
+                return
+            with mine.open("rb+") as file:
                 file.seek(0, os.SEEK_END)
                 append_facts(file, facts)
                 os.fsync(file.fileno())
-            partial.replace(path)
+            mine.replace(path)
 
+        for leftover in ("*.partial", ".*.tmp.*"):
+            remove_leftovers(folder, leftover)
         kept = _room(partial, shape)
         canvases = LazyCanvases(source, size, workers, kept, complete)
+    return _undecoded(source, canvases)
+
+
+def _undecoded(source: ImageSource, canvases: LazyCanvases) -> ImageSet:
     return ImageSet(
         pixels=canvases,
         aspect=canvases.aspect,

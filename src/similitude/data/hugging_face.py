@@ -187,7 +187,7 @@ def _choose(data: Any, name: str, split: str | None) -> tuple[Any, str, tuple[st
     notes: tuple[str, ...] = ()
     if isinstance(data, Mapping):
         part = _pick(data, split or "train") or (next(iter(data)) if len(data) == 1 else None)
-        if part is None or (split is not None and part not in _SPLITS[split]):
+        if part is None or (split is not None and part not in _SPLITS.get(split, (split,))):
             raise UserError(f"{name} has no split {split or 'train'!r}, only {', '.join(data)}")
         if split is None and len(data) > 1:
             notes = (f"{name} has the parts {', '.join(data)}: {part} is used",)

@@ -70,10 +70,21 @@ class ImageSet:
         """Whether any image lies beside another."""
         return self.neighbours is not None and bool((self.neighbours >= 0).any())
 
+    @property
+    def is_substitute(self) -> Bool[Tensor, " N"]:
+        """Images in the place of one that cannot be read, as far as they have been looked at.
+
+        Only among images that are decoded late; the others have left out what is unreadable.
+        """
+        if not isinstance(self.pixels, LazyCanvases) or not self.unreadable:
+            return torch.zeros(len(self), dtype=torch.bool)
+        unreadable = {name for name, _ in self.unreadable}
+        return torch.tensor([name in unreadable for name in self.names])
+
     def subset(
         self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]
     ) -> "ImageSet":
-        """The images at ``index``, in that order.
+        """The images at ``index``, in that order, without those that cannot be read.
 
         Args:
             index: Positions, a mask over all images, or a slice. A slice shares the pixels'
@@ -89,11 +100,15 @@ class ImageSet:
                 rows = rows.nonzero()[:, 0]
             rows = rows.to(torch.int64)
             kept = [self.names[i] for i in rows.tolist()]
+        pixels = self.pixels[rows]
+        if bool((substitute := self.is_substitute[rows]).any()):
+            rows, pixels = torch.arange(len(self))[rows][~substitute], pixels[~substitute]
+            kept = [self.names[i] for i in rows.tolist()]
         neighbours = self.neighbours
         if neighbours is not None:
             neighbours = neighbours_among(neighbours, torch.arange(len(self))[rows])
         return ImageSet(
-            pixels=self.pixels[rows],
+            pixels=pixels,
             aspect=self.aspect[rows],
             names=kept,
             labels=None if self.labels is None else self.labels[rows],

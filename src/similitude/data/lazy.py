@@ -52,6 +52,13 @@ class LazyCanvases:
             self.workers, "similitude-decode", torch.set_num_threads, (1,)
         )
 
+    def take_as_complete(
+        self, aspect: Float[Tensor, " N"], unreadable: list[tuple[str, str]]
+    ) -> None:
+        """All canvases are kept already, with what was found when they were decoded."""
+        self.aspect, self.unreadable = aspect, unreadable
+        self._seen[:] = True
+
     def __len__(self) -> int:
         return len(self.source)
 

@@ -61,6 +61,12 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
         return datasets.open_named(str(data), split)
     if str(data).startswith(hugging_face.PREFIX):
         return hugging_face.open_on_hub(str(data), split)
+    if not isinstance(data, (str, Path)):
+        raise UserError(
+            f"images cannot be read from an object of type {type(data).__name__}: give a folder, a "
+            "file, an array or tensor [N, H, W, 3], or a data set of Hugging Face; an iterator "
+            "over the bytes of image files becomes a file with sim.pack"
+        )
     path = Path(data).expanduser()
     if files := _shards(path):
         if split is not None:

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from similitude.data.images import ImageSet
-from similitude.data.lazy import LazyCanvases
 from similitude.distributed import gather, rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
@@ -130,10 +129,7 @@ def extract_features(
         for module, flag in training:
             module.training = flag
     kept = torch.ones(share, dtype=torch.bool)
-    if isinstance(images.pixels, LazyCanvases):  # the others have left out what is unreadable
-        unreadable = {name for name, _ in images.unreadable}
-        mine = images.names[first : first + count]
-        kept[:count] = torch.tensor([name not in unreadable for name in mine])
+    kept[:count] = ~images.is_substitute[first : first + count]
     if over_processes and world_size() > 1:
         x, kept = (gather(t.to(place))[: len(images)].cpu() for t in (x, kept))
     features = Features(x, images.labels, images.names)
@@ -154,7 +150,8 @@ def pixel_features(images: ImageSet, image: ImageSpec, *, batch_size: int = 4096
     grey = all(bool((part == part[:, :1]).all()) for part in parts)
     channels = 1 if grey else 3
     x = torch.cat([evaluation_view(part, small)[:, :channels].flatten(1) for part in parts])
-    return Features(x, images.labels, images.names)
+    features, substitute = Features(x, images.labels, images.names), images.is_substitute
+    return features.subset(~substitute) if bool(substitute.any()) else features
 
 
 def split_features(features: Features, fraction: float, seed: int) -> tuple[Features, Features]:

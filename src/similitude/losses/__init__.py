@@ -1,4 +1,4 @@
-"""Losses: pure functions of tensors. No parameters, no state, no collectives, no detach."""
+"""Losses: pure functions of tensors. No parameters, no state, no collectives."""
 
 from similitude.losses.clustering import sinkhorn, swapped_prediction
 from similitude.losses.contrastive import (

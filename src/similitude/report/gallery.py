@@ -22,6 +22,7 @@ QUERIES = 12
 SEED = 0
 SPRITE_BYTES = 1_800_000  # the page with 2,000 thumbnails stays below 8 MB
 VIEWS_BYTES = 300_000
+UNLABELLED = "no label"  # among the names of classes
 SIDES = (8, 16, 24, 32, 40, 48, 56)  # whole JPEG blocks: neighbours do not bleed into each other
 
 
@@ -49,7 +50,7 @@ class Gallery:
     sprite: Sprite
     names: list[str]
     classes: list[str] | None  # class of each image, as text
-    labels: Int[np.ndarray, " M"] | None
+    labels: Int[np.ndarray, " M"] | None  # the last of class_names is UNLABELLED, if need be
     class_names: list[str]
     coordinates: Float[np.ndarray, "M 2"]
     map_method: str  # "t-SNE" or "PCA"
@@ -74,18 +75,18 @@ def build_gallery(embedding: Embedding) -> Gallery | str:
             "Every image has the same embedding: a map would be one dot, and every image "
             "would be the neighbour of every other."
         )
-    labels = embedding.labels
-    class_names = _class_names(embedding)
+    labels, class_names = _classes(embedding)
     neighbours = nearest(features, NEIGHBOURS)
     coordinates, method = project(features)
     agreement = pixel_agreement = chance = None
-    if labels is not None and len(np.unique(labels)) > 1:
+    known = np.zeros(len(features), bool) if labels is None else _known(labels, class_names)
+    if labels is not None and len(np.unique(labels[known])) > 1:
         pixels = embedding.thumbnails.reshape(len(features), -1).astype(np.float32)
-        agreement = float((labels[neighbours] == labels[:, None]).mean())
         by_pixels = nearest(pixels - pixels.mean(axis=0), NEIGHBOURS)
-        pixel_agreement = float((labels[by_pixels] == labels[:, None]).mean())
-        counts = np.unique(labels, return_counts=True)[1]
-        chance = float((counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1)))
+        agreement = _agreement(labels, known, neighbours)
+        pixel_agreement = _agreement(labels, known, by_pixels)
+        counts = np.unique(labels[known], return_counts=True)[1]
+        chance = float((counts * (counts - 1)).sum() / (known.sum() * (known.sum() - 1)))
     return Gallery(
         sprite=make_sprite(embedding.thumbnails),
         names=embedding.names,
@@ -117,12 +118,30 @@ def _at_most(embedding: Embedding, count: int) -> Embedding:
     )
 
 
-def _class_names(embedding: Embedding) -> list[str]:
-    if embedding.labels is None:
-        return []
-    highest = int(embedding.labels.max())
+def _classes(embedding: Embedding) -> tuple[Int[np.ndarray, " M"] | None, list[str]]:
+    """Labels and the names they point to; images without a label are a group of their own."""
+    labels = embedding.labels
+    if labels is None or (labels < 0).all():
+        return None, []
     names = list(embedding.class_names or [])
-    return names + [f"class {i}" for i in range(len(names), highest + 1)]
+    names += [f"class {i}" for i in range(len(names), int(labels.max()) + 1)]
+    if (labels >= 0).all():
+        return labels, names
+    return np.where(labels < 0, len(names), labels), [*names, UNLABELLED]
+
+
+def _known(labels: Int[np.ndarray, " M"], class_names: list[str]) -> Bool[np.ndarray, " M"]:
+    unlabelled = len(class_names) - 1 if class_names[-1] == UNLABELLED else -1
+    return labels != unlabelled
+
+
+def _agreement(
+    labels: Int[np.ndarray, " M"], known: Bool[np.ndarray, " M"], neighbours: Int[np.ndarray, "M K"]
+) -> float:
+    """Share of the neighbours that have the class of their query, where both are known."""
+    both = known[:, None] & known[neighbours]
+    same = labels[neighbours] == labels[:, None]
+    return float(same[both].mean()) if both.any() else 0.0
 
 
 def nearest(features: Float[np.ndarray, "M D"], count: int) -> Int[np.ndarray, "M K"]:
@@ -228,7 +247,7 @@ def views_uri(path: Path) -> tuple[str, int, int]:
 
 
 def same_class(gallery: Gallery, query: int) -> Bool[np.ndarray, " K"] | None:
-    """Whether each neighbour of ``query`` has its class; None without labels."""
-    if gallery.labels is None:
+    """Whether each neighbour of ``query`` has its class; None if that of the query is unknown."""
+    if gallery.labels is None or not _known(gallery.labels, gallery.class_names)[query]:
         return None
     return gallery.labels[gallery.neighbours[query]] == gallery.labels[query]

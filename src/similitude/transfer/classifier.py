@@ -17,7 +17,7 @@ from similitude.acceleration import computing, keep_freed_memory
 from similitude.checkpoints import load_strictly
 from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
-from similitude.evaluation import extract_features
+from similitude.evaluation import Features, extract_features
 from similitude.pretraining import arithmetic_of, image_spec
 from similitude.recording import read_metrics
 from similitude.runs import Progress, Run, Say
@@ -59,6 +59,11 @@ class Classifier(Run):
         return read_transfer(self.path)
 
     @property
+    def split_seed(self) -> int:
+        """That of the pretraining: what fine-tuning held out stays held out."""
+        return self.transfer.network.seed
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Of the C classes, in the order of the logits."""
         return self.transfer.class_names
@@ -98,12 +103,13 @@ class Classifier(Run):
         """
         keep_freed_memory()
         images = self.load_source(open_source(data, split=split), progress, say)
-        probabilities = self.logits(images, progress).softmax(1)
+        logits = self.logits(images, progress)
+        probabilities = logits.x.softmax(1)
         best = probabilities.argmax(1).tolist()
-        return Predictions(images.names, [self.class_names[c] for c in best], probabilities)
+        return Predictions(logits.names, [self.class_names[c] for c in best], probabilities)
 
-    def logits(self, images: ImageSet, progress: Progress | None = None) -> Float[Tensor, "N C"]:
-        """Logits of loaded images, on the CPU."""
+    def logits(self, images: ImageSet, progress: Progress | None = None) -> Features:
+        """Logits of those loaded images that can be read, on the CPU."""
 
         def show(done: int, total: int) -> None:
             if progress is not None:
@@ -116,13 +122,14 @@ class Classifier(Run):
                 image_spec(self.transfer.network),
                 device=self._device,
                 on_progress=show,
-            ).x
+            )
 
 
-def accuracy(logits: Float[Tensor, "N C"], labels: Tensor) -> float:
-    """Share of the images with a label (0 or more) whose class has the largest logit."""
-    known = labels >= 0
-    return (logits[known].argmax(1) == labels[known]).double().mean().item()
+def accuracy(logits: Features) -> float:
+    """Share of the images with a label whose class has the largest logit."""
+    known = logits.labelled()
+    assert known.y is not None
+    return (known.x.argmax(1) == known.y).double().mean().item()
 
 
 def load_network(

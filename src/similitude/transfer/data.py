@@ -53,7 +53,7 @@ def read_labelled(
     train_source, test_source = labelled_splits(data, labels)
     train = run.load_source(train_source, listener.progress, listener.say)
     if test_source is None:
-        out = held_out(_labels(train), TEST_FRACTION, run.recipe.seed)  # as `evaluate` does
+        out = held_out(_labels(train), TEST_FRACTION, run.split_seed)  # as `evaluate` does
         train, test = train.subset(~out), train.subset(out)
     else:
         test = run.load_source(test_source, listener.progress, listener.say)
@@ -85,7 +85,7 @@ def read_images(
     if len(sources) > 1:
         test = teacher.load_source(sources[1], listener.progress, listener.say)
     elif _knows(images, class_names):
-        out = held_out(_labels(images), TEST_FRACTION, teacher.recipe.seed)
+        out = held_out(_labels(images), TEST_FRACTION, teacher.split_seed)
         images, test = images.subset(~out), images.subset(out)
     if test is not None:
         test = _relabel(test, class_names) if _knows(test, class_names) else None

@@ -289,7 +289,7 @@ def distill(
     if student is None:
         return None
     if tested is not None and tested.labels is not None:
-        of_teacher = accuracy(master.logits(tested), tested.labels)
+        of_teacher = accuracy(master.logits(tested))
         log.say(
             f"test accuracy {100 * measure_accuracy(student, tested):.1f} % of the student, "
             f"{100 * of_teacher:.1f} % of its teacher"
