@@ -12,6 +12,7 @@ from builders import random_images, small_recipe
 from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.loop import training_note
+from similitude.runs import training_in
 from similitude.training import train
 
 CPU = torch.device("cpu")
@@ -66,6 +67,13 @@ def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
     assert not (tmp_path / "r" / "evaluation.json").exists()
     assert not (tmp_path / "r" / "scores.json").exists()
     assert any("evaluate again" in sentence for sentence in ears.sentences)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    images, recipe = random_images(64), small_recipe("simclr")
+    with training_in(tmp_path / "r"), pytest.raises(UserError, match="another process trains into"):
+        sim.pretrain(images, recipe=recipe, out=tmp_path / "r")
+    assert sim.pretrain(images, recipe=recipe, out=tmp_path / "r") is not None
 
 
 def test_a_run_is_replaced_by_one_that_gets_somewhere_and_by_no_other(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ from similitude.recipes.automatic import (
     set_num_samples,
     shorten_warmup,
 )
-from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run
+from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
 from similitude.training import draw_contact_sheet, train
 from similitude.transfer import Classifier, is_classifier
 
@@ -221,6 +221,7 @@ def pretrain(
     name = chosen.method.name
     folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
     with ExitStack() as stack:
+        decided_by_first(lambda: stack.enter_context(training_in(folder)))
         if overwrite:
             decided_by_first(lambda: stack.enter_context(replacing_run(folder)))
         return train(

@@ -428,7 +428,7 @@ RUN_FILES = (
 )
 
 
-_ASIDE = ".replaced"
+_ASIDE, _LOCK = ".replaced", ".lock"
 
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -441,7 +441,7 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     if folder.is_file():
         raise UserError(f"cannot make the run folder {folder}: a file has this name")
-    if resume or not folder.is_dir() or not any(folder.iterdir()):
+    if resume or not folder.is_dir() or {p.name for p in folder.iterdir()} <= {_LOCK}:
         return
     if not overwrite:
         raise UserError(
@@ -460,6 +460,31 @@ def clear_run_folder(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def training_in(folder: Path) -> Iterator[None]:
+    """Hold the folder while something trains into it.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as file:  # gone with the process, however it ends
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process trains into {folder}: wait for its end, or give another --out"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 @contextmanager

@@ -78,6 +78,19 @@ def test_what_is_no_image_is_told_by_its_place(files, tmp_path):
     assert not (tmp_path / "s.pack").exists()
 
 
+def test_an_error_of_the_stream_is_told_as_such(files, tmp_path):
+    """And not as one of writing the pack, whose errors are of the same type."""
+
+    def dropped():
+        yield from files
+        raise ConnectionResetError("the server has gone")
+
+    message = "the stream ended with an error after image 0: ConnectionResetError: the server"
+    with pytest.raises(UserError, match=message):
+        pack_images(open_stream(dropped()), tmp_path / "s.pack")
+    assert not (tmp_path / "s.pack").exists()
+
+
 def test_learning_from_an_iterator_says_how(files):
     with pytest.raises(UserError, match="make a file of it"):
         sim.pretrain(iter(files))

@@ -39,13 +39,26 @@ class ImageStream:
     def blocks(self) -> Iterator["Block"]:
         """The images in pieces of a known length, called by their number in the stream."""
         images, start = iter(self.images), 0
-        while pairs := list(islice(images, _BLOCK)):
+        while pairs := self._next(images, start):
             names = numbered("", start + len(pairs))[start:]
             labels = torch.tensor([label for _, label in pairs])
             yield Block(
                 name=self.name, names=names, labels=labels, files=[data for data, _ in pairs]
             )
             start += len(pairs)
+
+    def _next(
+        self, images: Iterator[tuple[bytes | None, int]], start: int
+    ) -> list[tuple[bytes | None, int]]:
+        try:
+            return list(islice(images, _BLOCK))
+        except UserError:
+            raise
+        except Exception as error:  # whatever a network or somebody's code raises
+            raise UserError(
+                f"{self.name} ended with an error after image {start}: {type(error).__name__}: "
+                f"{error}"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,22 +51,27 @@ def read_labelled(
     """
     check_fraction(fraction)
     train_source, test_source = labelled_splits(data, labels)
-    train = run.load_source(train_source, listener.progress, listener.say)
+    train = test = run.load_source(train_source, listener.progress, listener.say)
+    out = torch.zeros(len(train), dtype=torch.bool)
+    tested = torch.ones(len(train), dtype=torch.bool)
     if test_source is None:
-        out = held_out(_labels(train), TEST_FRACTION, run.split_seed)  # as `evaluate` does
-        train, test = train.subset(~out), train.subset(out)
+        out = tested = held_out(_labels(train), TEST_FRACTION, run.split_seed)  # as `evaluate` does
     else:
         test = run.load_source(test_source, listener.progress, listener.say)
+        tested = torch.ones(len(test), dtype=torch.bool)
     names = _names(train)
-    class_names = [names[i] for i in _labels(train).unique().tolist() if i >= 0]
+    class_names = [names[i] for i in _labels(train)[~out].unique().tolist() if i >= 0]
     train, test = _relabel(train, class_names), _relabel(test, class_names)
-    if not bool((_labels(test) >= 0).any()):
+    candidates, tested = int(tested.sum()), tested & (_labels(test) >= 0)
+    if not bool(tested.any()):
         raise UserError(
-            f"none of the {len(test)} test images of {train_source.name} is of a class to learn "
+            f"none of the {candidates} test images of {train_source.name} is of a class to learn "
             f"({', '.join(class_names[:5])}, ...): give both parts the same classes"
         )
-    train, test = (images.subset(_labels(images) >= 0) for images in (train, test))
-    train = train.subset(draw_labels(_labels(train), fraction, seed))
+    # positions first: taking images out copies them
+    learned = (~out & (_labels(train) >= 0)).nonzero()[:, 0]
+    learned = learned[draw_labels(_labels(train)[learned], fraction, seed)]
+    train, test = train.subset(learned), test.subset(tested)
     return Labelled(train_source.name, train, test, tuple(class_names), test_source is None)
 
 
