@@ -19,7 +19,7 @@ from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
 from similitude.pretraining import arithmetic_of
 from similitude.recipes import Recipe
-from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder
+from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder, training_in
 from similitude.transfer.classifier import Classifier, accuracy, is_classifier, read_transfer
 from similitude.transfer.data import check_fraction, read_images, read_labelled
 from similitude.transfer.network import (
@@ -154,16 +154,17 @@ def finetune(
     criterion = from_labels(parts.train.labels, len(parts.class_names))
 
     def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
-        classifier = train_network(
-            net,
-            criterion,
-            parts.train,
-            how,
-            place,
-            listener=listener,
-            targets=targets,
-            resume=resume and is_classifier(place),
-        )
+        with training_in(place):
+            classifier = train_network(
+                net,
+                criterion,
+                parts.train,
+                how,
+                place,
+                listener=listener,
+                targets=targets,
+                resume=resume and is_classifier(place),
+            )
         return None if classifier is None else measure_accuracy(classifier, parts.test)
 
     classes = len(parts.class_names)
@@ -276,16 +277,17 @@ def distill(
         temperature=recipe.temperature,
         scale_by_temperature_squared=recipe.scale_by_temperature_squared,
     )
-    student = train_network(
-        build_network(recipe),
-        criterion,
-        images,
-        recipe,
-        folder,
-        listener=listener,
-        targets=zlib.crc32(master.network.logits.weight.detach().cpu().numpy().tobytes()),
-        resume=resume,
-    )
+    with training_in(folder):
+        student = train_network(
+            build_network(recipe),
+            criterion,
+            images,
+            recipe,
+            folder,
+            listener=listener,
+            targets=zlib.crc32(master.network.logits.weight.detach().cpu().numpy().tobytes()),
+            resume=resume,
+        )
     if student is None:
         return None
     if tested is not None and tested.labels is not None:

@@ -15,7 +15,6 @@ from similitude.loop import run_steps
 from similitude.pretraining import Pretraining, image_spec
 from similitude.recipes import field_text
 from similitude.recording import Metrics
-from similitude.runs import training_in
 from similitude.storage import write_text
 from similitude.transfer.classifier import Classifier, accuracy, dump_transfer, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
@@ -51,23 +50,8 @@ def train_network(
         The classifier, or None if it was stopped before its end.
 
     Raises:
-        UserError: other images than those of the training to resume, the loss diverged, or another
-            process trains into the folder.
+        UserError: other images than those of the training to resume, or the loss diverged.
     """
-    with training_in(folder):
-        return _train(network, criterion, images, recipe, folder, listener, targets, resume)
-
-
-def _train(
-    network: ClassifierNetwork,
-    criterion: Criterion,
-    images: ImageSet,
-    recipe: FinetuneRecipe | DistillRecipe,
-    folder: Path,
-    listener: Listener,
-    targets: int,
-    resume: bool,
-) -> Classifier | None:
     log = Log(listener, folder / "log.txt")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training = recipe.training
