@@ -6,6 +6,7 @@ Letters: N images, S side of a canvas in pixels, M of the images.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ class LazyCanvases:
         return self.kept[index]
 
     def _decode(self, place: int) -> UInt8[np.ndarray, "3 S S"]:
-        for i in (*range(place, len(self)), *range(place)):
+        for i in chain(range(place, len(self)), range(place)):
             try:
                 image = self.source.read(i, self.size)
             except UnreadableImageError as error:
