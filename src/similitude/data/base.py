@@ -70,6 +70,6 @@ class ImageSource(ABC):
         """A hash that changes when the images change, for the cache."""
 
 
-def numbered(prefix: str, n: int) -> list[str]:
-    """Names for images that have none: ``train/00012``."""
-    return [f"{prefix}{i:05d}" for i in range(n)]
+def numbered(prefix: str, n: int, start: int = 0) -> list[str]:
+    """Names for ``n`` images that have none: ``train/00012``."""
+    return [f"{prefix}{i:05d}" for i in range(start, start + n)]

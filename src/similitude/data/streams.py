@@ -40,7 +40,7 @@ class ImageStream:
         """The images in pieces of a known length, called by their number in the stream."""
         images, start = iter(self.images), 0
         while pairs := self._next(images, start):
-            names = numbered("", start + len(pairs))[start:]
+            names = numbered("", len(pairs), start)
             labels = torch.tensor([label for _, label in pairs])
             yield Block(
                 name=self.name, names=names, labels=labels, files=[data for data, _ in pairs]
