@@ -3,6 +3,8 @@
 import errno
 import itertools
 import os
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -23,6 +25,28 @@ def same(a: ImageSet, b: ImageSet) -> bool:
         and a.names == b.names
         and a.unreadable == b.unreadable
     )
+
+
+def test_decoding_leaves_the_number_of_threads_alone(photos):
+    """In a process that has not used torch before, as one that evaluates."""
+    code = f"""
+import threading, torch
+from similitude.data import load_images, open_source
+images = load_images(open_source({str(photos)!r}), 6)
+print(torch.get_num_threads())
+other = threading.Thread(target=lambda: print(torch.get_num_threads()))
+other.start()
+other.join()
+"""
+    names = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "MKL_DYNAMIC": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | names,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["3", "3"]
 
 
 def test_canvas_is_the_image_squashed_to_a_square(photos):

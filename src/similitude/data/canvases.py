@@ -24,7 +24,6 @@ from similitude.data.decoder import (
     Memory,
     StreamDecoder,
     aspects,
-    cores,
     default_size,
 )
 from similitude.data.images import ImageSet
@@ -39,6 +38,7 @@ from similitude.data.packs import (
     write_pack,
 )
 from similitude.data.streams import ImageStream
+from similitude.data.threads import cores
 from similitude.data.tiles import TiledSource
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError

@@ -4,11 +4,10 @@ Letters: N images, M of them, S side of a canvas in pixels.
 """
 
 import dataclasses
-import os
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -24,6 +23,7 @@ from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvase
 from similitude.data.images import ImageSet, neighbours_among
 from similitude.data.lazy import MAX_UNREADABLE_SHARE
 from similitude.data.streams import Block, ImageStream
+from similitude.data.threads import decoding_threads
 from similitude.errors import UserError
 
 LARGEST_DEFAULT_SIZE = 256
@@ -40,12 +40,6 @@ def default_size(source: ImageSource) -> int:
     if not sizes:  # no readable header in the sample; decoding tells what is wrong
         return LARGEST_DEFAULT_SIZE
     return min(LARGEST_DEFAULT_SIZE, int(statistics.median_low(min(size) for size in sizes)))
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @dataclass
@@ -169,10 +163,7 @@ class Decoder:
         """Some images at a time, in the order of the source."""
         starts = iter(range(0, len(self.source), _CHUNK))
         waiting: deque[Future[_Chunk]] = deque()
-        # Each thread decodes by itself: torch's own threads would compete with the others.
-        with ThreadPoolExecutor(
-            self.workers, "similitude-decode", torch.set_num_threads, (1,)
-        ) as pool:
+        with decoding_threads(self.workers) as pool:
             try:
                 while True:
                     # no more at once than keeps everyone busy: results wait in memory

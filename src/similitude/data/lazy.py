@@ -4,7 +4,6 @@ Letters: N images, S side of a canvas in pixels, M of the images.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from similitude.data.base import ImageSource
 from similitude.data.decoding import UnreadableImageError, to_canvas
+from similitude.data.threads import decoding_threads
 from similitude.errors import UserError
 
 MAX_UNREADABLE_SHARE = 0.1
@@ -48,10 +48,7 @@ class LazyCanvases:
     def __post_init__(self) -> None:
         self.aspect: Float[Tensor, " N"] = torch.ones(len(self.source))
         self._seen: Bool[np.ndarray, " N"] = np.zeros(len(self.source), bool)
-        # Each thread decodes by itself: torch's own threads would compete with those that train.
-        self._pool = ThreadPoolExecutor(
-            self.workers, "similitude-decode", torch.set_num_threads, (1,)
-        )
+        self._pool = decoding_threads(self.workers)
 
     def take_as_complete(
         self, aspect: Float[Tensor, " N"], unreadable: list[tuple[str, str]]
