@@ -12,8 +12,10 @@ from similitude.acceleration import (
     GradientCache,
     backbones_of,
     computing,
+    fused_attentions,
     keep_freed_memory,
 )
+from similitude.backbones import BackboneConfig, build_backbone
 from similitude.methods import METHODS, build_method
 
 
@@ -125,3 +127,24 @@ def test_freed_memory_comes_back_without_empty_pages():
 
     # The best of a few rounds: a piece of memory that other tests left in the way may cost one.
     assert min(empty_pages() for _ in range(6)) < 4 * 2**26 / 4096 / 100  # 1 % of those written to
+
+
+def test_plain_attention_computes_what_the_fused_kernel_does():
+    torch.manual_seed(0)
+    config = BackboneConfig(
+        name="vit_tiny_patch16_224",
+        options={"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2},
+    )
+    backbone = build_backbone(config).double()
+    images = torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    found = []
+    assert len(fused_attentions(backbone)) == 2
+    for arithmetic in (Arithmetic(), Arithmetic(plain_attention=True)):
+        arithmetic.place(backbone)
+        backbone.zero_grad()
+        features = arithmetic.wrap(backbone.forward)(images)
+        features.square().sum().backward()
+        found.append([features, *(p.grad for p in backbone.parameters())])
+    assert fused_attentions(backbone) == []
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-9, atol=1e-12)

@@ -78,4 +78,5 @@ def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
     exec(snippet, names)
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(names["backbone"](images), backbone.eval()(images))
+        ours = backbone.eval()(images)  # in which some convolutions are matrix products
+        torch.testing.assert_close(names["backbone"](images), ours, rtol=1e-4, atol=1e-5)

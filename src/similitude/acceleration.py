@@ -5,8 +5,7 @@ Heads and losses always run in float32 on the whole batch; only the backbone is 
 
 import ctypes
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -41,15 +40,27 @@ def keep_freed_memory() -> bool:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The number format and the order of memory in which a backbone computes."""
+    """How a backbone computes what it computes.
+
+    Attributes:
+        dtype: number format of its products.
+        channels_last: order of memory.
+        plain_attention: attention as products and softmax, instead of PyTorch's fused kernel. That
+            keeps all weights of a layer in memory, and is faster where the kernel is slow: in
+            bfloat16 on processors without matrix units, whose backward pass it is.
+    """
 
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
+    plain_attention: bool = False
 
     def place(self, backbone: nn.Module) -> None:
-        """Lay the weights out in the chosen order, in place."""
+        """Lay the weights out in the chosen order, and choose the kernel of attention; in place."""
         if self.channels_last:
             backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.plain_attention:
+            for module in fused_attentions(backbone):
+                module.fused_attn = False
 
     def wrap(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """``forward`` in this arithmetic, with features in the dtype of its input."""
@@ -63,6 +74,11 @@ class Arithmetic:
                 return forward(x).to(x.dtype)
 
         return run
+
+
+def fused_attentions(backbone: nn.Module) -> list[Any]:
+    """The modules of timm in which attention is PyTorch's fused kernel."""
+    return [module for module in backbone.modules() if getattr(module, "fused_attn", False)]
 
 
 class _Recorded(NamedTuple):
@@ -123,19 +139,41 @@ class GradientCache:
 
 @contextmanager
 def computing(
-    method: nn.Module, arithmetic: Arithmetic, cache: GradientCache | None = None
+    method: nn.Module,
+    arithmetic: Arithmetic,
+    cache: GradientCache | None = None,
+    compiled: Mapping[nn.Module, Callable[[Tensor], Tensor]] | None = None,
 ) -> Iterator[None]:
     """Within the block every backbone of ``method`` computes as told.
 
     Backbones are the direct children called ``backbone`` or ``..._backbone``.
+
+    Args:
+        method: whose backbones.
+        arithmetic: number format and order of memory.
+        cache: for micro-batches.
+        compiled: what :func:`compiled_forwards` made of the backbones, to use in their place.
     """
     with ExitStack() as stack:
         for module in backbones_of(method):
-            forward = arithmetic.wrap(module.forward)
+            forward = arithmetic.wrap((compiled or {}).get(module, module.forward))
             if cache is not None:
                 forward = cache.wrap(module, forward)
             stack.enter_context(_patched(module, forward))
         yield
+
+
+def compiled_forwards(method: nn.Module) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
+    """The forward pass of every backbone, which ``torch.compile`` turns into kernels when called.
+
+    For the shapes and the mode of training alone: each other one would be compiled anew.
+    """
+    return {module: compiled_forward(module) for module in backbones_of(method)}
+
+
+def compiled_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """``module.forward``, compiled at its first call for each shape of the input."""
+    return torch.compile(module.forward, dynamic=False)
 
 
 def backbones_of(method: nn.Module) -> list[nn.Module]:
@@ -165,38 +203,3 @@ def _random_state_set_to(state: Tensor, device: torch.device) -> Iterator[None]:
         else:
             torch.set_rng_state(state)
         yield
-
-
-def fastest_arithmetic(
-    backbone: nn.Module, image_size: int, device: torch.device, batch_size: int = 32
-) -> tuple[Arithmetic, float, str]:
-    """Time a few training steps of ``backbone`` on this machine.
-
-    Returns:
-        The fastest arithmetic, its images per second (forward and backward), and the reason in
-        words. ``backbone`` is for this trial alone: its running statistics change.
-    """
-    candidates = {
-        "float32": Arithmetic(),
-        "float32 channels_last": Arithmetic(channels_last=True),
-        "bfloat16 channels_last": Arithmetic(torch.bfloat16, channels_last=True),
-    }
-    images = torch.rand(batch_size, 3, image_size, image_size, device=device)
-    speed: dict[str, float] = {}
-    backbone.to(device).train()
-    for name, arithmetic in candidates.items():
-        arithmetic.place(backbone)
-        forward = arithmetic.wrap(backbone.forward)
-        seconds = min(_seconds(forward, images) for _ in range(3))
-        speed[name] = batch_size / seconds
-    best = max(speed, key=lambda name: speed[name])
-    measured = ", ".join(f"{name} {rate:.0f}" for name, rate in speed.items())
-    return candidates[best], speed[best], f"fastest in a short trial here (images/s: {measured})"
-
-
-def _seconds(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    start = time.perf_counter()
-    forward(images).sum().backward()
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
-    return time.perf_counter() - start

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from similitude.acceleration import keep_freed_memory
+from similitude.acceleration import fused_attentions, keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
 from similitude.data import (
@@ -36,11 +36,13 @@ from similitude.recipes import Recipe, field_text, find_recipe, override, parse_
 from similitude.recipes.automatic import (
     Facts,
     choose_arithmetic,
+    choose_compiling,
     choose_epochs,
     choose_normalisation,
     choose_recipe,
     choose_view_sizes,
     input_sizes,
+    may_compile,
     set_num_samples,
     shorten_warmup,
 )
@@ -450,10 +452,14 @@ def _resolve(
         evaluated = chosen.image_size if chosen.image_size in sizes else size
         check_input(trial, chosen.backbone, size, evaluated)
     epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
-    if epochs_are_free or "auto" in (chosen.precision, chosen.memory_format):
+    is_open = "auto" in (chosen.precision, chosen.memory_format)
+    is_open |= chosen.attention == "auto" and bool(fused_attentions(trial))
+    if epochs_are_free or is_open or may_compile(chosen, facts):
         chosen, speed = choose_arithmetic(chosen, facts)
         if epochs_are_free:
             chosen = choose_epochs(chosen, facts, speed)
+        if may_compile(chosen, facts, speed):
+            chosen = choose_compiling(chosen, facts, speed)
     if recipe is None and "optimizer.warmup_epochs" not in touched:
         chosen = shorten_warmup(chosen)
     return chosen

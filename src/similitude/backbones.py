@@ -14,6 +14,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from similitude.errors import UserError
+from similitude.nets import convert_convolutions
 
 # Those with one 7x7 convolution as their stem, which the small stem replaces.
 PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -62,6 +63,7 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         _small_stem(backbone, config)
     if isinstance(backbone, ResNet) and not config.options.get("pretrained"):
         backbone.init_weights(zero_init_last=config.zero_init_last)
+    convert_convolutions(backbone)
     backbone.built_from = config  # type: ignore[assignment]
     pretrained = bool(config.options.get("pretrained"))
     backbone.has_pretrained_weights = pretrained  # type: ignore[assignment]

@@ -7,14 +7,19 @@ import lightning
 import torch
 from torch import Tensor
 
-from similitude.acceleration import Arithmetic, GradientCache, backbones_of, computing
+from similitude.acceleration import (
+    GradientCache,
+    backbones_of,
+    compiled_forwards,
+    computing,
+)
 from similitude.data.loader import CanvasBatch
 from similitude.distributed import average_gradients, mean_over_processes, world_size
 from similitude.method import Batch, Method, Progress
 from similitude.nets import convert_sync_batchnorm
 from similitude.optimizers import OPTIMIZERS
 from similitude.profiling import Stages
-from similitude.recipes import Recipe
+from similitude.recipes import Recipe, arithmetic_of
 from similitude.schedules import cosine, step_decay, warmup_cosine
 from similitude.views import ImageSpec
 
@@ -28,14 +33,6 @@ def image_spec(recipe: Recipe) -> ImageSpec:
     if views and not any(view.normalize for view in views):
         return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
-
-
-def arithmetic_of(recipe: Recipe) -> Arithmetic:
-    """The precision and memory format that the recipe names."""
-    return Arithmetic(
-        torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32,
-        channels_last=recipe.memory_format == "channels_last",
-    )
 
 
 def learning_rate(recipe: Recipe, progress: Progress) -> float:
@@ -105,6 +102,7 @@ class Pretraining(lightning.LightningModule):
         self.arithmetic = arithmetic_of(recipe)
         for backbone in backbones_of(method):
             self.arithmetic.place(backbone)
+        self.compiled = compiled_forwards(self.method) if recipe.compile is True else None
         self.multi_view = method.views(image_spec(recipe))
         self.optimizer = build_optimizer(method, recipe)
 
@@ -153,7 +151,7 @@ class Pretraining(lightning.LightningModule):
             if group["scheduled_decay"]:
                 group["weight_decay"] = decay
         cache = GradientCache(recipe.micro_batch_size) if recipe.micro_batch_size else None
-        with computing(self.method, self.arithmetic, cache):
+        with computing(self.method, self.arithmetic, cache, self.compiled):
             output = self.method.training_loss(Batch(views, batch.index), progress)
             optimizer.zero_grad()
             with stage("networks, backward"):

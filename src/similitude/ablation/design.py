@@ -116,8 +116,8 @@ class Design:
             settings = [*self.study.settings, *self.overrides]
             if bases:
                 first = next(iter(bases.values()))
-                settings += [f"precision={first.precision}"]
-                settings += [f"memory_format={first.memory_format}"]
+                how = ("precision", "memory_format", "attention", "compile")
+                settings += [f"{field}={getattr(first, field)}" for field in how]
             bases[name] = api.choose(source, count, epochs=epochs, recipe=name, overrides=settings)
         return bases
 

@@ -19,8 +19,7 @@ from similitude.errors import UserError
 from similitude.evaluation import Score, ScoreTable, evaluate_backbone
 from similitude.evaluation.scores import PRETRAINED_BACKBONE
 from similitude.listening import Listener
-from similitude.pretraining import arithmetic_of
-from similitude.recipes import Recipe, load_recipe
+from similitude.recipes import Recipe, arithmetic_of, load_recipe
 from similitude.recording import read_metrics
 from similitude.runs import Run
 from similitude.storage import write_text

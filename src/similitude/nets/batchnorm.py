@@ -50,36 +50,39 @@ class _SyncBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        var, mean = torch.var_mean(wide, dim=_all_but_channels(x), correction=0)
+        # PyTorch's kernels choose the dtype of statistics by that of the running ones
+        running = torch.zeros(2, x.shape[1], dtype=_wide(x.dtype), device=x.device)
+        mean, var = torch.batch_norm_update_stats(x, running[0], running[1], 0.0)
         # every process holds as many samples, so averages of averages are exact
         means, variances = gather(torch.stack([mean, var])[None]).unbind(1)
         mean = means.mean(dim=0)
         var = (variances + (means - mean).square()).mean(dim=0)
-        inverse_std = (var + eps).rsqrt()
-        ctx.save_for_backward(x, weight, mean, inverse_std)
+        ctx.save_for_backward(x, weight, mean, var)
         ctx.mark_non_differentiable(mean, var)
+        ctx.eps = eps
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> Any:  # type: ignore[override]
-        x, weight, mean, inverse_std = ctx.saved_tensors
-        dims, shape = _all_but_channels(x), [1, -1] + [1] * (x.ndim - 2)
-        wide = grad.to(mean.dtype)
-        normalized = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
-        sums = torch.stack([wide.sum(dim=dims), (wide * normalized).sum(dim=dims)])
-        grad_bias, grad_weight = sums.unbind(0)
-        count = x.numel() // x.shape[1] * world_size()
-        common, along = (sum_over_processes(sums) / count).unbind(0)
-        scale = inverse_std if weight is None else inverse_std * weight
-        inner = wide - common.view(shape) - normalized * along.view(shape)
-        grad_x = (scale.view(shape) * inner).to(x.dtype)
+        x, weight, mean, var = ctx.saved_tensors
+        inverse_std = (var + ctx.eps).rsqrt()
+        scale = torch.ones_like(mean) if weight is None else weight
+        # The kernel takes the gradients of mean and variance to be those of its own samples ...
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, scale, mean, var, mean, inverse_std, True, ctx.eps, [True, True, True]
+        )
+        sums = torch.stack([grad_bias, grad_weight])
+        count = x.numel() // x.shape[1]
+        excess = sums / count - sum_over_processes(sums) / (count * world_size())
+        # ... and what that is too much by lies along the normalised samples.
+        common, along = excess * (inverse_std * scale)
+        grad_x = grad_x + F.batch_norm(x, mean, var, along, common, False, 0.0, ctx.eps)
         has_weight, has_bias = ctx.needs_input_grad[1:3]
         return grad_x, grad_weight if has_weight else None, grad_bias if has_bias else None, None
 
 
-def _all_but_channels(x: Tensor) -> list[int]:
-    return [0, *range(2, x.ndim)]
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -8,6 +8,7 @@ from similitude.recipes import cifar10, fashion_mnist, imagenet
 from similitude.recipes.recipe import (
     OptimizerConfig,
     Recipe,
+    arithmetic_of,
     dump_recipe,
     field_text,
     load_recipe,
@@ -19,6 +20,7 @@ __all__ = [
     "RECIPES",
     "OptimizerConfig",
     "Recipe",
+    "arithmetic_of",
     "dump_recipe",
     "field_text",
     "find_recipe",

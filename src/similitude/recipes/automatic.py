@@ -7,20 +7,23 @@ from typing import Any
 
 import torch
 
-from similitude.acceleration import fastest_arithmetic
-from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone
+from similitude.acceleration import Arithmetic
+from similitude.backbones import PLAIN_RESNETS, BackboneConfig
 from similitude.data import ImageSet
 from similitude.distributed import world_size
 from similitude.method import MethodConfig
 from similitude.methods import CONFIGS, make_config
 from similitude.methods.barlow_twins import BarlowTwinsBaseConfig
 from similitude.recipes import cifar10, imagenet
-from similitude.recipes.recipe import Recipe
+from similitude.recipes.recipe import Recipe, arithmetic_of
+from similitude.trial import CANDIDATES, arithmetic_speeds, compiling
 from similitude.views import PatchViewConfig
 
 SMALL_IMAGE = 64  # pixels: up to here the small-image stem and views without blur
 SECONDS_ON_CPU = 600  # a first run should end while one waits
 MAX_EPOCHS = 200
+LONG_RUN = 1800.0  # seconds from which a trial of compiling, of a minute or two, can pay
+SLOWEST = 5.0  # images per second: a large network on a small machine
 
 
 @dataclass(frozen=True)
@@ -194,19 +197,73 @@ def input_sizes(recipe: Recipe) -> list[int]:
 
 
 def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
-    """Settle precision and memory format by a short trial; also return images/s of one view."""
+    """Settle precision, memory format and attention by a short trial; also images/s of one view.
+
+    Of the candidates that agree with what the recipe says already the fastest is taken.
+    """
     random_state = torch.get_rng_state()
-    arithmetic, speed, reason = fastest_arithmetic(
-        build_backbone(recipe.backbone), max(view_sizes(recipe)), facts.device
-    )
+    speeds = arithmetic_speeds(recipe.backbone, max(view_sizes(recipe)), facts.device)
     torch.set_rng_state(random_state)
-    fastest = {
+    found = {name: _fields(CANDIDATES[name]) for name in speeds.images}
+    agreeing = [
+        name
+        for name, fields in found.items()
+        if all(getattr(recipe, field) in ("auto", value) for field, value in fields.items())
+    ]
+    fastest = speeds.fastest(agreeing)
+    update = {f: value for f, value in found[fastest].items() if getattr(recipe, f) == "auto"}
+    if not any(CANDIDATES[name].plain_attention for name in found):
+        update.pop("attention", None)  # there is none, or no choice
+    reasons = recipe.reasons | dict.fromkeys(update, speeds.reason)
+    chosen = recipe.model_copy(update={**update, "reasons": reasons})
+    return chosen, speeds.images[fastest]
+
+
+def _fields(arithmetic: Arithmetic) -> dict[str, str]:
+    """What a recipe calls it."""
+    return {
         "precision": "bfloat16" if arithmetic.dtype == torch.bfloat16 else "float32",
         "memory_format": "channels_last" if arithmetic.channels_last else "contiguous",
+        "attention": "plain" if arithmetic.plain_attention else "fused",
     }
-    update = {field: v for field, v in fastest.items() if getattr(recipe, field) == "auto"}
-    reasons = recipe.reasons | dict.fromkeys(update, reason)
-    return recipe.model_copy(update={**update, "reasons": reasons}), speed
+
+
+def may_compile(recipe: Recipe, facts: Facts, images_per_second: float = SLOWEST) -> bool:
+    """Whether it is left to choose, and the run is long enough to try; as `choose_compiling`."""
+    if recipe.compile != "auto" or world_size() > 1:  # BatchNorm over processes stays as it is
+        return False
+    return recipe.epochs * epoch_seconds(recipe, facts, images_per_second) >= LONG_RUN
+
+
+def choose_compiling(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:
+    """Settle by a trial of a minute or two whether compiling the backbone pays in this run.
+
+    Args:
+        recipe: everything else is chosen.
+        facts: about images and machine.
+        images_per_second: of one view, forward and backward, without compiling.
+    """
+    random_state = torch.get_rng_state()
+    found = compiling(
+        recipe.backbone,
+        arithmetic_of(recipe),
+        max(view_sizes(recipe)),
+        facts.device,
+        recipe.micro_batch_size or recipe.batch_size,
+    )
+    torch.set_rng_state(random_state)
+    if found.problem:
+        pays, reason = False, f"not possible here ({found.problem})"
+    else:
+        seconds = recipe.epochs * epoch_seconds(recipe, facts, images_per_second)
+        gain = seconds * (1 - found.plain / found.compiled) - found.seconds
+        pays = gain > 0
+        reason = (
+            f"{found.compiled:.0f} images/s in a trial here instead of {found.plain:.0f}, for "
+            f"{found.seconds:.0f} s at the start"
+        )
+    reasons = recipe.reasons | {"compile": reason}
+    return recipe.model_copy(update={"compile": pays, "reasons": reasons})
 
 
 def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
@@ -257,20 +314,25 @@ def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Rec
         reason = "usual for the number of images and an accelerator"
         epochs = MAX_EPOCHS
     else:
-        images_per_second *= world_size()
-        views = recipe.method.view_configs
-        local = views.pop("local_view", None)
-        inputs: float = max(2, sum(view.inputs for view in views.values()))
-        if local is not None:  # several small ones, each at the price of its area
-            share = (local.size or recipe.image_size) / max(view_sizes(recipe))
-            inputs += share**2 * getattr(recipe.method, "local_views", 1)
-        seconds = 1.1 * inputs * facts.num_images / images_per_second  # and what is around them
+        seconds = epoch_seconds(recipe, facts, images_per_second)
         epochs = min(MAX_EPOCHS, max(1, round(SECONDS_ON_CPU / seconds)))
         minutes = epochs * seconds / 60
         reason = f"about {minutes:.0f} minutes here at an estimated {seconds:.1f} s per epoch"
     return recipe.model_copy(
         update={"epochs": epochs, "reasons": recipe.reasons | {"epochs": reason}}
     )
+
+
+def epoch_seconds(recipe: Recipe, facts: Facts, images_per_second: float) -> float:
+    """About how long an epoch takes; arguments as for :func:`choose_epochs`."""
+    views = recipe.method.view_configs
+    local = views.pop("local_view", None)
+    inputs: float = max(2, sum(view.inputs for view in views.values()))
+    if local is not None:  # several small ones, each at the price of its area
+        share = (local.size or recipe.image_size) / max(view_sizes(recipe))
+        inputs += share**2 * getattr(recipe.method, "local_views", 1)
+    # and what is around them
+    return 1.1 * inputs * facts.num_images / (images_per_second * world_size())
 
 
 def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
+from similitude.acceleration import Arithmetic
 from similitude.backbones import BackboneConfig
 from similitude.errors import UserError, did_you_mean
 from similitude.method import MethodConfig
@@ -65,6 +67,10 @@ class Recipe(BaseModel):
     # Of the backbone's arithmetic; "auto" is settled by a short trial when a run starts.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    # PyTorch's fused kernel, or products and softmax, which are faster in bfloat16 on some CPUs.
+    attention: Literal["auto", "fused", "plain"] = "auto"
+    # Whether torch.compile makes kernels for the backbone; "auto": where that pays in a trial.
+    compile: bool | Literal["auto"] = "auto"
     seed: int = Field(default=0, ge=0)
     # Why each automatic choice was made: field -> sentence. No effect on the run.
     reasons: dict[str, str] = {}
@@ -78,6 +84,15 @@ class Recipe(BaseModel):
             settings = {key: given for key, given in value.items() if key != "name"}
             return make_config(value["name"], settings)
         return value
+
+
+def arithmetic_of(recipe: Recipe) -> Arithmetic:
+    """What the recipe says of precision, memory format and attention."""
+    return Arithmetic(
+        torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32,
+        channels_last=recipe.memory_format == "channels_last",
+        plain_attention=recipe.attention == "plain",
+    )
 
 
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:

@@ -18,7 +18,8 @@ from similitude.checkpoints import load_strictly
 from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
-from similitude.pretraining import arithmetic_of, image_spec
+from similitude.pretraining import image_spec
+from similitude.recipes import arithmetic_of
 from similitude.recording import read_metrics
 from similitude.runs import Progress, Run, Say
 from similitude.transfer.network import ClassifierNetwork, build_network

@@ -17,8 +17,7 @@ from similitude.errors import UserError
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
-from similitude.pretraining import arithmetic_of
-from similitude.recipes import Recipe
+from similitude.recipes import Recipe, arithmetic_of
 from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder, training_in
 from similitude.transfer.classifier import Classifier, accuracy, is_classifier, read_transfer
 from similitude.transfer.data import check_fraction, read_images, read_labelled
