@@ -5,8 +5,10 @@
 
 The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Each side trains whole schedules of more
 and more epochs, each from the start, until its last epoch reaches --target; what counts is the time
-from the start of Python to the end of that training. Prints one Markdown table of all that was
-trained.
+from the start of Python to the end of that training, decoding and the trial of the arithmetic
+included. lightly has our views' settings (crops, jitter), our rate and warm-up, and its own
+implementation of them in float32, as its examples have it. One seed. Prints one Markdown table of
+all that was trained.
 """
 
 import argparse
@@ -57,9 +59,14 @@ def reach(
 ) -> None:
     """Train longer and longer until the target is reached; a row for each try."""
     for number in epochs.split(","):
-        done = subprocess.run(
-            [*command, number, *options], capture_output=True, text=True, env=environment
-        )
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                [*command, number, *options],
+                capture_output=True,
+                text=True,
+                env=environment | {"XDG_CACHE_HOME": cache},
+                check=False,
+            )
         if done.returncode != 0:
             raise SystemExit(done.stderr)
         seconds, knn = map(float, done.stdout.split()[-2:])

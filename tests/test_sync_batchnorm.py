@@ -14,6 +14,7 @@ from similitude.nets import (
     SplitBatchNorm2d,
     SyncBatchNorm,
     convert_sync_batchnorm,
+    sync_batch_norm,
 )
 
 WORLD = 2
@@ -104,3 +105,29 @@ def test_a_fused_norm_and_a_plain_average_are_refused_with_what_to_do():
         convert_sync_batchnorm(fused)
     with pytest.raises(UserError, match="momentum"):
         convert_sync_batchnorm(nn.BatchNorm1d(3, momentum=None))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_number_format_gives_what_pytorch_gives(dtype, affine, memory_format):
+    torch.manual_seed(0)
+    weight, bias = (torch.randn(3) if affine else None for _ in range(2))
+    x = (3 * torch.randn(8, 3, 4, 5) + 1).to(dtype).contiguous(memory_format=memory_format)
+    upstream = torch.randn_like(x)
+    found = []
+    for norm in (sync_batch_norm, plain_batch_norm):
+        running = [torch.zeros(3), torch.ones(3)]
+        inputs = [t.clone().requires_grad_() for t in (x, weight, bias) if t is not None]
+        y = norm(inputs[0], *running, *(inputs[1:] or [None, None]), 0.1, 1e-5)
+        assert y.dtype == dtype
+        y.backward(upstream)
+        found.append([y, *running, *(t.grad for t in inputs)])
+    digits = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
+    for ours, expected in zip(*found, strict=True):
+        assert ours.dtype == expected.dtype
+        torch.testing.assert_close(ours, expected, **digits)
+
+
+def plain_batch_norm(x, mean, var, weight, bias, momentum, eps):
+    return nn.functional.batch_norm(x, mean, var, weight, bias, True, momentum, eps)

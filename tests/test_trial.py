@@ -3,14 +3,17 @@
 import json
 import shutil
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from builders import BACKBONE, TinyBackbone, small_recipe
-from similitude import trial
+from similitude import api, trial
 from similitude.acceleration import Arithmetic
 from similitude.backbones import BackboneConfig
+from similitude.data import open_source
 from similitude.data.loader import CanvasBatch
 from similitude.methods import build_method
 from similitude.pretraining import Pretraining
@@ -43,7 +46,7 @@ def timed(monkeypatch):
 
 
 def test_a_trial_is_made_once(place, timed):
-    first = arithmetic_speeds(BACKBONE, 16, CPU)
+    first = arithmetic_speeds(BACKBONE, 16, CPU, 32)
     assert timed == 9 * [(32, 3, 16, 16)]
     # the best of three rounds: 1, 4 and 7 seconds
     assert first.images == {
@@ -53,7 +56,7 @@ def test_a_trial_is_made_once(place, timed):
     }
     assert first.fastest() == "float32"
     assert first.reason.startswith("fastest in a short trial here (images/s: float32 32, ")
-    again = arithmetic_speeds(BACKBONE, 16, CPU)
+    again = arithmetic_speeds(BACKBONE, 16, CPU, 32)
     assert len(timed) == 9
     assert again.images == first.images
     assert f"on {date.today().isoformat()}, kept in {place} (images/s: float32 32" in again.reason
@@ -66,8 +69,8 @@ VIT = BackboneConfig(
 
 
 def test_plain_attention_is_tried_where_there_is_attention(place, timed):
-    assert "bfloat16 with plain attention" not in arithmetic_speeds(BACKBONE, 16, CPU).images
-    assert "bfloat16 with plain attention" in arithmetic_speeds(VIT, 16, CPU).images
+    assert "bfloat16 with plain attention" not in arithmetic_speeds(BACKBONE, 16, CPU, 32).images
+    assert "bfloat16 with plain attention" in arithmetic_speeds(VIT, 16, CPU, 32).images
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_the_fastest_that_agrees_with_the_recipe(given, chosen, monkeypatch):
 
 @pytest.mark.parametrize("change", ["backbone", "size", "batch", "threads"])
 def test_another_trial_for_other_work(place, timed, change, monkeypatch):
-    arithmetic_speeds(BACKBONE, 16, CPU)
+    arithmetic_speeds(BACKBONE, 16, CPU, 32)
     if change == "threads":
         monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     wider = BACKBONE.model_copy(update={"base_width": 8})
@@ -113,39 +116,73 @@ def test_another_trial_for_other_work(place, timed, change, monkeypatch):
     assert len(json.loads(place.read_text())) == 2
 
 
-@pytest.mark.parametrize("content", ["nonsense", "[]", '{"a": {}}', None])
+@pytest.mark.parametrize(
+    ("wanted", "size", "taken"), [(32, 16, 32), (4096, 16, 512), (256, 64, 32), (256, 300, 8)]
+)
+def test_a_step_is_like_those_of_the_run_but_bounded(place, timed, wanted, size, taken):
+    arithmetic_speeds(BACKBONE, size, CPU, wanted)
+    assert {shape[0] for shape in timed} == {taken}
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", '{"a": {}}', "no images", None])
 def test_a_trial_is_made_again_where_it_is_old_or_unreadable(place, timed, content):
-    arithmetic_speeds(BACKBONE, 16, CPU)
+    arithmetic_speeds(BACKBONE, 16, CPU, 32)
+    (key, found), *_ = json.loads(place.read_text()).items()
     if content is None:
-        (key, found), *_ = json.loads(place.read_text()).items()
         found["day"] = (date.today() - timedelta(days=31)).isoformat()
         content = json.dumps({key: found})
+    if content == "no images":
+        content = json.dumps({key: found | {"images": None}})
     place.write_text(content)
-    arithmetic_speeds(BACKBONE, 16, CPU)
+    arithmetic_speeds(BACKBONE, 16, CPU, 32)
     assert len(timed) == 18
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_trial(place, timed):
     place.parent.write_text("a file where the folder should be")
-    assert arithmetic_speeds(BACKBONE, 16, CPU).fastest() == "float32"
+    assert arithmetic_speeds(BACKBONE, 16, CPU, 32).fastest() == "float32"
+
+
+def test_no_home(timed, monkeypatch):
+    def home():
+        raise RuntimeError("no home directory")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert "in a short trial here (" in arithmetic_speeds(BACKBONE, 16, CPU, 32).reason
+
+
+def test_a_place_at_home_is_told_without_the_name_of_the_user(timed, tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    arithmetic_speeds(BACKBONE, 16, CPU, 32)
+    reason = arithmetic_speeds(BACKBONE, 16, CPU, 32).reason
+    assert "kept in ~/.cache/similitude/trials.json (" in reason
 
 
 def test_what_compiling_costs_and_brings(place, timed):
-    found = compiling(BACKBONE, Arithmetic(), 16, CPU, 8)
+    found = compiling(BACKBONE, Arithmetic(), 16, CPU, 32)
     # plain calls take 1, 2, 3, 4 seconds, compiled ones 5, 6, 7, 8: the first call is left out
-    assert found == Compiling(plain=8 / 2, compiled=8 / 6, seconds=0.0)
-    assert compiling(BACKBONE, Arithmetic(), 16, CPU, 8) == found
+    assert found == Compiling(plain=32 / 2, compiled=32 / 6, seconds=0.0)
+    assert compiling(BACKBONE, Arithmetic(), 16, CPU, 32) == found
     assert len(timed) == 8
 
 
 def test_a_machine_that_cannot_compile(place, monkeypatch):
-    def refuse(module):
-        raise RuntimeError("no C++ compiler\nand a long story")
+    def compiled(forward, dynamic):
+        def run(x):
+            raise TorchDynamoException("no C++ compiler\nand a long story")
 
-    monkeypatch.setattr(trial, "compiled_forward", refuse)
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
     recipe = choose_compiling(LONG, FACTS, 1000.0)
     assert recipe.compile is False
-    assert recipe.reasons["compile"] == "not possible here (no C++ compiler)"
+    assert recipe.reasons["compile"] == (
+        "torch.compile cannot compile the backbone here (no C++ compiler): "
+        "train with --set compile=false"
+    )
+    assert not place.exists()  # somebody may install one
 
 
 @pytest.mark.parametrize(
@@ -172,13 +209,31 @@ def test_tried_in_long_runs_alone():
         assert not may_compile(LONG.model_copy(update={"compile": given}), FACTS, 1000.0)
 
 
+def test_a_finished_recipe_leaves_nothing_open(monkeypatch, timed):
+    images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8)
+    source = open_source(images.permute(0, 2, 3, 1).numpy())
+    for backbone in (BACKBONE, VIT):
+        base = small_recipe("simclr", backbone=backbone)
+        recipe = api.choose(source, 64, recipe=base)
+        how = [recipe.precision, recipe.memory_format, recipe.attention, recipe.compile]
+        assert "auto" not in how
+        with monkeypatch.context() as patch:
+            patch.setattr(automatic, "arithmetic_speeds", None)  # would fail if it were asked
+            assert api.choose(source, 64, recipe=recipe) == recipe
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_step_computes_the_same():
+@pytest.mark.parametrize("micro_batch_size", [None, 8])
+def test_a_compiled_step_computes_the_same(micro_batch_size):
     losses, weights = [], []
     for compiled in (False, True):
         torch.manual_seed(0)
         recipe = small_recipe(
-            "simclr", compile=compiled, precision="float32", memory_format="contiguous"
+            "byol",
+            compile=compiled,
+            precision="float32",
+            memory_format="contiguous",
+            micro_batch_size=micro_batch_size,
         )
         method = build_method(recipe.method, TinyBackbone())
         module = Pretraining(method, recipe, steps_per_epoch=1)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from similitude.errors import UserError
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -54,11 +56,16 @@ class Arithmetic:
     channels_last: bool = False
     plain_attention: bool = False
 
-    def place(self, backbone: nn.Module) -> None:
-        """Lay the weights out in the chosen order, and choose the kernel of attention; in place."""
+    def place(self, backbone: nn.Module, *, for_training: bool = False) -> None:
+        """Lay the weights out in the chosen order, in place.
+
+        Args:
+            backbone: whose weights.
+            for_training: choose the kernel of attention too, whose backward pass it is for.
+        """
         if self.channels_last:
             backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.plain_attention:
+        if self.plain_attention and for_training:
             for module in fused_attentions(backbone):
                 module.fused_attn = False
 
@@ -166,14 +173,34 @@ def computing(
 def compiled_forwards(method: nn.Module) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
     """The forward pass of every backbone, which ``torch.compile`` turns into kernels when called.
 
-    For the shapes and the mode of training alone: each other one would be compiled anew.
+    For the shapes and the mode of training alone: each other one would be compiled anew. Whatever
+    this process compiled before is forgotten, so that the kernels are those of a fresh process.
     """
+    torch.compiler.reset()
     return {module: compiled_forward(module) for module in backbones_of(method)}
 
 
 def compiled_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """``module.forward``, compiled at its first call for each shape of the input."""
-    return torch.compile(module.forward, dynamic=False)
+    """``module.forward``, compiled at its first call for each shape of the input.
+
+    Raises:
+        UserError: (its calls) it cannot be compiled here.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # seconds, which other runs save
+
+    compiled = torch.compile(module.forward, dynamic=False)
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            return compiled(x)
+        except TorchDynamoException as error:
+            cause = str(getattr(error, "inner_exception", error)).strip() or type(error).__name__
+            raise UserError(
+                f"torch.compile cannot compile the backbone here ({cause.splitlines()[0]}): "
+                "train with --set compile=false"
+            ) from error
+
+    return run
 
 
 def backbones_of(method: nn.Module) -> list[nn.Module]:

@@ -44,6 +44,7 @@ from similitude.recipes.automatic import (
     input_sizes,
     may_compile,
     set_num_samples,
+    settled,
     shorten_warmup,
 )
 from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
@@ -446,14 +447,15 @@ def _resolve(
     touched = _touched(overrides)
     if recipe is None and not isinstance(method, MethodConfig):
         chosen = choose_view_sizes(chosen, touched)
-    trial = build_backbone(chosen.backbone)
+    network = build_backbone(chosen.backbone)
     sizes = input_sizes(chosen)
     for size in sizes:
         evaluated = chosen.image_size if chosen.image_size in sizes else size
-        check_input(trial, chosen.backbone, size, evaluated)
+        check_input(network, chosen.backbone, size, evaluated)
     epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
     is_open = "auto" in (chosen.precision, chosen.memory_format)
-    is_open |= chosen.attention == "auto" and bool(fused_attentions(trial))
+    has_kernels = facts.device.type == "cpu" and bool(fused_attentions(network))
+    is_open |= chosen.attention == "auto" and has_kernels
     if epochs_are_free or is_open or may_compile(chosen, facts):
         chosen, speed = choose_arithmetic(chosen, facts)
         if epochs_are_free:
@@ -462,7 +464,7 @@ def _resolve(
             chosen = choose_compiling(chosen, facts, speed)
     if recipe is None and "optimizer.warmup_epochs" not in touched:
         chosen = shorten_warmup(chosen)
-    return chosen
+    return settled(chosen)
 
 
 def _backbone_config(

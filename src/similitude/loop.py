@@ -88,6 +88,7 @@ def run_steps(
         collapsed=collapsed,
     )
     if profile:
+        module.compiled = None  # compiled code has no stages
         module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
         with module.stages.counting():
             module.rehearse(loader.batch(first_step % total_steps))

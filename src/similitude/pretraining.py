@@ -101,8 +101,10 @@ class Pretraining(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.arithmetic = arithmetic_of(recipe)
         for backbone in backbones_of(method):
-            self.arithmetic.place(backbone)
-        self.compiled = compiled_forwards(self.method) if recipe.compile is True else None
+            self.arithmetic.place(backbone, for_training=True)
+        # BatchNorm over processes sends messages, which no kernel can
+        compiled = recipe.compile is True and world_size() == 1
+        self.compiled = compiled_forwards(self.method) if compiled else None
         self.multi_view = method.views(image_spec(recipe))
         self.optimizer = build_optimizer(method, recipe)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor
 
@@ -25,6 +27,8 @@ CANDIDATES = {
     "bfloat16 channels_last": Arithmetic(torch.bfloat16, channels_last=True),
     "bfloat16 with plain attention": Arithmetic(torch.bfloat16, True, plain_attention=True),
 }
+PIXELS = 2**17  # in a step of the trial: 128 images of 32 px
+DEVICE_PIXELS = 2**23  # on an accelerator
 KEPT = timedelta(days=30)  # drivers, libraries and neighbours on the machine change
 _ROUNDS = 3
 
@@ -49,7 +53,7 @@ class Speeds:
     def reason(self) -> str:
         """Why it was chosen."""
         measured = ", ".join(f"{name} {rate:.0f}" for name, rate in self.images.items())
-        when = f" on {self.day}, kept in {_place()}" if self.day else ""
+        when = f" on {self.day}, kept in {_shown(_place())}" if self.day else ""
         return f"fastest in a short trial here{when} (images/s: {measured})"
 
 
@@ -71,7 +75,7 @@ class Compiling:
 
 
 def arithmetic_speeds(
-    backbone: BackboneConfig, image_size: int, device: torch.device, batch_size: int = 32
+    backbone: BackboneConfig, image_size: int, device: torch.device, batch_size: int
 ) -> Speeds:
     """Time a few training steps of a backbone in each arithmetic, or remember what they took.
 
@@ -79,18 +83,22 @@ def arithmetic_speeds(
         backbone: what to time; one of its own is made.
         image_size: pixels of a side.
         device: where.
-        batch_size: images in a step.
+        batch_size: images in a step; the trial may take fewer.
     """
-    key = _key("arithmetic", backbone, image_size, device, batch_size)
-    if (known := _remembered(key)) is not None:
-        return Speeds(**known)
+    batch_size = _batch_size(batch_size, image_size, device)
+    what = f"arithmetic: {', '.join(CANDIDATES)}"
+    key = _key(what, backbone, image_size, device, batch_size)
+    known = _remembered(key)
+    with suppress(LookupError, TypeError, ValueError, AttributeError):  # something else wrote it
+        found = {name: float(rate) for name, rate in known["images"].items()}
+        return Speeds(found, known["day"])
     network = build_backbone(backbone).to(device).train()
     images = _images(batch_size, image_size, device)
     speed: dict[str, float] = {}
     for name, arithmetic in CANDIDATES.items():
         if arithmetic.plain_attention and (device.type != "cpu" or not fused_attentions(network)):
             continue
-        arithmetic.place(network)
+        arithmetic.place(network, for_training=True)
         forward = arithmetic.wrap(network.forward)
         speed[name] = batch_size / min(_seconds(forward, images) for _ in range(_ROUNDS))
     _remember(key, {"images": speed})
@@ -106,30 +114,37 @@ def compiling(
 ) -> Compiling:
     """Time a few training steps of a backbone with and without ``torch.compile``, or remember.
 
-    Takes a minute or more; arguments are those of :func:`arithmetic_speeds`.
+    Takes about a minute; arguments are those of :func:`arithmetic_speeds`.
     """
+    batch_size = _batch_size(batch_size, image_size, device)
     key = _key(f"compiling {arithmetic}", backbone, image_size, device, batch_size)
-    if (known := _remembered(key)) is not None:
-        known.pop("day")
-        return Compiling(**known)
+    known = _remembered(key)
+    with suppress(LookupError, TypeError, ValueError):  # something else wrote it
+        plain, compiled, seconds = (float(known[n]) for n in ("plain", "compiled", "seconds"))
+        return Compiling(plain, compiled, seconds)
     network = build_backbone(backbone).to(device).train()
-    arithmetic.place(network)
+    arithmetic.place(network, for_training=True)
     images = _images(batch_size, image_size, device)
 
-    def seconds(forward: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Of the first call and of the best one after it."""
+    def timed(forward: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        """Seconds of the first call and of the best one after it."""
         first, *others = (_seconds(arithmetic.wrap(forward), images) for _ in range(1 + _ROUNDS))
         return first, min(others)
 
-    plain = batch_size / seconds(network.forward)[1]
+    plain = batch_size / timed(network.forward)[1]
     try:
-        first, best = seconds(compiled_forward(network))
-        found = Compiling(plain, batch_size / best, max(0.0, first - best))
-    except Exception as error:  # no compiler on this machine, or a network it cannot take
-        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        found = Compiling(plain, 0.0, 0.0, problem)
+        first, best = timed(compiled_forward(network))
+    except UserError as error:  # no compiler on this machine, or a network it cannot take
+        return Compiling(plain, 0.0, 0.0, str(error))
+    found = Compiling(plain, batch_size / best, max(0.0, first - best))
     _remember(key, asdict(found))
     return found
+
+
+def _batch_size(wanted: int, image_size: int, device: torch.device) -> int:
+    """Enough to be like a step of the run: small batches favour other kernels than large ones."""
+    pixels = PIXELS if device.type == "cpu" else DEVICE_PIXELS
+    return min(wanted, max(8, pixels // image_size**2))
 
 
 def _images(batch_size: int, size: int, device: torch.device) -> Tensor:
@@ -148,6 +163,13 @@ def _place() -> Path:
     return cache_folder() / "trials.json"
 
 
+def _shown(path: Path) -> str:
+    """Without the name of the user's folder: recipes and reports are passed on."""
+    with suppress(ValueError, RuntimeError):  # RuntimeError: nobody knows the home
+        return f"~/{path.relative_to(Path.home())}"
+    return str(path)
+
+
 def _key(
     what: str, backbone: BackboneConfig, image_size: int, device: torch.device, batch_size: int
 ) -> str:
@@ -158,7 +180,7 @@ def _key(
         {
             "what": what,
             "machine": f"{platform.node()}, {machine}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
+            "versions": [torch.__version__, timm.__version__, version("similitude")],
             "backbone": backbone.model_dump(mode="json"),
             "images": [batch_size, image_size],
         },
@@ -174,20 +196,21 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _trials() -> dict[str, dict[str, Any]]:
+def _trials() -> dict[str, Any]:
     """What has been measured in the last month; nothing where that cannot be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    oldest = (date.today() - KEPT).isoformat()
+    # RuntimeError: nobody knows the home
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         found = json.loads(_place().read_text(encoding="utf-8"))
-        oldest = (date.today() - KEPT).isoformat()
         return {key: trial for key, trial in found.items() if trial["day"] >= oldest}
     return {}
 
 
-def _remembered(key: str) -> dict[str, Any] | None:
+def _remembered(key: str) -> Any:
     return _trials().get(key)
 
 
 def _remember(key: str, trial: dict[str, Any]) -> None:
     trials = _trials() | {key: trial | {"day": date.today().isoformat()}}
-    with suppress(UserError):  # a trial can be repeated
+    with suppress(UserError, RuntimeError):  # a trial can be repeated
         write_text(_place(), json.dumps(trials, indent=1))

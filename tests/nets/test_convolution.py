@@ -5,13 +5,14 @@ import timm
 import torch
 from torch import nn
 
-from similitude.nets.convolution import Conv2d, convert_convolutions
+from similitude.nets import convolution
+from similitude.nets.convolution import SmallMapConv2d, convert_convolutions
 
 
 def pair(**settings):
     torch.manual_seed(0)
     plain = nn.Conv2d(3, 5, **settings).double()
-    ours = Conv2d(3, 5, **settings).double()
+    ours = SmallMapConv2d(3, 5, **settings).double()
     ours.load_state_dict(plain.state_dict())
     return plain, ours
 
@@ -58,8 +59,8 @@ def test_values_and_gradients_are_those_of_a_convolution(
     plain, ours = pair(bias=bias, **settings)
     found = []
     for conv in (plain, ours):
-        x = torch.linspace(-1, 1, 4 * 3 * size[0] * size[1], dtype=torch.float64).view(4, 3, *size)
-        x = x.sin().contiguous(memory_format=memory_format).requires_grad_()
+        x = torch.linspace(-1, 1, 64 * 3 * size[0] * size[1], dtype=torch.float64)
+        x = x.sin().view(64, 3, *size).contiguous(memory_format=memory_format).requires_grad_()
         out = conv(x)
         out.square().sum().backward()
         found.append([out, x.grad, *(p.grad for p in conv.parameters())])
@@ -71,17 +72,33 @@ def test_values_and_gradients_are_those_of_a_convolution(
 def test_groups_stay_a_convolution(products):
     torch.manual_seed(0)
     plain = nn.Conv2d(4, 4, 3, padding=1, groups=2)
-    expected = plain(torch.ones(1, 4, 2, 2))
+    images = torch.ones(64, 4, 2, 2)
+    expected = plain(images)
     convert_convolutions(plain)
-    assert torch.equal(plain(torch.ones(1, 4, 2, 2)), expected)
+    assert torch.equal(plain(images), expected)
     assert not products
+
+
+@pytest.mark.parametrize("shape", [(63, 3, 2, 2), (3, 2, 2)])
+def test_few_samples_and_a_lone_one_stay_a_convolution(shape, products):
+    plain, ours = pair(kernel_size=3, padding=1)
+    images = torch.rand(shape, dtype=torch.float64)
+    assert torch.equal(ours(images), plain(images))
+    assert not products
+
+
+def test_the_gradient_reaches_every_part_of_the_kernel(monkeypatch):
+    monkeypatch.setattr(convolution, "FEWEST", 2)
+    _, ours = pair(kernel_size=3, padding=1)
+    x = torch.rand(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: ours(x), (x, ours.weight, ours.bias))
 
 
 def test_a_whole_network_keeps_its_function(products):
     torch.manual_seed(0)
     network = timm.create_model("resnet18", num_classes=0).double().eval()
     names = list(network.state_dict())
-    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    images = torch.rand(64, 3, 32, 32, dtype=torch.float64)
     expected = network(images)
     state = torch.get_rng_state()
     convert_convolutions(network)

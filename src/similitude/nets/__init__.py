@@ -8,7 +8,7 @@ from similitude.nets.batchnorm import (
     sync_batch_norm,
 )
 from similitude.nets.color import ColorSplit, rgb_to_lab, rgb_to_ycbcr
-from similitude.nets.convolution import Conv2d, convert_convolutions
+from similitude.nets.convolution import SmallMapConv2d, convert_convolutions
 from similitude.nets.gradients import clip_each_, drop_gradients
 from similitude.nets.heads import (
     DINOHead,
@@ -25,12 +25,12 @@ from similitude.nets.targets import ema_update_, frozen_copy, without_drop_path
 
 __all__ = [
     "ColorSplit",
-    "Conv2d",
     "DINOHead",
     "GatedContext",
     "PatchBackbone",
     "ResidualContext",
     "ScaleBatchNorm1d",
+    "SmallMapConv2d",
     "SplitBatchNorm2d",
     "SyncBatchNorm",
     "WeightNormLinear",

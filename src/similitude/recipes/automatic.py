@@ -202,7 +202,8 @@ def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
     Of the candidates that agree with what the recipe says already the fastest is taken.
     """
     random_state = torch.get_rng_state()
-    speeds = arithmetic_speeds(recipe.backbone, max(view_sizes(recipe)), facts.device)
+    batch_size = recipe.micro_batch_size or recipe.batch_size // world_size()
+    speeds = arithmetic_speeds(recipe.backbone, max(view_sizes(recipe)), facts.device, batch_size)
     torch.set_rng_state(random_state)
     found = {name: _fields(CANDIDATES[name]) for name in speeds.images}
     agreeing = [
@@ -210,11 +211,12 @@ def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
         for name, fields in found.items()
         if all(getattr(recipe, field) in ("auto", value) for field, value in fields.items())
     ]
-    fastest = speeds.fastest(agreeing)
+    fastest = speeds.fastest(agreeing or list(found))
     update = {f: value for f, value in found[fastest].items() if getattr(recipe, f) == "auto"}
+    told = set(update)
     if not any(CANDIDATES[name].plain_attention for name in found):
-        update.pop("attention", None)  # there is none, or no choice
-    reasons = recipe.reasons | dict.fromkeys(update, speeds.reason)
+        told.discard("attention")  # there is none, or no choice
+    reasons = recipe.reasons | dict.fromkeys(sorted(told), speeds.reason)
     chosen = recipe.model_copy(update={**update, "reasons": reasons})
     return chosen, speeds.images[fastest]
 
@@ -226,6 +228,16 @@ def _fields(arithmetic: Arithmetic) -> dict[str, str]:
         "memory_format": "channels_last" if arithmetic.channels_last else "contiguous",
         "attention": "plain" if arithmetic.plain_attention else "fused",
     }
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """What is still open becomes what it is without a trial, so that a recipe repeats its run."""
+    update: dict[str, Any] = {}
+    if recipe.attention == "auto":
+        update["attention"] = "fused"
+    if recipe.compile == "auto":
+        update["compile"] = False
+    return recipe.model_copy(update=update)
 
 
 def may_compile(recipe: Recipe, facts: Facts, images_per_second: float = SLOWEST) -> bool:
@@ -253,7 +265,7 @@ def choose_compiling(recipe: Recipe, facts: Facts, images_per_second: float) -> 
     )
     torch.set_rng_state(random_state)
     if found.problem:
-        pays, reason = False, f"not possible here ({found.problem})"
+        pays, reason = False, found.problem
     else:
         seconds = recipe.epochs * epoch_seconds(recipe, facts, images_per_second)
         gain = seconds * (1 - found.plain / found.compiled) - found.seconds

@@ -37,7 +37,8 @@ class TransferRecipe(BaseModel):
     def training(self) -> Recipe:
         """The recipe for the trainer: the network's, with this stage's optimizer and length."""
         ours = ("optimizer", "epochs", "batch_size", "seed")
-        return self.network.model_copy(update={name: getattr(self, name) for name in ours})
+        update = {name: getattr(self, name) for name in ours}
+        return self.network.model_copy(update=update | {"compile": False})  # these are short
 
 
 class FinetuneRecipe(TransferRecipe):
