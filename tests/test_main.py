@@ -1,20 +1,48 @@
+"""Ctrl-C ends the command with the exit code that shells know, wherever it meets it."""
+
+import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
-from similitude.__main__ import main
+LOADING = """
+class Interrupted(type(sys)):
+    def __getattr__(self, name):
+        {how}
+sys.modules["similitude.cli"] = Interrupted("similitude.cli")
+"""
+RUNNING = """
+cli = type(sys)("similitude.cli")
+def command():
+    {how}
+cli.main = command
+sys.modules["similitude.cli"] = cli
+"""
+HOW = {
+    "raised": "raise KeyboardInterrupt",
+    # as where a dataclass is being made; Python then kills itself, although it was caught
+    "raised in exec": "exec('raise KeyboardInterrupt')",
+    "told by its exit code": "print('saved'); sys.exit(130)",
+}
 
 
-class _Interrupted(ModuleType):
-    """A module that Ctrl-C meets while it is loading."""
-
-    def __getattr__(self, name: str) -> object:
-        raise KeyboardInterrupt
+def run(where, how):
+    code = f"import sys{where.format(how=how)}from similitude.__main__ import main; main()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_ctrl_c_while_loading_ends_it_without_a_traceback(monkeypatch):
-    monkeypatch.setitem(sys.modules, "similitude.cli", _Interrupted("similitude.cli"))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 130
+@pytest.mark.parametrize("where", [LOADING, RUNNING])
+@pytest.mark.parametrize("how", HOW)
+def test_ctrl_c_gives_130_and_no_traceback(where, how):
+    done = run(where, HOW[how])
+    assert done.returncode == 130
+    assert done.stderr == ""
+    assert done.stdout == ("saved\n" if how == "told by its exit code" else "")
+
+
+def test_other_exit_codes_stay():
+    code = (
+        f"import sys{RUNNING.format(how='sys.exit(2)')}from similitude.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 2

@@ -1,6 +1,9 @@
 """What starts: the command ``similitude``, ``python -m similitude``, and torchrun's processes."""
 
+import os
 import sys
+
+INTERRUPTED = 130  # what a shell calls a command that Ctrl-C has ended
 
 
 def main() -> None:
@@ -10,7 +13,19 @@ def main() -> None:
 
         command_line()
     except KeyboardInterrupt:
-        sys.exit(130)
+        _end()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end()
+        raise
+
+
+def _end() -> None:
+    # Not sys.exit: Python kills itself with SIGINT at its end if the interrupt once passed through
+    # exec, as of a dataclass being made while a module loads, although it has been caught since.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
