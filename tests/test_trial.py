@@ -15,6 +15,7 @@ from similitude.acceleration import Arithmetic
 from similitude.backbones import BackboneConfig
 from similitude.data import open_source
 from similitude.data.loader import CanvasBatch
+from similitude.listening import Silent
 from similitude.methods import build_method
 from similitude.pretraining import Pretraining
 from similitude.recipes import arithmetic_of, automatic
@@ -158,6 +159,22 @@ def test_a_place_at_home_is_told_without_the_name_of_the_user(timed, tmp_path, m
     arithmetic_speeds(BACKBONE, 16, CPU, 32)
     reason = arithmetic_speeds(BACKBONE, 16, CPU, 32).reason
     assert "kept in ~/.cache/similitude/trials.json (" in reason
+
+
+def test_a_trial_tells_of_itself(place, timed):
+    heard = []
+
+    class Listening(Silent):
+        def progress(self, what, done, total, note=""):
+            heard.append((what, done, total, note))
+
+    arithmetic_speeds(BACKBONE, 16, CPU, 32, Listening())
+    assert heard[0] == ("trying arithmetic", 0, 4, "float32")
+    compiling(BACKBONE, Arithmetic(), 16, CPU, 32, Listening())
+    assert heard[-1][0] == "trying torch.compile"
+    told = len(heard)
+    arithmetic_speeds(BACKBONE, 16, CPU, 32, Listening())
+    assert len(heard) == told
 
 
 def test_what_compiling_costs_and_brings(place, timed):

@@ -192,6 +192,7 @@ def pretrain(
                 recipe,
                 overrides,
                 seed,
+                listener,
             ).model_dump(mode="json")
         )
         chosen = parse_recipe(values, "the recipe")
@@ -417,6 +418,7 @@ def _resolve(
     recipe: str | Path | Recipe | None,
     overrides: Sequence[str],
     seed: int | None,
+    listener: Listener | None = None,
 ) -> Recipe:
     """Given values, then the recipe's, then choices."""
     if recipe is not None:
@@ -457,11 +459,11 @@ def _resolve(
     has_kernels = facts.device.type == "cpu" and bool(fused_attentions(network))
     is_open |= chosen.attention == "auto" and has_kernels
     if epochs_are_free or is_open or may_compile(chosen, facts):
-        chosen, speed = choose_arithmetic(chosen, facts)
+        chosen, speed = choose_arithmetic(chosen, facts, listener)
         if epochs_are_free:
             chosen = choose_epochs(chosen, facts, speed)
         if may_compile(chosen, facts, speed):
-            chosen = choose_compiling(chosen, facts, speed)
+            chosen = choose_compiling(chosen, facts, speed, listener)
     if recipe is None and "optimizer.warmup_epochs" not in touched:
         chosen = shorten_warmup(chosen)
     return settled(chosen)

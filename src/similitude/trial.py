@@ -19,6 +19,7 @@ from similitude.acceleration import Arithmetic, compiled_forward, fused_attentio
 from similitude.backbones import BackboneConfig, build_backbone
 from similitude.data.cache import cache_folder
 from similitude.errors import UserError
+from similitude.listening import Listener
 from similitude.storage import write_text
 
 CANDIDATES = {
@@ -75,7 +76,11 @@ class Compiling:
 
 
 def arithmetic_speeds(
-    backbone: BackboneConfig, image_size: int, device: torch.device, batch_size: int
+    backbone: BackboneConfig,
+    image_size: int,
+    device: torch.device,
+    batch_size: int,
+    listener: Listener | None = None,
 ) -> Speeds:
     """Time a few training steps of a backbone in each arithmetic, or remember what they took.
 
@@ -84,6 +89,7 @@ def arithmetic_speeds(
         image_size: pixels of a side.
         device: where.
         batch_size: images in a step; the trial may take fewer.
+        listener: hears of the trial's progress.
     """
     batch_size = _batch_size(batch_size, image_size, device)
     what = f"arithmetic: {', '.join(CANDIDATES)}"
@@ -95,7 +101,9 @@ def arithmetic_speeds(
     network = build_backbone(backbone).to(device).train()
     images = _images(batch_size, image_size, device)
     speed: dict[str, float] = {}
-    for name, arithmetic in CANDIDATES.items():
+    for done, (name, arithmetic) in enumerate(CANDIDATES.items()):
+        if listener is not None:
+            listener.progress("trying arithmetic", done, len(CANDIDATES), name)
         if arithmetic.plain_attention and (device.type != "cpu" or not fused_attentions(network)):
             continue
         arithmetic.place(network, for_training=True)
@@ -111,6 +119,7 @@ def compiling(
     image_size: int,
     device: torch.device,
     batch_size: int,
+    listener: Listener | None = None,
 ) -> Compiling:
     """Time a few training steps of a backbone with and without ``torch.compile``, or remember.
 
@@ -131,6 +140,8 @@ def compiling(
         first, *others = (_seconds(arithmetic.wrap(forward), images) for _ in range(1 + _ROUNDS))
         return first, min(others)
 
+    if listener is not None:
+        listener.progress("trying torch.compile", 0, 1, "about a minute")
     plain = batch_size / timed(network.forward)[1]
     try:
         first, best = timed(compiled_forward(network))

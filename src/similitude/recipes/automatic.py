@@ -11,6 +11,7 @@ from similitude.acceleration import Arithmetic
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig
 from similitude.data import ImageSet
 from similitude.distributed import world_size
+from similitude.listening import Listener
 from similitude.method import MethodConfig
 from similitude.methods import CONFIGS, make_config
 from similitude.methods.barlow_twins import BarlowTwinsBaseConfig
@@ -196,14 +197,17 @@ def input_sizes(recipe: Recipe) -> list[int]:
     return sorted({*view_sizes(recipe), *([] if in_patches else [recipe.image_size])})
 
 
-def choose_arithmetic(recipe: Recipe, facts: Facts) -> tuple[Recipe, float]:
+def choose_arithmetic(
+    recipe: Recipe, facts: Facts, listener: Listener | None = None
+) -> tuple[Recipe, float]:
     """Settle precision, memory format and attention by a short trial; also images/s of one view.
 
     Of the candidates that agree with what the recipe says already the fastest is taken.
     """
     random_state = torch.get_rng_state()
     batch_size = recipe.micro_batch_size or recipe.batch_size // world_size()
-    speeds = arithmetic_speeds(recipe.backbone, max(view_sizes(recipe)), facts.device, batch_size)
+    size = max(view_sizes(recipe))
+    speeds = arithmetic_speeds(recipe.backbone, size, facts.device, batch_size, listener)
     torch.set_rng_state(random_state)
     found = {name: _fields(CANDIDATES[name]) for name in speeds.images}
     agreeing = [
@@ -247,13 +251,16 @@ def may_compile(recipe: Recipe, facts: Facts, images_per_second: float = SLOWEST
     return recipe.epochs * epoch_seconds(recipe, facts, images_per_second) >= LONG_RUN
 
 
-def choose_compiling(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:
+def choose_compiling(
+    recipe: Recipe, facts: Facts, images_per_second: float, listener: Listener | None = None
+) -> Recipe:
     """Settle by a trial of a minute or two whether compiling the backbone pays in this run.
 
     Args:
         recipe: everything else is chosen.
         facts: about images and machine.
         images_per_second: of one view, forward and backward, without compiling.
+        listener: hears of the trial's progress.
     """
     random_state = torch.get_rng_state()
     found = compiling(
@@ -262,6 +269,7 @@ def choose_compiling(recipe: Recipe, facts: Facts, images_per_second: float) -> 
         max(view_sizes(recipe)),
         facts.device,
         recipe.micro_batch_size or recipe.batch_size,
+        listener,
     )
     torch.set_rng_state(random_state)
     if found.problem:
