@@ -10,12 +10,13 @@ from torch.nn import functional as F
 import similitude as sim
 from builders import BACKBONE, TinyBackbone, random_images, small_config, small_recipe
 from similitude.checkpoints import load_checkpoint
+from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.methods import build_method
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
 from similitude.training import train
-from similitude.transfer import ClassifierNetwork, draw_labels
+from similitude.transfer import ClassifierNetwork, draw_labels, stages
 from similitude.transfer.network import Learner, from_labels, from_teacher, projector_layers
 from similitude.transfer.recipes import choose_distillation, choose_finetuning, crop_and_flip
 from similitude.views import ImageViewConfig
@@ -427,6 +428,26 @@ def test_overwriting_removes_the_baseline_too(run, tmp_path):
     sim.finetune(run, images, out=tmp_path / "c", from_scratch=True, **FAST)
     sim.finetune(run, images, out=tmp_path / "c", overwrite=True, **FAST)
     assert not (tmp_path / "c" / "from_scratch" / "recipe.yaml").exists()
+
+
+def test_what_is_overwritten_comes_back_if_the_new_training_does_not_start(
+    run, tmp_path, monkeypatch
+):
+    images, out = random_images(80), tmp_path / "c"
+    sim.finetune(run, images, out=out, from_scratch=True, **FAST)
+    teacher = sim.finetune(run, images, out=tmp_path / "teacher", **FAST)
+    before = {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+    def fail(*args, **kwargs):
+        (out / "recipe.yaml").write_text("half a run")
+        raise UserError("no")
+
+    monkeypatch.setattr(stages, "train_network", fail)
+    with pytest.raises(UserError, match="no"):
+        sim.finetune(run, images, out=out, overwrite=True, **FAST)
+    with pytest.raises(UserError, match="no"):
+        sim.distill(teacher.path, images, out=out, overwrite=True, epochs=1, batch_size=16)
+    assert {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()} == before
 
 
 def test_micro_batches_give_the_whole_batchs_gradient(tmp_path):

@@ -488,15 +488,20 @@ def training_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing_run(folder: Path) -> Iterator[None]:
-    """Move the run in ``folder`` aside; it comes back unless the new one reaches a checkpoint."""
+def replacing_run(folder: Path, *besides: str) -> Iterator[None]:
+    """Move the run in ``folder`` aside; it comes back unless the new one reaches a checkpoint.
+
+    Args:
+        folder: of the run; need not exist.
+        besides: names in the folder that go with the run.
+    """
     if not folder.is_dir():
         yield
         return
     _settle(folder)  # what a killed process has left
     aside = folder / _ASIDE
     aside.mkdir()
-    for name in RUN_FILES:
+    for name in (*RUN_FILES, *besides):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
     try:

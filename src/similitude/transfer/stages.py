@@ -1,7 +1,8 @@
 """The two stages after pretraining as functions: fine-tuning, and distillation."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
 from similitude.recipes import Recipe, arithmetic_of
-from similitude.runs import Run, check_run_folder, clear_run_folder, free_run_folder, training_in
+from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
 from similitude.transfer.classifier import Classifier, accuracy, is_classifier, read_transfer
 from similitude.transfer.data import check_fraction, read_images, read_labelled
 from similitude.transfer.network import (
@@ -142,18 +143,19 @@ def finetune(
         ),
     )
     _check_batch(recipe, parts.train)
-    folder = _make_folder(folder, data, "finetune", overwrite=overwrite)
-    log = Log(listener, folder / "log.txt")
-    log.say(
-        f"{len(parts.train):,} labelled images of {len(parts.class_names)} classes to learn from, "
-        f"{len(parts.test):,} to test on" + (" (a fifth, held out)" if parts.held_out else "")
-    )
-    assert parts.train.labels is not None
-    targets = zlib.crc32(parts.train.labels.numpy().tobytes())
-    criterion = from_labels(parts.train.labels, len(parts.class_names))
+    folder = folder or free_run_folder(data, "finetune")
+    with _training_into(folder, overwrite=overwrite):
+        log = Log(listener, folder / "log.txt")
+        log.say(
+            f"{len(parts.train):,} labelled images of {len(parts.class_names)} classes to learn "
+            f"from, {len(parts.test):,} to test on"
+            + (" (a fifth, held out)" if parts.held_out else "")
+        )
+        assert parts.train.labels is not None
+        targets = zlib.crc32(parts.train.labels.numpy().tobytes())
+        criterion = from_labels(parts.train.labels, len(parts.class_names))
 
-    def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
-        with training_in(place):
+        def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
             classifier = train_network(
                 net,
                 criterion,
@@ -164,25 +166,25 @@ def finetune(
                 targets=targets,
                 resume=resume and is_classifier(place),
             )
-        return None if classifier is None else measure_accuracy(classifier, parts.test)
+            return None if classifier is None else measure_accuracy(classifier, parts.test)
 
-    classes = len(parts.class_names)
-    score = learn(ClassifierNetwork(method, recipe.from_layer, classes), recipe, folder)
-    if score is None:
-        return None
-    log.say(f"test accuracy {100 * score:.1f} %, fine-tuned from {recipe.source}")
-    if from_scratch:
-        place = folder / FROM_SCRATCH
-        if resume and is_classifier(place):
-            baseline = _stored(place, FinetuneRecipe)
-        else:
-            baseline = _baseline(recipe, len(parts.train))
-        score = learn(build_network(baseline), baseline, place)
+        classes = len(parts.class_names)
+        score = learn(ClassifierNetwork(method, recipe.from_layer, classes), recipe, folder)
         if score is None:
             return None
-        log.say(f"test accuracy {100 * score:.1f} %, from scratch on the same labels")
-    log.say(f"classifier: {folder}")
-    return Classifier(folder)
+        log.say(f"test accuracy {100 * score:.1f} %, fine-tuned from {recipe.source}")
+        if from_scratch:
+            place = folder / FROM_SCRATCH
+            if resume and is_classifier(place):
+                baseline = _stored(place, FinetuneRecipe)
+            else:
+                baseline = _baseline(recipe, len(parts.train))
+            score = learn(build_network(baseline), baseline, place)
+            if score is None:
+                return None
+            log.say(f"test accuracy {100 * score:.1f} %, from scratch on the same labels")
+        log.say(f"classifier: {folder}")
+        return Classifier(folder)
 
 
 def distill(
@@ -266,17 +268,19 @@ def distill(
             ),
         )
     _check_batch(recipe, images)
-    folder = _make_folder(folder, data, "distill", overwrite=overwrite)
-    log = Log(listener, folder / "log.txt")
-    labelled = "none" if tested is None else f"{len(tested):,}"
-    log.say(f"{len(images):,} images to learn from without labels, {labelled} with labels to test")
-    criterion = from_teacher(
-        _frozen(master, recipe.training.micro_batch_size),
-        len(recipe.class_names),
-        temperature=recipe.temperature,
-        scale_by_temperature_squared=recipe.scale_by_temperature_squared,
-    )
-    with training_in(folder):
+    folder = folder or free_run_folder(data, "distill")
+    with _training_into(folder, overwrite=overwrite):
+        log = Log(listener, folder / "log.txt")
+        labelled = "none" if tested is None else f"{len(tested):,}"
+        log.say(
+            f"{len(images):,} images to learn from without labels, {labelled} with labels to test"
+        )
+        criterion = from_teacher(
+            _frozen(master, recipe.training.micro_batch_size),
+            len(recipe.class_names),
+            temperature=recipe.temperature,
+            scale_by_temperature_squared=recipe.scale_by_temperature_squared,
+        )
         student = train_network(
             build_network(recipe),
             criterion,
@@ -287,16 +291,16 @@ def distill(
             targets=zlib.crc32(master.network.logits.weight.detach().cpu().numpy().tobytes()),
             resume=resume,
         )
-    if student is None:
-        return None
-    if tested is not None and tested.labels is not None:
-        of_teacher = accuracy(master.logits(tested))
-        log.say(
-            f"test accuracy {100 * measure_accuracy(student, tested):.1f} % of the student, "
-            f"{100 * of_teacher:.1f} % of its teacher"
-        )
-    log.say(f"classifier: {folder}")
-    return student
+        if student is None:
+            return None
+        if tested is not None and tested.labels is not None:
+            of_teacher = accuracy(master.logits(tested))
+            log.say(
+                f"test accuracy {100 * measure_accuracy(student, tested):.1f} % of the student, "
+                f"{100 * of_teacher:.1f} % of its teacher"
+            )
+        log.say(f"classifier: {folder}")
+        return student
 
 
 def _check_folder(
@@ -326,13 +330,15 @@ def _keep_apart(folder: Path | None, source: str | Path) -> None:
         raise UserError(f"{source} is where it starts from: give another --out")
 
 
-def _make_folder(folder: Path | None, data: Any, stage: str, *, overwrite: bool) -> Path:
-    if folder is None:
-        return free_run_folder(data, stage)
-    if overwrite:
-        clear_run_folder(folder / FROM_SCRATCH)
-        clear_run_folder(folder)
-    return folder
+@contextmanager
+def _training_into(folder: Path, *, overwrite: bool) -> Iterator[None]:
+    """Hold the folder; what it held comes back unless the new training gets under way."""
+    with ExitStack() as stack:
+        stack.enter_context(training_in(folder))
+        if overwrite:
+            baseline = [FROM_SCRATCH] if is_classifier(folder / FROM_SCRATCH) else []
+            stack.enter_context(replacing_run(folder, *baseline))
+        yield
 
 
 def _stored(folder: Path | None, kind: type[RecipeT]) -> RecipeT:
