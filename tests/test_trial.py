@@ -169,7 +169,7 @@ def test_a_trial_tells_of_itself(place, timed):
             heard.append((what, done, total, note))
 
     arithmetic_speeds(BACKBONE, 16, CPU, 32, Listening())
-    assert heard[0] == ("trying arithmetic", 0, 4, "float32")
+    assert heard[0] == ("timing kinds of arithmetic", 0, 4, "float32")
     compiling(BACKBONE, Arithmetic(), 16, CPU, 32, Listening())
     assert heard[-1][0] == "trying torch.compile"
     told = len(heard)

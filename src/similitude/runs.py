@@ -435,12 +435,15 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse a place where something would be lost.
 
     Raises:
-        UserError: the folder is a file, or not empty, or not a run that can be replaced.
+        UserError: the folder is a file, or not empty, or not a run that can be replaced, or not
+            there to be resumed.
     """
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     if folder.is_file():
         raise UserError(f"cannot make the run folder {folder}: a file has this name")
+    if resume and not folder.exists():
+        raise UserError(f"there is no folder {folder} to resume")
     if resume or not folder.is_dir() or {p.name for p in folder.iterdir()} <= {_LOCK}:
         return
     if not overwrite:

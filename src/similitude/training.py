@@ -102,6 +102,13 @@ def train(
             "images at a time, so the gradient is not quite the whole batch's; heads and loss see "
             "it all"
         )
+    if checkpoint is not None and first_step >= module.progress.total_steps:
+        log.say(
+            f"the run in {folder} was finished already, after {first_step:,} steps; to train "
+            "longer, give its recipe.yaml, more --epochs and another --out"
+        )
+    if module.compiled is not None and not profile:
+        log.say("  the first step takes a minute or more: torch.compile makes its kernels then")
     recorder = run_steps(
         module,
         images,

@@ -103,7 +103,7 @@ def arithmetic_speeds(
     speed: dict[str, float] = {}
     for done, (name, arithmetic) in enumerate(CANDIDATES.items()):
         if listener is not None:
-            listener.progress("trying arithmetic", done, len(CANDIDATES), name)
+            listener.progress("timing kinds of arithmetic", done, len(CANDIDATES), name)
         if arithmetic.plain_attention and (device.type != "cpu" or not fused_attentions(network)):
             continue
         arithmetic.place(network, for_training=True)

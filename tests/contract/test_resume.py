@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from builders import random_images, small_recipe
+from similitude.api import pretrain
 from similitude.checkpoints import load_checkpoint
+from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.methods import METHODS
 from similitude.training import train
@@ -97,3 +99,22 @@ def test_the_seed_decides_the_run(tmp_path):
     a, b, c = (last(tmp_path / folder).method for folder in "abc")
     assert same(a, b)
     assert not same(a, c)
+
+
+def test_a_finished_run_says_that_nothing_is_left(tmp_path):
+    class Heard(Silent):
+        def say(self, sentence):
+            sentences.append(sentence)
+
+    images, recipe, sentences = random_images(44), small_recipe("simclr"), []
+    for checkpoint in (None, "last"):
+        checkpoint = checkpoint and last(tmp_path)
+        train(images, "x", recipe, tmp_path, device=CPU, listener=Heard(), checkpoint=checkpoint)
+        told = [s for s in sentences if "was finished already, after 6 steps" in s]
+        assert len(told) == (checkpoint is not None)
+
+
+def test_a_folder_that_is_not_there_cannot_be_resumed(tmp_path):
+    with pytest.raises(UserError, match=r"there is no folder .*nope to resume"):
+        pretrain(random_images(44), out=tmp_path / "nope", resume=True)
+    assert not (tmp_path / "nope").exists()

@@ -235,7 +235,7 @@ def check(result, *words):
         (["pretrain", "photos", "--set", "method.temperature=-1"], ["greater than 0"]),
         (["pretrain", "photos", "--out", "photos"], ["photos", "not empty"]),
         (["pretrain", "photos", "--resume"], ["--out"]),
-        (["pretrain", "photos", "--resume", "--out", "new"], ["new", "checkpoint"]),
+        (["pretrain", "photos", "--resume", "--out", "new"], ["no folder new"]),
         (["evaluate", "nowhere", "photos"], ["no such run", "nowhere"]),
         (["evaluate", "photos", "photos"], ["photos", "not a run"]),
         (["evaluate", "RUN", "flat"], ["labels", "--labels"]),

@@ -52,6 +52,7 @@ def test_override_reads_yaml_values():
         ("method.temprature=0.2", "did you mean temperature"),
         ("epoch=3", "did you mean epochs"),
         ("epochs.x=3", "no field 'x' in epochs"),
+        ("temperature=0.5", "no field 'temperature' in a recipe: did you mean method.temperature"),
         ("method.temperature=-1", "temperature.*greater than 0"),
         ("method.temperature", "FIELD=VALUE"),
         ("epochs=0", "epochs.*greater than or equal to 1"),

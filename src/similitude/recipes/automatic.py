@@ -220,7 +220,9 @@ def choose_arithmetic(
     told = set(update)
     if not any(CANDIDATES[name].plain_attention for name in found):
         told.discard("attention")  # there is none, or no choice
-    reasons = recipe.reasons | dict.fromkeys(sorted(told), speeds.reason)
+    first, *others = sorted(told, reverse=True) or [""]
+    reasons = recipe.reasons | ({first: speeds.reason} if first else {})
+    reasons |= dict.fromkeys(others, f"fastest in the same trial as {first}")
     chosen = recipe.model_copy(update={**update, "reasons": reasons})
     return chosen, speeds.images[fastest]
 

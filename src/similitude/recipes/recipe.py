@@ -119,6 +119,8 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
                 known = list(place) if isinstance(place, dict) else []
                 where = ".".join(keys[:depth]) or "a recipe"
                 hint = did_you_mean(key, known) if known else "it has no fields"
+                if inside := [k for k, v in data.items() if isinstance(v, dict) and key in v]:
+                    hint = f"did you mean {' or '.join(f'{name}.{key}' for name in inside)}?"
                 raise UserError(f"no field {key!r} in {where}: {hint}")
             if depth < len(keys) - 1:
                 place = place[key]
