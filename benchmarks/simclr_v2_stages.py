@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--finetune-epochs", type=int, help="default: chosen")
+    parser.add_argument("--temperatures", default="0.1,1", help="to distill at")
     parser.add_argument("--distill-epochs", type=int, help="default: those of the pretraining")
     args = parser.parse_args()
 
@@ -50,11 +51,16 @@ def main() -> None:
                 go_on(sim.finetune, run, args.folder, out=teacher, **options)
             rows.setdefault(f"fine-tuned from layer {layer}", []).append(accuracy(teacher))
         rows.setdefault("supervised, from scratch", []).append(accuracy(scratch))
-        student = args.out / f"distilled-{name}"
-        if accuracy(student) is None:
-            options = {"seed": seed, "epochs": args.distill_epochs}
-            go_on(sim.distill, teacher, args.folder, out=student, **options)
-        rows.setdefault("distilled", []).append(accuracy(student))
+        for temperature in args.temperatures.split(","):
+            student = args.out / f"distilled-temperature{temperature}-{name}"
+            if accuracy(student) is None:
+                options = {"seed": seed, "epochs": args.distill_epochs}
+                options["temperature"] = float(temperature)
+                go_on(sim.distill, teacher, args.folder, out=student, **options)
+            kind = f"distilled at temperature {temperature}"
+            rows.setdefault(kind, []).append(accuracy(student))
+            gain = accuracy(student) - accuracy(teacher)
+            rows.setdefault(f"{kind}, minus its teacher", []).append(gain)
 
     print(f"| {100 * args.label_fraction:g} % of the labels | test accuracy in % |\n|---|---|")
     for name, accuracies in rows.items():
