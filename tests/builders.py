@@ -1,5 +1,6 @@
 """Small things that many tests need: a backbone, configs of every method, batches, images."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from similitude.backbones import BackboneConfig
 from similitude.data import ImageSet
+from similitude.distributed import join_processes
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
 from similitude.nets import WeightNormLinear
@@ -133,3 +135,13 @@ def write_photos(folder: Path, n: int = 40, *, classes: int = 2, size: int = 20)
         array = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
         Image.fromarray(array).save(place / f"photo{i:03d}.png")
     return folder
+
+
+def join_as(number: int, processes: int, port: int, *, on_one_machine: bool = True) -> None:
+    """Meet other processes as those that a launcher starts do."""
+    torch.set_num_threads(1)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place |= {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": processes}
+    place |= {"LOCAL_WORLD_SIZE": processes if on_one_machine else 1}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    join_processes()

@@ -7,8 +7,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from builders import join_as
 from similitude.distributed import own_rows
 from similitude.errors import UserError
+from similitude.launching import _free_port
 from similitude.nets import (
     ScaleBatchNorm1d,
     SplitBatchNorm2d,
@@ -50,19 +52,16 @@ def passes(name):
     return {"outputs": outputs, "grads": grads, "weights": weights, "state": layer.state_dict()}
 
 
-def process(number, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=number, world_size=WORLD
-    )
+def process(number, folder, port, on_one_machine):
+    join_as(number, WORLD, port, on_one_machine=on_one_machine)
     torch.save({name: passes(name) for name in LAYERS}, f"{folder}/{number}")
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
+@pytest.fixture(scope="module", params=[True, False], ids=["shared memory", "gloo"])
+def together(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(process, args=(str(folder),), nprocs=WORLD)
+    mp.spawn(process, args=(str(folder), _free_port(), request.param), nprocs=WORLD)
     return [torch.load(folder / str(number), weights_only=True) for number in range(WORLD)]
 
 

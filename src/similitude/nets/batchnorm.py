@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from similitude.distributed import gather, sum_over_processes, world_size
@@ -63,20 +64,23 @@ class _SyncBatchNorm(torch.autograd.Function):
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> Any:  # type: ignore[override]
         x, weight, mean, var = ctx.saved_tensors
         inverse_std = (var + ctx.eps).rsqrt()
         scale = torch.ones_like(mean) if weight is None else weight
-        # The kernel takes the gradients of mean and variance to be those of its own samples ...
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, scale, mean, var, mean, inverse_std, True, ctx.eps, [True, True, True]
+        # PyTorch's kernel makes the sums (on GPUs only where there is a weight); the gradient that
+        # it would make of its own samples is not ours.
+        _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, scale, mean, var, mean, inverse_std, True, ctx.eps, [False, True, True]
         )
-        sums = torch.stack([grad_bias, grad_weight])
-        count = x.numel() // x.shape[1]
-        excess = sums / count - sum_over_processes(sums) / (count * world_size())
-        # ... and what that is too much by lies along the normalised samples.
-        common, along = excess * (inverse_std * scale)
-        grad_x = grad_x + F.batch_norm(x, mean, var, along, common, False, 0.0, ctx.eps)
+        scale = scale * inverse_std
+        sums = sum_over_processes(torch.stack([grad_bias, grad_weight]))
+        common, along = sums * (-scale / (x.numel() // x.shape[1] * world_size()))
+        # scale (grad - mean of grad - x^ mean of (grad x^)), in passes that round only at their end
+        grad_x = F.batch_norm(x, mean, var, along, common, False, 0.0, ctx.eps)
+        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+        grad_x += F.batch_norm(grad, zero, one, scale, None, False, 0.0, 0.0)
         has_weight, has_bias = ctx.needs_input_grad[1:3]
         return grad_x, grad_weight if has_weight else None, grad_bias if has_bias else None, None
 
