@@ -146,8 +146,12 @@ def main() -> None:
             for peer in task.peers:
                 ours, theirs = (median(r[side] for r in rounds) for side in ("similitude", peer))
                 ratio = median(r["similitude"] / r[peer] for r in rounds)
-                row = f"{name} | {ours:,.0f} | {peer} | {theirs:,.0f} | {ratio:.2f}"
+                row = f"{name} | {number(ours)} | {peer} | {number(theirs)} | {ratio:.2f}"
                 print(f"| {row} |", flush=True)
+
+
+def number(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}"
 
 
 def median(values) -> float:
