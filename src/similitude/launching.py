@@ -235,11 +235,9 @@ def _listen(children: list[Any], messages: Any, listener: Listener | None) -> An
             if any(child.is_alive() for child in children) and not _failed(children):
                 continue
             if answer is None:
-                codes = ", ".join(str(child.exitcode) for child in children)
                 raise UserError(
-                    f"a process ended without a result (exit codes: {codes}); what it said stands "
-                    "above. If nothing does, the memory may not hold that many: try fewer "
-                    "--devices, or --micro-batch-size"
+                    f"{_who_ended(children)}; what it said stands above. If nothing does, the "
+                    "memory may not hold that many: try fewer --devices, or --micro-batch-size"
                 ) from None
             break
         if kind in ("say", "progress"):
@@ -257,6 +255,14 @@ def _listen(children: list[Any], messages: Any, listener: Listener | None) -> An
     if answer[0] == "crash":
         raise RuntimeError(f"a process failed:\n{answer[1]}")
     return pickle.loads(answer[1])
+
+
+def _who_ended(children: list[Any]) -> str:
+    for number, child in enumerate(children, start=1):
+        if child.exitcode not in (None, 0):
+            killed = f"was killed by signal {-child.exitcode}" if child.exitcode < 0 else "ended"
+            return f"process {number} of {len(children)} {killed} without a result"
+    return "the processes ended without a result"
 
 
 def _failed(children: list[Any]) -> bool:

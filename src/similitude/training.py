@@ -9,7 +9,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from similitude.backbones import build_backbone
 from similitude.checkpoints import Checkpoint, export_backbone, fingerprint, load_strictly
 from similitude.data import ImageSet
-from similitude.distributed import rank, share_state_of_first
+from similitude.distributed import (
+    processes_of_machine,
+    rank,
+    share_state_of_first,
+    world_size,
+)
 from similitude.environment import write_environment
 from similitude.errors import UserError
 from similitude.evaluation.health import Readings, Verdict, diagnose
@@ -129,9 +134,10 @@ def train(
     if recorder.stopped_early:
         log.say(f"stopped early, after step {module.step:,} of {total:,}")
     elif recorder.diverged_at is None and module.step < total:
+        devices = f" --devices {world_size()}" if 1 < world_size() == processes_of_machine() else ""
         log.say(
             f"stopped after step {module.step:,} of {total:,}; everything is saved, and this "
-            f"goes on: similitude pretrain {data} --out {folder} --resume"
+            f"goes on: similitude pretrain {data} --out {folder} --resume{devices}"
         )
         return None
     if not first:

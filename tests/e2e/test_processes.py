@@ -38,6 +38,12 @@ def call(folder: Path, *command: str) -> str:
     return done.stdout
 
 
+def start(folder: Path, *command: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("together")
@@ -133,15 +139,7 @@ def test_ctrl_c_ends_all_processes(place, progress):
     """While they start, and while they train: then the run is saved and can go on."""
     out = f"interrupted-{progress}"
     settings = [*SETTINGS, "--set", "epochs=500", "--out", out, "--devices", "2"]
-    running = subprocess.Popen(
-        [*SIMILITUDE, "pretrain", "photos", *settings],
-        cwd=place,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert running.stdout is not None
+    running = start(place, *SIMILITUDE, "pretrain", "photos", *settings)
     if progress:
         assert any(progress in line for line in running.stdout)
         time.sleep(1)  # into the steps
@@ -151,5 +149,24 @@ def test_ctrl_c_ends_all_processes(place, progress):
     said, _ = running.communicate(timeout=120)
     assert running.returncode == 130
     if progress:
-        assert "everything is saved" in said
+        assert (
+            f"everything is saved, and this goes on: similitude pretrain photos --out {out} "
+            "--resume --devices 2" in said.replace("\n", " ")
+        )
         assert (place / out / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_a_killed_process_is_named_and_ends_the_others(place):
+    settings = [*SETTINGS, "--set", "epochs=500", "--out", "killed", "--devices", "2"]
+    running = start(place, *SIMILITUDE, "pretrain", "photos", *settings)
+    assert running.stdout is not None
+    assert any("training" in line for line in running.stdout)
+    time.sleep(1)  # into the steps
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(int(workers[1]), signal.SIGKILL)
+    _, error = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert "process 2 of 2 was killed by signal 9" in error.replace("\n", " ")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
