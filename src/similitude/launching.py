@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -94,13 +95,16 @@ def run_on_devices(
         context.Process(target=_child, args=(place, function, given, messages), daemon=True)
         for place in places
     ]
-    with _passing_interrupts_on(children) as presses:
+    with _passing_interrupts_on(children) as interrupts:
         try:
             for child in children:
                 child.start()
-            return _listen(children, messages, listener)
+                if interrupts.presses:  # while there was nobody yet to tell
+                    child.kill()
+                    raise KeyboardInterrupt
+            return _listen(children, messages, listener, interrupts)
         except (UserError, RuntimeError):
-            if presses:  # they died of it, wherever they were
+            if interrupts.presses:  # they died of it, wherever they were
                 raise KeyboardInterrupt from None
             raise
         finally:
@@ -153,23 +157,36 @@ def _end(children: list[Any]) -> None:
             child.join()
 
 
+@dataclass
+class _Interrupts:
+    """How often Ctrl-C was pressed, and whether the processes have begun to speak."""
+
+    presses: int = 0
+    begun: bool = False
+
+
 @contextmanager
-def _passing_interrupts_on(children: list[Any]) -> Iterator[list[int]]:
-    """Ctrl-C goes to the children, which end in their own way; the third one ends them."""
-    presses: list[int] = []
+def _passing_interrupts_on(children: list[Any]) -> Iterator[_Interrupts]:
+    """Ctrl-C goes to the children, which end in their own way.
+
+    The third one kills them, and so does one before they have begun: some module that they are
+    loading may catch what comes, and nothing is lost yet.
+    """
+    interrupts = _Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield presses  # signals reach the main thread only
+        yield interrupts  # signals reach the main thread only
         return
 
     def interrupt(number: int, _: Any) -> None:
-        presses.append(number)
+        interrupts.presses += 1
+        gently = interrupts.begun and interrupts.presses < 3
         for child in children:
             if child.pid is not None and child.is_alive():
-                os.kill(child.pid, signal.SIGINT if len(presses) < 3 else signal.SIGKILL)
+                os.kill(child.pid, signal.SIGINT if gently else signal.SIGKILL)
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield presses
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -225,7 +242,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _listen(children: list[Any], messages: Any, listener: Listener | None) -> Any:
+def _listen(
+    children: list[Any], messages: Any, listener: Listener | None, interrupts: _Interrupts
+) -> Any:
     """Pass messages on until the first process has answered and all have ended."""
     answer: tuple[str, Any] | None = None
     while True:
@@ -240,6 +259,7 @@ def _listen(children: list[Any], messages: Any, listener: Listener | None) -> An
                     "memory may not hold that many: try fewer --devices, or --micro-batch-size"
                 ) from None
             break
+        interrupts.begun = True
         if kind in ("say", "progress"):
             if listener is not None:
                 getattr(listener, kind)(*content)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import similitude as sim
 from builders import write_photos
 from similitude.checkpoints import load_checkpoint
 from similitude.errors import UserError
-from similitude.launching import wants_processes
+from similitude.launching import run_on_devices, wants_processes
 
 SETTINGS = [
     *("--method", "byol", "--epochs", "2", "--batch-size", "16", "--backbone", "resnet18"),
@@ -170,3 +171,17 @@ def test_a_killed_process_is_named_and_ends_the_others(place):
     assert running.returncode == 2
     assert "process 2 of 2 was killed by signal 9" in error.replace("\n", " ")
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def be_deaf(listener) -> None:
+    """As while a module is loaded that catches whatever comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    time.sleep(60)
+
+
+def test_ctrl_c_ends_processes_that_do_not_hear_it_yet():
+    begun = time.monotonic()
+    threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_on_devices(be_deaf, {}, devices=2)
+    assert time.monotonic() - begun < 30
