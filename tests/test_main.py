@@ -46,18 +46,3 @@ def test_other_exit_codes_stay():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 2
-
-
-def test_a_module_that_catches_ctrl_c_while_it_loads_does_not_go_on(tmp_path):
-    (tmp_path / "greedy.py").write_text(
-        "import signal\n"
-        "try:\n"
-        "    signal.raise_signal(signal.SIGINT)\n"
-        "except BaseException:\n"
-        "    pass\n"
-    )
-    running = RUNNING.format(how="import greedy; print('went on')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}){running}"
-    code += "from similitude.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

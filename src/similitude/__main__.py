@@ -1,17 +1,13 @@
 """What starts: the command ``similitude``, ``python -m similitude``, and torchrun's processes."""
 
 import os
-import signal
 import sys
-from types import FrameType
 
 INTERRUPTED = 130  # what a shell calls a command that Ctrl-C has ended
 
 
 def main() -> None:
     """The command line; Ctrl-C ends it without a traceback, even while it is still loading."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
     try:
         from similitude.cli import main as command_line
 
@@ -22,16 +18,6 @@ def main() -> None:
         if end.code == INTERRUPTED:
             _end()
         raise
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """As Python's own, but for an import: some modules catch whatever comes, and would go on."""
-    place = frame
-    while place is not None:
-        if place.f_code.co_filename == "<frozen importlib._bootstrap>":
-            _end()
-        place = place.f_back
-    raise KeyboardInterrupt
 
 
 def _end() -> None:

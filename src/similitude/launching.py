@@ -169,8 +169,8 @@ class _Interrupts:
 def _passing_interrupts_on(children: list[Any]) -> Iterator[_Interrupts]:
     """Ctrl-C goes to the children, which end in their own way.
 
-    The third one kills them, and so does one before they have begun: some module that they are
-    loading may catch what comes, and nothing is lost yet.
+    The third one kills them, and so does one before they have begun: nothing is lost yet, and not
+    all of them may be there to hear it.
     """
     interrupts = _Interrupts()
     if threading.current_thread() is not threading.main_thread():

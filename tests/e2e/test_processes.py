@@ -41,8 +41,20 @@ def call(folder: Path, *command: str) -> str:
 
 def start(folder: Path, *command: str) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_ctrl_c,
+    )
+
+
+def hear_ctrl_c() -> None:
+    """A shell lets the commands that it runs in the background ignore it, and so their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +186,7 @@ def test_a_killed_process_is_named_and_ends_the_others(place):
 
 
 def be_deaf(listener) -> None:
-    """As while a module is loaded that catches whatever comes."""
+    """As a process that is not there yet."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.sleep(60)
 
