@@ -4,12 +4,13 @@
 
 Data set, transforms, loader (2 workers), heads, losses and optimizer are those of lightly's
 examples (examples/pytorch/simclr.py, byol.py, dino.py), in float32 as there. TASK: views (two
-SimCLR views of SIZE px), simclr (ResNet-18, stem "small" or "imagenet"), byol (ResNet-50), dino
+SimCLR views of SIZE px), simclr (ResNet-18, stem "small" or "standard"), byol (ResNet-50), dino
 (ViT-S/16, 2 views of 224 px and 6 of 96). Prints images per second; an image is all its views.
 """
 
 import argparse
 import copy
+import itertools
 import time
 
 import timm
@@ -35,7 +36,7 @@ from torch import nn
 WARM_UP = 2
 
 
-def resnet(name, stem="imagenet"):
+def resnet(name, stem="standard"):
     network = getattr(torchvision.models, name)()
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -128,7 +129,8 @@ def main():
     if model is not None:
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.06)
     start = 0.0
-    for step, batch in enumerate(loader):
+    epochs = itertools.chain.from_iterable(itertools.repeat(loader))
+    for step, batch in enumerate(epochs):
         if step == WARM_UP:
             start = time.perf_counter()
         if step == WARM_UP + args.steps:
