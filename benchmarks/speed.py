@@ -123,7 +123,8 @@ def main() -> None:
     if args.one:
         print(time_ours(TASKS[args.one], args.folder))
         return
-    # spinning threads would take the cores from the peers' worker processes
+    torch.set_num_threads(1)  # what waits here must not spin on a core that is being measured
+    # nor must the peers' own threads take the cores from their worker processes
     quiet = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     with tempfile.TemporaryDirectory() as temporary:
         photos = args.photos or make_photos(args.folder, Path(temporary) / "photos")

@@ -266,5 +266,5 @@ def test_real_photographs(shared_data_dir, tmp_path):
     assert images.pixels.shape == (60, 3, 32, 32)
     assert images.unreadable == []
     for i in (0, 59):
-        shown = np.asarray(Image.open(source.paths[i]).convert("RGB")).astype(int)
+        shown = np.asarray(Image.open(source.path(i)).convert("RGB")).astype(int)
         assert np.abs(images.pixels[i].permute(1, 2, 0).numpy() - shown).max() <= 4

@@ -51,17 +51,29 @@ def count_reads(monkeypatch, source):
     return seen
 
 
-WAYS = {"memory": {}, "file": {"memory_limit_bytes": 1}}
-
-
 def load(photos, tmp_path, **options):
     return load_images(open_source(photos), 8, cache_dir=tmp_path / "cache", **options)
 
 
-@pytest.mark.parametrize("way", WAYS)
+def fill_the_disk(monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+
+
+@pytest.fixture(params=["file", "memory"])
+def way(request, monkeypatch):
+    """Where canvases are kept: in a file, or in memory where the disk has no room for one."""
+    if request.param == "memory":
+        fill_the_disk(monkeypatch)
+    return request.param
+
+
 def test_canvases_are_those_of_decoding_all_at_once(photos, eager, tmp_path, way):
-    images = load(photos, tmp_path, **WAYS[way])
+    images = load(photos, tmp_path)
     assert isinstance(images.pixels, LazyCanvases)
+    assert isinstance(images.pixels.kept, np.memmap) == (way == "file")
     index = torch.tensor([5, 2, 2, 23])
     assert torch.equal(images.pixels[index], eager.pixels[index])
     assert torch.equal(images.pixels[3:20:4], eager.pixels[3:20:4])
@@ -77,9 +89,8 @@ def test_canvases_are_those_of_decoding_all_at_once(photos, eager, tmp_path, way
         assert torch.equal(ours.aspect, theirs.aspect)
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_only_what_is_asked_for_is_decoded_and_only_once(photos, tmp_path, monkeypatch, way):
-    images = load(photos, tmp_path, **WAYS[way])
+    images = load(photos, tmp_path)
     seen = count_reads(monkeypatch, open_source(photos))
     for index in ([1, 2, 3], [3, 4], [1, 4]):
         images.pixels[torch.tensor(index)]
@@ -87,7 +98,7 @@ def test_only_what_is_asked_for_is_decoded_and_only_once(photos, tmp_path, monke
 
 
 def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
-    load(photos, tmp_path, memory_limit_bytes=1).pixels[:]
+    load(photos, tmp_path).pixels[:]
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".pack"]
     seen = count_reads(monkeypatch, open_source(photos))
     again = load(photos, tmp_path)
@@ -97,7 +108,7 @@ def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
 
 
 def test_two_that_complete_the_same_file_leave_a_whole_one(photos, eager, tmp_path):
-    first, second = (load(photos, tmp_path, memory_limit_bytes=1) for _ in range(2))
+    first, second = (load(photos, tmp_path) for _ in range(2))
     first.pixels[:]
     second.pixels[:]
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".pack"]
@@ -114,7 +125,7 @@ def test_what_stands_for_an_unreadable_image_is_scored_nowhere(
     for i in lost:
         (photos / eager.names[i]).write_bytes(b"no image")
     monkeypatch.setattr(lazy, "_LOOKED_AT", 100)
-    images = load(photos, tmp_path, memory_limit_bytes=1)
+    images = load(photos, tmp_path)
     if again:
         images.pixels[:]
         images = load(photos, tmp_path)
@@ -137,19 +148,16 @@ def test_tiles_are_not_decoded_one_by_one(photos, tmp_path):
 
 
 def test_two_processes_share_the_file(photos, eager, tmp_path):
-    first = load(photos, tmp_path, memory_limit_bytes=1)
+    first = load(photos, tmp_path)
     first.pixels[:6]
-    second = load(photos, tmp_path, memory_limit_bytes=1)
+    second = load(photos, tmp_path)
     second.pixels[6:9]
     assert torch.equal(first.pixels[:6], eager.pixels[:6])
     assert torch.equal(second.pixels[:9], eager.pixels[:9])
 
 
 def test_without_room_images_are_decoded_again(photos, eager, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    fill_the_disk(monkeypatch)
     images = load(photos, tmp_path, memory_limit_bytes=1)
     assert images.pixels.kept is None
     for _ in range(2):

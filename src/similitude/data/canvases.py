@@ -193,31 +193,40 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
         canvases = LazyCanvases(source, size, workers, pixels)
         canvases.take_as_complete(images.aspect, images.unreadable)
         return dataclasses.replace(images, pixels=canvases)
+    partial = path.with_suffix(".partial")
+
+    def complete(lazy: LazyCanvases) -> None:
+        facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
+        facts |= {"unreadable": lazy.unreadable, "kept": everything}
+        mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+        try:
+            partial.rename(mine)
+        except FileNotFoundError:  # another process or thread has completed the same file
+            return
+        with mine.open("rb+") as file:
+            file.seek(0, os.SEEK_END)
+            append_facts(file, facts)
+            os.fsync(file.fileno())
+        mine.replace(path)
+
+    for leftover in ("*.partial", ".*.tmp.*"):
+        remove_leftovers(folder, leftover)
     shape = (len(source), 3, size, size)
+    try:
+        # In a file even where they fit in memory: what the process holds does not grow with the
+        # data set, processes share it, and the next run finds it decoded.
+        return _undecoded(
+            source, LazyCanvases(source, size, workers, _room(partial, shape), complete)
+        )
+    except OSError as error:
+        problem = writing_error(partial, error)
     if math.prod(shape) <= limit:
-        canvases = LazyCanvases(source, size, workers, np.empty(shape, np.uint8))
-    else:
-        partial = path.with_suffix(".partial")
-
-        def complete(lazy: LazyCanvases) -> None:
-            facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
-            facts |= {"unreadable": lazy.unreadable, "kept": everything}
-            mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
-            try:
-                partial.rename(mine)
-            except FileNotFoundError:  # another process or thread has completed the same file
-                return
-            with mine.open("rb+") as file:
-                file.seek(0, os.SEEK_END)
-                append_facts(file, facts)
-                os.fsync(file.fileno())
-            mine.replace(path)
-
-        for leftover in ("*.partial", ".*.tmp.*"):
-            remove_leftovers(folder, leftover)
-        kept = _room(partial, shape)
-        canvases = LazyCanvases(source, size, workers, kept, complete)
-    return _undecoded(source, canvases)
+        logger.warning("%s: canvases are kept in memory", problem)
+        return _undecoded(
+            source, LazyCanvases(source, size, workers, np.empty(shape, np.uint8))
+        )
+    logger.warning("%s: images are decoded again in every epoch", problem)
+    return _undecoded(source, LazyCanvases(source, size, workers, None))
 
 
 def _undecoded(source: ImageSource, canvases: LazyCanvases) -> ImageSet:
@@ -232,15 +241,18 @@ def _undecoded(source: ImageSource, canvases: LazyCanvases) -> ImageSet:
     )
 
 
-def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"] | None:
-    """A file of this many bytes, mapped; None if the disk has no room for it."""
+def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
+    """A file of this many bytes, mapped.
+
+    Raises:
+        OSError: the disk has no room for it; nothing is left there.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:  # what another process has mapped must stay
             reserve(file, math.prod(shape))
             file.truncate(math.prod(shape))
-    except OSError as error:
-        logger.warning("%s: images are decoded again in every epoch", writing_error(path, error))
+    except OSError:
         path.unlink(missing_ok=True)
-        return None
+        raise
     return np.memmap(path, np.uint8, mode="r+", shape=shape)

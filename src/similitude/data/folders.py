@@ -26,28 +26,32 @@ class FolderSource(ImageSource):
 
     Attributes:
         folder: What the names are relative to.
-        paths: The file of each name.
+        files: Path of each file below ``folder``: its name, but for letters that cannot be printed.
         base: The folder the user named: ``folder`` itself or, for a split, the one above it.
     """
 
     folder: Path
-    paths: list[str]
+    files: list[str]
     base: Path
+
+    def path(self, i: int) -> str:
+        """Where file ``i`` is."""
+        return os.path.join(self.folder, self.files[i])
 
     def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
         """Decode file ``i``; see :meth:`ImageSource.read`."""
-        return decoding.read_file(self.paths[i], size)
+        return decoding.read_file(self.path(i), size)
 
     def probe_size(self, i: int) -> tuple[int, int] | None:
         """Size from the header of file ``i``; see :meth:`ImageSource.probe_size`."""
-        return decoding.probe_size(self.paths[i])
+        return decoding.probe_size(self.path(i))
 
     def fingerprint(self) -> str:
         """A hash of the folder's path and of every file's name, length and time."""
         digest = hashlib.sha256(str(self.folder.resolve()).encode(errors="surrogateescape"))
-        for name, path in zip(self.names, self.paths, strict=True):
+        for i, name in enumerate(self.names):
             try:
-                status = os.stat(path)
+                status = os.stat(self.path(i))
                 stamp = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
             except OSError:
                 stamp = f"{name}\0missing\n"
@@ -87,7 +91,7 @@ def open_folder(base: Path, split: str | None) -> FolderSource:
     if other_suffixes:
         listed = ", ".join(f"{count} {s}" for s, count in other_suffixes.most_common(5))
         notes.append(f"files in {folder} that are no known images are not used: {listed}")
-    names = [name for name, _ in found]
+    names = [_printable(file) for file in found]
     siblings = [splits[key] for key in splits] if folder != base else [folder]
     labels, class_names = _class_labels(names, siblings)
     return FolderSource(
@@ -97,7 +101,7 @@ def open_folder(base: Path, split: str | None) -> FolderSource:
         class_names=class_names,
         notes=tuple(notes),
         folder=folder,
-        paths=[path for _, path in found],
+        files=found,
         base=base,
     )
 
@@ -111,7 +115,7 @@ def split_folders(base: Path) -> dict[str, Path]:
 
 def image_names(folder: Path) -> list[str]:
     """Name of each image below ``folder``, relative to it, parts joined by ``/``, sorted."""
-    return [name for name, _ in _scan(folder)[0]]
+    return [_printable(file) for file in _scan(folder)[0]]
 
 
 def _pick(base: Path, splits: dict[str, Path], split: str) -> Path:
@@ -136,14 +140,14 @@ def _ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _scan(root: Path) -> tuple[list[tuple[str, str]], Counter[str]]:
-    """Name and path of each image below ``root``, by name, and how many files are none.
+def _scan(root: Path) -> tuple[list[str], Counter[str]]:
+    """Path below ``root`` of each image, sorted by name, and how many files are none.
 
     Each physical folder is entered once, by its own path before any symbolic link to it: links in
     a circle end, and no image counts twice. Paths are plain strings: a million images are common,
     and ``Path`` costs ten times more.
     """
-    found: list[tuple[str, str]] = []
+    found: list[str] = []
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
     folders, links = [("", str(root))], []
@@ -167,8 +171,9 @@ def _scan(root: Path) -> tuple[list[tuple[str, str]], Counter[str]]:
             elif (suffix := _suffix(entry.name)) not in decoding.SUFFIXES:
                 others[suffix or "without suffix"] += 1
             elif entry.is_file() or entry.is_symlink():  # not a pipe; a broken link is told later
-                found.append((_printable(prefix + entry.name), entry.path))
-    return sorted(found), others
+                found.append(prefix + entry.name)
+    found.sort(key=_printable)
+    return found, others
 
 
 def _suffix(name: str) -> str:
@@ -177,23 +182,28 @@ def _suffix(name: str) -> str:
 
 def _printable(name: str) -> str:
     # file names need not be text; what cannot be printed is escaped, so that it can be written
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _class_labels(
     names: list[str], siblings: list[Path]
 ) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
-    parts = [name.split("/") for name in names]
-    if any(len(p) != 2 for p in parts):
+    if any(name.count("/") != 1 for name in names):
         return None, None
-    classes = {p[0] for p in parts}
+    classes = {_class_of(name) for name in names}
     for folder in siblings:
         classes |= {_printable(sub.name) for sub in _subfolders(folder) if _has_image(sub)}
     if len(classes) < 2:
         return None, None
     class_names = sorted(classes)
     position = {name: i for i, name in enumerate(class_names)}
-    return torch.tensor([position[p[0]] for p in parts]), class_names
+    return torch.tensor([position[_class_of(name)] for name in names]), class_names
+
+
+def _class_of(name: str) -> str:
+    return name[: name.index("/")]
 
 
 def _has_image(folder: Path) -> bool:
