@@ -50,19 +50,26 @@ class Task:
     peers: dict[str, tuple[str, ...]]  # name -> script and arguments; {data} is the folder
 
 
-def _simclr(stem: str) -> Task:
+def _simclr(stem: str, *, compiled: bool = False) -> Task:
+    peers: dict[str, tuple[str, ...]] = {
+        "lightly": ("lightly_steps.py", "simclr", "{data}", "256", "4", "--stem", stem),
+        "by hand": ("by_hand.py", stem, "256", "4", "--no-compile"),
+    }
+    if compiled:  # as in runs of half an hour or more, where the trial finds that it pays
+        peers = {"by hand": ("by_hand.py", stem, "256", "4")}
     return Task(
         batch=256,
         steps=4,
         photos=False,
         ours="train",
         recipe="cifar10.simclr",
-        settings=(f"backbone.stem={stem}", "backbone.base_width=null", "method.view.size=32"),
-        peers={
-            "lightly": ("lightly_steps.py", "simclr", "{data}", "256", "4", "--stem", stem),
-            "by hand": ("by_hand.py", stem, "256", "4", "--no-compile"),
-            "by hand, compiled": ("by_hand.py", stem, "256", "4"),
-        },
+        settings=(
+            f"backbone.stem={stem}",
+            "backbone.base_width=null",
+            "method.view.size=32",
+            f"compile={str(compiled).lower()}",
+        ),
+        peers=peers,
     )
 
 
@@ -85,18 +92,22 @@ TASKS = {
         photos=True,
         ours="decode",
         recipe="imagenet.simclr",
-        settings=(),
+        settings=(
+            "method.view.interpolation=bilinear",
+        ),  # as torchvision's crops, which lightly uses
         peers={"lightly": ("lightly_steps.py", "views", "{data}", "64", "30", "--size", "224")},
     ),
     "SimCLR, ResNet-18, small stem, 32 px": _simclr("small"),
+    "SimCLR, ResNet-18, small stem, 32 px, compiled": _simclr("small", compiled=True),
     "SimCLR, ResNet-18, ImageNet stem, 32 px": _simclr("standard"),
+    "SimCLR, ResNet-18, ImageNet stem, 32 px, compiled": _simclr("standard", compiled=True),
     "BYOL, ResNet-50, 224 px": Task(
         batch=16,
         steps=2,
         photos=True,
         ours="train",
         recipe="imagenet.byol",
-        settings=("batch_size=16",),
+        settings=("batch_size=16", "compile=false"),
         peers={"lightly": ("lightly_steps.py", "byol", "{data}", "16", "2", "--size", "224")},
     ),
     "DINO, ViT-S/16, 2 x 224 and 6 x 96 px": Task(
@@ -105,7 +116,7 @@ TASKS = {
         photos=True,
         ours="train",
         recipe="imagenet.dino",
-        settings=("batch_size=16", "method.local_views=6"),
+        settings=("batch_size=16", "method.local_views=6", "compile=false"),
         peers={"lightly": ("lightly_steps.py", "dino", "{data}", "16", "2")},
     ),
 }

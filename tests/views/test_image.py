@@ -114,7 +114,7 @@ def test_all_24_orders_of_the_jitter():
         torch.testing.assert_close(ours[i], theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [32, 64, image_module._THREADS_FROM])
 def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, monkeypatch):
     n = 37
     canvases, index = random_canvases(n, size), torch.arange(100, 100 + n)

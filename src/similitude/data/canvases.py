@@ -38,11 +38,11 @@ from similitude.data.packs import (
     write_pack,
 )
 from similitude.data.streams import ImageStream
-from similitude.data.threads import cores
 from similitude.data.tiles import TiledSource
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.errors import UserError
 from similitude.storage import writing_error
+from similitude.threads import cores
 
 logger = logging.getLogger(__name__)
 
@@ -222,9 +222,7 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
         problem = writing_error(partial, error)
     if math.prod(shape) <= limit:
         logger.warning("%s: canvases are kept in memory", problem)
-        return _undecoded(
-            source, LazyCanvases(source, size, workers, np.empty(shape, np.uint8))
-        )
+        return _undecoded(source, LazyCanvases(source, size, workers, np.empty(shape, np.uint8)))
     logger.warning("%s: images are decoded again in every epoch", problem)
     return _undecoded(source, LazyCanvases(source, size, workers, None))
 

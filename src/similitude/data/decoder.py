@@ -23,8 +23,8 @@ from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvase
 from similitude.data.images import ImageSet, neighbours_among
 from similitude.data.lazy import MAX_UNREADABLE_SHARE
 from similitude.data.streams import Block, ImageStream
-from similitude.data.threads import decoding_threads
 from similitude.errors import UserError
+from similitude.threads import lone_threads
 
 LARGEST_DEFAULT_SIZE = 256
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
@@ -163,7 +163,7 @@ class Decoder:
         """Some images at a time, in the order of the source."""
         starts = iter(range(0, len(self.source), _CHUNK))
         waiting: deque[Future[_Chunk]] = deque()
-        with decoding_threads(self.workers) as pool:
+        with lone_threads(self.workers, "decode") as pool:
             try:
                 while True:
                     # no more at once than keeps everyone busy: results wait in memory

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from similitude.data.base import ImageSource
 from similitude.data.decoding import UnreadableImageError, to_canvas
-from similitude.data.threads import decoding_threads
 from similitude.errors import UserError
+from similitude.threads import lone_threads
 
 MAX_UNREADABLE_SHARE = 0.1
 _LOOKED_AT = 1000  # so many before the share of unreadable ones means something
@@ -48,7 +48,7 @@ class LazyCanvases:
     def __post_init__(self) -> None:
         self.aspect: Float[Tensor, " N"] = torch.ones(len(self.source))
         self._seen: Bool[np.ndarray, " N"] = np.zeros(len(self.source), bool)
-        self._pool = decoding_threads(self.workers)
+        self._pool = lone_threads(self.workers, "decode")
 
     def take_as_complete(
         self, aspect: Float[Tensor, " N"], unreadable: list[tuple[str, str]]

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from similitude.errors import UserError
+from similitude.threads import side_by_side
 from similitude.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
 from similitude.views.config import ImageSpec, ImageViewConfig
 from similitude.views.drawing import JITTER_ORDERS, ViewParameters, draw_parameters
@@ -28,6 +29,8 @@ _CONTRAST, _SATURATION = 1, 2
 # A chunk of samples that stays in a core's cache through some sixty passes over it.
 _CACHE_BYTES = 3 << 18
 _DEVICE_BYTES = 1 << 28
+# Operations on smaller views take less time than a thread needs to hand the interpreter on.
+_THREADS_FROM = 128
 
 
 def _check_canvases(canvases: Tensor) -> None:
@@ -39,11 +42,11 @@ def _check_canvases(canvases: Tensor) -> None:
         )
 
 
-def _chunk_length(device: torch.device, side: int) -> int:
+def _chunk_length(device: torch.device, side: int, threads: int) -> int:
+    """Samples of a chunk whose operations are split over some threads, each with its own cache."""
     one = 3 * side * side * 4
     if device.type == "cpu":
-        # operations over a chunk are split over the threads, each of which has its own cache
-        return max(2, _CACHE_BYTES // one) * torch.get_num_threads()
+        return max(2, _CACHE_BYTES // one) * threads
     return max(1, _DEVICE_BYTES // one)
 
 
@@ -129,8 +132,12 @@ class ImageView:
         n, device = len(canvases), canvases.device
         order = order.to(device)
         out = torch.empty(n, 3, self.size, self.size, device=device)
-        length = _chunk_length(device, max(self.size, canvases.shape[-1]))
-        for start in range(0, n, length):
+        threads = torch.get_num_threads()
+        in_threads = device.type == "cpu" and threads > 1 and self.size >= _THREADS_FROM
+        side = max(self.size, canvases.shape[-1])
+        length = _chunk_length(device, side, 1 if in_threads else threads)
+
+        def make(start: int) -> None:
             part = slice(start, min(start + length, n))
             turns = [min(max(end - start, 0), length) for end in ends[:_NOT_JITTERED]]
             images = self._chunk(
@@ -140,6 +147,13 @@ class ImageView:
                 turns,
             )
             out.index_copy_(0, order[part], images)
+
+        starts = range(0, n, length)
+        if in_threads:
+            side_by_side(make, starts)
+        else:
+            for start in starts:
+                make(start)
         return out
 
     def _chunk(
@@ -318,7 +332,7 @@ def evaluation_view(
     _check_canvases(canvases)
     n, side = canvases.shape[0], canvases.shape[-1]
     out = torch.empty(n, 3, image.size, image.size, device=canvases.device)
-    length = _chunk_length(canvases.device, max(side, image.size))
+    length = _chunk_length(canvases.device, max(side, image.size), torch.get_num_threads())
     for start in range(0, n, length):
         part = canvases[start : start + length]
         if side == image.size:

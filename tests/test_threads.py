@@ -1,0 +1,54 @@
+import multiprocessing
+
+import pytest
+import torch
+
+from similitude.threads import side_by_side
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_number_is_done_once_by_threads_that_compute_alone():
+    done, computing = [], set()
+
+    def work(number):
+        done.append(number)
+        computing.add(torch.get_num_threads())
+
+    side_by_side(work, range(100))
+    assert sorted(done) == list(range(100))
+    assert computing == {1}
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_reaches_the_caller():
+    def work(number):
+        if number == 3:
+            raise ValueError("the third")
+
+    with pytest.raises(ValueError, match="the third"):
+        side_by_side(work, range(5))
+    side_by_side(work, range(3))
+
+
+def _in_a_fork(queue):
+    side_by_side(queue.put, range(2))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    """As a worker of a DataLoader that makes views: the threads of the parent are not in it."""
+    side_by_side(lambda number: None, range(2))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_fork, args=[queue])
+    child.start()
+    assert sorted(queue.get(timeout=20) for _ in range(2)) == [0, 1]
+    child.join(timeout=20)
