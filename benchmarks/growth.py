@@ -5,8 +5,8 @@
 Folders of any number of files are made of hard links to the given images, in --work, and removed
 again. Each count is a process of its own. Prints one Markdown table: seconds to list the files, to
 the first step (from the start of Python), milliseconds per image of a SimCLR step with what
-decoding takes meanwhile, and the most memory that the process held: its own, without the mapped files,
-whose pages the kernel can take back at any time.
+decoding takes meanwhile, and the most memory that the process held: its own, without the mapped
+files, whose pages the kernel can take back at any time.
 """
 
 import argparse
