@@ -38,7 +38,7 @@ class SmallMapConv2d(nn.Conv2d):
         bias = None if self.bias is None else self.bias.repeat(len(windows))
         out = F.linear(input.permute(0, 2, 3, 1).flatten(1), weight, bias)  # type: ignore[arg-type]
         if len(windows) == 1:
-            # the strides that BatchNorm gives a single pixel: its backward is slow where they differ
+            # the strides that BatchNorm gives one pixel: its backward is slow where they differ
             return out[:, :, None, None]
         return out.unflatten(1, (len(rows), len(columns), -1)).permute(0, 3, 1, 2)
 
