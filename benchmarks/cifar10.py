@@ -40,8 +40,8 @@ from similitude.evaluation import (
 from similitude.evaluation.scores import Score, mean_score
 from similitude.method import Progress
 from similitude.methods import build_method
-from similitude.pretraining import Pretraining, image_spec, learning_rate
-from similitude.recipes import RECIPES, Recipe, arithmetic_of
+from similitude.pretraining import Pretraining, learning_rate
+from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_spec
 from similitude.recipes.automatic import set_num_samples
 from similitude.runs import Run
 from similitude.views import ImageView, ImageViewConfig

@@ -29,8 +29,8 @@ from similitude.backbones import BackboneConfig, build_backbone
 from similitude.data import CanvasLoader, ImageSet, load_images, open_source
 from similitude.data.lazy import LazyCanvases
 from similitude.methods import build_method
-from similitude.pretraining import Pretraining, image_spec
-from similitude.recipes import RECIPES, Recipe, override
+from similitude.pretraining import Pretraining
+from similitude.recipes import RECIPES, Recipe, image_spec, override
 
 PEERS = Path(__file__).parent / "peers"
 WARM_UP = 2

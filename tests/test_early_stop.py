@@ -10,8 +10,8 @@ from builders import random_images, small_recipe
 from similitude import api, recording, training
 from similitude.evaluation.health import WARM_UP_STEPS, Verdict
 from similitude.listening import Silent
+from similitude.metrics import read_metrics
 from similitude.recipes import OptimizerConfig
-from similitude.recording import read_metrics
 from similitude.report import read_run
 from similitude.report.words import training_summary
 from similitude.runs import Run

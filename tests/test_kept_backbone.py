@@ -9,7 +9,7 @@ from builders import random_images, small_config, small_recipe
 from similitude.backbones import BackboneConfig
 from similitude.listening import Silent
 from similitude.methods import METHODS
-from similitude.recording import read_metrics
+from similitude.metrics import read_metrics
 from similitude.report import write_report
 from similitude.training import train
 

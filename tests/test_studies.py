@@ -12,8 +12,7 @@ from similitude.backbones import build_backbone, check_input
 from similitude.errors import UserError
 from similitude.method import Batch, Progress
 from similitude.methods import build_method
-from similitude.pretraining import image_spec
-from similitude.recipes import Recipe, find_recipe, override
+from similitude.recipes import Recipe, find_recipe, image_spec, override
 from similitude.recipes.automatic import input_sizes, set_num_samples
 from similitude.studies import STUDIES, find_study
 from similitude.study import COLLAPSED, MEASURES, Cell, Expectation, Study, judge

@@ -31,8 +31,7 @@ from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, name_of
-from similitude.pretraining import image_spec
-from similitude.recipes import Recipe, field_text, find_recipe, override, parse_recipe
+from similitude.recipes import Recipe, field_text, find_recipe, image_spec, override, parse_recipe
 from similitude.recipes.automatic import (
     Facts,
     choose_arithmetic,
@@ -48,8 +47,8 @@ from similitude.recipes.automatic import (
     shorten_warmup,
 )
 from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
-from similitude.training import draw_contact_sheet, train
 from similitude.transfer import Classifier, is_classifier
+from similitude.views.contact_sheet import write_contact_sheet
 
 DEFAULT_METHOD = "simclr"
 
@@ -228,6 +227,8 @@ def pretrain(
         decided_by_first(lambda: stack.enter_context(training_in(folder)))
         if overwrite:
             decided_by_first(lambda: stack.enter_context(replacing_run(folder)))
+        from similitude.training import train  # a second for Lightning, which evaluations save
+
         return train(
             images,
             source.name,
@@ -366,8 +367,10 @@ def draw_views(
     step = max(1, len(source) // 8)
     images = load_some(source, range(0, len(source), step)[:8], chosen.canvas_size)
     method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
-    views = method_itself.views(image_spec(chosen))
-    draw_contact_sheet(images, chosen, views, target, seed)
+    spec = image_spec(chosen)
+    write_contact_sheet(
+        target, images.pixels[:], method_itself.views(spec), spec, seed=seed, aspect=images.aspect
+    )
 
 
 def _short_sides(source: ImageSource) -> list[int]:

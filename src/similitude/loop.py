@@ -19,9 +19,10 @@ from similitude.data import CanvasLoader, ImageSet
 from similitude.distributed import processes_of_machine, rank, world_size
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener
+from similitude.metrics import Metrics
 from similitude.pretraining import Pretraining
 from similitude.profiling import Profile, measure_limits
-from similitude.recording import Metrics, Recorder
+from similitude.recording import Recorder
 from similitude.storage import write_text
 
 

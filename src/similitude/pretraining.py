@@ -19,20 +19,8 @@ from similitude.method import Batch, Method, Progress
 from similitude.nets import convert_sync_batchnorm
 from similitude.optimizers import OPTIMIZERS
 from similitude.profiling import Stages
-from similitude.recipes import Recipe, arithmetic_of
+from similitude.recipes import Recipe, arithmetic_of, image_spec
 from similitude.schedules import cosine, step_decay, warmup_cosine
-from similitude.views import ImageSpec
-
-
-def image_spec(recipe: Recipe) -> ImageSpec:
-    """The facts about the images that views and evaluation need.
-
-    A method whose views stay in [0, 1] (SimCLR's paper) is evaluated on such images too.
-    """
-    views = recipe.method.view_configs.values()
-    if views and not any(view.normalize for view in views):
-        return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
 
 
 def learning_rate(recipe: Recipe, progress: Progress) -> float:

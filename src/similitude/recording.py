@@ -1,7 +1,5 @@
 """What a run writes and shows while it trains: metrics, checkpoints, the progress line."""
 
-import copy
-import csv
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -19,83 +17,13 @@ from similitude.data.loader import CanvasLoader
 from similitude.distributed import any_process, rank
 from similitude.evaluation.health import WARM_UP_STEPS
 from similitude.evaluation.online import OnlineMonitor
+from similitude.metrics import Metrics
 from similitude.pretraining import Pretraining
-from similitude.storage import write_text
 
-COLUMNS = [
-    "step",
-    "epoch",
-    "loss",
-    "chance_loss",
-    "lr",
-    "images_per_second",
-    "waiting_share",
-    "knn",
-    "feature_std",
-    "feature_dim",
-    "effective_rank",
-    "alignment",
-    "uniformity",
-    "projection_std",
-]
 MEASUREMENTS = 40  # of the features, in one run at most
 ROWS = 400  # of metrics.csv, in one run about
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 BEGINNING = 0.1  # share of a run after which a collapse is one; the papers' rates have warmed up
-
-
-class Metrics:
-    """The rows of metrics.csv; a cell that was not measured is empty.
-
-    Args:
-        path: the file; rows beyond ``first_step`` are those of a run cut off later, and go.
-        first_step: step at which this run starts.
-    """
-
-    def __init__(self, path: Path, first_step: int) -> None:
-        self.path = path
-        self.rows = [row for row in read_metrics(path) if row["step"] <= first_step]
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """Append a row, or complete the last one if it is of the same step; write the file."""
-        if self.rows and self.rows[-1]["step"] == values["step"]:
-            self.rows[-1].update(values)
-        else:
-            self.rows.append(dict(values))
-        names = COLUMNS + sorted({k for row in self.rows for k in row} - set(COLUMNS))
-        lines = [",".join(names)]
-        lines += [
-            ",".join(f"{row[name]:.8g}" if name in row else "" for name in names)
-            for row in self.rows
-        ]
-        write_text(self.path, "\n".join(lines) + "\n")
-
-    def until(self, step: float) -> "Metrics":
-        """What was known after a step."""
-        past = copy.copy(self)
-        past.rows = [row for row in self.rows if row["step"] <= step]
-        return past
-
-    def last(self, name: str) -> float | None:
-        """The latest value of a column; None if it was never measured."""
-        return next((row[name] for row in reversed(self.rows) if name in row), None)
-
-    def first(self, name: str) -> float | None:
-        """The earliest value of a column; None if it was never measured."""
-        return next((row[name] for row in self.rows if name in row), None)
-
-    def largest(self, name: str) -> float | None:
-        """The largest value of a column that is a number; None if there is none."""
-        values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
-        return max(values, default=None)
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv without their empty cells; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 class Recorder(Callback):

@@ -44,9 +44,8 @@ from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.health import Verdict
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
-from similitude.pretraining import image_spec
 from similitude.randomness import permutation
-from similitude.recipes import Recipe, arithmetic_of
+from similitude.recipes import Recipe, arithmetic_of, image_spec
 from similitude.storage import write_text, write_with
 from similitude.views import ImageSpec
 

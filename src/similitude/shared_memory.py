@@ -105,8 +105,8 @@ class SharedMemory:
                 self._wait_for(rank)
                 if self._lines[rank, 1 + half] != what:
                     raise RuntimeError(
-                        f"process {rank} of {self._processes} does not send what process "
-                        f"{self._rank} does, {kind} of {x.dtype} {tuple(x.shape)}"
+                        f"process {rank + 1} of {self._processes} does not send what process "
+                        f"{self._rank + 1} does, {kind} of {x.dtype} {tuple(x.shape)}"
                     )
             yield slots, start
 
@@ -126,7 +126,7 @@ class SharedMemory:
             if now - looked > _SECONDS_BETWEEN_LOOKS:
                 looked = now
                 if self._has_ended(rank) and lines[rank, 0] < number:
-                    raise RuntimeError(f"process {rank} of {self._processes} has ended")
+                    raise RuntimeError(f"process {rank + 1} of {self._processes} has ended")
 
     def _has_ended(self, rank: int) -> bool:
         try:

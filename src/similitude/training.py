@@ -23,12 +23,14 @@ from similitude.listening import Listener, Log, Silent
 from similitude.loop import run_steps
 from similitude.method import Method
 from similitude.methods import build_method
-from similitude.pretraining import Pretraining, image_spec
-from similitude.recipes import Recipe, dump_recipe
-from similitude.recording import Metrics, Recorder
+from similitude.metrics import Metrics
+from similitude.pretraining import Pretraining
+from similitude.recipes import Recipe, dump_recipe, image_spec
+from similitude.recording import Recorder
 from similitude.runs import Run
-from similitude.storage import replacing, write_text
-from similitude.views import MultiView, contact_sheet
+from similitude.storage import write_text
+from similitude.views import MultiView
+from similitude.views.contact_sheet import write_contact_sheet
 
 
 def train(
@@ -200,7 +202,14 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
 def _write_start(folder: Path, recipe: Recipe, images: ImageSet, views: MultiView) -> None:
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     few = images.subset(range(0, len(images), max(1, len(images) // 8))[:8])
-    draw_contact_sheet(few, recipe, views, folder / "views.png", recipe.seed)
+    write_contact_sheet(
+        folder / "views.png",
+        few.pixels[:],
+        views,
+        image_spec(recipe),
+        seed=recipe.seed,
+        aspect=few.aspect,
+    )
 
 
 def _tell_unreadable(images: ImageSet, folder: Path, log: Listener) -> None:
@@ -210,19 +219,3 @@ def _tell_unreadable(images: ImageSet, folder: Path, log: Listener) -> None:
     lines = [f"{name}\t{reason}\n" for name, reason in images.unreadable]
     write_text(folder / "unreadable.txt", "".join(lines))
     log.say(f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt")
-
-
-def draw_contact_sheet(
-    images: ImageSet, recipe: Recipe, views: MultiView, path: Path, seed: int
-) -> None:
-    """Draw some images and their views to a .png file."""
-    sheet = contact_sheet(
-        images.pixels[:],
-        views,
-        image_spec(recipe),
-        columns_per_view=max(1, 8 // len(views)),  # ten views in four epochs would not fit a screen
-        seed=seed,
-        aspect=images.aspect,
-    )
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")

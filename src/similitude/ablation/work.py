@@ -19,8 +19,8 @@ from similitude.errors import UserError
 from similitude.evaluation import Score, ScoreTable, evaluate_backbone
 from similitude.evaluation.scores import PRETRAINED_BACKBONE
 from similitude.listening import Listener
+from similitude.metrics import read_metrics
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
-from similitude.recording import read_metrics
 from similitude.runs import Run
 from similitude.storage import write_text
 

@@ -13,6 +13,7 @@ from similitude.backbones import BackboneConfig
 from similitude.errors import UserError, did_you_mean
 from similitude.method import MethodConfig
 from similitude.methods import make_config
+from similitude.views import ImageSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -93,6 +94,17 @@ def arithmetic_of(recipe: Recipe) -> Arithmetic:
         channels_last=recipe.memory_format == "channels_last",
         plain_attention=recipe.attention == "plain",
     )
+
+
+def image_spec(recipe: Recipe) -> ImageSpec:
+    """The facts about the images that views and evaluation need.
+
+    A method whose views stay in [0, 1] (SimCLR's paper) is evaluated on such images too.
+    """
+    views = recipe.method.view_configs.values()
+    if views and not any(view.normalize for view in views):
+        return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
 
 
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:

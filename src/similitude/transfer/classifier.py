@@ -18,9 +18,8 @@ from similitude.checkpoints import load_strictly
 from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
-from similitude.pretraining import image_spec
-from similitude.recipes import arithmetic_of
-from similitude.recording import read_metrics
+from similitude.metrics import Metrics, read_metrics
+from similitude.recipes import arithmetic_of, image_spec
 from similitude.runs import Progress, Run, Say
 from similitude.transfer.network import ClassifierNetwork, build_network
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
@@ -131,6 +130,14 @@ def accuracy(logits: Features) -> float:
     known = logits.labelled()
     assert known.y is not None
     return (known.x.argmax(1) == known.y).double().mean().item()
+
+
+def measure_accuracy(classifier: Classifier, images: ImageSet) -> float:
+    """The accuracy on labelled images, 0..1; written to metrics.csv beside the last step."""
+    score = accuracy(classifier.logits(images))
+    step = classifier.checkpoint.step
+    Metrics(classifier.path / "metrics.csv", step).add({"step": step, "test_accuracy": score})
+    return score
 
 
 def load_network(

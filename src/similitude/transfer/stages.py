@@ -20,7 +20,13 @@ from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
 from similitude.recipes import Recipe, arithmetic_of
 from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
-from similitude.transfer.classifier import Classifier, accuracy, is_classifier, read_transfer
+from similitude.transfer.classifier import (
+    Classifier,
+    accuracy,
+    is_classifier,
+    measure_accuracy,
+    read_transfer,
+)
 from similitude.transfer.data import check_fraction, read_images, read_labelled
 from similitude.transfer.network import (
     ClassifierNetwork,
@@ -38,7 +44,6 @@ from similitude.transfer.recipes import (
     crop_and_flip,
     student_backbone,
 )
-from similitude.transfer.training import measure_accuracy, train_network
 
 FROM_SCRATCH = "from_scratch"  # subfolder of the supervised baseline
 RecipeT = TypeVar("RecipeT", FinetuneRecipe, DistillRecipe)
@@ -153,6 +158,8 @@ def finetune(
         )
         assert parts.train.labels is not None
         targets = zlib.crc32(parts.train.labels.numpy().tobytes())
+        from similitude.transfer.training import train_network  # a second for Lightning
+
         criterion = from_labels(parts.train.labels, len(parts.class_names))
 
         def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
@@ -281,6 +288,8 @@ def distill(
             temperature=recipe.temperature,
             scale_by_temperature_squared=recipe.scale_by_temperature_squared,
         )
+        from similitude.transfer.training import train_network  # a second for Lightning
+
         student = train_network(
             build_network(recipe),
             criterion,

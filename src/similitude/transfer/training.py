@@ -12,11 +12,10 @@ from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener, Log
 from similitude.loop import run_steps
-from similitude.pretraining import Pretraining, image_spec
-from similitude.recipes import field_text
-from similitude.recording import Metrics
+from similitude.pretraining import Pretraining
+from similitude.recipes import field_text, image_spec
 from similitude.storage import write_text
-from similitude.transfer.classifier import Classifier, accuracy, dump_transfer, load_network
+from similitude.transfer.classifier import Classifier, dump_transfer, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
 
@@ -101,14 +100,6 @@ def train_network(
     classifier = Classifier(folder)
     export_backbone(classifier.checkpoint.backbone, folder / "backbone.safetensors")
     return classifier
-
-
-def measure_accuracy(classifier: Classifier, images: ImageSet) -> float:
-    """The accuracy on labelled images, 0..1; written to metrics.csv beside the last step."""
-    score = accuracy(classifier.logits(images))
-    step = classifier.checkpoint.step
-    Metrics(classifier.path / "metrics.csv", step).add({"step": step, "test_accuracy": score})
-    return score
 
 
 def _peak_lr(recipe: FinetuneRecipe | DistillRecipe) -> float:

@@ -3,12 +3,15 @@
 Letters: N samples, S side of a canvas, s side of a view; of patches, R rows, C columns, side p.
 """
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from similitude.errors import UserError
+from similitude.storage import replacing
 from similitude.views.config import ImageSpec
 from similitude.views.image import MultiView
 
@@ -141,3 +144,25 @@ def contact_sheet(
                 corner = (left + column * step, top + row * step)
                 sheet.paste(_picture(pixels[row], cell, cell), corner)
     return sheet
+
+
+def write_contact_sheet(
+    path: Path,
+    canvases: UInt8[Tensor, "N 3 S S"],
+    multi_view: MultiView,
+    image_spec: ImageSpec,
+    *,
+    seed: int,
+    aspect: Float[Tensor, " N"],
+) -> None:
+    """Draw a contact sheet to a .png file; arguments are those of :func:`contact_sheet`.
+
+    Raises:
+        UserError: the file cannot be written; what was there is as it was.
+    """
+    columns = max(1, 8 // len(multi_view))  # ten views in four epochs would not fit a screen
+    sheet = contact_sheet(
+        canvases, multi_view, image_spec, columns_per_view=columns, seed=seed, aspect=aspect
+    )
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")

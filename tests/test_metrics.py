@@ -1,0 +1,22 @@
+import math
+
+import pytest
+
+from similitude.metrics import Metrics, read_metrics
+
+
+def test_metrics_keep_only_rows_up_to_the_step_a_run_resumes_from(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = Metrics(path, 0)
+    for step in range(5):
+        metrics.add({"step": float(step), "loss": 1.0 / (step + 1)})
+    resumed = Metrics(path, 2)
+    assert [row["step"] for row in resumed.rows] == [0.0, 1.0, 2.0]
+    resumed.add({"step": 3.0, "knn": 0.5})
+    assert read_metrics(path)[-1] == {"step": 3.0, "knn": 0.5}
+    assert resumed.last("loss") == pytest.approx(1 / 3)
+    assert resumed.first("loss") == 1.0
+    resumed.add({"step": 4.0, "loss": math.nan})
+    assert resumed.largest("loss") == 1.0
+    assert resumed.largest("never") is None
+    assert resumed.last("never") is None
