@@ -16,7 +16,7 @@ from similitude.methods import build_method
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
 from similitude.training import train
-from similitude.transfer import ClassifierNetwork, draw_labels, stages
+from similitude.transfer import ClassifierNetwork, draw_labels
 from similitude.transfer.network import Learner, from_labels, from_teacher, projector_layers
 from similitude.transfer.recipes import choose_distillation, choose_finetuning, crop_and_flip
 from similitude.views import ImageViewConfig
@@ -442,7 +442,7 @@ def test_what_is_overwritten_comes_back_if_the_new_training_does_not_start(
         (out / "recipe.yaml").write_text("half a run")
         raise UserError("no")
 
-    monkeypatch.setattr(stages, "train_network", fail)
+    monkeypatch.setattr("similitude.transfer.training.train_network", fail)
     with pytest.raises(UserError, match="no"):
         sim.finetune(run, images, out=out, overwrite=True, **FAST)
     with pytest.raises(UserError, match="no"):
