@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Gathering the matrix costs as much for one sample as for many; it pays from about here.
-FEWEST = 64
+FEWEST = 32
 
 Window = tuple[slice, slice]
 
