@@ -1,7 +1,7 @@
 """Minutes to a kNN accuracy on CIFAR-10, from the JPEG folder on, against lightly.
 
     python -m venv peer && peer/bin/pip install lightly timm
-    OMP_WAIT_POLICY=active python benchmarks/minutes.py CIFAR10_FOLDER --peer peer/bin/python
+    python benchmarks/minutes.py CIFAR10_FOLDER --peer peer/bin/python
 
 The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Each side trains whole schedules of more
 and more epochs, each from the start, until its last epoch reaches --target; what counts is the time

@@ -1,7 +1,7 @@
 """Speed of views and of training steps, against lightly, kornia and a loop written by hand.
 
     python -m venv peer && peer/bin/pip install lightly timm kornia
-    OMP_WAIT_POLICY=active python benchmarks/speed.py CIFAR10_FOLDER/train --peer peer/bin/python
+    python benchmarks/speed.py CIFAR10_FOLDER/train --peer peer/bin/python
 
 Same backbone, batch, sizes and number of views on both sides; every measurement is a process of its
 own, and the sides take turns. One Markdown table: medians of images per second (an image is all its

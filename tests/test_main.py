@@ -46,3 +46,14 @@ def test_other_exit_codes_stay():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 2
+
+
+def test_what_does_not_train_does_not_import_lightning():
+    """It takes a second; see docs/decisions.md."""
+    code = """
+import sys
+import similitude.cli, similitude.ablation, similitude.api, similitude.report, similitude.transfer
+print("lightning" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -7,6 +7,7 @@ from torch import nn
 from builders import random_images, small_recipe
 from similitude import pretrain
 from similitude.profiling import STAGES, STEPS, WARM_UP, Limits, Profile
+from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 N, D, P = 16, 8, 4
 
@@ -27,6 +28,22 @@ def test_a_run_too_short_to_time_says_so():
     profile = Profile(torch.nn.Linear(2, 2), torch.device("cpu"))
     profile.steps = WARM_UP
     assert "took 5 steps" in profile.table(Limits(1.0, 1.0))
+
+
+def test_the_work_of_threads_is_counted():
+    size = 128  # views so large are made in threads
+    canvases = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
+    views = MultiView(ImageView(ImageViewConfig(blur=1.0), ImageSpec(size, (0.5,) * 3, (0.5,) * 3)))
+
+    def step(profile):
+        with profile.stage("views"):
+            views(canvases, torch.arange(4), seed=0, epoch=0)
+
+    counted = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        counted.append(profiled(step).work["views"].flops)
+    assert counted[0] == counted[1] > 0
 
 
 def test_operations_and_bytes_of_linear_networks():

@@ -1,9 +1,10 @@
 import multiprocessing
+import threading
 
 import pytest
 import torch
 
-from similitude.threads import side_by_side
+from similitude.threads import one_by_one, side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,25 @@ def test_an_error_reaches_the_caller():
     with pytest.raises(ValueError, match="the third"):
         side_by_side(work, range(5))
     side_by_side(work, range(3))
+
+
+def test_work_may_be_divided_again():
+    done = []
+
+    def work(number, depth=2):
+        done.append(number)
+        if depth:
+            side_by_side(lambda n: work(n, depth - 1), range(2))
+
+    side_by_side(work, range(2))
+    assert len(done) == 2 + 4 + 8
+
+
+def test_one_by_one_stays_in_the_calling_thread():
+    here = []
+    with one_by_one():
+        side_by_side(lambda number: here.append(threading.current_thread()), range(3))
+    assert here == [threading.current_thread()] * 3
 
 
 def _in_a_fork(queue):

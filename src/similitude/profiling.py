@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from similitude.threads import one_by_one
+
 WARM_UP = 5  # steps that are not timed: memory is taken, kernels are chosen
 STEPS = 30  # that are timed
 STAGES = (
@@ -92,7 +94,7 @@ class Profile(Stages):
         a step may differ, and nothing of it should be kept.
         """
         flops, traffic = FlopCounterMode(display=False), _Traffic()
-        with flops, traffic:
+        with flops, traffic, one_by_one():  # the counters hear of this thread alone
             self._counters = flops, traffic
             self._enter(UNNAMED)
             try:

@@ -165,6 +165,38 @@ def test_without_room_images_are_decoded_again(photos, eager, tmp_path, monkeypa
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_made_is_replaced_by_memory(photos, eager, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file")
+    images = load(photos, tmp_path)
+    assert torch.equal(images.pixels[:], eager.pixels)
+    assert "canvases are kept in memory" in caplog.text
+
+
+def test_a_file_that_cannot_be_completed_does_not_end_the_run(
+    photos, eager, tmp_path, monkeypatch, caplog
+):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(canvases, "append_facts", full)
+    images = load(photos, tmp_path)
+    assert torch.equal(images.pixels[:], eager.pixels)
+    assert "the next run decodes again" in caplog.text
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert torch.equal(images.pixels[:], eager.pixels)
+
+
+def test_who_finds_no_room_leaves_the_file_of_another(photos, eager, tmp_path, monkeypatch):
+    first = load(photos, tmp_path)
+    first.pixels[:6]
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch)
+        load(photos, tmp_path)
+    first.pixels[:]
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".pack"]
+    assert torch.equal(load(photos, tmp_path).pixels, eager.pixels)
+
+
 def test_an_unreadable_image_gives_its_place_to_the_next(photos, eager, tmp_path, monkeypatch):
     for i in (3, 4, 23):
         (photos / eager.names[i]).write_bytes(b"no image")

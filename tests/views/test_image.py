@@ -137,6 +137,19 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, monkeyp
         assert torch.equal(threaded[number], view)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
+    size = image_module._THREADS_FROM
+    canvases, index = random_canvases(4, size), torch.arange(4)
+    views = MultiView(ImageView(CONFIGS["byol_2"], ImageSpec(size, MEAN, STD)))
+    plain = views(canvases, index, seed=3, epoch=2)[0]
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        assert torch.equal(views(canvases, index, seed=3, epoch=2)[0], plain)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(views(canvases, index, seed=3, epoch=2)[0], plain)
+
+
 def test_views_change_with_seed_epoch_index_and_view_number():
     canvases, index = random_canvases(4, 32), torch.arange(4)
     views = MultiView(*[ImageView(ImageViewConfig(), SPEC)] * 2)

@@ -75,7 +75,9 @@ def test_whole_canvas_at_its_own_size_is_the_identity():
         torch.testing.assert_close(out, canvases / 255, atol=2e-7, rtol=0)
 
 
-@pytest.mark.parametrize(("size", "radius"), [(32, 8), (32, 1), (9, 8), (65, 8), (100, 11)])
+@pytest.mark.parametrize(
+    ("size", "radius"), [(32, 8), (32, 1), (9, 8), (49, 48), (65, 8), (96, 5), (100, 11)]
+)
 def test_blur_equals_torchvision(size, radius):
     images = torch.rand(4, 3, size, size)
     sigma = torch.tensor([0.1, 0.7, 1.3, 2.0])
@@ -97,3 +99,18 @@ def test_cutting_the_gaussian_at_four_deviations_does_not_show():
     sigma = torch.full((2,), 2.0)
     difference = gaussian_blur(images, sigma, radius=8) - gaussian_blur(images, sigma, radius=20)
     assert difference.abs().max() * 255 < 0.1
+
+
+@pytest.mark.parametrize("size", [40, 64])
+def test_a_blur_has_a_gradient(size):
+    images = torch.rand(2, 3, size, size, requires_grad=True)
+    gaussian_blur(images, torch.tensor([0.5, 1.5]), radius=4).sum().backward()
+    assert images.grad is not None
+    # what is far from the border gives all of its weight
+    torch.testing.assert_close(images.grad[:, :, 10:-10, 10:-10].mean().item(), 1.0)
+
+
+@pytest.mark.parametrize("size", [40, 64])
+def test_a_sigma_that_is_no_number_shows(size):
+    blurred = gaussian_blur(torch.rand(1, 3, size, size), torch.tensor([torch.nan]), radius=4)
+    assert blurred.isnan().all()

@@ -7,7 +7,9 @@ import dataclasses
 import logging
 import math
 import os
+import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +72,11 @@ def load_images(
         source: What to decode.
         size: Side S of the canvases in pixels; None for the median short side (the native size
             where all are equal), at most 256.
-        cache_dir: Where canvases are kept that do not fit in memory, to be used again by the
-            next run; by default a subfolder of :func:`cache_folder`.
-        memory_limit_bytes: Canvases that need more than this go to a file; by default a third of
-            the memory that is free.
+        cache_dir: Where the file of canvases is kept, to be used again by the next run: of those
+            that do not fit in memory, and of more than 100,000. By default a subfolder of
+            :func:`cache_folder`.
+        memory_limit_bytes: Canvases that need more than this never stay in memory; by default a
+            third of the memory that is free.
         workers: Threads; by default one for each core.
         on_progress: Called with (images done, images in all) now and then, in this thread.
 
@@ -193,7 +196,8 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
         canvases = LazyCanvases(source, size, workers, pixels)
         canvases.take_as_complete(images.aspect, images.unreadable)
         return dataclasses.replace(images, pixels=canvases)
-    partial = path.with_suffix(".partial")
+    # of this machine: pages that two of them map from one file would overwrite each other's rows
+    partial = path.with_suffix(f".{platform.node()}.partial")
 
     def complete(lazy: LazyCanvases) -> None:
         facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
@@ -201,13 +205,17 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
         mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
         try:
             partial.rename(mine)
+            with mine.open("rb+") as file:
+                file.seek(0, os.SEEK_END)
+                append_facts(file, facts)
+                os.fsync(file.fileno())
+            mine.replace(path)
         except FileNotFoundError:  # another process or thread has completed the same file
             return
-        with mine.open("rb+") as file:
-            file.seek(0, os.SEEK_END)
-            append_facts(file, facts)
-            os.fsync(file.fileno())
-        mine.replace(path)
+        except OSError as error:  # this run has its canvases all the same
+            logger.warning("%s: the next run decodes again", writing_error(path, error))
+            with suppress(OSError):
+                mine.unlink(missing_ok=True)
 
     for leftover in ("*.partial", ".*.tmp.*"):
         remove_leftovers(folder, leftover)
@@ -215,10 +223,12 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
     try:
         # In a file even where they fit in memory: what the process holds does not grow with the
         # data set, processes share it, and the next run finds it decoded.
-        return _undecoded(
-            source, LazyCanvases(source, size, workers, _room(partial, shape), complete)
-        )
+        kept = _room(partial, shape)
+        logger.info("canvases of %s are kept in %s", source.name, path)
+        return _undecoded(source, LazyCanvases(source, size, workers, kept, complete))
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.exists():  # completed by another just now
+            return _lazily(source, size, folder, limit, workers)
         problem = writing_error(partial, error)
     if math.prod(shape) <= limit:
         logger.warning("%s: canvases are kept in memory", problem)
@@ -245,12 +255,19 @@ def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
     Raises:
         OSError: the disk has no room for it; nothing is left there.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:  # what another process has mapped must stay
+        path.touch(exist_ok=False)
+        is_mine = True
+    except FileExistsError:
+        is_mine = False  # what another process has mapped must stay
+    try:
+        with path.open("rb+") as file:
             reserve(file, math.prod(shape))
-            file.truncate(math.prod(shape))
+            if os.fstat(file.fileno()).st_size < math.prod(shape):
+                file.truncate(math.prod(shape))
+        return np.memmap(path, np.uint8, mode="r+", shape=shape)
     except OSError:
-        path.unlink(missing_ok=True)
+        if is_mine:
+            path.unlink(missing_ok=True)
         raise
-    return np.memmap(path, np.uint8, mode="r+", shape=shape)

@@ -182,9 +182,8 @@ def _suffix(name: str) -> str:
 
 def _printable(name: str) -> str:
     # file names need not be text; what cannot be printed is escaped, so that it can be written
-    if name.isascii():
-        return name
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name if shown == name else shown  # the same string twice is held once
 
 
 def _class_labels(

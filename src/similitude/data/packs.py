@@ -9,6 +9,7 @@ that was cut off is not a pack.
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +52,14 @@ def write_pack(
 
 
 def reserve(file: BinaryIO, numel: int) -> None:
-    """Claim the room on the disk now, so that a full disk shows before an hour of decoding."""
+    """Claim the room on the disk now, so that a full disk shows before an hour of decoding.
+
+    Raises:
+        OSError: the disk has no room for so many bytes.
+    """
+    held = getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512  # not known on every system
+    if shutil.disk_usage(file.name).free < numel - held:  # where nothing can be claimed
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with suppress(AttributeError):  # not on every system
         try:
             os.posix_fallocate(file.fileno(), 0, numel)

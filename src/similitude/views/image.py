@@ -136,16 +136,20 @@ class ImageView:
         in_threads = device.type == "cpu" and threads > 1 and self.size >= _THREADS_FROM
         side = max(self.size, canvases.shape[-1])
         length = _chunk_length(device, side, 1 if in_threads else threads)
+        if in_threads:
+            length = min(length, max(1, -(-n // threads)))  # a small batch keeps all of them busy
 
         def make(start: int) -> None:
             part = slice(start, min(start + length, n))
             turns = [min(max(end - start, 0), length) for end in ends[:_NOT_JITTERED]]
-            images = self._chunk(
-                canvases.index_select(0, order[part]),
-                parameters.select(part),
-                _Blends(*(field[part].to(device) for field in blends)),
-                turns,
-            )
+            # pixels are float32, whatever the caller computes in
+            with torch.autocast(device.type, enabled=False):
+                images = self._chunk(
+                    canvases.index_select(0, order[part]),
+                    parameters.select(part),
+                    _Blends(*(field[part].to(device) for field in blends)),
+                    turns,
+                )
             out.index_copy_(0, order[part], images)
 
         starts = range(0, n, length)

@@ -207,14 +207,15 @@ def _blur_each(
     blocks = -(-size // _BLOCK)
     rest = blocks * _BLOCK - size  # zeros that make the last block a whole one
     out = images.new_empty(len(images), 3, blocks, _BLOCK, blocks, _BLOCK)
-    reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub(1).tolist()
-    for image, taps, reach, blurred in zip(images, kernel, reaches, out, strict=True):
-        half = taps[: reach + 1]
+    # not below 0, so that a sigma that is no number shows
+    reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub(1).clamp(min=0).tolist()
+    for i, reach in enumerate(reaches):
+        half = kernel[i, : reach + 1]
         around = _BLOCK + 2 * reach
         # one row shorter than a period: every repetition starts one further to the right
         period = F.pad(torch.cat([half.flip(0), half[1:]]), (0, _BLOCK))
         band = period.repeat(_BLOCK)[: _BLOCK * around].view(_BLOCK, around)
-        x = F.pad(image, (reach,) * 4, mode="reflect")
+        x = F.pad(images[i], (reach,) * 4, mode="reflect")
         x = F.pad(x, (0, rest, 0, rest)) if rest else x
         high, wide = x.shape[1:]
         x = x.as_strided((3, blocks, around, wide), (high * wide, _BLOCK * wide, wide, 1))
@@ -222,5 +223,5 @@ def _blur_each(
         rows = 3 * blocks * _BLOCK
         x = x.as_strided((blocks, rows, around), (_BLOCK, wide, 1))
         x = torch.bmm(x, band.t().expand(blocks, around, _BLOCK))
-        blurred.copy_(x.view(blocks, 3, blocks, _BLOCK, _BLOCK).permute(1, 2, 3, 0, 4))
+        out[i].copy_(x.view(blocks, 3, blocks, _BLOCK, _BLOCK).permute(1, 2, 3, 0, 4))
     return out.view(len(images), 3, size + rest, size + rest)[:, :, :size, :size]
