@@ -35,6 +35,7 @@ from similitude.recipes import Recipe, field_text, find_recipe, image_spec, over
 from similitude.recipes.automatic import (
     Facts,
     choose_arithmetic,
+    choose_canvas_size,
     choose_compiling,
     choose_epochs,
     choose_normalisation,
@@ -182,7 +183,7 @@ def pretrain(
         # As plain values: another process may not have imported a method of the user's own yet.
         values = decided_by_first(
             lambda: _resolve(
-                Facts(len(source), _short_sides(source), device),
+                Facts(len(source), _short_sides(source), device, source.name),
                 wanted,
                 backbone,
                 epochs,
@@ -259,7 +260,7 @@ def choose(
     slot for each image, their number.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = Facts(num_images, _short_sides(source), device)
+    facts = Facts(num_images, _short_sides(source), device, source.name)
     return _resolve(facts, method, None, epochs, None, None, recipe, overrides, None)
 
 
@@ -450,6 +451,14 @@ def _resolve(
     chosen = chosen.model_copy(update=given | {"reasons": reasons})
     chosen = override(chosen, overrides)
     touched = _touched(overrides)
+    if chosen.batch_size > facts.num_images:  # told before any trial
+        raise UserError(
+            f"{facts.num_images} images in {facts.name} are fewer than one batch of "
+            f"{chosen.batch_size}; "
+            f"{_smaller_batch(facts.num_images)}"
+        )
+    if recipe is None:
+        chosen = choose_canvas_size(chosen, touched)
     if recipe is None and not isinstance(method, MethodConfig):
         chosen = choose_view_sizes(chosen, touched)
     network = build_backbone(chosen.backbone)

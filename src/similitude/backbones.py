@@ -87,6 +87,9 @@ def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_si
             backbone.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError) as error:
         hint = f"a ViT wants --set 'backbone.options={{img_size: {image_size}}}'"
+        made_for = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
+        if isinstance(made_for, tuple) and made_for[0] == made_for[1] != image_size:
+            hint += f", or images of the size it was made for: --set image_size={made_for[0]}"
         if size != image_size:
             hint += " and views of that size: --set method.view.size=null"
         raise UserError(

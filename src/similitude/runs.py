@@ -445,13 +445,13 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise UserError(f"there is no folder {folder} to resume")
     if resume or not folder.is_dir() or {p.name for p in folder.iterdir()} <= {_LOCK}:
         return
+    if not (folder / "recipe.yaml").exists():
+        raise UserError(f"{folder} is not empty and not a run: give another --out")
     if not overwrite:
         raise UserError(
             f"{folder} is not empty: use --resume to go on with its run, --overwrite to replace "
             "it, or another --out"
         )
-    if not (folder / "recipe.yaml").exists():
-        raise UserError(f"{folder} is not empty and not a run: give another --out")
 
 
 def clear_run_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from similitude.methods import METHODS
 from similitude.recipes import cifar10, imagenet, override
 from similitude.recipes.automatic import (
     Facts,
+    choose_canvas_size,
     choose_epochs,
     choose_normalisation,
     choose_recipe,
@@ -76,6 +77,16 @@ def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
     assert view_sizes(vit) == [28, 28]
     given = override(recipe, ["method.view2.size=10"])
     assert view_sizes(choose_view_sizes(given, ["method.view2.size"])) == [21, 10]
+
+
+def test_canvases_follow_a_given_image_size_and_a_given_size_stays():
+    recipe = choose_recipe("simclr", Facts(50_000, [300], CPU))
+    larger = override(recipe, ["image_size=224"])
+    assert choose_canvas_size(larger, ["image_size"]).canvas_size == 256
+    given = override(recipe, ["image_size=224", "canvas_size=230"])
+    assert choose_canvas_size(given, ["image_size", "canvas_size"]).canvas_size == 230
+    small = override(choose_recipe("simclr", Facts(50_000, [32], CPU)), ["image_size=48"])
+    assert choose_canvas_size(small, ["image_size"]).canvas_size is None
 
 
 @pytest.mark.parametrize(

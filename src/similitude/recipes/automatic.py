@@ -25,6 +25,7 @@ SECONDS_ON_CPU = 600  # a first run should end while one waits
 MAX_EPOCHS = 200
 LONG_RUN = 1800.0  # seconds from which a trial of compiling, of a minute or two, can pay
 SLOWEST = 5.0  # images per second: a large network on a small machine
+CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,15 @@ class Facts:
     num_images: int
     short_sides: list[int]  # pixels, of a sample of the images
     device: torch.device
+    name: str = "the data"
 
     @property
     def short_side(self) -> int:
         """The median short side."""
         return int(median(self.short_sides))
+
+
+CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
 
 
 def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> Recipe:
@@ -75,8 +80,8 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
             "small enough for a processor without accelerator" if on_cpu else "as in the papers"
         )
         reasons["backbone"] = "ResNet-18, affordable on a CPU" if on_cpu else "as in the papers"
-        update["canvas_size"] = round(update["image_size"] * 8 / 7)  # as 256 is to 224
-        reasons["canvas_size"] = "an eighth larger than the views, as 256 px is to 224"
+        update["canvas_size"] = _canvas_size(update["image_size"])
+        reasons["canvas_size"] = CANVAS_REASON
 
     if batch_size is None:
         batch_size = usual = template.batch_size if small else 256
@@ -104,6 +109,23 @@ def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> R
         update["optimizer"] = sgd
         reasons["optimizer"] = "plain SGD, because the batch is too small for LARS"
     return template.model_copy(update=update | {"reasons": reasons})
+
+
+def choose_canvas_size(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
+    """Canvases that fit the image size, where that is not the one chosen for the images.
+
+    Args:
+        recipe: the fields are chosen.
+        given: fields that are given, e.g. "image_size".
+    """
+    chosen_before = recipe.reasons.get("canvas_size") == CANVAS_REASON
+    if not chosen_before or "image_size" not in given or "canvas_size" in given:
+        return recipe
+    return recipe.model_copy(update={"canvas_size": _canvas_size(recipe.image_size)})
+
+
+def _canvas_size(image_size: int) -> int:
+    return round(image_size * 8 / 7)  # as 256 is to 224
 
 
 def _template(method: str, small: bool) -> Recipe:
