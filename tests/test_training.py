@@ -36,6 +36,11 @@ def test_the_log_keeps_what_was_said_and_measured(tmp_path):
     assert "kNN" in log
 
 
+def test_one_override_need_not_be_a_list():
+    with pytest.raises(UserError, match="temprature.*did you mean temperature"):
+        sim.pretrain(random_images(32), overrides="method.temprature=0.2")
+
+
 def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/some/where/similitude", "pretrain", "my photos"])
     recipe = small_recipe("simclr")

@@ -146,6 +146,7 @@ def pretrain(
         return None if path is None else Run(path)
     join_processes()
     keep_freed_memory()
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     listener = Silent() if listener is None or rank() > 0 else listener
     given = method if isinstance(method, Method) else None
     if given is not None:

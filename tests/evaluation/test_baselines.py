@@ -187,6 +187,11 @@ def test_the_table_fits_into_80_columns() -> None:
     assert out.getvalue().count("88.1±2.0") == 8
 
 
+def test_a_printed_table_is_that_of_the_terminal() -> None:
+    assert "67.0±1.0" in str(table())
+    assert str(table()).split() == text_of(table()).split()
+
+
 def test_interval_is_student_t() -> None:
     for degrees in (1, 2, 5, 9, 10, 19, 100):
         assert student_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-4)

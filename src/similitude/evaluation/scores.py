@@ -5,10 +5,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -111,6 +112,12 @@ class ScoreTable:
                 name = "Raw pixels beat" if other == RAW_PIXELS else "The random backbone beats"
                 sentences.append(f"{name} the pretrained backbone in: {', '.join(won)}.")
         return sentences
+
+    def __str__(self) -> str:
+        """The table as the command line prints it, without colours."""
+        out = StringIO()
+        Console(file=out, width=120, no_color=True).print(self.render())
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings, as stored in a run folder's evaluation.json."""
