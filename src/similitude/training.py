@@ -182,6 +182,7 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             chance_loss=last("chance_loss"),
             feature_std=last("feature_std"),
             feature_dim=last("feature_dim"),
+            feature_std_start=metrics.first("feature_std"),
             projection_std=last("projection_std"),
             projection_std_peak=metrics.largest("projection_std"),
             target_entropy=last("target_entropy"),

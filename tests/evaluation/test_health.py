@@ -96,6 +96,16 @@ def test_every_rule_on_both_sides_of_its_boundary(
         assert len(verdict.advice) == 1
 
 
+def test_what_random_weights_had_already_is_no_collapse() -> None:
+    """A deep network makes all features alike until its BatchNorm has seen some batches."""
+    early = replace(HEALTHY, feature_std=0.0012, feature_dim=2048, steps=4)
+    early = replace(early, feature_std_start=0.0009)
+    assert diagnose(early).state == "doubtful"
+    assert "random weights" in diagnose(early).sentence
+    assert diagnose(replace(early, feature_std_start=0.002)).state == "collapsed"
+    assert diagnose(replace(early, steps=400.0)).state == "collapsed"
+
+
 def test_a_lost_spread_is_a_collapse_where_few_directions_are_left_too() -> None:
     # what BatchNorm at the projector's end leaves of a collapse in batches of 128
     fallen = replace(HEALTHY, projection_std=2 / math.sqrt(128), projection_std_peak=0.99)

@@ -55,6 +55,7 @@ class Readings:
         nan_step: First step at which the loss was not finite.
         feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
         feature_dim: D.
+        feature_std_start: The same of the random weights.
         projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
         projection_std_peak: The largest it was during the run.
         target_entropy: Of the targets' soft classes, mean over images, in nats: 0..ln K; DINO's.
@@ -75,6 +76,7 @@ class Readings:
     nan_step: int | None = None
     feature_std: float | None = None
     feature_dim: float | None = None
+    feature_std_start: float | None = None
     projection_std: float | None = None
     projection_std_peak: float | None = None
     target_entropy: float | None = None
@@ -167,6 +169,14 @@ def _constant_features(r: Readings) -> Finding | None:
         f"feature std {r.feature_std:.4f}, {relative:.2f} of the "
         f"1/sqrt({r.feature_dim:.0f}) = {1 / math.sqrt(r.feature_dim):.4f} of a healthy run"
     )
+    start = r.feature_std_start
+    if relative < CONSTANT_STD and _is_early(r) and start is not None and r.feature_std >= start:
+        return Finding(
+            "doubtful",
+            "The backbone gives nearly the same features for every image, as its random weights "
+            f"did ({numbers}).",
+            "Train longer.",
+        )
     if not relative >= CONSTANT_STD:
         return Finding(
             "collapsed",
