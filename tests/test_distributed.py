@@ -6,6 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from builders import leave
 from similitude.distributed import gather, rank, world_size
 from similitude.losses import nt_xent
 
@@ -34,7 +35,7 @@ def process(number, folder):
     loss.backward()
     order = gather(torch.tensor([[10 * number], [10 * number + 1]]))
     torch.save([loss.detach(), [p.grad for p in layer.parameters()], order], f"{folder}/{number}")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

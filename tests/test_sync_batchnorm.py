@@ -3,11 +3,10 @@
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from builders import join_as
+from builders import join_as, leave
 from similitude.distributed import own_rows
 from similitude.errors import UserError
 from similitude.launching import _free_port
@@ -55,7 +54,7 @@ def passes(name):
 def process(number, folder, port, on_one_machine):
     join_as(number, WORLD, port, on_one_machine=on_one_machine)
     torch.save({name: passes(name) for name in LAYERS}, f"{folder}/{number}")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["shared memory", "gloo"])

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from builders import TinyBackbone, random_batch, small_config
+from builders import TinyBackbone, leave, random_batch, small_config
 from similitude.acceleration import Arithmetic, GradientCache, computing
 from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
 from similitude.method import Batch, Method, Progress
@@ -93,7 +93,7 @@ def process(number: int, folder: str) -> None:
             results = three_steps(name, backbone)
             torch.save(results, f"{folder}/{name}-{backbone}-{number}")
         torch.save(three_steps(name, "smooth", 2), f"{folder}/{name}-micro-{number}")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
+from builders import leave
 from similitude.distributed import gather
 from similitude.losses import in_batch_info_nce, info_nce, self_distillation, sinkhorn
 from similitude.memory import Center, FeatureQueue
@@ -44,7 +45,7 @@ def process(number, vectors, folder):
         | {"grad": q.grad, "codes": codes, "dino_loss": dino_loss, "center": center.value},
         f"{folder}/{number}",
     )
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow
