@@ -189,7 +189,7 @@ def test_every_plot_has_drawn_its_data(browser, pages, name: str):
 
 def first_dot(browser: Any) -> tuple[int, int]:
     """Where the first dot of the map is, in the window, after scrolling to the map."""
-    browser.execute_script("document.querySelector('#map').scrollIntoView()")
+    browser.execute_script("document.querySelector('#map').scrollIntoView({block: 'center'})")
     x, y = browser.execute_script(
         """const dot = document.querySelector('#map .scatterlayer path.point');
            const box = dot.getBoundingClientRect();
@@ -199,6 +199,7 @@ def first_dot(browser: Any) -> tuple[int, int]:
 
 
 def test_pointing_at_a_dot_shows_its_image(browser, pages, screenshots):
+    from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
@@ -214,9 +215,13 @@ def test_pointing_at_a_dot_shows_its_image(browser, pages, screenshots):
             actions = ActionChains(driver)
             actions.w3c_actions.pointer_action.move_to_location(x, y + offset)
             actions.perform()
-        return tip.is_displayed()
+        try:  # plotly answers some time after the hand rests
+            WebDriverWait(driver, 2, poll_frequency=0.05).until(lambda _: tip.is_displayed())
+        except TimeoutException:
+            return False
+        return True
 
-    WebDriverWait(browser, 30).until(pointed)
+    WebDriverWait(browser, 60).until(pointed)
     assert re.search(r"digit \d", tip.text)
     assert re.search(r"train/\d{5}", tip.text)
     thumbs = tip.find_elements(By.CSS_SELECTOR, ".thumb")
