@@ -10,6 +10,7 @@ Letters: N samples.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from zlib import crc32
 
 import torch
@@ -88,19 +89,26 @@ def uniforms(
     Returns:
         For each purpose float32 of shape [N, count], multiples of 2**-24.
     """
-    counts = list(purposes.values())
-    keys, steps = [], []
-    for purpose, count in purposes.items():
-        key = _signed(_key(seed, epoch, view, crc32(purpose.encode())))
-        keys += [key] * count
-        steps += [_signed(_GOLDEN * (number + 1)) for number in range(count)]
-    offsets = torch.tensor([keys, steps], dtype=torch.int64).to(index.device)[:, :, None]
+    offsets = _offsets(seed, epoch, view, tuple(purposes.items())).to(index.device)
     sample = (index.to(torch.int64) + 1).mul_(_signed(_GOLDEN))
     bits = _mix_(_mix_(sample + offsets[0]).add_(offsets[1]))
     # 24 bits are what a float32 below one holds exactly, so that 1.0 never comes out
     numbers = (bits >> 40).bitwise_and_((1 << 24) - 1).to(torch.float32).mul_(2.0**-24)
-    rows = numbers.split(counts)
+    rows = numbers.split(list(purposes.values()))
     return {purpose: part.t() for purpose, part in zip(purposes, rows, strict=True)}
+
+
+@lru_cache(maxsize=256)
+def _offsets(
+    seed: int, epoch: int, view: int, purposes: tuple[tuple[str, int], ...]
+) -> Int[Tensor, "2 numbers 1"]:
+    """Key and counter of every number: the same for all batches of an epoch."""
+    keys, steps = [], []
+    for purpose, count in purposes:
+        key = _signed(_key(seed, epoch, view, crc32(purpose.encode())))
+        keys += [key] * count
+        steps += [_signed(_GOLDEN * (number + 1)) for number in range(count)]
+    return torch.tensor([keys, steps], dtype=torch.int64)[:, :, None]
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int[Tensor, " n"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's and PIL's luma (ITU-R 601)
-_SECTOR_OF_CHANNEL = (3.0, 1.0, -1.0)  # see shift_hue_; in sixths of a turn, red green blue
+_SIGN = -(1 << 31)  # the bit of a float32 that holds its sign
 
 
 def to_grey(images: Float[Tensor, "N 3 s s"]) -> Float[Tensor, "N s s"]:
@@ -31,9 +31,9 @@ def blend_(
     """
     grey = to_grey(images)
     # in two steps: torch may split one long sum over threads, and round a lone sample otherwise
-    offset = grey.mean(dim=2).mean(dim=1).mul_(mean_weight)
+    offset = grey.sum(dim=1).sum(dim=1).mul_(mean_weight / grey[0].numel())
     grey.mul_(grey_weight[:, None, None]).add_(offset[:, None, None])
-    images.mul_(factor[:, None, None, None]).add_(grey[:, None]).clamp_(0.0, 1.0)
+    torch.addcmul(grey[:, None], images, factor[:, None, None, None], out=images).clamp_(0.0, 1.0)
 
 
 def scale_brightness_(images: Float[Tensor, "N 3 s s"], factor: Float[Tensor, " N"]) -> None:
@@ -45,9 +45,9 @@ def shift_hue_(images: Float[Tensor, "N 3 s s"], turns: Float[Tensor, " N"]) -> 
     """Turns the hue of every pixel through HSV, in place.
 
     Without branches: with m, M, c = M - m the smallest and largest channel and their difference,
-    the hue in sixths of a turn is h = copysign(1 + (g + b - r - m) / c, g - b) modulo 6, and
-    channel k of a pixel with hue h is M - c * clamp(2 - |h + n_k wrapped into [-3, 3]|, 0, 1)
-    with n = (3, 1, -1), which is the usual ``min(k, 4 - k, 1)`` centred on its peak.
+    the hue in sixths of a turn is h = copysign(1 + (g + b - r - m) / c, g - b). Turned and wrapped
+    into [-3, 3], it makes the channels M - c * clamp(w, 0, 1) with w = |h| - 1 for red,
+    2 - |h + 1| for green and 2 - |h - 1| for blue: the usual ``min(k, 4 - k, 1)`` centred on h = 0.
     """
     red, green, blue = images.unbind(1)
     low = torch.minimum(red, green)
@@ -55,17 +55,21 @@ def shift_hue_(images: Float[Tensor, "N 3 s s"], turns: Float[Tensor, " N"]) -> 
     torch.minimum(low, blue, out=low)
     torch.maximum(high, blue, out=high)
     chroma = high - low
+    one, two = images.new_tensor([1.0, 2.0]).unbind()
     hue = (green + blue).sub_(red).sub_(low)
-    hue.div_(chroma.clamp(min=1e-12)).add_(1.0)  # a grey pixel has chroma 0 and stays as it is
-    hue.copysign_(torch.sub(green, blue, out=low))
-    hue.mul_(1.0 / 6.0).add_(turns[:, None, None])
-    whole = low
-    for channel, sector in enumerate(_SECTOR_OF_CHANNEL):
-        angle = images[:, channel]
-        torch.add(hue, sector / 6.0, out=angle)
-        torch.round(angle, out=whole)
-        angle.sub_(whole).abs_().mul_(-6.0).add_(2.0).clamp_(0.0, 1.0)
-        torch.addcmul(high, angle, chroma, value=-1.0, out=angle)
+    # a grey pixel has chroma 0 and stays as it is
+    torch.addcdiv(one, hue, chroma.clamp(min=1e-12), out=hue)
+    sign = torch.sub(green, blue, out=low).view(torch.int32).bitwise_and_(_SIGN)
+    hue.view(torch.int32).bitwise_or_(sign)  # three times faster than torch.copysign
+    # from here on in turns, not sixths
+    torch.add(turns[:, None, None], hue, alpha=1.0 / 6.0, out=hue)
+    hue.sub_(torch.round(hue, out=low))
+    for channel, shift in (green, 1.0 / 6.0), (blue, -1.0 / 6.0):
+        torch.add(hue, shift, out=channel).abs_()
+        torch.sub(two, channel, alpha=6.0, out=channel).clamp_(0.0, 1.0)
+        torch.addcmul(high, channel, chroma, value=-1.0, out=channel)
+    torch.sub(one, hue.abs_(), alpha=6.0, out=hue).clamp_(-1.0, 0.0)
+    torch.addcmul(high, hue, chroma, out=red)
 
 
 def solarize(images: Float[Tensor, "N 3 s s"], threshold: float) -> Float[Tensor, "N 3 s s"]:

@@ -5,6 +5,7 @@ Letters: N samples.
 
 import itertools
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -59,30 +60,32 @@ def _crop_boxes(
     size = canvas_size
     log_low, log_high = (math.log(ratio) for ratio in config.crop_ratio)
     scale_low, scale_high = config.crop_scale
-    aspect, place = aspect.double(), place.double()
+    aspect, place = aspect.double(), place.double().t()
     area = area.double().mul_(scale_high - scale_low).add_(scale_low)
     ratio = log_ratio.double().mul_(log_high - log_low).add_(log_low).exp_()
     ratio.div_(aspect[:, None])  # now that of the box on the canvas
-    width = (area * ratio).sqrt_().mul_(size).round_()
-    height = area.div_(ratio).sqrt_().mul_(size).round_()
+    # first heights, then widths
+    sides = torch.stack([area / ratio, area * ratio]).sqrt_().mul_(size).round_()
     if config.crop_attempts == 0:
-        width, height = width[:, 0].clamp_(1, size), height[:, 0].clamp_(1, size)
-        found = torch.ones_like(width, dtype=torch.bool)
+        sides = sides[:, :, 0].clamp_(1, size)
+        found = torch.ones_like(aspect, dtype=torch.bool)
     else:
-        valid = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+        valid = ((sides > 0) & (sides <= size)).all(dim=0)
         first = valid.to(torch.uint8).argmax(dim=1, keepdim=True)
         found = valid.gather(1, first).squeeze(1)
-        width, height = width.gather(1, first).squeeze(1), height.gather(1, first).squeeze(1)
+        sides = sides.gather(2, first.expand(2, -1, -1)).squeeze(2)
         # no box fitted: the largest central one whose ratio is allowed
         ratio_low, ratio_high = config.crop_ratio
-        widest = (size * ratio_high / aspect).round_().clamp_(1, size)
-        highest = (size * aspect / ratio_low).round_().clamp_(1, size)
-        width = torch.where(found, width, torch.where(aspect > ratio_high, widest, size))
-        height = torch.where(found, height, torch.where(aspect < ratio_low, highest, size))
-    room_y, room_x = size - height, size - width
-    top = torch.where(found, (place[:, 0] * (room_y + 1)).floor_(), (room_y / 2).floor_())
-    left = torch.where(found, (place[:, 1] * (room_x + 1)).floor_(), (room_x / 2).floor_())
-    return top.long(), left.long(), height.long(), width.long()
+        largest = torch.stack([size * aspect / ratio_low, size * ratio_high / aspect])
+        sides = torch.where(found, sides, largest.round_().clamp_(1, size))
+    room = size - sides
+    start = torch.where(found, place * (room + 1), room / 2).floor_()
+    top, left, height, width = torch.cat([start, sides]).long()
+    return top, left, height, width
+
+
+def _rows(draws: Mapping[str, Tensor], names: Iterable[str]) -> Float[Tensor, "names N"]:
+    return torch.stack([draws[name][:, 0] for name in names])
 
 
 def draw_parameters(
@@ -110,7 +113,6 @@ def draw_parameters(
         Per-sample tensors of shape [N] on the device of ``index``.
     """
     attempts = max(1, config.crop_attempts)
-    brightness, contrast, saturation, hue = config.jitter
     chances = {
         "flip": config.flip,
         "jitter": config.jitter_probability,
@@ -118,13 +120,12 @@ def draw_parameters(
         "blur": config.blur,
         "solarize": config.solarize,
     }
+    *factors, turn = config.jitter
     ranges = {
-        "brightness": (max(0.0, 1.0 - brightness), 1.0 + brightness),
-        "contrast": (max(0.0, 1.0 - contrast), 1.0 + contrast),
-        "saturation": (max(0.0, 1.0 - saturation), 1.0 + saturation),
-        "hue": (-hue, hue),
-        "blur sigma": config.blur_sigma,
+        name: (max(0.0, 1.0 - strength), 1.0 + strength)
+        for name, strength in zip(("brightness", "contrast", "saturation"), factors, strict=True)
     }
+    ranges |= {"hue": (-turn, turn), "blur sigma": config.blur_sigma}
     crop = {"crop area": attempts, "crop ratio": attempts, "crop place": 2}
     draws = uniforms(
         seed, epoch, index, view, crop | dict.fromkeys([*chances, *ranges, "jitter order"], 1)
@@ -132,24 +133,27 @@ def draw_parameters(
     top, left, height, width = _crop_boxes(
         config, draws["crop area"], draws["crop ratio"], draws["crop place"], aspect, canvas_size
     )
-    happens = {name: draws[name][:, 0] < chance for name, chance in chances.items()}
-    value = {
-        name: draws[name][:, 0].mul(high - low).add_(low) for name, (low, high) in ranges.items()
-    }
+    # all chances and all ranges at once: an operation on so few numbers takes as long for one
+    chance = index.new_tensor(list(chances.values()), dtype=torch.float32)[:, None]
+    happens = _rows(draws, chances) < chance
+    low, high = index.new_tensor(list(ranges.values()), dtype=torch.float64).t()[:, :, None]
+    value = _rows(draws, ranges).mul_((high - low).float()).add_(low.float())
+    flip, jitter, grey, blur, solarize = happens
+    brightness, contrast, saturation, hue, sigma = value
     return ViewParameters(
         top=top,
         left=left,
         height=height,
         width=width,
-        flip=happens["flip"],
-        jitter=happens["jitter"],
+        flip=flip,
+        jitter=jitter,
         jitter_order=draws["jitter order"][:, 0].mul(len(JITTER_ORDERS)).long(),
-        brightness=value["brightness"],
-        contrast=value["contrast"],
-        saturation=value["saturation"],
-        hue=value["hue"],
-        grey=happens["grey"],
-        blur=happens["blur"],
-        sigma=value["blur sigma"],
-        solarize=happens["solarize"],
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        grey=grey,
+        blur=blur,
+        sigma=sigma,
+        solarize=solarize,
     )

@@ -16,14 +16,15 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 _OUTSIDE = 1e6  # a position this far from every centre gets the weight 0 of either filter
-# On a CPU, dense products win while a matrix stays in the first cache: measured crossing.
-_LARGEST_DENSE = 48
+# On a CPU, dense products win until the zeros outweigh the time that each sample takes by itself:
+# 1.7 times faster at 64 px, 1.2 times at 96, the same at 128.
+_LARGEST_DENSE = 96
 _BLOCK = 16  # rows of a blur that one product makes: measured best of 8, 16 and 32
 _NO_WEIGHT = 2.0**-28  # of a tap of a blur: the sum of all is one, in numbers of 24 bits
 
 
 def _bilinear_(distance: Tensor) -> Tensor:
-    return distance.abs_().neg_().add_(1.0).clamp_(min=0.0)
+    return torch.sub(distance.new_ones(()), distance.abs_(), out=distance).clamp_(min=0.0)
 
 
 def _bicubic_(distance: Tensor) -> Tensor:
