@@ -1,7 +1,9 @@
-"""Speed of views and of training steps, against lightly, kornia and a loop written by hand.
+"""Speed of views and of training steps, against other libraries and a loop written by hand.
 
     python -m venv peer && peer/bin/pip install lightly timm kornia
-    python benchmarks/speed.py CIFAR10_FOLDER/train --peer peer/bin/python
+    python -m venv other && other/bin/pip install stable-pretraining
+    other/bin/pip install --no-deps solo-learn
+    python benchmarks/speed.py CIFAR10_FOLDER/train --peer peer/bin/python --peer other/bin/python
 
 Same backbone, batch, sizes and number of views on both sides; every measurement is a process of its
 own, and the sides take turns. One Markdown table: medians of images per second (an image is all its
@@ -10,6 +12,7 @@ Photos of 500 px are made of the folder's images, unless --photos gives some.
 """
 
 import argparse
+import functools
 import os
 import statistics
 import subprocess
@@ -50,9 +53,22 @@ class Task:
     peers: dict[str, tuple[str, ...]]  # name -> script and arguments; {data} is the folder
 
 
+PACKAGES = {  # that a script imports
+    "lightly_steps.py": "lightly",
+    "kornia_views.py": "kornia",
+    "stable_pretraining_steps.py": "stable_pretraining",
+    "solo_learn_steps.py": "solo",
+}
+
+
 def _simclr(stem: str, *, compiled: bool = False) -> Task:
     peers: dict[str, tuple[str, ...]] = {
         "lightly": ("lightly_steps.py", "simclr", "{data}", "256", "4", "--stem", stem),
+        "stable-pretraining": (
+            *("stable_pretraining_steps.py", "simclr", "{data}", "256", "4"),
+            *("--stem", stem),
+        ),
+        "solo-learn": ("solo_learn_steps.py", "simclr", "{data}", "256", "4", "--stem", stem),
         "by hand": ("by_hand.py", stem, "256", "4", "--no-compile"),
     }
     if compiled:  # as in runs of half an hour or more, where the trial finds that it pays
@@ -84,6 +100,8 @@ TASKS = {
         peers={
             "lightly": ("lightly_steps.py", "views", "{data}", "256", "30"),
             "kornia": ("kornia_views.py", "32", "256", "20"),
+            "stable-pretraining": ("stable_pretraining_steps.py", "views", "{data}", "256", "30"),
+            "solo-learn": ("solo_learn_steps.py", "views", "{data}", "256", "30"),
         },
     ),
     "two views of 224 px, with decoding": Task(
@@ -95,7 +113,13 @@ TASKS = {
         settings=(
             "method.view.interpolation=bilinear",
         ),  # as torchvision's crops, which lightly uses
-        peers={"lightly": ("lightly_steps.py", "views", "{data}", "64", "30", "--size", "224")},
+        peers={
+            "lightly": ("lightly_steps.py", "views", "{data}", "64", "30", "--size", "224"),
+            "stable-pretraining": (
+                *("stable_pretraining_steps.py", "views", "{data}", "64", "30"),
+                *("--size", "224"),
+            ),
+        },
     ),
     "SimCLR, ResNet-18, small stem, 32 px": _simclr("small"),
     "SimCLR, ResNet-18, small stem, 32 px, compiled": _simclr("small", compiled=True),
@@ -108,7 +132,13 @@ TASKS = {
         ours="train",
         recipe="imagenet.byol",
         settings=("batch_size=16", "compile=false"),
-        peers={"lightly": ("lightly_steps.py", "byol", "{data}", "16", "2", "--size", "224")},
+        peers={
+            "lightly": ("lightly_steps.py", "byol", "{data}", "16", "2", "--size", "224"),
+            "stable-pretraining": (
+                *("stable_pretraining_steps.py", "byol", "{data}", "16", "2"),
+                *("--size", "224"),
+            ),
+        },
     ),
     "DINO, ViT-S/16, 2 x 224 and 6 x 96 px": Task(
         batch=16,
@@ -117,7 +147,10 @@ TASKS = {
         ours="train",
         recipe="imagenet.dino",
         settings=("batch_size=16", "method.local_views=6", "compile=false"),
-        peers={"lightly": ("lightly_steps.py", "dino", "{data}", "16", "2")},
+        peers={
+            "lightly": ("lightly_steps.py", "dino", "{data}", "16", "2"),
+            "stable-pretraining": ("stable_pretraining_steps.py", "dino", "{data}", "16", "2"),
+        },
     ),
 }
 
@@ -125,7 +158,9 @@ TASKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--peer", type=Path, required=True, help="python with the peers installed")
+    parser.add_argument(
+        "--peer", type=Path, action="append", default=[], help="python where peers are installed"
+    )
     parser.add_argument("--photos", type=Path, help="a folder of JPEG photos of about 500 px")
     parser.add_argument("--tasks", default="", help="whose names contain this; default: all")
     parser.add_argument("--rounds", type=int, default=3)
@@ -144,22 +179,40 @@ def main() -> None:
             if args.tasks not in name:
                 continue
             data = photos if task.photos else args.folder
-            here = [sys.executable, __file__, str(data), "--peer", str(args.peer), "--one", name]
+            here = [sys.executable, __file__, str(data), "--one", name]
+            pythons = {
+                peer: environment_of(script, tuple(args.peer))
+                for peer, (script, *_) in task.peers.items()
+            }
+            peers = [peer for peer, python in pythons.items() if python is not None]
             rounds: list[dict[str, float]] = []
             for _ in range(args.rounds):
                 speeds = {"similitude": run(here, dict(os.environ))}
-                for peer, (script, *arguments) in task.peers.items():
-                    by_hand = script == "by_hand.py"
-                    python = sys.executable if by_hand else str(args.peer)
+                for peer in peers:
+                    script, *arguments = task.peers[peer]
                     words = [argument.format(data=data) for argument in arguments]
-                    environment = dict(os.environ) if by_hand else quiet
-                    speeds[peer] = run([python, str(PEERS / script), *words], environment)
+                    environment = dict(os.environ) if script == "by_hand.py" else quiet
+                    speeds[peer] = run([pythons[peer], str(PEERS / script), *words], environment)
                 rounds.append(speeds)
-            for peer in task.peers:
+            for peer in peers:
                 ours, theirs = (median(r[side] for r in rounds) for side in ("similitude", peer))
                 ratio = median(r["similitude"] / r[peer] for r in rounds)
                 row = f"{name} | {number(ours)} | {peer} | {number(theirs)} | {ratio:.2f}"
                 print(f"| {row} |", flush=True)
+
+
+@functools.cache
+def environment_of(script: str, pythons: tuple[Path, ...]) -> str | None:
+    """The first Python that has what a peer's script needs."""
+    if script not in PACKAGES:
+        return sys.executable
+    package = PACKAGES[script]
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{package}') is None)"
+    for python in pythons:
+        if subprocess.run([python, "-c", look], check=False).returncode == 0:
+            return str(python)
+    print(f"no --peer has {package}: its rows are left out", file=sys.stderr)
+    return None
 
 
 def number(speed: float) -> str:
