@@ -53,11 +53,11 @@ class Task:
     peers: dict[str, tuple[str, ...]]  # name -> script and arguments; {data} is the folder
 
 
-PACKAGES = {  # that a script imports
+PACKAGES = {  # that a script needs
     "lightly_steps.py": "lightly",
     "kornia_views.py": "kornia",
-    "stable_pretraining_steps.py": "stable_pretraining",
-    "solo_learn_steps.py": "solo",
+    "stable_pretraining_steps.py": "stable-pretraining",
+    "solo_learn_steps.py": "solo-learn",
 }
 
 
@@ -207,9 +207,10 @@ def environment_of(script: str, pythons: tuple[Path, ...]) -> str | None:
     if script not in PACKAGES:
         return sys.executable
     package = PACKAGES[script]
-    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{package}') is None)"
+    look = f"import importlib.metadata; importlib.metadata.version('{package}')"
     for python in pythons:
-        if subprocess.run([python, "-c", look], check=False).returncode == 0:
+        found = subprocess.run([python, "-c", look], stderr=subprocess.DEVNULL, check=False)
+        if found.returncode == 0:
             return str(python)
     print(f"no --peer has {package}: its rows are left out", file=sys.stderr)
     return None
