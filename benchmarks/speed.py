@@ -2,7 +2,7 @@
 
     python -m venv peer && peer/bin/pip install lightly timm kornia
     python -m venv other && other/bin/pip install stable-pretraining
-    other/bin/pip install --no-deps solo-learn
+    other/bin/pip install --no-deps solo-learn==1.0.2
     python benchmarks/speed.py CIFAR10_FOLDER/train --peer peer/bin/python --peer other/bin/python
 
 Same backbone, batch, sizes and number of views on both sides; every measurement is a process of its
@@ -169,6 +169,9 @@ def main() -> None:
     if args.one:
         print(time_ours(TASKS[args.one], args.folder))
         return
+    for python in args.peer:
+        if not python.exists():
+            parser.error(f"--peer {python}: no such file; give the python of an environment")
     torch.set_num_threads(1)  # what waits here must not spin on a core that is being measured
     # nor must the peers' own threads take the cores from their worker processes
     quiet = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
@@ -185,6 +188,8 @@ def main() -> None:
                 for peer, (script, *_) in task.peers.items()
             }
             peers = [peer for peer, python in pythons.items() if python is not None]
+            if not peers:
+                continue
             rounds: list[dict[str, float]] = []
             for _ in range(args.rounds):
                 speeds = {"similitude": run(here, dict(os.environ))}

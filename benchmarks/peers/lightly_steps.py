@@ -2,10 +2,11 @@
 
     PEER_PYTHON benchmarks/peers/lightly_steps.py TASK FOLDER BATCH STEPS
 
-Data set, transforms, loader (2 workers), heads, losses and optimizer are those of lightly's
-examples (examples/pytorch/simclr.py, byol.py, dino.py), in float32 as there. TASK: views (two
-SimCLR views of SIZE px), simclr (ResNet-18, stem "small" or "standard"), byol (ResNet-50), dino
-(ViT-S/16, 2 views of 224 px and 6 of 96). Prints images per second; an image is all its views.
+Data set, transforms, loader, heads, losses and optimizer are those of lightly's examples
+(examples/pytorch/simclr.py, byol.py, dino.py), in float32 as there; each core has a worker, which
+stays for all epochs. TASK: views (two SimCLR views of SIZE px), simclr (ResNet-18, stem "small" or
+"standard"), byol (ResNet-50), dino (ViT-S/16, 2 views of 224 px and 6 of 96). Prints images per
+second; an image is all its views.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from lightly.transforms.byol_transform import (
 from torch import nn
 
 WARM_UP = 2
+WORKERS = torch.get_num_threads()  # a process for each core
 
 
 def resnet(name, stem="standard"):
@@ -124,7 +126,8 @@ def main():
         batch_size=args.batch,
         shuffle=True,
         drop_last=True,
-        num_workers=2,
+        num_workers=WORKERS,
+        persistent_workers=True,
     )
     if model is not None:
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.06)

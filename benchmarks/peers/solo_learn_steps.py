@@ -1,11 +1,11 @@
 """solo-learn's views and SimCLR loss, timed; runs in an environment where its files are installed.
 
-    PEER_PYTHON -m pip install --no-deps solo-learn
+    PEER_PYTHON -m pip install --no-deps solo-learn==1.0.2
     PEER_PYTHON benchmarks/peers/solo_learn_steps.py TASK FOLDER BATCH STEPS
 
 The released package asks for a Lightning of 2021 and does not import beside a PyTorch of today, so
 these are its building blocks: its files of views, loader and loss, which need only PyTorch, with
-torchvision's ResNet-18 as there, also for the small stem, in float32.
+torchvision's ResNet-18 and the small stem of the other sides (its own pads by 2), in float32.
 TASK: views (two of 32 px) or simclr (stem "small" or "standard"). Prints images per second.
 """
 
@@ -20,6 +20,7 @@ import torchvision
 from torch import nn
 
 WARM_UP = 2
+WORKERS = torch.get_num_threads()  # a process for each core
 
 
 def module(path):
@@ -47,20 +48,22 @@ def main():
     images = torchvision.datasets.ImageFolder(
         args.folder, data.FullTransformPipeline([data.NCropAugmentation(view, 2)])
     )
-    loader = data.prepare_dataloader(images, args.batch, num_workers=2)
+    loader = data.prepare_dataloader(images, args.batch, num_workers=WORKERS)
     backbone = torchvision.models.resnet18()
     backbone.fc = nn.Identity()
     if args.stem == "small":
-        backbone.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=2, bias=False)
+        backbone.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
         backbone.maxpool = nn.Identity()
     head = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
     parameters = [*backbone.parameters(), *head.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=0.06, momentum=0.9)
+    optimizer = torch.optim.SGD(parameters, lr=0.06)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     start = 0.0
-    for step, (views, _) in enumerate(itertools.islice(batches, WARM_UP + args.steps)):
+    for step, (views, _) in enumerate(batches):
         if step == WARM_UP:
             start = time.perf_counter()
+        if step == WARM_UP + args.steps:
+            break
         if args.task == "views":
             continue
         loss = loss_of(*(head(backbone(x)) for x in views), temperature=0.2)

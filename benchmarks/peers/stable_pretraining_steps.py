@@ -2,7 +2,7 @@
 
     PEER_PYTHON benchmarks/peers/stable_pretraining_steps.py TASK FOLDER BATCH STEPS
 
-Data set, transforms and methods are its own, in float32, with a loader of 2 workers, and the
+Data set, transforms and methods are its own, in float32, with a worker for each core, and the
 teacher follows after each step. TASK: views (two SimCLR views of SIZE px), simclr (ResNet-18, stem
 "small" or "standard"), byol (ResNet-50), dino (ViT-S/16, 2 views of 224 px and 6 of 96). Prints
 images per second; an image is all its views.
@@ -19,6 +19,7 @@ from stable_pretraining.backbone import TeacherStudentWrapper, from_torchvision
 from stable_pretraining.data import FromTorchDataset, transforms
 
 WARM_UP = 2
+WORKERS = torch.get_num_threads()  # a process for each core
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -71,15 +72,17 @@ def main():
         transform=transforms.MultiViewTransform(views),
     )
     loader = torch.utils.data.DataLoader(
-        data, args.batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+        data, args.batch, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    optimizer = model and torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9)
+    optimizer = None if model is None else torch.optim.SGD(model.parameters(), lr=0.06)
     start = 0.0
-    for step, batch in enumerate(itertools.islice(batches, WARM_UP + args.steps)):
+    for step, batch in enumerate(batches):
         if step == WARM_UP:
             start = time.perf_counter()
-        if model is None:
+        if step == WARM_UP + args.steps:
+            break
+        if model is None or optimizer is None:
             continue
         images = [one["image"] for one in batch["views"]]
         if args.task == "dino":

@@ -98,17 +98,17 @@ def uniforms(
     return {purpose: part.t() for purpose, part in zip(purposes, rows, strict=True)}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # as many as the views of a batch; negatives draw thousands of numbers
 def _offsets(
     seed: int, epoch: int, view: int, purposes: tuple[tuple[str, int], ...]
 ) -> Int[Tensor, "2 numbers 1"]:
-    """Key and counter of every number: the same for all batches of an epoch."""
+    """Key and counter of every number, which all batches of an epoch share."""
     keys, steps = [], []
     for purpose, count in purposes:
         key = _signed(_key(seed, epoch, view, crc32(purpose.encode())))
         keys += [key] * count
         steps += [_signed(_GOLDEN * (number + 1)) for number in range(count)]
-    return torch.tensor([keys, steps], dtype=torch.int64)[:, :, None]
+    return torch.tensor([keys, steps], dtype=torch.int64, device="cpu")[:, :, None]
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int[Tensor, " n"]:

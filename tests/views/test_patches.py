@@ -182,3 +182,11 @@ def test_the_contact_sheet_shows_a_grid_of_patches():
     right = cell[:, -14:]
     assert ((right[..., 0] > 200) & (right[..., 1] < 60)).float().mean() > 0.7
     assert (cell > 200).all(dim=2).any(dim=1).float().mean() > 0.95  # white lines between
+
+
+def test_a_batch_without_any_jittered_patch_is_made():
+    patch_view = view(patch_jitter_probability=1e-9)
+    patches = patch_view.apply(canvases(2), drawn(patch_view, n=2))
+    plain = view(patch_jitter_probability=0.0)
+    assert torch.equal(patches, plain.apply(canvases(2), drawn(plain, n=2)))
+    assert patch_view.apply(canvases(0), drawn(patch_view, n=0)).shape == (0, 5, 5, 3, 8, 8)

@@ -5,6 +5,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import InterpolationMode
 
+from similitude.views import resampling
 from similitude.views.resampling import crop_and_resize, gaussian_blur, resize_weights
 
 BOXES = [  # top, left, height, width as shares of the canvas
@@ -23,8 +24,13 @@ def canvases_and_boxes(side):
     return canvases, boxes
 
 
-# 48 is the last side that goes through matrices on a CPU, larger ones go sample by sample
-@pytest.mark.parametrize(("side", "size"), [(32, 32), (40, 24), (17, 48), (64, 64), (160, 96)])
+LARGE = resampling._LARGEST_DENSE + 16  # on a CPU these sides are resampled sample by sample
+
+
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [(32, 32), (40, 24), (17, 48), (64, 64), (96, 96), (LARGE, LARGE), (160, 96), (90, LARGE + 5)],
+)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_equals_torchvision(side, size, interpolation):
     canvases, boxes = canvases_and_boxes(side)
@@ -76,7 +82,8 @@ def test_whole_canvas_at_its_own_size_is_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("size", "radius"), [(32, 8), (32, 1), (9, 8), (49, 48), (65, 8), (96, 5), (100, 11)]
+    ("size", "radius"),
+    [(32, 8), (32, 1), (9, 8), (49, 48), (65, 8), (96, 5), (LARGE, 11), (LARGE + 3, LARGE)],
 )
 def test_blur_equals_torchvision(size, radius):
     images = torch.rand(4, 3, size, size)
@@ -101,7 +108,7 @@ def test_cutting_the_gaussian_at_four_deviations_does_not_show():
     assert difference.abs().max() * 255 < 0.1
 
 
-@pytest.mark.parametrize("size", [40, 64])
+@pytest.mark.parametrize("size", [40, LARGE])
 def test_a_blur_has_a_gradient(size):
     images = torch.rand(2, 3, size, size, requires_grad=True)
     gaussian_blur(images, torch.tensor([0.5, 1.5]), radius=4).sum().backward()
@@ -110,7 +117,7 @@ def test_a_blur_has_a_gradient(size):
     torch.testing.assert_close(images.grad[:, :, 10:-10, 10:-10].mean().item(), 1.0)
 
 
-@pytest.mark.parametrize("size", [40, 64])
+@pytest.mark.parametrize("size", [40, LARGE])
 def test_a_sigma_that_is_no_number_shows(size):
     blurred = gaussian_blur(torch.rand(1, 3, size, size), torch.tensor([torch.nan]), radius=4)
     assert blurred.isnan().all()

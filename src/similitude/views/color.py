@@ -4,7 +4,7 @@ Letters: N samples, s side of a view.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's and PIL's luma (ITU-R 601)
@@ -31,7 +31,7 @@ def blend_(
     """
     grey = to_grey(images)
     # in two steps: torch may split one long sum over threads, and round a lone sample otherwise
-    offset = grey.sum(dim=1).sum(dim=1).mul_(mean_weight / grey[0].numel())
+    offset = grey.sum(dim=1).sum(dim=1).mul_(mean_weight / (grey.shape[1] * grey.shape[2]))
     grey.mul_(grey_weight[:, None, None]).add_(offset[:, None, None])
     torch.addcmul(grey[:, None], images, factor[:, None, None, None], out=images).clamp_(0.0, 1.0)
 
@@ -41,13 +41,13 @@ def scale_brightness_(images: Float[Tensor, "N 3 s s"], factor: Float[Tensor, " 
     images.mul_(factor[:, None, None, None]).clamp_(0.0, 1.0)
 
 
-def shift_hue_(images: Float[Tensor, "N 3 s s"], turns: Float[Tensor, " N"]) -> None:
+def shift_hue_(images: Float32[Tensor, "N 3 s s"], turns: Float32[Tensor, " N"]) -> None:
     """Turns the hue of every pixel through HSV, in place.
 
     Without branches: with m, M, c = M - m the smallest and largest channel and their difference,
-    the hue in sixths of a turn is h = copysign(1 + (g + b - r - m) / c, g - b). Turned and wrapped
-    into [-3, 3], it makes the channels M - c * clamp(w, 0, 1) with w = |h| - 1 for red,
-    2 - |h + 1| for green and 2 - |h - 1| for blue: the usual ``min(k, 4 - k, 1)`` centred on h = 0.
+    the hue in sixths of a turn is h = 1 + (g + b - r - m) / c with the sign of g - b. Turned and
+    wrapped into [-3, 3], it makes the channels M - c * clamp(w, 0, 1) with w = |h| - 1 for red,
+    2 - |h + 1| for green and 2 - |h - 1| for blue, as from ``min(k, 4 - k, 1)``.
     """
     red, green, blue = images.unbind(1)
     low = torch.minimum(red, green)
@@ -55,7 +55,7 @@ def shift_hue_(images: Float[Tensor, "N 3 s s"], turns: Float[Tensor, " N"]) -> 
     torch.minimum(low, blue, out=low)
     torch.maximum(high, blue, out=high)
     chroma = high - low
-    one, two = images.new_tensor([1.0, 2.0]).unbind()
+    one, two = images.new_ones(()), images.new_full((), 2.0)
     hue = (green + blue).sub_(red).sub_(low)
     # a grey pixel has chroma 0 and stays as it is
     torch.addcdiv(one, hue, chroma.clamp(min=1e-12), out=hue)
