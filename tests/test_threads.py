@@ -1,5 +1,6 @@
 import multiprocessing
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +27,21 @@ def test_every_number_is_done_once_by_threads_that_compute_alone():
     assert sorted(done) == list(range(100))
     assert computing == {1}
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
+def test_products_in_threads_start_no_threads_of_their_own():
+    """More threads than cores would make all of OpenMP's sleep between operations."""
+
+    def threads():
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    matrices = torch.rand(8, 128, 128)
+    torch.bmm(matrices, matrices)
+    side_by_side(lambda number: None, range(8))
+    before = threads()
+    side_by_side(lambda number: torch.bmm(matrices, matrices), range(8))
+    assert threads() == before
 
 
 def test_an_error_reaches_the_caller():

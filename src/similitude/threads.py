@@ -1,5 +1,6 @@
 """Threads each of which computes by itself, beside those in which one operation is split."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,3 +68,8 @@ def _compute_alone(libraries: ThreadpoolController) -> None:
     # main thread may be one of them. What it would undo in this thread is done at the first look.
     torch.get_num_threads()
     libraries.limit(limits=1, user_api="openmp")
+    # After a call of torch.set_num_threads MKL has a number of its own, for all threads but those
+    # that say otherwise. It is a part of PyTorch that threadpoolctl does not see; not every build.
+    limit_mkl = getattr(ctypes.CDLL(torch._C.__file__), "MKL_Set_Num_Threads_Local", None)
+    if limit_mkl is not None:
+        limit_mkl(1)
