@@ -209,11 +209,11 @@ def test_pointing_at_a_dot_shows_its_image(browser, pages, screenshots):
     assert not tip.is_displayed()
 
     def pointed(driver: Any) -> bool:
-        """A hand moves on and on; a single event is lost while the page is still settling."""
+        """A hand leaves the map and comes again; events are lost while the page is settling."""
         x, y = first_dot(driver)
-        for offset in (2, 0):
+        for place in ((5, 5), (x, y + 2), (x, y)):
             actions = ActionChains(driver)
-            actions.w3c_actions.pointer_action.move_to_location(x, y + offset)
+            actions.w3c_actions.pointer_action.move_to_location(*place)
             actions.perform()
         try:  # plotly answers some time after the hand rests
             WebDriverWait(driver, 2, poll_frequency=0.05).until(lambda _: tip.is_displayed())
