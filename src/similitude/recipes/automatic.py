@@ -43,9 +43,6 @@ class Facts:
         return int(median(self.short_sides))
 
 
-CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
-
-
 def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> Recipe:
     """A recipe for these images on this machine, without precision and epochs.
 
