@@ -162,8 +162,9 @@ class Profile(Stages):
             f"{'a whole step':<24}{1e3 * total:9.2f}{1:8.1%}",
             f"outside the networks {1 - inside / total:.1%}; this machine: "
             f"{limits.flops / 1e9:,.0f} GFLOP/s in matrix products, {limits.bytes / 1e9:.1f} GB/s "
-            "in copies; floor: the longer of both for the operations and bytes of a stage (bytes "
-            "count operands that a cache may hold)",
+            "in copies; floor: the longer of both for the operations and bytes of a stage "
+            "(operations are those of matrix products and convolutions, bytes count operands that "
+            "a cache may hold)",
         ]
         return "\n".join(lines) + "\n"
 

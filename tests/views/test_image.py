@@ -114,10 +114,13 @@ def test_all_24_orders_of_the_jitter():
         torch.testing.assert_close(ours[i], theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", [32, 64, 91, 96, image_module._THREADS_FROM])
-def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [(32, 32), (64, 64), (91, 91), (24, 256), (64, 250), (image_module._THREADS_FROM, 144)],
+)
+def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, monkeypatch):
     n = 37
-    canvases, index = random_canvases(n, size), torch.arange(100, 100 + n)
+    canvases, index = random_canvases(n, side), torch.arange(100, 100 + n)
     aspect = 0.6 + torch.rand(n)
     views = MultiView(
         *(
@@ -130,7 +133,7 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, monkeyp
     shuffled = views(canvases[some], index[some], seed=3, epoch=2, aspect=aspect[some])
     alone = views(canvases[9:10], index[9:10], seed=3, epoch=2, aspect=aspect[9:10])
     for chunk in ("_CACHE_BYTES", "_THREAD_BYTES"):
-        monkeypatch.setattr(image_module, chunk, 5 * 3 * size * size * 4)
+        monkeypatch.setattr(image_module, chunk, 5 * 3 * (4 * size**2 + 5 * side**2))
     chunked = views(canvases, index, seed=3, epoch=2, aspect=aspect)
     torch.set_num_threads(2)
     threaded = views(canvases, index, seed=3, epoch=2, aspect=aspect)

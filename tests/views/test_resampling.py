@@ -13,6 +13,7 @@ BOXES = [  # top, left, height, width as shares of the canvas
     (0.7, 0.0, 0.3, 1.0),
     (0.0, 0.9, 0.05, 0.05),
     (0.5, 0.25, 0.5, 0.75),
+    (0.0, 0.5, 1.0, 0.0),  # a column of one pixel
 ]
 
 
@@ -25,12 +26,12 @@ def canvases_and_boxes(side):
 
 @pytest.mark.parametrize(
     ("side", "size"),
-    [(32, 32), (40, 24), (17, 48), (96, 96), (160, 96), (200, 24), (90, 117)],
+    [(32, 32), (40, 24), (17, 48), (96, 96), (160, 96), (200, 24), (90, 117), (1000, 24)],
 )
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_equals_torchvision(side, size, interpolation):
     canvases, boxes = canvases_and_boxes(side)
-    flip = torch.tensor([False, True, False, True, True])
+    flip = torch.tensor([False, True, False, True, True, True])
     ours = crop_and_resize(canvases, *boxes.unbind(1), flip, size=size, interpolation=interpolation)
     for canvas, box, mirrored, out in zip(canvases, boxes.tolist(), flip, ours, strict=True):
         theirs = TF.resized_crop(
@@ -104,16 +105,33 @@ def test_cutting_the_gaussian_at_four_deviations_does_not_show():
     assert difference.abs().max() * 255 < 0.1
 
 
-def test_a_blur_of_no_image_is_none():
-    assert gaussian_blur(torch.rand(0, 3, 8, 8), torch.ones(0), radius=2).shape == (0, 3, 8, 8)
+def test_of_no_image_there_is_no_crop_and_no_blur():
+    none, nothing = torch.rand(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64)
+    assert gaussian_blur(none, torch.ones(0), radius=2).shape == (0, 3, 8, 8)
+    canvases, boxes = none.to(torch.uint8), [nothing] * 4
+    out = crop_and_resize(canvases, *boxes, nothing.bool(), size=5, interpolation="bilinear")
+    assert out.shape == (0, 3, 5, 5)
 
 
-def test_a_blur_has_a_gradient():
+def test_canvases_may_lie_in_memory_in_any_order():
+    canvases, boxes = canvases_and_boxes(20)
+    turned = canvases.to(memory_format=torch.channels_last)
+    flip = torch.arange(len(canvases)) % 2 == 0
+    ours, theirs = (
+        crop_and_resize(c, *boxes.unbind(1), flip, size=12, interpolation="bicubic")
+        for c in (turned, canvases)
+    )
+    assert torch.equal(ours, theirs)
+
+
+def test_the_gradient_of_a_blur_is_its_adjoint():
     images = torch.rand(2, 3, 40, 40, requires_grad=True)
-    gaussian_blur(images, torch.tensor([0.5, 1.5]), radius=4).sum().backward()
+    other, weight = torch.rand(2, 2, 3, 40, 40)
+    sigma = torch.tensor([0.3, 1.5])  # of different reaches
+    (gaussian_blur(images, sigma, radius=6) * weight).sum().backward()
     assert images.grad is not None
-    # what is far from the border gives all of its weight
-    torch.testing.assert_close(images.grad[:, :, 10:-10, 10:-10].mean().item(), 1.0)
+    blurred = gaussian_blur(other, sigma, radius=6)
+    torch.testing.assert_close((blurred * weight).sum(), (images.grad * other).sum())
 
 
 def test_a_sigma_that_is_no_number_shows():

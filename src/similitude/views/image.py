@@ -28,8 +28,8 @@ _CONTRAST, _SATURATION = 1, 2
 
 # A chunk of samples: little enough for the caches through some sixty passes over it, and enough for
 # the time of a pass to be more than that of starting it.
-_CACHE_BYTES = 1 << 22
-_THREAD_BYTES = 1 << 23  # threads also hand each other the interpreter at every pass
+_CACHE_BYTES = 1 << 23
+_THREAD_BYTES = 3 << 22  # threads also hand each other the interpreter at every pass
 _DEVICE_BYTES = 1 << 28
 # Operations on smaller views take less time than a thread needs to hand the interpreter on.
 _THREADS_FROM = 128
@@ -47,14 +47,15 @@ def _check_canvases(canvases: Tensor) -> None:
 def _chunk_length(canvases: Tensor, size: int, *, in_threads: bool = False) -> int:
     """Samples of a chunk, whose operations are split over all threads or done in one of them."""
     n, device = len(canvases), canvases.device
-    one = 3 * (4 * size**2 + canvases.shape[-1] ** 2)  # bytes of a sample's view and of its canvas
+    # bytes of a sample: the view in floats, the canvas as it is and in floats
+    one = 3 * (4 * size**2 + 5 * canvases.shape[-1] ** 2)
     if device.type != "cpu":
         return max(1, _DEVICE_BYTES // one)
     threads = torch.get_num_threads()
     if in_threads:  # whole rounds of all threads, two at least: unjittered samples take less time
         rounds = max(2, -(-n // (threads * max(1, _THREAD_BYTES // one))))
         return max(1, -(-n // (threads * rounds)))
-    return max(2, _CACHE_BYTES // one) * threads
+    return max(1, threads * _CACHE_BYTES // one)
 
 
 class _Blends(NamedTuple):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
 _NO_WEIGHT = 2.0**-28  # of a tap of a blur: the sum of all is one, in numbers of 24 bits
@@ -70,7 +70,8 @@ def resize_taps(
     distance = (pixel - (centre - 0.5)[:, :, None]).mul_(shrink[:, :, None])
     inside = torch.minimum(pixel.clamp(min=0.0), span[:, :, None] - 1.0)
     weights = weigh_(distance).mul_(inside == pixel)
-    weights.div_(weights.sum(dim=2, keepdim=True))
+    # one after the other: K depends on the other intervals, and zeros must not change the sum
+    weights.div_(weights.cumsum(dim=2)[:, :, -1:])
     return inside.add_(start[:, None, None]).to(torch.int32), weights
 
 
@@ -103,10 +104,10 @@ class _Lines(NamedTuple):
     ) -> "_Lines":
         """The same lines of the three planes of each image, which have ``length`` of them."""
         n, taps = len(pixels), pixels.shape[2]
-        start = torch.arange(0, 3 * n * length, max(1, length), dtype=torch.int32)
-        number = pixels[:, None] + start.view(n, 3, 1, 1)
-        weight = weights[:, None].expand(number.shape)
-        return _Lines(number.reshape(-1, taps).to(device), weight.reshape(-1, taps).to(device))
+        start = torch.arange(3 * n, dtype=torch.int32, device=device).mul_(length)
+        number = pixels.to(device)[:, None] + start.view(n, 3, 1, 1)
+        weight = weights.to(device)[:, None].expand(number.shape)
+        return _Lines(number.reshape(-1, taps), weight.reshape(-1, taps))
 
 
 def _resample(
@@ -148,6 +149,8 @@ def crop_and_resize(
         Float32 in [0, 1]. What a bicubic filter throws over the ends is cut off, as PIL does.
     """
     n, canvas_size, device = len(canvases), canvases.shape[-1], canvases.device
+    if n == 0:
+        return torch.empty(0, 3, size, size, device=device)
     pixels, weights = resize_taps(
         torch.cat([top, left]),
         torch.cat([height, width]),
@@ -158,12 +161,13 @@ def crop_and_resize(
     weights[:n].mul_(1.0 / 255.0)
     rows = _Lines.of(pixels[:n], weights[:n], canvas_size, device)
     columns = _Lines.of(pixels[n:], weights[n:], canvas_size, device)
-    out = _resample(canvases.to(torch.float32), rows, columns)
+    images = canvases.to(torch.float32, memory_format=torch.contiguous_format)
+    out = _resample(images, rows, columns)
     return out.clamp_(0.0, 1.0) if interpolation == "bicubic" else out
 
 
-@lru_cache(maxsize=16)
-def _reflected(size: int, reach: int) -> Int[Tensor, "s taps"]:
+@lru_cache(maxsize=64)
+def _reflected(size: int, reach: int) -> Int[Tensor, "s K"]:
     """The pixels around each pixel, from ``-reach`` to ``reach``.
 
     One past the border is the one as far inside it (reflection without the border itself).
@@ -174,8 +178,8 @@ def _reflected(size: int, reach: int) -> Int[Tensor, "s taps"]:
 
 
 def gaussian_blur(
-    images: Float[Tensor, "B 3 s s"], sigma: Float[Tensor, " B"], *, radius: int
-) -> Float[Tensor, "B 3 s s"]:
+    images: Float32[Tensor, "B 3 s s"], sigma: Float32[Tensor, " B"], *, radius: int
+) -> Float32[Tensor, "B 3 s s"]:
     """Gaussian blur with a standard deviation per sample and reflection at the border.
 
     Args:
@@ -195,14 +199,14 @@ def gaussian_blur(
     # Samples of the same reach together, without the taps whose weights are lost in the sum; not
     # below 0, so that a sigma that is no number shows.
     reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub_(1).clamp_(min=0)
-    order = reaches.argsort(stable=True)
+    order, numbers = reaches.argsort(stable=True), torch.bincount(reaches).tolist()
+    kernel = kernel.to(device)
     blurred = []
-    for which in order.split(torch.bincount(reaches).tolist()):
+    for reach, which in enumerate(order.to(device).split(numbers)):
         if len(which) > 0:
-            reach = int(reaches[which[0]])
             half = kernel.index_select(0, which)[:, : reach + 1]
             weights = torch.cat([half[:, 1:].flip(1), half], dim=1)[:, None].expand(-1, size, -1)
             pixels = _reflected(size, reach).expand(len(which), -1, -1)
             lines = _Lines.of(pixels, weights, size, device)
-            blurred.append(_resample(images.index_select(0, which.to(device)), lines, lines))
+            blurred.append(_resample(images.index_select(0, which), lines, lines))
     return torch.cat(blurred).index_select(0, order.argsort().to(device))
