@@ -15,7 +15,7 @@ from similitude.threads import side_by_side
 from similitude.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
 from similitude.views.config import ImageSpec, ImageViewConfig
 from similitude.views.drawing import JITTER_ORDERS, ViewParameters, draw_parameters
-from similitude.views.resampling import crop_and_resize, gaussian_blur
+from similitude.views.resampling import crop_and_resize, gaussian_blur_
 
 __all__ = ["ImageSpec", "ImageView", "ImageViewConfig", "MultiView", "evaluation_view"]
 
@@ -170,7 +170,8 @@ class ImageView:
         parameters = parameters.select(order)
         # The mirror belongs to the crop: every later operation commutes with it.
         images = crop_and_resize(
-            canvases.index_select(0, order.to(device)),
+            canvases,
+            order,
             parameters.top,
             parameters.left,
             parameters.height,
@@ -185,11 +186,9 @@ class ImageView:
             grey = to_grey(images.index_select(0, which))
             images.index_copy_(0, which, grey[:, None].expand(-1, 3, -1, -1))
         if config.blur > 0:
-            chosen = parameters.blur.nonzero().squeeze(1)
-            sigma, which = parameters.sigma[chosen], chosen.to(device)
+            which = parameters.blur.nonzero().squeeze(1)
             radius = config.blur_radius(self.size)
-            blurred = gaussian_blur(images.index_select(0, which), sigma, radius=radius)
-            images.index_copy_(0, which, blurred)
+            gaussian_blur_(images, which, parameters.sigma[which], radius=radius)
         if config.solarize > 0:
             which = parameters.solarize.nonzero().squeeze(1).to(device)
             inverted = solarize(images.index_select(0, which), config.solarize_threshold)
@@ -348,6 +347,7 @@ def evaluation_view(
             zero = torch.zeros(len(part), dtype=torch.int64)
             images = crop_and_resize(
                 part,
+                torch.arange(len(part)),
                 zero,
                 zero,
                 zero + side,

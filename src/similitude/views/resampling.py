@@ -6,8 +6,8 @@ so does a blur. ``embedding_bag`` makes such sums, without the zeros of a matrix
 The weights are those of ``torch.nn.functional.interpolate(..., antialias=True)``: a filter centred
 on the output pixel, widened by the scale where the crop shrinks, cut at the box and renormalised.
 
-Letters: N samples, B blurred samples, S side of a canvas, s side of a view, M intervals,
-P planes, R lines of a result, K taps: lines that are summed for one.
+Letters: N images, B crops or blurs of them, S side of a canvas, s side of a view, L length of a
+line, M intervals, P planes, K taps: pixels or lines that are summed for one.
 """
 
 from functools import lru_cache
@@ -86,58 +86,54 @@ def _transpose(planes: Float[Tensor, "P a b"]) -> Float[Tensor, "P b a"]:
     return F.channel_shuffle(channels, a).view(number, b, a)
 
 
-class _Lines(NamedTuple):
-    """The lines of a sum and their weights, for each line of the result.
+class _Taps(NamedTuple):
+    """Which pixels of a line are summed for each pixel of a result, and their weights."""
 
-    Lines are numbered through all planes: three of each image, one image after the other.
-    """
+    pixel: Int[Tensor, "B s K"]
+    weight: Float[Tensor, "B s K"]
 
-    number: Int[Tensor, "R K"]
-    weight: Float[Tensor, "R K"]
 
-    @staticmethod
-    def of(
-        pixels: Int[Tensor, "N s K"],
-        weights: Float[Tensor, "N s K"],
-        length: int,
-        device: torch.device,
-    ) -> "_Lines":
-        """The same lines of the three planes of each image, which have ``length`` of them."""
-        n, taps = len(pixels), pixels.shape[2]
-        start = torch.arange(3 * n, dtype=torch.int32, device=device).mul_(length)
-        number = pixels.to(device)[:, None] + start.view(n, 3, 1, 1)
-        weight = weights.to(device)[:, None].expand(number.shape)
-        return _Lines(number.reshape(-1, taps), weight.reshape(-1, taps))
+def _sum_lines(
+    images: Float[Tensor, "N 3 S L"], which: Int[Tensor, " B"], taps: _Taps
+) -> Float[Tensor, "P s L"]:
+    """Weighted sums of whole lines of the three planes of some images; P is 3 B."""
+    lines, device = images.shape[2], images.device
+    first = (which.to(torch.int32)[:, None] * 3 + torch.arange(3, device=device)) * lines
+    number = taps.pixel.to(device)[:, None] + first[:, :, None, None]
+    weight = taps.weight.to(device)[:, None].expand(number.shape)
+    number, weight = (t.reshape(-1, number.shape[3]) for t in (number, weight))
+    table = images.view(-1, images.shape[3])
+    summed = F.embedding_bag(number, table, per_sample_weights=weight, mode="sum")
+    return summed.view(3 * len(which), -1, images.shape[3])
 
 
 def _resample(
-    images: Float[Tensor, "N 3 S S"], rows: _Lines, columns: _Lines
-) -> Float[Tensor, "N 3 s s"]:
-    """Weighted sums of rows, then of columns."""
-    n, side = len(images), images.shape[-1]
-    for lines in rows, columns:
-        images = images.view(3 * n * side, -1)
-        images = F.embedding_bag(lines.number, images, per_sample_weights=lines.weight, mode="sum")
-        images = _transpose(images.view(3 * n, -1, images.shape[-1]))
-    return images.view(n, 3, *images.shape[1:])
+    images: Float[Tensor, "N 3 S S"], which: Int[Tensor, " B"], rows: _Taps, columns: _Taps
+) -> Float[Tensor, "B 3 s s"]:
+    """Weighted sums of rows, then of columns, of some images."""
+    turned = _transpose(_sum_lines(images, which, rows)).unflatten(0, (-1, 3))
+    every = torch.arange(len(turned), device=images.device)
+    return _transpose(_sum_lines(turned, every, columns)).unflatten(0, (-1, 3))
 
 
 def crop_and_resize(
     canvases: UInt8[Tensor, "N 3 S S"],
-    top: Int[Tensor, " N"],
-    left: Int[Tensor, " N"],
-    height: Int[Tensor, " N"],
-    width: Int[Tensor, " N"],
-    flip: Bool[Tensor, " N"],
+    which: Int[Tensor, " B"],
+    top: Int[Tensor, " B"],
+    left: Int[Tensor, " B"],
+    height: Int[Tensor, " B"],
+    width: Int[Tensor, " B"],
+    flip: Bool[Tensor, " B"],
     *,
     size: int,
     interpolation: str,
-) -> Float[Tensor, "N 3 s s"]:
-    """One resampling per sample: crop a box, mirror it, resize it to ``size``.
+) -> Float[Tensor, "B 3 s s"]:
+    """One resampling per crop: cut a box, mirror it, resize it to ``size``.
 
     Args:
         canvases: Pixels in 0..255.
-        top: First row of each box; this and the other choices are on the CPU.
+        which: Canvas of each crop; this and the other choices are on the CPU.
+        top: First row of each box.
         left: First column of each box.
         height: Rows in each box.
         width: Columns in each box.
@@ -148,7 +144,7 @@ def crop_and_resize(
     Returns:
         Float32 in [0, 1]. What a bicubic filter throws over the ends is cut off, as PIL does.
     """
-    n, canvas_size, device = len(canvases), canvases.shape[-1], canvases.device
+    n, device = len(which), canvases.device
     if n == 0:
         return torch.empty(0, 3, size, size, device=device)
     pixels, weights = resize_taps(
@@ -159,10 +155,9 @@ def crop_and_resize(
         interpolation=interpolation,
     )
     weights[:n].mul_(1.0 / 255.0)
-    rows = _Lines.of(pixels[:n], weights[:n], canvas_size, device)
-    columns = _Lines.of(pixels[n:], weights[n:], canvas_size, device)
+    rows, columns = _Taps(pixels[:n], weights[:n]), _Taps(pixels[n:], weights[n:])
     images = canvases.to(torch.float32, memory_format=torch.contiguous_format)
-    out = _resample(images, rows, columns)
+    out = _resample(images, which.to(device), rows, columns)
     return out.clamp_(0.0, 1.0) if interpolation == "bicubic" else out
 
 
@@ -177,21 +172,23 @@ def _reflected(size: int, reach: int) -> Int[Tensor, "s K"]:
     return torch.where(pixel < size, pixel, 2 * (size - 1) - pixel)
 
 
-def gaussian_blur(
-    images: Float32[Tensor, "B 3 s s"], sigma: Float32[Tensor, " B"], *, radius: int
-) -> Float32[Tensor, "B 3 s s"]:
-    """Gaussian blur with a standard deviation per sample and reflection at the border.
+def gaussian_blur_(
+    images: Float32[Tensor, "N 3 s s"],
+    which: Int[Tensor, " B"],
+    sigma: Float32[Tensor, " B"],
+    *,
+    radius: int,
+) -> None:
+    """Blurs some images in place: a Gaussian per sample, reflected at the border.
 
     Args:
         images: Any range.
-        sigma: Standard deviations in pixels, positive, on the CPU.
+        which: Numbers of the images to blur, each once; on the CPU.
+        sigma: Their standard deviations in pixels, positive, on the CPU.
         radius: Pixels of the kernel on each side of its centre, below s; weights sum to one.
-
-    Returns:
-        A new tensor.
     """
-    if radius == 0 or len(images) == 0:
-        return images.clone()
+    if radius == 0 or len(which) == 0:
+        return
     size, device = images.shape[-1], images.device
     distance = torch.arange(radius + 1, dtype=torch.float32)
     kernel = distance.div(sigma[:, None]).square_().mul_(-0.5).exp_()
@@ -200,13 +197,11 @@ def gaussian_blur(
     # below 0, so that a sigma that is no number shows.
     reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub_(1).clamp_(min=0)
     order, numbers = reaches.argsort(stable=True), torch.bincount(reaches).tolist()
-    kernel = kernel.to(device)
-    blurred = []
-    for reach, which in enumerate(order.to(device).split(numbers)):
-        if len(which) > 0:
-            half = kernel.index_select(0, which)[:, : reach + 1]
+    kernel, which = kernel.index_select(0, order), which.index_select(0, order).to(device)
+    parts = zip(kernel.split(numbers), which.split(numbers), strict=True)
+    for reach, (half, some) in enumerate(parts):
+        if len(some) > 0:
+            half = half[:, : reach + 1]
             weights = torch.cat([half[:, 1:].flip(1), half], dim=1)[:, None].expand(-1, size, -1)
-            pixels = _reflected(size, reach).expand(len(which), -1, -1)
-            lines = _Lines.of(pixels, weights, size, device)
-            blurred.append(_resample(images.index_select(0, which), lines, lines))
-    return torch.cat(blurred).index_select(0, order.argsort().to(device))
+            taps = _Taps(_reflected(size, reach).expand(len(some), -1, -1), weights)
+            images.index_copy_(0, some, _resample(images, some, taps, taps))
