@@ -21,7 +21,7 @@ from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener
 from similitude.metrics import Metrics
 from similitude.pretraining import Pretraining
-from similitude.profiling import Profile, measure_limits
+from similitude.profiling import WARM_UP, Profile, measure_limits
 from similitude.recording import Recorder
 from similitude.storage import write_text
 
@@ -88,13 +88,19 @@ def run_steps(
         show=show,
         collapsed=collapsed,
     )
-    if profile:
+    steps = total_steps - first_step
+    if profile and steps <= WARM_UP:
+        log.say(
+            f"--profile needs more than {WARM_UP} steps, and this run has {steps}: no profile.txt "
+            "will be written; train for more epochs, or with a smaller batch"
+        )
+    elif profile:
         module.compiled = None  # compiled code has no stages
         module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
         with module.stages.counting():
             module.rehearse(loader.batch(first_step % total_steps))
-    if first_step < total_steps:
-        _fit(module, loader, recorder, total_steps - first_step)
+    if steps > 0:
+        _fit(module, loader, recorder, steps)
     if isinstance(module.stages, Profile):
         limits = measure_limits(module.arithmetic.dtype, module.device)
         text = module.stages.table(limits)

@@ -39,6 +39,7 @@ from similitude.evaluation import (
     evaluate_backbone,
     extract_features,
     spectrum,
+    write_scores,
 )
 from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.health import Verdict
@@ -46,7 +47,7 @@ from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
 from similitude.randomness import permutation
 from similitude.recipes import Recipe, arithmetic_of, image_spec
-from similitude.storage import write_text, write_with
+from similitude.storage import write_with
 from similitude.views import ImageSpec
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -186,7 +187,8 @@ class Run:
 
         The test split of ``data`` is used where it has one; otherwise a fifth of the images, drawn
         with the seed of the pretraining, is held out. Writes evaluation.json and the images for the
-        report.
+        report. Scores of an earlier evaluation of the same images stay where a protocol is not
+        asked for now; those of other images are replaced.
 
         Args:
             data: labelled images: a named set, or a folder with one subfolder for each class.
@@ -245,7 +247,7 @@ class Run:
             return table
         if progress is not None:
             progress("evaluating", steps, steps, "")
-        write_text(self.path / "evaluation.json", json.dumps(table.to_json(), indent=2))
+        table = write_scores(table, self.path / "evaluation.json", say)
         self.write_gallery(train if test is None else test)
         return table
 

@@ -109,6 +109,14 @@ def test_evaluate_prints_the_table_and_fills_the_report(similitude, run_folder, 
     assert table["columns"] == ["knn", "linear"]
     assert table["rows"][0]["scores"]["knn"]["mean"] >= 0.9  # the classes are colours
     assert "raw pixels" in (run_folder / "report.html").read_text()
+    # one protocol more, later: what is there stays
+    code, out, err = similitude("evaluate", run_folder, photos, "--protocol", "few")
+    assert code == 0, err
+    more = json.loads((run_folder / "evaluation.json").read_text())
+    assert more["columns"][:2] == ["knn", "linear"]
+    assert len(more["columns"]) > 2
+    for before, after in zip(table["rows"], more["rows"], strict=True):
+        assert before["scores"].items() <= after["scores"].items()
 
 
 def test_labels_may_come_from_a_csv(similitude, run_folder, photos, tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from similitude.evaluation import (
     check_protocols,
     evaluate_backbone,
     score_features,
+    write_scores,
 )
 from similitude.evaluation.scores import PRETRAINED_BACKBONE, RAW_PIXELS, mean_score, student_95
 from similitude.views.image import ImageSpec
@@ -145,6 +147,53 @@ def test_json_there_and_back() -> None:
     row = json.loads(text)["rows"][0]
     assert row["name"] == "raw pixels"
     assert row["scores"]["knn"] == {"mean": 0.859, "low": None, "high": None, "draws": 1}
+
+
+def test_columns_of_the_same_images_stay_where_a_protocol_is_not_asked_for(tmp_path) -> None:
+    place, told = tmp_path / "evaluation.json", []
+    both = table(images="3-a", notes=["Of both.", "Of few."])
+    assert write_scores(both, place, told.append) == both
+    again = {name: {"knn": Score(0.5), "linear": Score(0.6)} for name in both.rows}
+    later = table(images="3-a", columns=["knn", "linear"], rows=again, notes=["Of both."])
+    written = write_scores(later, place, told.append)
+    assert ScoreTable.from_json(place.read_text()) == written
+    assert written.columns == ["knn", "linear", "linear_5"]
+    for name, row in written.rows.items():
+        assert row == {**again[name], "linear_5": both.rows[name]["linear_5"]}
+    assert written.notes == ["Of both.", "Of few."]
+    assert told == []
+
+
+@pytest.mark.parametrize("change", [{"images": "3-b"}, {"data": "photos"}])
+def test_scores_of_other_images_are_replaced_and_that_is_told(tmp_path, change) -> None:
+    place, told = tmp_path / "evaluation.json", []
+    write_scores(table(images="3-a"), place, told.append)
+    other = table(**{"images": "3-a", **change}, columns=["knn"])
+    assert write_scores(other, place, told.append) == other
+    assert told == [
+        f"these scores replace those of before, on other images (fashion-mnist), in {place}"
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": 3}'])
+def test_earlier_scores_that_cannot_be_read_are_replaced(tmp_path, text) -> None:
+    place = tmp_path / "evaluation.json"
+    place.write_text(text)
+    assert write_scores(table(images="3-a"), place) == table(images="3-a")
+
+
+def test_a_table_knows_its_images_and_labels(digit_images: ImageSet) -> None:
+    few = digit_images.subset(torch.arange(100))
+    assert few.labels is not None
+    others = few.subset(torch.arange(99, -1, -1))
+    relabelled = dataclasses.replace(few, labels=(few.labels + 1) % 10)
+    one, again, two, three = (
+        evaluate_backbone(constant_backbone(), images, None, SPEC, data="x", protocols=["knn"])
+        for images in (few, few, others, relabelled)
+    )
+    assert one.is_of_the_images_of(again)
+    assert not one.is_of_the_images_of(two)
+    assert not one.is_of_the_images_of(three)
 
 
 def test_the_best_of_each_column_is_bold() -> None:

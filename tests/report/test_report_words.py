@@ -3,6 +3,7 @@ import json
 import pytest
 
 from similitude.report import read_run, scores, words
+from similitude.report.read import Evaluation, Score
 
 RAW = (0.859, 0.84, 0.39, 0.607, 0.68, 0.79)
 RANDOM = (0.71, 0.76, 0.31, 0.498, 0.57, 0.71)
@@ -100,7 +101,34 @@ def test_baselines_that_lose_everywhere_are_told_too(make_run):
     evaluation = read_run(make_run(count=24, means=means)).evaluation
     assert evaluation is not None
     sentence = scores.where_baselines_win(evaluation)
-    assert sentence == "The pretrained backbone beats raw pixels in every column."
+    assert sentence == "The pretrained backbone is ahead of raw pixels in every column."
+
+
+@pytest.mark.parametrize(
+    ("images", "scores_in", "expected"),
+    [
+        # 60 against 50 %: 1.96 * sqrt((0.24 + 0.25) / n) is 13.7 points at 100, 4.3 at 1,000
+        (1000, (0.6, 0.5), "The pretrained backbone is ahead of raw pixels in every column."),
+        (
+            100,
+            (0.6, 0.5),
+            "The pretrained backbone is ahead of raw pixels in every column. Chance alone could "
+            "make the difference to raw pixels in kNN: the scores are of 100 test images.",
+        ),
+        (
+            100,
+            (0.5, 0.6),
+            "Raw pixels win in kNN (60.0 against 50.0). Chance alone could make the difference to "
+            "raw pixels in kNN: the scores are of 100 test images.",
+        ),
+        (1000, (1.0, 1.0), ""),
+    ],
+)
+def test_differences_that_chance_can_make_are_named(images, scores_in, expected):
+    ours, raw = (Score(mean=mean, low=None, high=None, draws=1) for mean in scores_in)
+    rows = {"raw pixels": {"knn": raw}, "pretrained backbone": {"knn": ours}}
+    evaluation = Evaluation("photos", 500, images, 2, ["knn"], rows)
+    assert scores.where_baselines_win(evaluation) == expected
 
 
 def test_the_table_marks_the_best_and_the_difference(make_run):

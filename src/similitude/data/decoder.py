@@ -69,7 +69,7 @@ class Found:
         """Refuse where too few images are left to learn from."""
         if len(self.kept) < 2:
             raise UserError(
-                f"{name} has {len(self.kept)} readable image(s), but learning needs at least 2"
+                f"{name} has {len(self.kept) or 'no'} readable image, but learning needs at least 2"
             )
 
     def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:

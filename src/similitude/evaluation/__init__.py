@@ -23,7 +23,7 @@ from similitude.evaluation.geometry import (
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
-from similitude.evaluation.scores import Score, ScoreTable
+from similitude.evaluation.scores import Score, ScoreTable, write_scores
 
 __all__ = [
     "PROTOCOLS",
@@ -48,4 +48,5 @@ __all__ = [
     "spectrum",
     "split_features",
     "uniformity",
+    "write_scores",
 ]

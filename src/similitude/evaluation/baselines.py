@@ -1,6 +1,7 @@
 """A backbone beside its baselines: raw pixels, and the same network with random weights."""
 
 import time
+import zlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -177,6 +178,7 @@ def evaluate_backbone(
     rows: dict[str, dict[str, Score]] = {}
     notes: list[str] = []
     num_train = num_test = num_classes = 0
+    scored = ""
     for row in (RAW_PIXELS, RANDOM_BACKBONE, PRETRAINED_BACKBONE):
         if not present.get(row, True):
             continue
@@ -202,6 +204,7 @@ def evaluate_backbone(
             notes = _notes(known, chosen, k, train.class_names, held_out=test is None)
         num_train, num_test = len(known), len(queries.labelled())
         num_classes = len(torch.unique(known.y))
+        scored = scored or _fingerprint(bank, queries)
     return ScoreTable(
         data=data,
         num_train=num_train,
@@ -211,7 +214,18 @@ def evaluate_backbone(
         rows=rows,
         seconds=time.perf_counter() - begin,
         notes=notes,
+        images=scored,
     )
+
+
+def _fingerprint(*parts: Features) -> str:
+    """Numbers, names and labels of the images of each part in a few characters."""
+    texts = []
+    for part in parts:
+        assert part.y is not None
+        rows = "\n".join(f"{y} {name}" for y, name in zip(part.y.tolist(), part.names, strict=True))
+        texts.append(f"{len(part)}-{zlib.crc32(rows.encode()):08x}")
+    return "-".join(texts)
 
 
 def _notes(

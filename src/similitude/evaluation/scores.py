@@ -3,15 +3,18 @@
 import json
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
+
+from similitude.storage import write_text
 
 RAW_PIXELS = "raw pixels"
 RANDOM_BACKBONE = "random backbone"
@@ -70,12 +73,18 @@ def column_title(column: str) -> str:
     return {"knn": "kNN"}.get(column, column)
 
 
+def _place_of_column(column: str) -> tuple[bool, int]:
+    """Where it stands: kNN first, then all labels, then few, the fewest first."""
+    labels = column.removeprefix("linear").removeprefix("_")
+    return column != "knn", int(labels) if labels.isdecimal() else 0
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """Scores of a backbone and its baselines: rows -> columns -> score.
 
     ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
-    column is missing.
+    column is missing. ``images`` tells sets of images and labels apart.
     """
 
     data: str
@@ -86,6 +95,18 @@ class ScoreTable:
     rows: dict[str, dict[str, Score]]
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    images: str = ""
+
+    def is_of_the_images_of(self, other: "ScoreTable") -> bool:
+        """Whether both tables tell of the same images and labels, parted alike."""
+        return self.images != "" and (self.data, self.images) == (other.data, other.images)
+
+    def completed_by(self, earlier: "ScoreTable") -> "ScoreTable":
+        """This table, and of the same images' earlier one the columns that it lacks."""
+        columns = sorted({*self.columns, *earlier.columns}, key=_place_of_column)
+        rows = {name: {**earlier.rows.get(name, {}), **row} for name, row in self.rows.items()}
+        notes = list(dict.fromkeys([*self.notes, *earlier.notes]))
+        return replace(self, columns=columns, rows=rows, notes=notes)
 
     def best(self, column: str) -> list[str]:
         """Names of the rows with the highest mean; several when they are equal as printed."""
@@ -133,6 +154,7 @@ class ScoreTable:
             ],
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "images": self.images,
         }
 
     @classmethod
@@ -167,3 +189,28 @@ class ScoreTable:
             f"{self.num_classes} classes"
         )
         return Group(Text(title), table, *(Text(s) for s in [*self.warnings(), *self.notes]))
+
+
+def write_scores(
+    table: ScoreTable, path: Path, say: Callable[[str], None] | None = None
+) -> ScoreTable:
+    """Write a table; columns that it lacks stay as they are there, if they are of the same images.
+
+    Args:
+        table: The new scores.
+        path: A run folder's evaluation.json.
+        say: Called with a sentence where scores of other images are replaced.
+
+    Returns:
+        What has been written.
+    """
+    try:
+        earlier = ScoreTable.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):  # none, or nothing that can be kept
+        earlier = None
+    if earlier is not None and table.is_of_the_images_of(earlier):
+        table = table.completed_by(earlier)
+    elif earlier is not None and say is not None:
+        say(f"these scores replace those of before, on other images ({earlier.data}), in {path}")
+    write_text(path, json.dumps(table.to_json(), indent=2))
+    return table

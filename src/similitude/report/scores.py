@@ -1,5 +1,6 @@
 """The score table: cells with interval and difference, the best of each column, the losses."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -130,12 +131,16 @@ def gains(evaluation: Evaluation, over: str) -> dict[str, float]:
 
 
 def where_baselines_win(evaluation: Evaluation) -> str:
-    """Sentences on every column where raw pixels or random weights beat the pretrained backbone."""
-    compared, sentences = [], []
+    """Sentences on every column where raw pixels or random weights beat the pretrained backbone.
+
+    And on differences, for better or worse, that too few test images leave open.
+    """
+    compared, sentences, open_ones, ahead = [], [], [], True
     for row, name in ((RAW, "raw pixels"), (RANDOM, "random weights")):
         differences = gains(evaluation, row)
         if differences:
             compared.append(name)
+        ahead = ahead and all(gain > 0 for gain in differences.values())
         lost = [
             f"{column_title(column)[0]} ({percent(evaluation.rows[row][column].mean)} against "
             f"{percent(evaluation.rows[PRETRAINED][column].mean)})"
@@ -144,9 +149,33 @@ def where_baselines_win(evaluation: Evaluation) -> str:
         ]
         if lost:
             sentences.append(f"{name.capitalize()} win in {join(lost)}.")
-    if compared and not sentences:
-        return f"The pretrained backbone beats {join(compared)} in every column."
+        small = [
+            column_title(column)[0]
+            for column, gain in differences.items()
+            if abs(gain) < margin(evaluation, row, column)
+        ]
+        if small:
+            open_ones.append(f"{name} in {join(small)}")
+    if compared and ahead:
+        sentences = [f"The pretrained backbone is ahead of {join(compared)} in every column."]
+    if open_ones:
+        sentences.append(
+            f"Chance alone could make the difference to {join(open_ones)}: the scores are of "
+            f"{evaluation.num_test:,} test images."
+        )
     return " ".join(sentences)
+
+
+def margin(evaluation: Evaluation, row: str, column: str) -> float:
+    """Half the 95 % interval of the difference to ``row`` that the number of test images leaves.
+
+    That of two independent shares, which is more than that of two scores on the same images.
+    """
+    if not evaluation.num_test:
+        return 0.0
+    ours, theirs = evaluation.rows[PRETRAINED][column].mean, evaluation.rows[row][column].mean
+    variance = (ours * (1 - ours) + theirs * (1 - theirs)) / evaluation.num_test
+    return 1.96 * math.sqrt(variance)
 
 
 def join(items: Sequence[str]) -> str:
