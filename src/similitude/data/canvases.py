@@ -167,7 +167,9 @@ def pack_images(
 
 def _check_number(source: ImageSource) -> None:
     if len(source) < 2:
-        raise UserError(f"{source.name} has {len(source) or 'no'} image, but learning needs at least 2")
+        raise UserError(
+            f"{source.name} has {len(source) or 'no'} image, but learning needs at least 2"
+        )
 
 
 def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) -> ImageSet:

@@ -155,7 +155,8 @@ def where_baselines_win(evaluation: Evaluation) -> str:
             if abs(gain) < margin(evaluation, row, column)
         ]
         if small:
-            open_ones.append(f"{name} in {join(small)}")
+            where = "every column" if len(small) == len(differences) else join(small)
+            open_ones.append(f"{name} in {where}")
     if compared and ahead:
         sentences = [f"The pretrained backbone is ahead of {join(compared)} in every column."]
     if open_ones:

@@ -1,6 +1,6 @@
 """Views of images: whole uint8 batches in, float32 batches out, parameters drawn per sample.
 
-Letters: N samples, S side of a canvas, s side of a view.
+Letters: N samples, V views that are drawn alike, S side of a canvas, s side of a view.
 """
 
 from collections.abc import Sequence
@@ -44,11 +44,11 @@ def _check_canvases(canvases: Tensor) -> None:
         )
 
 
-def _chunk_length(canvases: Tensor, size: int, *, in_threads: bool = False) -> int:
-    """Samples of a chunk, whose operations are split over all threads or done in one of them."""
+def _chunk_length(canvases: Tensor, size: int, views: int = 1, *, in_threads: bool = False) -> int:
+    """Canvases of a chunk, whose operations are split over all threads or done in one of them."""
     n, device = len(canvases), canvases.device
-    # bytes of a sample: the view in floats, the canvas as it is and in floats
-    one = 3 * (4 * size**2 + 5 * canvases.shape[-1] ** 2)
+    # bytes of a sample: its views in floats, the canvas as it is and in floats
+    one = 3 * (4 * views * size**2 + 5 * canvases.shape[-1] ** 2)
     if device.type != "cpu":
         return max(1, _DEVICE_BYTES // one)
     threads = torch.get_num_threads()
@@ -131,20 +131,35 @@ class ImageView:
         Returns:
             Float32, normalised by the image's mean and std, or in [0, 1] if the config says so.
         """
+        return self.apply_all(canvases, [parameters])[0]
+
+    def apply_all(
+        self, canvases: UInt8[Tensor, "N 3 S S"], parameters: Sequence[ViewParameters]
+    ) -> Float[Tensor, "V N 3 s s"]:
+        """Several views of each canvas, in less time than one after the other.
+
+        Args:
+            canvases: Squares into which the originals were squashed, pixels in 0..255.
+            parameters: One set per canvas for each view, on any device.
+
+        Returns:
+            As from `apply`, one view after the other.
+        """
         _check_canvases(canvases)
         # The choices stay on the CPU, where deciding on them does not wait for another device.
-        parameters = ViewParameters(*(field.cpu() for field in parameters))
-        n, device = len(canvases), canvases.device
-        made = torch.empty(n, 3, self.size, self.size, device=device)
+        drawn = ViewParameters(*(torch.stack(f).cpu() for f in zip(*parameters, strict=True)))
+        n, views, device = len(canvases), len(parameters), canvases.device
+        made = torch.empty(views, n, 3, self.size, self.size, device=device)
         several = device.type == "cpu" and torch.get_num_threads() > 1
         in_threads = several and self.size >= _THREADS_FROM
-        length = _chunk_length(canvases, self.size, in_threads=in_threads)
+        length = _chunk_length(canvases, self.size, views, in_threads=in_threads)
 
         def make(start: int) -> None:
             part = slice(start, min(start + length, n))
+            chosen = ViewParameters(*(field[:, part].flatten() for field in drawn))
             # pixels are float32, whatever the caller computes in
             with torch.autocast(device.type, enabled=False):
-                self._make(canvases[part], parameters.select(part), made[part])
+                self._make(canvases[part], chosen, made[:, part])
 
         starts = range(0, n, length)
         if in_threads:
@@ -158,8 +173,9 @@ class ImageView:
         self,
         canvases: UInt8[Tensor, "N 3 S S"],
         parameters: ViewParameters,
-        out: Float[Tensor, "N 3 s s"],
+        out: Float[Tensor, "V N 3 s s"],
     ) -> None:
+        """Makes views of a chunk into ``out``, whose parameters follow each other in its order."""
         config, device = self.config, canvases.device
         # Samples whose hue comes at the same turn stand side by side, unjittered ones last: then
         # every step of the jitter works on slices, without masks or copies.
@@ -171,7 +187,7 @@ class ImageView:
         # The mirror belongs to the crop: every later operation commutes with it.
         images = crop_and_resize(
             canvases,
-            order,
+            order % len(canvases),
             parameters.top,
             parameters.left,
             parameters.height,
@@ -195,7 +211,8 @@ class ImageView:
             images.index_copy_(0, which, inverted)
         if config.normalize:
             _normalize_(images, self.image)
-        torch.index_select(images, 0, order.argsort().to(device), out=out)
+        for view, places in zip(out, order.argsort().to(device).split(len(canvases)), strict=True):
+            torch.index_select(images, 0, places, out=view)
 
     def _jitter_(
         self,
@@ -266,6 +283,17 @@ class MultiView:
             raise UserError("MultiView has no views; give it at least one ImageView.")
         self.has_neighbour = neighbour is not None
         self.views = views if neighbour is None else (*views, neighbour)
+        # positions of views that are drawn alike and made together; a neighbour is another image
+        self._alike: list[list[int]] = []
+        for number, view in enumerate(views):
+            same = (group for group in self._alike if _is_like(view, views[group[0]]))
+            group = next(same, None)
+            if group is None:
+                self._alike.append([number])
+            else:
+                group.append(number)
+        if neighbour is not None:
+            self._alike.append([len(views)])
 
     def __len__(self) -> int:
         return len(self.views)
@@ -311,10 +339,21 @@ class MultiView:
         shown = [(canvases, aspect)] * len(self.views)
         if self.has_neighbour and neighbours is not None:
             shown[-1] = neighbours[0], neighbours[1].cpu()
-        return [
-            view.apply(pixels, view.draw(seed, epoch, index, number, ratio, pixels.shape[-1]))
-            for number, (view, (pixels, ratio)) in enumerate(zip(self.views, shown, strict=True))
-        ]
+        made: dict[int, Tensor] = {}
+        for group in self._alike:
+            view, (pixels, ratio) = self.views[group[0]], shown[group[0]]
+            drawn = [view.draw(seed, epoch, index, i, ratio, pixels.shape[-1]) for i in group]
+            if isinstance(view, ImageView):
+                made |= zip(group, view.apply_all(pixels, drawn), strict=True)
+            else:
+                made |= zip(group, (view.apply(pixels, one) for one in drawn), strict=True)
+        return [made[number] for number in range(len(self.views))]
+
+
+def _is_like(view: View, other: View) -> bool:
+    if not (isinstance(view, ImageView) and isinstance(other, ImageView)):
+        return False
+    return (view.config, view.image) == (other.config, other.image)
 
 
 def _normalize_(images: Float[Tensor, "N 3 s s"], image: ImageSpec) -> None:
