@@ -98,6 +98,14 @@ def test_one_pass_over_many_purposes_gives_the_same_numbers():
         assert torch.equal(numbers, uniform(3, 4, index, 1, purpose, numbers.shape[1]))
 
 
+def test_one_pass_over_several_views_gives_the_same_numbers():
+    index = torch.tensor([5, 9, 2])
+    together = uniforms(3, 4, index, [7, 1], {"hue": 2, "flip": 1})
+    for purpose, numbers in together.items():
+        parts = [uniforms(3, 4, index, view, {"hue": 2, "flip": 1})[purpose] for view in (7, 1)]
+        assert torch.equal(numbers, torch.cat(parts))
+
+
 def test_numbers_are_frozen():
     """If this fails, every published run draws other views: do not change the constants."""
     assert (uniform(0, 0, torch.tensor([0, 1, 49_999]), 0, "flip", 3) * 2**24).tolist() == [

@@ -6,10 +6,10 @@ purpose, counter), so a view is the same in any batch, in any process and after 
 The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
 number generators"), chained over the parts.
 
-Letters: N samples.
+Letters: N samples, V views.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from zlib import crc32
 
@@ -75,23 +75,31 @@ def uniform(
 
 
 def uniforms(
-    seed: int, epoch: int, index: Int[Tensor, " N"], view: int, purposes: Mapping[str, int]
-) -> dict[str, Float[Tensor, "N count"]]:
-    """``uniform`` for several purposes in one pass; the numbers are the same.
+    seed: int,
+    epoch: int,
+    index: Int[Tensor, " N"],
+    view: int | Sequence[int],
+    purposes: Mapping[str, int],
+) -> dict[str, Float[Tensor, "V*N count"]]:
+    """``uniform`` for several purposes and views in one pass; the numbers are the same.
 
     Args:
         seed: Of the run; any integer.
         epoch: Number of the pass over the data.
         index: Position of each sample in the data set, shape [N]; the results are on its device.
-        view: Number of the view within the sample.
+        view: Number of the view within the sample, or of each of V views.
         purposes: Numbers per sample for each purpose.
 
     Returns:
-        For each purpose float32 of shape [N, count], multiples of 2**-24.
+        For each purpose float32 of shape [V * N, count], multiples of 2**-24: all samples of the
+        first view, then those of the next.
     """
-    offsets = _offsets(seed, epoch, view, tuple(purposes.items())).to(index.device)
+    views = [view] if isinstance(view, int) else view
+    counts = tuple(purposes.items())
+    offsets = torch.stack([_offsets(seed, epoch, one, counts) for one in views], dim=2)
+    offsets = offsets.to(index.device)
     sample = (index.to(torch.int64) + 1).mul_(_signed(_GOLDEN))
-    bits = _mix_(_mix_(sample + offsets[0]).add_(offsets[1]))
+    bits = _mix_(_mix_(sample + offsets[0]).add_(offsets[1])).flatten(1)
     # 24 bits are what a float32 below one holds exactly, so that 1.0 never comes out
     numbers = (bits >> 40).bitwise_and_((1 << 24) - 1).to(torch.float32).mul_(2.0**-24)
     rows = numbers.split(list(purposes.values()))

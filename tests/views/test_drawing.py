@@ -186,3 +186,12 @@ def test_views_and_epochs_differ_and_batches_do_not_matter():
     for other in (draw(n=100, aspect=aspect, view=1), draw(n=100, aspect=aspect, epoch=1)):
         assert not torch.equal(other.hue, ours.hue)
         assert not torch.equal(other.left, ours.left)
+
+
+def test_several_views_are_drawn_as_one_after_the_other():
+    aspect = torch.rand(7) + 0.5
+    together = draw(n=7, aspect=aspect, view=[2, 0])
+    for both, first, then in zip(
+        together, draw(n=7, aspect=aspect, view=2), draw(n=7, aspect=aspect, view=0), strict=True
+    ):
+        assert torch.equal(both, torch.cat([first, then]))

@@ -146,6 +146,22 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
         assert torch.equal(alone_threaded[number], view[9:10])
 
 
+@pytest.mark.parametrize("size", [32, image_module._THREADS_FROM])
+@pytest.mark.parametrize("n", [0, 1, 13])
+def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
+    spec, side = ImageSpec(size, MEAN, STD), size + 8
+    large = ImageView(CONFIGS["byol_2"], spec)
+    small = ImageView(CONFIGS["byol_2"].model_copy(update={"size": 24}), spec)
+    canvases, index, aspect = random_canvases(n, side), torch.arange(n) + 5, torch.rand(n) + 0.5
+    monkeypatch.setattr(image_module, "_CACHE_BYTES", 15 * 3 * (4 * size**2 + 5 * side**2))
+    views = MultiView(large, small, large, small, small, neighbour=large)
+    made = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    for number, (view, pixels) in enumerate(zip(views.views, made, strict=True)):
+        alone = view.apply(canvases, view.draw(3, 2, index, number, aspect, side))
+        assert pixels.is_contiguous()
+        assert torch.equal(pixels, alone)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
     size = image_module._THREADS_FROM

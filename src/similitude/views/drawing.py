@@ -1,11 +1,11 @@
-"""The random choices of a view: a pure function of (seed, epoch, sample, view number).
+"""The random choices of views: a pure function of (seed, epoch, sample, view number).
 
-Letters: N samples.
+Letters: N samples, V views; rows are all samples of the first view, then those of the next.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,26 +20,26 @@ JITTER_ORDERS = tuple(itertools.permutations(range(4)))
 
 
 class ViewParameters(NamedTuple):
-    """What was drawn for each sample; boxes are in pixels of the canvas."""
+    """What was drawn for each sample and view; boxes are in pixels of the canvas."""
 
-    top: Int[Tensor, " N"]
-    left: Int[Tensor, " N"]
-    height: Int[Tensor, " N"]
-    width: Int[Tensor, " N"]
-    flip: Bool[Tensor, " N"]
-    jitter: Bool[Tensor, " N"]
-    jitter_order: Int[Tensor, " N"]  # row of JITTER_ORDERS
-    brightness: Float[Tensor, " N"]
-    contrast: Float[Tensor, " N"]
-    saturation: Float[Tensor, " N"]
-    hue: Float[Tensor, " N"]  # in turns
-    grey: Bool[Tensor, " N"]
-    blur: Bool[Tensor, " N"]
-    sigma: Float[Tensor, " N"]  # in pixels of the view
-    solarize: Bool[Tensor, " N"]
+    top: Int[Tensor, " V*N"]
+    left: Int[Tensor, " V*N"]
+    height: Int[Tensor, " V*N"]
+    width: Int[Tensor, " V*N"]
+    flip: Bool[Tensor, " V*N"]
+    jitter: Bool[Tensor, " V*N"]
+    jitter_order: Int[Tensor, " V*N"]  # row of JITTER_ORDERS
+    brightness: Float[Tensor, " V*N"]
+    contrast: Float[Tensor, " V*N"]
+    saturation: Float[Tensor, " V*N"]
+    hue: Float[Tensor, " V*N"]  # in turns
+    grey: Bool[Tensor, " V*N"]
+    blur: Bool[Tensor, " V*N"]
+    sigma: Float[Tensor, " V*N"]  # in pixels of the view
+    solarize: Bool[Tensor, " V*N"]
 
     def select(self, index: Int[Tensor, " M"] | slice) -> "ViewParameters":
-        """The parameters of the samples at ``index``."""
+        """The parameters of the rows at ``index``."""
         return ViewParameters(*(field[index] for field in self))
 
 
@@ -94,23 +94,23 @@ def draw_parameters(
     seed: int,
     epoch: int,
     index: Int[Tensor, " N"],
-    view: int,
+    view: int | Sequence[int],
     aspect: Float[Tensor, " N"],
     canvas_size: int,
 ) -> ViewParameters:
-    """Draws every random choice of a view.
+    """Draws every random choice of a view, or of several.
 
     Args:
         config: Ranges and probabilities.
         seed: Of the run.
         epoch: Number of the pass over the data.
         index: Position of each sample in the data set, shape [N].
-        view: Number of the view within the sample.
+        view: Number of the view within the sample, or of each of V views.
         aspect: Width / height of each original, shape [N], positive.
         canvas_size: Side of the square canvases, in pixels.
 
     Returns:
-        Per-sample tensors of shape [N] on the device of ``index``.
+        Tensors of shape [V * N] on the device of ``index``.
     """
     attempts = max(1, config.crop_attempts)
     chances = {
@@ -120,6 +120,8 @@ def draw_parameters(
         "blur": config.blur,
         "solarize": config.solarize,
     }
+    if not isinstance(view, int):
+        aspect = aspect.repeat(len(view))
     *factors, turn = config.jitter
     ranges = {
         name: (max(0.0, 1.0 - strength), 1.0 + strength)

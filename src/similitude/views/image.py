@@ -92,22 +92,23 @@ class ImageView:
         seed: int,
         epoch: int,
         index: Int[Tensor, " N"],
-        view: int,
+        view: int | Sequence[int],
         aspect: Float[Tensor, " N"],
         canvas_size: int,
     ) -> ViewParameters:
-        """Draws the parameters of this view for every sample.
+        """Draws the parameters of this view for every sample, or of several views like it.
 
         Args:
             seed: Of the run.
             epoch: Number of the pass over the data.
             index: Position of each sample in the data set.
-            view: Number of this view within the sample.
+            view: Number of this view within the sample, or of each of several.
             aspect: Width / height of each original.
             canvas_size: Side of the square canvases, in pixels.
 
         Returns:
-            What depends on these arguments alone, whatever else is in the batch.
+            What depends on these arguments alone, whatever else is in the batch; of several views
+            all samples of the first, then those of the next.
         """
         return draw_parameters(
             self.config,
@@ -121,34 +122,22 @@ class ImageView:
 
     def apply(
         self, canvases: UInt8[Tensor, "N 3 S S"], parameters: ViewParameters
-    ) -> Float[Tensor, "N 3 s s"]:
+    ) -> Float[Tensor, "V*N 3 s s"]:
         """Makes the views that the parameters describe.
 
         Args:
             canvases: Squares into which the originals were squashed, pixels in 0..255.
-            parameters: One set per canvas, on any device.
+            parameters: One set per canvas for each view, in the order of `draw`; on any device.
 
         Returns:
-            Float32, normalised by the image's mean and std, or in [0, 1] if the config says so.
-        """
-        return self.apply_all(canvases, [parameters])[0]
-
-    def apply_all(
-        self, canvases: UInt8[Tensor, "N 3 S S"], parameters: Sequence[ViewParameters]
-    ) -> Float[Tensor, "V N 3 s s"]:
-        """Several views of each canvas, in less time than one after the other.
-
-        Args:
-            canvases: Squares into which the originals were squashed, pixels in 0..255.
-            parameters: One set per canvas for each view, on any device.
-
-        Returns:
-            As from `apply`, one view after the other.
+            Float32, normalised by the image's mean and std, or in [0, 1] if the config says so; in
+            the order of the parameters. Several views take less time than one after the other.
         """
         _check_canvases(canvases)
         # The choices stay on the CPU, where deciding on them does not wait for another device.
-        drawn = ViewParameters(*(torch.stack(f).cpu() for f in zip(*parameters, strict=True)))
-        n, views, device = len(canvases), len(parameters), canvases.device
+        n, device = len(canvases), canvases.device
+        views = len(parameters.top) // max(1, n)
+        drawn = ViewParameters(*(field.cpu().view(views, n) for field in parameters))
         made = torch.empty(views, n, 3, self.size, self.size, device=device)
         several = device.type == "cpu" and torch.get_num_threads() > 1
         in_threads = several and self.size >= _THREADS_FROM
@@ -167,7 +156,7 @@ class ImageView:
         else:
             for start in starts:
                 make(start)
-        return made
+        return made.flatten(0, 1)
 
     def _make(
         self,
@@ -342,11 +331,12 @@ class MultiView:
         made: dict[int, Tensor] = {}
         for group in self._alike:
             view, (pixels, ratio) = self.views[group[0]], shown[group[0]]
-            drawn = [view.draw(seed, epoch, index, i, ratio, pixels.shape[-1]) for i in group]
+            side = pixels.shape[-1]
             if isinstance(view, ImageView):
-                made |= zip(group, view.apply_all(pixels, drawn), strict=True)
+                drawn = view.draw(seed, epoch, index, group, ratio, side)
             else:
-                made |= zip(group, (view.apply(pixels, one) for one in drawn), strict=True)
+                drawn = view.draw(seed, epoch, index, group[0], ratio, side)
+            made |= zip(group, view.apply(pixels, drawn).chunk(len(group)), strict=True)
         return [made[number] for number in range(len(self.views))]
 
 
