@@ -6,7 +6,7 @@ purpose, counter), so a view is the same in any batch, in any process and after 
 The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
 number generators"), chained over the parts.
 
-Letters: N samples, V views.
+Letters: N samples, V views, M = V N.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def uniforms(
     index: Int[Tensor, " N"],
     view: int | Sequence[int],
     purposes: Mapping[str, int],
-) -> dict[str, Float[Tensor, "V*N count"]]:
+) -> dict[str, Float[Tensor, "M count"]]:
     """``uniform`` for several purposes and views in one pass; the numbers are the same.
 
     Args:
@@ -91,7 +91,7 @@ def uniforms(
         purposes: Numbers per sample for each purpose.
 
     Returns:
-        For each purpose float32 of shape [V * N, count], multiples of 2**-24: all samples of the
+        For each purpose float32 of shape [M, count], multiples of 2**-24: all samples of the
         first view, then those of the next.
     """
     views = [view] if isinstance(view, int) else view

@@ -1,6 +1,6 @@
 """The random choices of views: a pure function of (seed, epoch, sample, view number).
 
-Letters: N samples, V views; rows are all samples of the first view, then those of the next.
+Letters: N samples, V views, M = V N: all samples of the first view, then those of the next.
 """
 
 import itertools
@@ -22,21 +22,21 @@ JITTER_ORDERS = tuple(itertools.permutations(range(4)))
 class ViewParameters(NamedTuple):
     """What was drawn for each sample and view; boxes are in pixels of the canvas."""
 
-    top: Int[Tensor, " V*N"]
-    left: Int[Tensor, " V*N"]
-    height: Int[Tensor, " V*N"]
-    width: Int[Tensor, " V*N"]
-    flip: Bool[Tensor, " V*N"]
-    jitter: Bool[Tensor, " V*N"]
-    jitter_order: Int[Tensor, " V*N"]  # row of JITTER_ORDERS
-    brightness: Float[Tensor, " V*N"]
-    contrast: Float[Tensor, " V*N"]
-    saturation: Float[Tensor, " V*N"]
-    hue: Float[Tensor, " V*N"]  # in turns
-    grey: Bool[Tensor, " V*N"]
-    blur: Bool[Tensor, " V*N"]
-    sigma: Float[Tensor, " V*N"]  # in pixels of the view
-    solarize: Bool[Tensor, " V*N"]
+    top: Int[Tensor, " M"]
+    left: Int[Tensor, " M"]
+    height: Int[Tensor, " M"]
+    width: Int[Tensor, " M"]
+    flip: Bool[Tensor, " M"]
+    jitter: Bool[Tensor, " M"]
+    jitter_order: Int[Tensor, " M"]  # row of JITTER_ORDERS
+    brightness: Float[Tensor, " M"]
+    contrast: Float[Tensor, " M"]
+    saturation: Float[Tensor, " M"]
+    hue: Float[Tensor, " M"]  # in turns
+    grey: Bool[Tensor, " M"]
+    blur: Bool[Tensor, " M"]
+    sigma: Float[Tensor, " M"]  # in pixels of the view
+    solarize: Bool[Tensor, " M"]
 
     def select(self, index: Int[Tensor, " M"] | slice) -> "ViewParameters":
         """The parameters of the rows at ``index``."""
@@ -110,7 +110,7 @@ def draw_parameters(
         canvas_size: Side of the square canvases, in pixels.
 
     Returns:
-        Tensors of shape [V * N] on the device of ``index``.
+        Tensors of shape [M] on the device of ``index``.
     """
     attempts = max(1, config.crop_attempts)
     chances = {

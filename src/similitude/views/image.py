@@ -1,6 +1,7 @@
 """Views of images: whole uint8 batches in, float32 batches out, parameters drawn per sample.
 
-Letters: N samples, V views that are drawn alike, S side of a canvas, s side of a view.
+Letters: N samples, V views that are drawn alike, M = V N: all samples of the first view, then those
+of the next; S side of a canvas, s side of a view.
 """
 
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ class ImageView:
 
     def apply(
         self, canvases: UInt8[Tensor, "N 3 S S"], parameters: ViewParameters
-    ) -> Float[Tensor, "V*N 3 s s"]:
+    ) -> Float[Tensor, "M 3 s s"]:
         """Makes the views that the parameters describe.
 
         Args:
