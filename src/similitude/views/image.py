@@ -135,9 +135,9 @@ class ImageView:
             the order of the parameters. Several views take less time than one after the other.
         """
         _check_canvases(canvases)
-        # The choices stay on the CPU, where deciding on them does not wait for another device.
         n, device = len(canvases), canvases.device
         views = len(parameters.top) // max(1, n)
+        # The choices stay on the CPU, where deciding on them does not wait for another device.
         drawn = ViewParameters(*(field.cpu().view(views, n) for field in parameters))
         made = torch.empty(views, n, 3, self.size, self.size, device=device)
         several = device.type == "cpu" and torch.get_num_threads() > 1
@@ -276,12 +276,12 @@ class MultiView:
         # positions of views that are drawn alike and made together; a neighbour is another image
         self._alike: list[list[int]] = []
         for number, view in enumerate(views):
-            same = (group for group in self._alike if _is_like(view, views[group[0]]))
-            group = next(same, None)
-            if group is None:
-                self._alike.append([number])
+            for group in self._alike:
+                if _is_like(view, views[group[0]]):
+                    group.append(number)
+                    break
             else:
-                group.append(number)
+                self._alike.append([number])
         if neighbour is not None:
             self._alike.append([len(views)])
 
