@@ -14,6 +14,17 @@ def test_rows_are_g_v_over_its_length_as_in_pytorch():
     theirs.parametrizations.weight.original1.data.copy_(ours.weight_v.data)
     x = torch.randn(5, 4, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x))
+    v = ours.weight_v
+    rows = ours.weight_g * v / v.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(ours.weight, rows)
+    outer = torch.randn(6, 4, dtype=torch.float64)
+    parameters = [v, ours.weight_g]
+    for one, other in zip(
+        torch.autograd.grad((ours.weight * outer).sum(), parameters),
+        torch.autograd.grad((rows * outer).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_logits_are_cosines_while_the_last_layer_is_normalised():

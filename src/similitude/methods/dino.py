@@ -118,13 +118,14 @@ class DINO(Method):
         with torch.no_grad():
             targets = multi_crop_features(self.target_backbone, views[:GLOBAL])
             targets = self.target_projector.bottleneck(targets)
+            target_weight = self.target_projector.last_layer.weight
         h = multi_crop_features(self.backbone, views)
         z = self.projector.bottleneck(h).chunk(len(views))
         loss, entropy = self_distillation_before_logits(
             z,
             targets.chunk(GLOBAL),
             self.projector.last_layer.weight,
-            self.target_projector.last_layer.weight,
+            target_weight,
             self.center.value,
             online_temperature=config.temperature,
             target_temperature=self._target_temperature(progress),
@@ -138,7 +139,7 @@ class DINO(Method):
             # Parts are equally large: the mean of their means is the mean of the whole batch. The
             # last layer is linear: it takes the mean to the mean of the logits.
             mean = gather(targets.mean(dim=0, keepdim=True)).mean(dim=0, keepdim=True)
-            self.center.update(self.target_projector.last_layer(mean))
+            self.center.update(mean @ target_weight.T)
         return StepOutput(loss, features=h[: len(batch.index)].detach(), metrics=metrics)
 
     def _target_temperature(self, progress: Progress) -> float:
