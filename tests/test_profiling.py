@@ -125,3 +125,33 @@ def test_a_profiled_run_has_the_weights_of_one_that_is_not(name, tmp_path):
     text = (runs[0].path / "profile.txt").read_text()
     assert [stage for stage in STAGES if stage in text][:3] == list(STAGES[:3])
     assert not (runs[1].path / "profile.txt").exists()
+
+
+class Heard:
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+    def progress(self, what, done, total, note=""):
+        if what == "training":
+            self.sentences.append("training")
+
+
+def test_a_run_too_short_for_a_profile_is_told_before_it_trains(tmp_path):
+    fixed = {"precision": "float32", "memory_format": "contiguous"}
+    recipe = small_recipe("simclr", batch_size=16, epochs=1, **fixed)
+    heard = Heard()
+    run = pretrain(
+        random_images(16 * WARM_UP),
+        recipe=recipe,
+        out=tmp_path / "run",
+        profile=True,
+        report=False,
+        listener=heard,
+    )
+    (told,) = (s for s in heard.sentences if "--profile needs more than 5 steps" in s)
+    assert "this run has 5 left" in told
+    assert heard.sentences.index(told) < heard.sentences.index("training")
+    assert not (run.path / "profile.txt").exists()

@@ -89,13 +89,14 @@ def run_steps(
         collapsed=collapsed,
     )
     steps = total_steps - first_step
+    if profile:
+        module.compiled = None  # compiled code has no stages
     if profile and steps <= WARM_UP:
         log.say(
-            f"--profile needs more than {WARM_UP} steps, and this run has {steps}: no profile.txt "
-            "will be written; train for more epochs, or with a smaller batch"
+            f"--profile needs more than {WARM_UP} steps, and this run has {steps} left: no "
+            "profile.txt will be written; a new run with more epochs or a smaller batch has more"
         )
     elif profile:
-        module.compiled = None  # compiled code has no stages
         module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
         with module.stages.counting():
             module.rehearse(loader.batch(first_step % total_steps))

@@ -38,8 +38,8 @@ from similitude.evaluation import (
     check_protocols,
     evaluate_backbone,
     extract_features,
+    read_scores,
     spectrum,
-    write_scores,
 )
 from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.health import Verdict
@@ -47,7 +47,7 @@ from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
 from similitude.randomness import permutation
 from similitude.recipes import Recipe, arithmetic_of, image_spec
-from similitude.storage import write_with
+from similitude.storage import write_text, write_with
 from similitude.views import ImageSpec
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -187,8 +187,8 @@ class Run:
 
         The test split of ``data`` is used where it has one; otherwise a fifth of the images, drawn
         with the seed of the pretraining, is held out. Writes evaluation.json and the images for the
-        report. Scores of an earlier evaluation of the same images stay where a protocol is not
-        asked for now; those of other images are replaced.
+        report. Scores of an earlier evaluation of the same weights and images stay where a protocol
+        is not asked for now; others are replaced.
 
         Args:
             data: labelled images: a named set, or a folder with one subfolder for each class.
@@ -197,7 +197,11 @@ class Run:
             draws: random draws of the few labels.
             devices: processes on this machine that share the extraction of features.
             progress: called with what is done, how many, and how many there are.
-            say: called with a sentence on files that cannot be read, which are left out.
+            say: called with a sentence on files that cannot be read, which are left out, and on
+                scores that are replaced.
+
+        Returns:
+            What is in evaluation.json then, so also the columns that stay.
 
         Raises:
             UserError: no labels or too few, or labels that do not match.
@@ -247,7 +251,15 @@ class Run:
             return table
         if progress is not None:
             progress("evaluating", steps, steps, "")
-        table = write_scores(table, self.path / "evaluation.json", say)
+        place = self.path / "evaluation.json"
+        if (earlier := read_scores(place)) is not None:
+            if say is not None and not table.is_alike(earlier):
+                say(
+                    f"these scores replace those of other images or weights, on {earlier.data}, in "
+                    f"{place}"
+                )
+            table = table.completed_by(earlier)
+        write_text(place, json.dumps(table.to_json(), indent=2))
         self.write_gallery(train if test is None else test)
         return table
 

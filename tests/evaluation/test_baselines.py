@@ -1,8 +1,8 @@
-import dataclasses
 import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ from similitude.evaluation import (
     ScoreTable,
     check_protocols,
     evaluate_backbone,
+    read_scores,
     score_features,
-    write_scores,
 )
 from similitude.evaluation.scores import PRETRAINED_BACKBONE, RAW_PIXELS, mean_score, student_95
 from similitude.views.image import ImageSpec
@@ -149,51 +149,65 @@ def test_json_there_and_back() -> None:
     assert row["scores"]["knn"] == {"mean": 0.859, "low": None, "high": None, "draws": 1}
 
 
-def test_columns_of_the_same_images_stay_where_a_protocol_is_not_asked_for(tmp_path) -> None:
-    place, told = tmp_path / "evaluation.json", []
-    both = table(images="3-a", notes=["Of both.", "Of few."])
-    assert write_scores(both, place, told.append) == both
+def test_columns_stay_where_a_protocol_is_not_asked_for() -> None:
+    both = table(key="a", notes=["Of both.", "Of few."])
     again = {name: {"knn": Score(0.5), "linear": Score(0.6)} for name in both.rows}
-    later = table(images="3-a", columns=["knn", "linear"], rows=again, notes=["Of both."])
-    written = write_scores(later, place, told.append)
-    assert ScoreTable.from_json(place.read_text()) == written
-    assert written.columns == ["knn", "linear", "linear_5"]
-    for name, row in written.rows.items():
+    later = table(key="a", columns=["knn", "linear"], rows=again, notes=["Of both."])
+    whole = later.completed_by(both)
+    assert whole.columns == ["knn", "linear", "linear_5"]
+    for name, row in whole.rows.items():
         assert row == {**again[name], "linear_5": both.rows[name]["linear_5"]}
-    assert written.notes == ["Of both.", "Of few."]
-    assert told == []
+    assert whole.notes == ["Of both.", "Of few."]
 
 
-@pytest.mark.parametrize("change", [{"images": "3-b"}, {"data": "photos"}])
-def test_scores_of_other_images_are_replaced_and_that_is_told(tmp_path, change) -> None:
-    place, told = tmp_path / "evaluation.json", []
-    write_scores(table(images="3-a"), place, told.append)
-    other = table(**{"images": "3-a", **change}, columns=["knn"])
-    assert write_scores(other, place, told.append) == other
-    assert told == [
-        f"these scores replace those of before, on other images (fashion-mnist), in {place}"
-    ]
+@pytest.mark.parametrize("change", [{"key": "b"}, {"data": "photos"}, {"key": ""}])
+def test_columns_of_other_images_or_weights_do_not_stay(change: dict[str, str]) -> None:
+    later = table(**{"key": "a", **change}, columns=["knn"])
+    assert later.completed_by(table(key="" if later.key == "" else "a")) == later
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": 3}'])
-def test_earlier_scores_that_cannot_be_read_are_replaced(tmp_path, text) -> None:
+def test_a_table_is_read_back_and_one_that_is_damaged_is_none(tmp_path: Path) -> None:
     place = tmp_path / "evaluation.json"
-    place.write_text(text)
-    assert write_scores(table(images="3-a"), place) == table(images="3-a")
+    assert read_scores(place) is None
+    place.write_text(json.dumps(table(key="a").to_json()))
+    assert read_scores(place) == table(key="a")
+    value = table(key="a").to_json()
+    row = {"name": "raw pixels", "scores": []}
+    for text in (
+        *("", "[]", "{}", '{"rows": 3}'),
+        *(json.dumps({**value, name: None}) for name in ("columns", "notes", "rows")),
+        json.dumps({**value, "rows": [row]}),
+    ):
+        place.write_text(text)
+        assert read_scores(place) is None
 
 
-def test_a_table_knows_its_images_and_labels(digit_images: ImageSet) -> None:
+def test_a_table_knows_its_weights_images_labels_and_seed(digit_images: ImageSet) -> None:
     few = digit_images.subset(torch.arange(100))
     assert few.labels is not None
-    others = few.subset(torch.arange(99, -1, -1))
-    relabelled = dataclasses.replace(few, labels=(few.labels + 1) % 10)
-    one, again, two, three = (
-        evaluate_backbone(constant_backbone(), images, None, SPEC, data="x", protocols=["knn"])
-        for images in (few, few, others, relabelled)
-    )
-    assert one.is_of_the_images_of(again)
-    assert not one.is_of_the_images_of(two)
-    assert not one.is_of_the_images_of(three)
+    assert isinstance(few.pixels, torch.Tensor)
+
+    backbone = constant_backbone()
+    backbone.register_buffer("last", torch.tensor(0.0))
+
+    def scores(images: ImageSet, last: float = 0.0, seed: int = 0) -> ScoreTable:
+        backbone.get_buffer("last").fill_(last)
+        return evaluate_backbone(
+            backbone, images, None, SPEC, data="x", protocols=["knn"], seed=seed
+        )
+
+    pixels = few.pixels.clone()
+    pixels[7, :, 3, 3] ^= 1
+    one = scores(few)
+    assert one.is_alike(scores(few))
+    for other in (
+        scores(few.subset(torch.arange(99, -1, -1))),
+        scores(replace(few, labels=(few.labels + 1) % 10)),
+        scores(replace(few, pixels=pixels)),
+        scores(few, last=1.0),
+        scores(few, seed=1),
+    ):
+        assert not one.is_alike(other)
 
 
 def test_the_best_of_each_column_is_bold() -> None:

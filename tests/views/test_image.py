@@ -149,6 +149,7 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
 @pytest.mark.parametrize("size", [32, image_module._THREADS_FROM])
 @pytest.mark.parametrize("n", [0, 1, 13])
 def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
+    torch.set_num_threads(2)
     spec, side = ImageSpec(size, MEAN, STD), size + 8
     large = ImageView(CONFIGS["byol_2"], spec)
     small = ImageView(CONFIGS["byol_2"].model_copy(update={"size": 24}), spec)
@@ -160,6 +161,23 @@ def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
         alone = view.apply(canvases, view.draw(3, 2, index, number, aspect, side))
         assert pixels.is_contiguous()
         assert torch.equal(pixels, alone)
+
+
+def test_a_view_of_a_users_own_class_is_not_taken_for_another():
+    class Dark(ImageView):
+        def draw(self, seed, epoch, index, view: int, aspect, canvas_size):
+            assert view == 1
+            return super().draw(seed, epoch, index, view, aspect, canvas_size)
+
+        def apply(self, canvases, parameters):
+            return super().apply(canvases, parameters) - 1.0
+
+    config, spec = CONFIGS["byol_2"], ImageSpec(32, MEAN, STD)
+    canvases, index = random_canvases(4, 32), torch.arange(4)
+    own = MultiView(ImageView(config, spec), Dark(config, spec))(canvases, index, seed=0, epoch=0)
+    plain = MultiView(*[ImageView(config, spec)] * 2)(canvases, index, seed=0, epoch=0)
+    assert torch.equal(own[0], plain[0])
+    assert torch.equal(own[1], plain[1] - 1.0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

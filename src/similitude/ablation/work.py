@@ -87,7 +87,7 @@ class Work:
     def _score(self, run: Run) -> ScoreTable | None:
         """Accuracies of the run beside the baselines, kept in its scores.json.
 
-        They stand in evaluation.json too, for the report, until somebody evaluates on other images.
+        They stand in evaluation.json too, for the report, until somebody evaluates that run.
         """
         path, recipe = run.path / "scores.json", run.recipe
         key = (recipe.backbone.model_dump_json(), run.image)

@@ -23,7 +23,7 @@ from similitude.evaluation.geometry import (
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
-from similitude.evaluation.scores import Score, ScoreTable, write_scores
+from similitude.evaluation.scores import Score, ScoreTable, read_scores
 
 __all__ = [
     "PROTOCOLS",
@@ -44,9 +44,9 @@ __all__ = [
     "few_label_scores",
     "few_label_skips",
     "pixel_features",
+    "read_scores",
     "score_features",
     "spectrum",
     "split_features",
     "uniformity",
-    "write_scores",
 ]

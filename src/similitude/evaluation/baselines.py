@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from similitude.data.images import ImageSet
 from similitude.distributed import rank
@@ -178,7 +178,7 @@ def evaluate_backbone(
     rows: dict[str, dict[str, Score]] = {}
     notes: list[str] = []
     num_train = num_test = num_classes = 0
-    scored = ""
+    key = ""  # without pixels the images are not known
     for row in (RAW_PIXELS, RANDOM_BACKBONE, PRETRAINED_BACKBONE):
         if not present.get(row, True):
             continue
@@ -204,7 +204,8 @@ def evaluate_backbone(
             notes = _notes(known, chosen, k, train.class_names, held_out=test is None)
         num_train, num_test = len(known), len(queries.labelled())
         num_classes = len(torch.unique(known.y))
-        scored = scored or _fingerprint(bank, queries)
+        if row == RAW_PIXELS:
+            key = _key(backbone, seed, (bank, queries))
     return ScoreTable(
         data=data,
         num_train=num_train,
@@ -214,18 +215,25 @@ def evaluate_backbone(
         rows=rows,
         seconds=time.perf_counter() - begin,
         notes=notes,
-        images=scored,
+        key=key,
     )
 
 
-def _fingerprint(*parts: Features) -> str:
-    """Numbers, names and labels of the images of each part in a few characters."""
-    texts = []
+def _key(backbone: nn.Module, seed: int, parts: Sequence[Features]) -> str:
+    """Weights, seed, and names, labels and pixels of the images, in a few characters."""
+    weights = 0
+    for tensor in backbone.state_dict().values():
+        weights = zlib.crc32(_bytes(tensor), weights)
+    images = 0
     for part in parts:
         assert part.y is not None
-        rows = "\n".join(f"{y} {name}" for y, name in zip(part.y.tolist(), part.names, strict=True))
-        texts.append(f"{len(part)}-{zlib.crc32(rows.encode()):08x}")
-    return "-".join(texts)
+        images = zlib.crc32("\n".join(part.names).encode(), images)
+        images = zlib.crc32(_bytes(part.x), zlib.crc32(_bytes(part.y), images))
+    return f"{weights:08x}-{images:08x}-{seed}"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _notes(

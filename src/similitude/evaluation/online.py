@@ -46,7 +46,7 @@ class OnlineMonitor:
                 seed=seed,
                 epoch=epoch,
                 aspect=self.images.aspect[:500],
-            )[0]
+            )[0].clone()  # without the other views, which may share its memory
             for epoch in (-1, -2)  # epochs that training never uses
         ]
         self.view1, self.view2 = views

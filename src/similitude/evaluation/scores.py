@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -13,8 +13,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
-
-from similitude.storage import write_text
 
 RAW_PIXELS = "raw pixels"
 RANDOM_BACKBONE = "random backbone"
@@ -84,7 +82,7 @@ class ScoreTable:
     """Scores of a backbone and its baselines: rows -> columns -> score.
 
     ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
-    column is missing. ``images`` tells sets of images and labels apart.
+    column is missing. ``key`` tells weights, images, labels and seeds apart; empty if unknown.
     """
 
     data: str
@@ -95,14 +93,16 @@ class ScoreTable:
     rows: dict[str, dict[str, Score]]
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
-    images: str = ""
+    key: str = ""
 
-    def is_of_the_images_of(self, other: "ScoreTable") -> bool:
-        """Whether both tables tell of the same images and labels, parted alike."""
-        return self.images != "" and (self.data, self.images) == (other.data, other.images)
+    def is_alike(self, other: "ScoreTable") -> bool:
+        """Whether both tables tell of the same weights, images, labels and seed."""
+        return self.key != "" and (self.data, self.key) == (other.data, other.key)
 
     def completed_by(self, earlier: "ScoreTable") -> "ScoreTable":
-        """This table, and of the same images' earlier one the columns that it lacks."""
+        """This table, and the columns that it lacks of an earlier one that is alike."""
+        if not self.is_alike(earlier):
+            return self
         columns = sorted({*self.columns, *earlier.columns}, key=_place_of_column)
         rows = {name: {**earlier.rows.get(name, {}), **row} for name, row in self.rows.items()}
         notes = list(dict.fromkeys([*self.notes, *earlier.notes]))
@@ -154,7 +154,7 @@ class ScoreTable:
             ],
             "seconds": self.seconds,
             "notes": list(self.notes),
-            "images": self.images,
+            "key": self.key,
         }
 
     @classmethod
@@ -191,26 +191,10 @@ class ScoreTable:
         return Group(Text(title), table, *(Text(s) for s in [*self.warnings(), *self.notes]))
 
 
-def write_scores(
-    table: ScoreTable, path: Path, say: Callable[[str], None] | None = None
-) -> ScoreTable:
-    """Write a table; columns that it lacks stay as they are there, if they are of the same images.
-
-    Args:
-        table: The new scores.
-        path: A run folder's evaluation.json.
-        say: Called with a sentence where scores of other images are replaced.
-
-    Returns:
-        What has been written.
-    """
+def read_scores(path: Path) -> ScoreTable | None:
+    """The table in a run folder's evaluation.json; None where there is none that can be read."""
     try:
-        earlier = ScoreTable.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):  # none, or nothing that can be kept
-        earlier = None
-    if earlier is not None and table.is_of_the_images_of(earlier):
-        table = table.completed_by(earlier)
-    elif earlier is not None and say is not None:
-        say(f"these scores replace those of before, on other images ({earlier.data}), in {path}")
-    write_text(path, json.dumps(table.to_json(), indent=2))
-    return table
+        table = ScoreTable.from_json(path.read_text(encoding="utf-8"))
+        return replace(table, columns=list(table.columns), notes=list(table.notes))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from similitude.distributed import mean_over_processes, world_size
 
+# pyright: reportPrivateImportUsage=false
+# torch._weight_norm is what PyTorch's own weight_norm runs on.
+
 LastNorm = Literal["none", "affine", "scale", "plain"]
 
 
@@ -106,7 +109,7 @@ class WeightNormLinear(nn.Module):
     def weight(self) -> Float[Tensor, "K P"]:
         """The rows g v / |v|."""
         # PyTorch's own kernel: with K = 65,536 forward and backward in a fifth of the time
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # pyright: ignore
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
     def forward(self, x: Float[Tensor, "N P"]) -> Float[Tensor, "N K"]:
         """The product of every input with every row."""

@@ -152,10 +152,10 @@ def where_baselines_win(evaluation: Evaluation) -> str:
         small = [
             column_title(column)[0]
             for column, gain in differences.items()
-            if abs(gain) < margin(evaluation, row, column)
+            if 0 < abs(gain) < margin(evaluation, row, column)
         ]
         if small:
-            where = "every column" if len(small) == len(differences) else join(small)
+            where = "every column" if len(small) == len(differences) > 1 else join(small)
             open_ones.append(f"{name} in {where}")
     if compared and ahead:
         sentences = [f"The pretrained backbone is ahead of {join(compared)} in every column."]

@@ -333,7 +333,7 @@ class MultiView:
         for group in self._alike:
             view, (pixels, ratio) = self.views[group[0]], shown[group[0]]
             side = pixels.shape[-1]
-            if isinstance(view, ImageView):
+            if type(view) is ImageView:
                 drawn = view.draw(seed, epoch, index, group, ratio, side)
             else:
                 drawn = view.draw(seed, epoch, index, group[0], ratio, side)
@@ -342,7 +342,8 @@ class MultiView:
 
 
 def _is_like(view: View, other: View) -> bool:
-    if not (isinstance(view, ImageView) and isinstance(other, ImageView)):
+    # a subclass may draw or apply otherwise
+    if not (type(view) is ImageView and type(other) is ImageView):
         return False
     return (view.config, view.image) == (other.config, other.image)
 

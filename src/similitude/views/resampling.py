@@ -98,7 +98,8 @@ def _sum_lines(
 ) -> Float[Tensor, "P s L"]:
     """Weighted sums of whole lines of the three planes of some images; P is 3 B."""
     lines, device = images.shape[2], images.device
-    first = (which.to(torch.int32)[:, None] * 3 + torch.arange(3, device=device)) * lines
+    plane = torch.arange(3, dtype=torch.int32, device=device)
+    first = (which.to(torch.int32)[:, None] * 3 + plane) * lines
     number = taps.pixel.to(device)[:, None] + first[:, :, None, None]
     weight = taps.weight.to(device)[:, None].expand(number.shape)
     number, weight = (t.reshape(-1, number.shape[3]) for t in (number, weight))
@@ -112,7 +113,7 @@ def _resample(
 ) -> Float[Tensor, "B 3 s s"]:
     """Weighted sums of rows, then of columns, of some images."""
     turned = _transpose(_sum_lines(images, which, rows)).unflatten(0, (-1, 3))
-    every = torch.arange(len(turned), device=images.device)
+    every = torch.arange(len(turned), dtype=torch.int32, device=images.device)
     return _transpose(_sum_lines(turned, every, columns)).unflatten(0, (-1, 3))
 
 
@@ -197,11 +198,12 @@ def gaussian_blur_(
     # below 0, so that a sigma that is no number shows.
     reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub_(1).clamp_(min=0)
     order, numbers = reaches.argsort(stable=True), torch.bincount(reaches).tolist()
-    kernel, which = kernel.index_select(0, order), which.index_select(0, order).to(device)
+    kernel, which = (values.index_select(0, order).to(device) for values in (kernel, which))
     parts = zip(kernel.split(numbers), which.split(numbers), strict=True)
     for reach, (half, some) in enumerate(parts):
         if len(some) > 0:
             half = half[:, : reach + 1]
             weights = torch.cat([half[:, 1:].flip(1), half], dim=1)[:, None].expand(-1, size, -1)
-            taps = _Taps(_reflected(size, reach).expand(len(some), -1, -1), weights)
+            pixels = _reflected(size, reach).to(device).expand(len(some), -1, -1)
+            taps = _Taps(pixels, weights)
             images.index_copy_(0, some, _resample(images, some, taps, taps))
