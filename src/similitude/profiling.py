@@ -160,7 +160,7 @@ class Profile(Stages):
         inside = sum(self.work[name].seconds for name in NETWORKS) / steps
         lines += [
             f"{'a whole step':<24}{1e3 * total:9.2f}{1:8.1%}",
-            f"outside the networks {1 - inside / total:.1%}; this machine: "
+            f"means of {steps} steps; outside the networks {1 - inside / total:.1%}; this machine: "
             f"{limits.flops / 1e9:,.0f} GFLOP/s in matrix products, {limits.bytes / 1e9:.1f} GB/s "
             "in copies; floor: the longer of both for the operations and bytes of a stage "
             "(operations are those of matrix products and convolutions, bytes count operands that "

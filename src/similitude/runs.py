@@ -43,6 +43,7 @@ from similitude.evaluation import (
 )
 from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.health import Verdict
+from similitude.evaluation.scores import column_title
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
 from similitude.randomness import permutation
@@ -254,9 +255,10 @@ class Run:
         place = self.path / "evaluation.json"
         if (earlier := read_scores(place)) is not None:
             if say is not None and not table.is_alike(earlier):
+                columns = ", ".join(column_title(column) for column in earlier.columns)
                 say(
-                    f"these scores replace those of other images or weights, on {earlier.data}, in "
-                    f"{place}"
+                    f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: "
+                    "weights, images or labels have changed"
                 )
             table = table.completed_by(earlier)
         write_text(place, json.dumps(table.to_json(), indent=2))

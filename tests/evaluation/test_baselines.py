@@ -231,6 +231,12 @@ def test_where_raw_pixels_win_a_sentence_says_so() -> None:
     assert "The random backbone beats" in table(rows=worse).warnings()[1]
 
 
+def test_differences_that_chance_could_make_are_told() -> None:
+    sentence = "With only 100 test images, chance could make some of these differences."
+    assert table(num_test=100).warnings()[1:] == [sentence]  # 1.9 points; the margin is 9.9
+    assert len(table(num_test=10_000).warnings()) == 1  # the margin is 0.99
+
+
 def test_a_missing_score_is_a_dash() -> None:
     rows = table().rows
     del rows["raw pixels"]["linear_5"]

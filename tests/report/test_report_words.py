@@ -103,8 +103,8 @@ def test_baselines_that_lose_everywhere_are_told_too(make_run):
     assert evaluation is not None
     sentence = scores.where_baselines_win(evaluation)
     assert sentence == (
-        "The pretrained backbone is ahead of raw pixels in every column. Chance alone could make "
-        "the difference to raw pixels in every column: the scores are of 297 test images."
+        "The pretrained backbone is ahead of raw pixels in every column. With only 297 test "
+        "images, chance could make the difference to raw pixels in every column."
     )
 
 
@@ -116,14 +116,14 @@ def test_baselines_that_lose_everywhere_are_told_too(make_run):
         (
             100,
             (0.6, 0.5),
-            "The pretrained backbone is ahead of raw pixels in every column. Chance alone could "
-            "make the difference to raw pixels in kNN: the scores are of 100 test images.",
+            "The pretrained backbone is ahead of raw pixels in every column. With only 100 "
+            "test images, chance could make the difference to raw pixels in kNN.",
         ),
         (
             100,
             (0.5, 0.6),
-            "Raw pixels win in kNN (60.0 against 50.0). Chance alone could make the difference to "
-            "raw pixels in kNN: the scores are of 100 test images.",
+            "Raw pixels win in kNN (60.0 against 50.0). With only 100 test images, chance could "
+            "make the difference to raw pixels in kNN.",
         ),
         (100, (0.6, 0.6), ""),
     ],
@@ -184,3 +184,12 @@ def test_durations(seconds: float, text: str):
 )
 def test_numbers(value, text: str):
     assert words.number(value) == text
+
+
+def test_a_baseline_is_shared_where_the_columns_in_common_agree():
+    knn, linear, other = (Score(mean=mean) for mean in (0.5, 0.6, 0.7))
+    both = {"knn": knn, "linear": linear}
+    assert scores.shared_baseline([{"knn": knn}, both]) == both
+    assert scores.shared_baseline([both, {"knn": other}]) is None
+    assert scores.shared_baseline([{"knn": knn}, {"linear": linear}]) is None
+    assert scores.shared_baseline([both, None]) is None

@@ -63,6 +63,14 @@ def mean_score(accuracies: Sequence[float]) -> Score:
     return Score(mean, mean - half, mean + half, n)
 
 
+def chance_margin(one: float, other: float, images: int) -> float:
+    """Half the 95 % interval of the difference of two accuracies that so few test images leave.
+
+    That of independent shares, which is more than that of two scores on the same images.
+    """
+    return _NORMAL_95 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
+
+
 def column_title(column: str) -> str:
     """What a reader calls a column: "kNN", "linear", "5 labels/class"."""
     if column.startswith("linear_"):
@@ -115,23 +123,33 @@ class ScoreTable:
         return [row for row, mean in shown.items() if mean == top]
 
     def warnings(self) -> list[str]:
-        """A sentence for every column in which the pretrained backbone does not win."""
+        """Sentences on every column in which the pretrained backbone does not win."""
         pretrained = self.rows.get(PRETRAINED_BACKBONE)
         if pretrained is None:
             return []
-        sentences = []
+        sentences, uncertain = [], False
         for other in (RAW_PIXELS, RANDOM_BACKBONE):
-            won = [
-                f"{column_title(c)} ({100 * self.rows[other][c].mean:.1f} against "
-                f"{100 * pretrained[c].mean:.1f})"
+            won = {
+                c: (self.rows[other][c].mean, pretrained[c].mean)
                 for c in self.columns
                 if c in pretrained
                 and c in self.rows.get(other, {})
                 and self.rows[other][c].mean > pretrained[c].mean
-            ]
+            }
             if won:
                 name = "Raw pixels beat" if other == RAW_PIXELS else "The random backbone beats"
-                sentences.append(f"{name} the pretrained backbone in: {', '.join(won)}.")
+                columns = ", ".join(
+                    f"{column_title(c)} ({100 * theirs:.1f} against {100 * ours:.1f})"
+                    for c, (theirs, ours) in won.items()
+                )
+                sentences.append(f"{name} the pretrained backbone in: {columns}.")
+                margins = (t - o < chance_margin(t, o, self.num_test) for t, o in won.values())
+                uncertain = uncertain or any(margins)
+        if uncertain:
+            sentences.append(
+                f"With only {self.num_test:,} test images, chance could make some of these "
+                "differences."
+            )
         return sentences
 
     def __str__(self) -> str:

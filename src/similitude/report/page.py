@@ -173,9 +173,7 @@ def _comparison_table(
     columns: list[str] = []
     for _, evaluation in evaluated:
         columns += [column for column in evaluation.columns if column not in columns]
-    raws = [evaluation.rows.get(scores.RAW) for _, evaluation in evaluated]
-    # The same test images give the same raw pixels; only then is one baseline everybody's.
-    shared = raws[0] if raws[0] is not None and all(raw == raws[0] for raw in raws) else None
+    shared = scores.shared_baseline([e.rows.get(scores.RAW) for _, e in evaluated])
     rows = [] if shared is None else [(scores.RAW, "baseline", shared)]
     rows += [
         (label, "run", evaluation.rows.get(scores.PRETRAINED, {}))

@@ -161,22 +161,41 @@ def where_baselines_win(evaluation: Evaluation) -> str:
         sentences = [f"The pretrained backbone is ahead of {join(compared)} in every column."]
     if open_ones:
         sentences.append(
-            f"Chance alone could make the difference to {join(open_ones)}: the scores are of "
-            f"{evaluation.num_test:,} test images."
+            f"With only {evaluation.num_test:,} test images, chance could make the difference to "
+            f"{join(open_ones)}."
         )
     return " ".join(sentences)
 
 
 def margin(evaluation: Evaluation, row: str, column: str) -> float:
-    """Half the 95 % interval of the difference to ``row`` that the number of test images leaves.
+    """The difference to ``row`` that chance could make; 0 where the images are not counted.
 
-    That of two independent shares, which is more than that of two scores on the same images.
+    As `evaluation.scores.chance_margin`, which would load PyTorch.
     """
     if not evaluation.num_test:
         return 0.0
     ours, theirs = evaluation.rows[PRETRAINED][column].mean, evaluation.rows[row][column].mean
     variance = (ours * (1 - ours) + theirs * (1 - theirs)) / evaluation.num_test
     return 1.96 * math.sqrt(variance)
+
+
+def shared_baseline(
+    raws: Sequence[Mapping[str, Score] | None],
+) -> dict[str, Score] | None:
+    """Raw pixels' scores of several runs as one row; None unless all have the same ones.
+
+    The same test images give the same scores; runs may have been scored in different columns, of
+    which each needs one in common with those before it.
+    """
+    together: dict[str, Score] = {}
+    for raw in raws:
+        if raw is None:
+            return None
+        common = together.keys() & raw.keys()
+        if (together and not common) or any(together[c] != raw[c] for c in common):
+            return None
+        together |= raw
+    return together
 
 
 def join(items: Sequence[str]) -> str:

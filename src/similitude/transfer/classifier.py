@@ -132,6 +132,13 @@ def accuracy(logits: Features) -> float:
     return (known.x.argmax(1) == known.y).double().mean().item()
 
 
+def commonest_share(images: ImageSet) -> float:
+    """Accuracy of who always says the commonest class, 0..1: what a classifier has to beat."""
+    assert images.labels is not None
+    counts = images.labels[images.labels >= 0].bincount()
+    return (counts.max() / counts.sum()).item()
+
+
 def measure_accuracy(classifier: Classifier, images: ImageSet) -> float:
     """The accuracy on labelled images, 0..1; written to metrics.csv beside the last step."""
     score = accuracy(classifier.logits(images))

@@ -23,6 +23,7 @@ from similitude.runs import Run, check_run_folder, free_run_folder, replacing_ru
 from similitude.transfer.classifier import (
     Classifier,
     accuracy,
+    commonest_share,
     is_classifier,
     measure_accuracy,
     read_transfer,
@@ -179,7 +180,10 @@ def finetune(
         score = learn(ClassifierNetwork(method, recipe.from_layer, classes), recipe, folder)
         if score is None:
             return None
-        log.say(f"test accuracy {100 * score:.1f} %, fine-tuned from {recipe.source}")
+        log.say(
+            f"test accuracy {100 * score:.1f} %, fine-tuned from {recipe.source}; always the "
+            f"commonest class: {100 * commonest_share(parts.test):.1f} %"
+        )
         if from_scratch:
             place = folder / FROM_SCRATCH
             if resume and is_classifier(place):
@@ -306,7 +310,8 @@ def distill(
             of_teacher = accuracy(master.logits(tested))
             log.say(
                 f"test accuracy {100 * measure_accuracy(student, tested):.1f} % of the student, "
-                f"{100 * of_teacher:.1f} % of its teacher"
+                f"{100 * of_teacher:.1f} % of its teacher; always the commonest class: "
+                f"{100 * commonest_share(tested):.1f} %"
             )
         log.say(f"classifier: {folder}")
         return student
