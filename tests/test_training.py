@@ -12,7 +12,7 @@ from builders import random_images, small_recipe
 from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.loop import training_note
-from similitude.runs import training_in
+from similitude.run_folders import training_in
 from similitude.training import train
 
 CPU = torch.device("cpu")

@@ -47,7 +47,13 @@ from similitude.recipes.automatic import (
     settled,
     shorten_warmup,
 )
-from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
+from similitude.run_folders import (
+    check_run_folder,
+    free_run_folder,
+    replacing_run,
+    training_in,
+)
+from similitude.runs import Run
 from similitude.transfer import Classifier, is_classifier
 from similitude.views.contact_sheet import write_contact_sheet
 

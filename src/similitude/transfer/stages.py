@@ -19,7 +19,13 @@ from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
 from similitude.recipes import Recipe, arithmetic_of
-from similitude.runs import Run, check_run_folder, free_run_folder, replacing_run, training_in
+from similitude.run_folders import (
+    check_run_folder,
+    free_run_folder,
+    replacing_run,
+    training_in,
+)
+from similitude.runs import Run
 from similitude.transfer.classifier import (
     Classifier,
     accuracy,
