@@ -90,8 +90,7 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     listing = time.perf_counter() - start
     recipe = RECIPES[recipe_name]()
     images = load_images(source, recipe.canvas_size)
-    # The trial of torch.compile, once for a machine, would hide what the files cost.
-    recipe = choose(source, len(images), recipe=recipe, overrides=["compile=false"])
+    recipe = choose(source, len(images), recipe=recipe)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // recipe.batch_size)
     steps = min(WARM_UP + STEPS, module.steps_per_epoch * recipe.epochs)

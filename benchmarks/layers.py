@@ -6,9 +6,7 @@ Convolutions on small maps as they are and as matrix products, attention of ViTs
 and BatchNorm beside the one over processes, in one process. Prints a line for each case.
 """
 
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 
@@ -21,13 +19,11 @@ from similitude.backbones import BackboneConfig, build_backbone
 from similitude.nets import SmallMapConv2d, sync_batch_norm
 from similitude.nets import convolution as convolutions
 from similitude.recipes import RECIPES
-from similitude.trial import arithmetic_speeds
 
 KINDS = {"float32": Arithmetic(), "bfloat16": Arithmetic(torch.bfloat16, channels_last=True)}
 IMAGENET, SMALL = BackboneConfig(), BackboneConfig(stem="small", base_width=16)
 CASES = [(IMAGENET, 32, n) for n in (16, 32, 64, 512)]
 CASES += [(SMALL, 8, 128), (SMALL, 8, 3200), (SMALL, 24, 256)]
-CPU = torch.device("cpu")
 
 
 def milliseconds(run: Callable[[], object], rounds: int = 5) -> float:
@@ -60,11 +56,16 @@ def time_convolutions() -> None:
 
 
 def time_attention() -> None:
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["XDG_CACHE_HOME"] = place  # a trial that is kept would not be made
-        for recipe, size, number in (("cifar10.moco_v3_vit", 32, 128), ("imagenet.dino", 224, 8)):
-            speeds = arithmetic_speeds(RECIPES[recipe]().backbone, size, CPU, number)
-            print(f"{recipe}, images/s: {speeds.reason}", flush=True)
+    plain = Arithmetic(torch.bfloat16, channels_last=True, plain_attention=True)
+    for recipe, size, number in (("cifar10.moco_v3_vit", 32, 128), ("imagenet.dino", 224, 8)):
+        found = []
+        for name, kind in {**KINDS, "bfloat16 with plain attention": plain}.items():
+            network = build_backbone(RECIPES[recipe]().backbone).train()
+            kind.place(network, for_training=True)
+            forward, x = kind.wrap(network.forward), torch.rand(number, 3, size, size)
+            took = milliseconds(lambda f=forward, x=x: f(x).sum().backward())
+            found.append(f"{name} {1e3 * number / took:.0f}")
+        print(f"{recipe}, images/s: {', '.join(found)}", flush=True)
 
 
 def time_batch_norm() -> None:

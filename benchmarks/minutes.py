@@ -5,7 +5,7 @@
 
 The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg. Each side trains whole schedules of more
 and more epochs, each from the start, until its last epoch reaches --target; what counts is the time
-from the start of Python to the end of that training, decoding and the trial of the arithmetic
+from the start of Python to the end of that training, decoding
 included. lightly has our views' settings (crops, jitter), our rate and warm-up, and its own
 implementation of them in float32, as its examples have it. One seed. Prints one Markdown table of
 all that was trained.

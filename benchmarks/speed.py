@@ -7,7 +7,7 @@
 
 Same backbone, batch, sizes and number of views on both sides; every measurement is a process of its
 own, and the sides take turns. One Markdown table: medians of images per second (an image is all its
-views) and of the ratios. Ours computes in the arithmetic that the trial at a run's start chooses.
+views) and of the ratios. Ours computes in the arithmetic that a run's rule chooses.
 Photos of 500 px are made of the folder's images, unless --photos gives some.
 """
 
@@ -71,7 +71,7 @@ def _simclr(stem: str, *, compiled: bool = False) -> Task:
         "solo-learn": ("solo_learn_steps.py", "simclr", "{data}", "256", "4", "--stem", stem),
         "by hand": ("by_hand.py", stem, "256", "4", "--no-compile"),
     }
-    if compiled:  # as in runs of half an hour or more, where the trial finds that it pays
+    if compiled:
         peers = {"by hand": ("by_hand.py", stem, "256", "4")}
     return Task(
         batch=256,

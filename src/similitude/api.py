@@ -1,13 +1,15 @@
 """The verbs of the command line as functions."""
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from similitude.acceleration import fused_attentions, keep_freed_memory
+from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_checkpoint
 from similitude.data import (
@@ -34,18 +36,20 @@ from similitude.methods import METHODS, build_method, config_class, name_of
 from similitude.recipes import Recipe, field_text, find_recipe, image_spec, override, parse_recipe
 from similitude.recipes.automatic import (
     Facts,
+    better_start,
+    choose_adapting,
     choose_arithmetic,
     choose_canvas_size,
-    choose_compiling,
     choose_epochs,
+    choose_looks,
     choose_normalisation,
     choose_recipe,
     choose_view_sizes,
     input_sizes,
-    may_compile,
     set_num_samples,
-    settled,
     shorten_warmup,
+    starting_from,
+    too_few_steps,
 )
 from similitude.run_folders import (
     check_run_folder,
@@ -54,6 +58,7 @@ from similitude.run_folders import (
     training_in,
 )
 from similitude.runs import Run
+from similitude.starts import Start, open_start
 from similitude.transfer import Classifier, is_classifier
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -74,6 +79,8 @@ def pretrain(
     *,
     method: str | MethodConfig | type[Method] | Method | None = None,
     backbone: str | BackboneConfig | None = None,
+    init: str | Path | Start | None = None,
+    minutes: float | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
@@ -100,7 +107,11 @@ def pretrain(
         method: a name, or a config such as ``BYOLConfig(ema_decay=0.99)``; a method of your own is
             "module:Class", the class, or an object of it, which is then itself trained.
         backbone: a name timm knows, or a config.
-        epochs: passes over the images.
+        init: published weights to go on from instead of random ones: "efficientnet-lite0",
+            "timm:NAME", a file, a run, or what :func:`similitude.starts.open_start` returned.
+        minutes: that the training may take, by an estimate that counts its work; by default 10 on a
+            CPU and 60 on an accelerator.
+        epochs: passes over the images, instead of minutes.
         batch_size: images the loss compares.
         micro_batch_size: images in memory at once; the loss still sees the whole batch.
         out: the run folder; ``runs/NAME-METHOD`` with a number if that is taken.
@@ -132,6 +143,8 @@ def pretrain(
                 "data": data,
                 "method": method,
                 "backbone": backbone,
+                "init": init,
+                "minutes": minutes,
                 "epochs": epochs,
                 "batch_size": batch_size,
                 "micro_batch_size": micro_batch_size,
@@ -168,13 +181,31 @@ def pretrain(
     if out is not None:
         place = Path(out)
         decided_by_first(lambda: check_run_folder(place, resume=resume, overwrite=overwrite))
+    if minutes is not None and epochs is not None:
+        raise UserError("--minutes and --epochs both say how long to train: give one of them")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"--minutes {minutes:g}: give a number above 0")
+    wishes = _Wishes(
+        method=wanted,
+        backbone=backbone,
+        minutes=minutes,
+        epochs=epochs,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        recipe=recipe,
+        overrides=tuple(overrides),
+        seed=seed,
+    )
     checkpoint = None
     if resume:
         if out is None:
             raise UserError("--resume needs the run to go on with: --out runs/NAME")
-        _refuse_changes(
-            method, backbone, epochs, batch_size, micro_batch_size, recipe, overrides, seed
-        )
+        if init is not None or wishes != _Wishes():
+            raise UserError(
+                "--resume goes on with the run's own recipe: leave out --method, --backbone, "
+                "--init, --minutes, --epochs, --batch-size, --micro-batch-size, --recipe, --seed "
+                "and --set"
+            )
         checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt")
     source = first_then_others(lambda: open_source(data))
     source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
@@ -184,24 +215,17 @@ def pretrain(
         listener.say(f"  {note}")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = Facts(len(source), _short_sides(source), device, source.name)
+    start = None
     if checkpoint is not None:
         chosen = checkpoint.recipe
     else:
+        if init is not None:
+            start = _opened(init, backbone, given)
+            for sentence in start.report:
+                listener.say(f"  {sentence}")
         # As plain values: another process may not have imported a method of the user's own yet.
-        values = decided_by_first(
-            lambda: _resolve(
-                Facts(len(source), _short_sides(source), device, source.name),
-                wanted,
-                backbone,
-                epochs,
-                batch_size,
-                micro_batch_size,
-                recipe,
-                overrides,
-                seed,
-                listener,
-            ).model_dump(mode="json")
-        )
+        values = decided_by_first(lambda: _resolve(facts, wishes, start).model_dump(mode="json"))
         chosen = parse_recipe(values, "the recipe")
     if chosen.batch_size % world_size():
         raise UserError(
@@ -220,8 +244,10 @@ def pretrain(
                 f"the method is for {given.config.num_samples} samples, and there are "
                 f"{len(images)} images: make it with num_samples={len(images)}"
             )
-        if recipe is None:
+        if recipe is None and start is None:
             chosen = choose_normalisation(chosen, images, overrides)
+        if recipe is None and not isinstance(wanted, MethodConfig):
+            chosen = choose_looks(chosen, images, overrides)
     if len(images) < chosen.batch_size:
         raise UserError(
             f"{len(images)} images in {source.name} are fewer than one batch of "
@@ -229,6 +255,11 @@ def pretrain(
         )
     for field, reason in chosen.reasons.items():
         listener.say(f"  {field} = {field_text(chosen, field)}: {reason}")
+    if checkpoint is None:
+        facts = dataclasses.replace(facts, num_images=len(images))
+        for warning in (too_few_steps(chosen, facts), better_start(chosen, facts)):
+            if warning is not None:
+                listener.say(f"  {warning}")
     name = chosen.method.name
     folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
     with ExitStack() as stack:
@@ -246,6 +277,7 @@ def pretrain(
             listener=listener,
             checkpoint=checkpoint,
             method=given,
+            start=None if start is None else dict(start.state),
             stop_collapsed=stop_collapsed,
             report=report,
             profile=profile,
@@ -268,7 +300,8 @@ def choose(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = Facts(num_images, _short_sides(source), device, source.name)
-    return _resolve(facts, method, None, epochs, None, None, recipe, overrides, None)
+    wishes = _Wishes(method=method, epochs=epochs, recipe=recipe, overrides=tuple(overrides))
+    return _resolve(facts, wishes)
 
 
 def _by_name(
@@ -372,8 +405,11 @@ def draw_views(
     chosen = override(chosen, overrides)
     if recipe is None:
         chosen = choose_view_sizes(chosen, _touched(overrides))
-    step = max(1, len(source) // 8)
-    images = load_some(source, range(0, len(source), step)[:8], chosen.canvas_size)
+    step = max(1, len(source) // 100)
+    looked_at = load_some(source, range(0, len(source), step)[:100], chosen.canvas_size)
+    if recipe is None:
+        chosen = choose_looks(chosen, looked_at, overrides)
+    images = looked_at.subset(range(0, len(looked_at), max(1, len(looked_at) // 8))[:8])
     method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
     spec = image_spec(chosen)
     write_contact_sheet(
@@ -387,14 +423,6 @@ def _short_sides(source: ImageSource) -> list[int]:
     if not sizes:  # no header can be read: decoding says why, or gets further than the headers
         sizes = [(load_images(source).size,) * 2]
     return [min(size) for size in sizes]
-
-
-def _refuse_changes(*given: Any) -> None:
-    if any(value not in (None, ()) and value != [] for value in given):
-        raise UserError(
-            "--resume goes on with the run's own recipe: leave out --method, --backbone, --epochs, "
-            "--batch-size, --micro-batch-size, --recipe, --seed and --set"
-        )
 
 
 def _smaller_batch(num_images: int) -> str:
@@ -419,19 +447,36 @@ def _touched(overrides: Sequence[str]) -> set[str]:
     return {assignment.partition("=")[0].strip() for assignment in overrides}
 
 
-def _resolve(
-    facts: Facts,
-    method: str | MethodConfig | None,
-    backbone: str | BackboneConfig | None,
-    epochs: int | None,
-    batch_size: int | None,
-    micro_batch_size: int | None,
-    recipe: str | Path | Recipe | None,
-    overrides: Sequence[str],
-    seed: int | None,
-    listener: Listener | None = None,
-) -> Recipe:
+@dataclass(frozen=True)
+class _Wishes:
+    """What the caller asks of a recipe; None and () are left to choose."""
+
+    method: str | MethodConfig | None = None
+    backbone: str | BackboneConfig | None = None
+    minutes: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    micro_batch_size: int | None = None
+    recipe: str | Path | Recipe | None = None
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+def _opened(
+    init: str | Path | Start, backbone: str | BackboneConfig | None, given: Method | None
+) -> Start:
+    """The published weights that a training starts from."""
+    if given is not None:
+        raise UserError("a method that is given as an object has its weights: leave out --init")
+    if isinstance(init, Start):
+        return init
+    config = BackboneConfig(name=backbone) if isinstance(backbone, str) else backbone
+    return first_then_others(lambda: open_start(init, backbone=config))
+
+
+def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recipe:
     """Given values, then the recipe's, then choices."""
+    method, recipe = wishes.method, wishes.recipe
     if recipe is not None:
         chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
         name = method if isinstance(method, str) else getattr(method, "name", chosen.method.name)
@@ -441,24 +486,35 @@ def _resolve(
                 f"--method {name} and a recipe for {chosen.method.name} contradict each other; "
                 "give one of them"
             )
+        if chosen.init is not None and start is None:
+            raise UserError(
+                f"the recipe starts from published weights, {chosen.init.name}, which a recipe "
+                f"does not hold: give them with --init, or train without: --set init=null"
+            )
+        if start is not None:
+            chosen = starting_from(chosen, start)
     else:
         name = method if isinstance(method, str) else getattr(method, "name", DEFAULT_METHOD)
         config_class(name)  # an unknown name is told with the known ones
-        chosen = choose_recipe(name, facts, batch_size)
+        if start is not None:
+            chosen = choose_adapting(name, facts, start, wishes.batch_size)
+        else:
+            chosen = choose_recipe(name, facts, wishes.batch_size, wishes.minutes)
+    backbone = _backbone_config(wishes.backbone, chosen, recipe is not None)
     given: dict[str, Any] = {
         "method": method if isinstance(method, MethodConfig) else None,
-        "backbone": _backbone_config(backbone, chosen, recipe is not None),
-        "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size,
-        "seed": seed,
-        "epochs": epochs,
+        "backbone": backbone if start is None else None,  # which is its own
+        "batch_size": wishes.batch_size,
+        "micro_batch_size": wishes.micro_batch_size,
+        "seed": wishes.seed,
+        "epochs": wishes.epochs,
     }
     given = {field: value for field, value in given.items() if value is not None}
     reasons = {f: r for f, r in chosen.reasons.items() if f.split(".")[0] not in given}
     chosen = chosen.model_copy(update=given | {"reasons": reasons})
-    chosen = override(chosen, overrides)
-    touched = _touched(overrides)
-    if chosen.batch_size > facts.num_images:  # told before any trial
+    chosen = override(chosen, wishes.overrides)
+    touched = _touched(wishes.overrides)
+    if chosen.batch_size > facts.num_images:  # told before any work
         raise UserError(
             f"{facts.num_images} images in {facts.name} are fewer than one batch of "
             f"{chosen.batch_size}; "
@@ -466,26 +522,20 @@ def _resolve(
         )
     if recipe is None:
         chosen = choose_canvas_size(chosen, touched)
-    if recipe is None and not isinstance(method, MethodConfig):
+    if recipe is None and start is None and not isinstance(method, MethodConfig):
         chosen = choose_view_sizes(chosen, touched)
     network = build_backbone(chosen.backbone)
     sizes = input_sizes(chosen)
     for size in sizes:
         evaluated = chosen.image_size if chosen.image_size in sizes else size
         check_input(network, chosen.backbone, size, evaluated)
-    epochs_are_free = recipe is None and epochs is None and "epochs" not in touched
-    is_open = "auto" in (chosen.precision, chosen.memory_format)
-    has_kernels = facts.device.type == "cpu" and bool(fused_attentions(network))
-    is_open |= chosen.attention == "auto" and has_kernels
-    if epochs_are_free or is_open or may_compile(chosen, facts):
-        chosen, speed = choose_arithmetic(chosen, facts, listener)
-        if epochs_are_free:
-            chosen = choose_epochs(chosen, facts, speed)
-        if may_compile(chosen, facts, speed):
-            chosen = choose_compiling(chosen, facts, speed, listener)
+    chosen = choose_arithmetic(chosen, network, facts.device)
+    epochs_are_free = recipe is None and wishes.epochs is None and "epochs" not in touched
+    if epochs_are_free or wishes.minutes is not None:
+        chosen = choose_epochs(chosen, facts, wishes.minutes)
     if recipe is None and "optimizer.warmup_epochs" not in touched:
         chosen = shorten_warmup(chosen)
-    return settled(chosen)
+    return chosen
 
 
 def _backbone_config(

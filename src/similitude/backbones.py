@@ -70,6 +70,13 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     return backbone
 
 
+def takes_any_size(config: BackboneConfig) -> bool:
+    """Whether the network takes images of other sizes than the one it was built for."""
+    with torch.device("meta"):
+        embedding = getattr(timm.create_model(config.name, **config.options), "patch_embed", None)  # type: ignore[arg-type]
+    return embedding is None or not getattr(embedding, "strict_img_size", False)
+
+
 def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_size: int) -> None:
     """Send one empty image through the network, which is for this check alone.
 

@@ -1,16 +1,20 @@
 """Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
 
+import hashlib
 import io
 import pickle
 import zlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from similitude.adapting import averaged
 from similitude.backbones import build_backbone
 from similitude.data import ImageSet
 from similitude.errors import UserError
@@ -20,6 +24,7 @@ from similitude.recipes import Recipe, parse_recipe
 from similitude.storage import write_with
 
 FORMAT = 1
+START_FILE = "start.safetensors"  # in a run folder
 
 
 class Checkpoint(NamedTuple):
@@ -52,6 +57,16 @@ def fingerprint(images: ImageSet) -> str:
     """Number and names of the images in a few characters; positions are what views depend on."""
     names = "\n".join(images.names).encode()
     return f"{len(images)}-{zlib.crc32(names):08x}"
+
+
+def fingerprint_of(state: Mapping[str, Tensor]) -> str:
+    """Weights in 16 characters: names, shapes and every bit, but not the order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def save_checkpoint(
@@ -116,16 +131,51 @@ def fresh_backbone(recipe: Recipe) -> nn.Module:
     return build_method(recipe.method, build_backbone(recipe.backbone)).kept_backbone
 
 
-def load_backbone(checkpoint: Checkpoint) -> nn.Module:
-    """The trained backbone in evaluation mode.
+def load_backbone(recipe: Recipe, state: dict[str, Tensor]) -> nn.Module:
+    """What a run keeps, with these weights, in evaluation mode.
 
     Raises:
         UserError: the weights do not fit the backbone that the recipe names.
     """
-    recipe = checkpoint.recipe
     backbone = fresh_backbone(recipe)
-    load_strictly(backbone, checkpoint.backbone, f"backbone {recipe.backbone.name!r}")
+    load_strictly(backbone, state, f"backbone {recipe.backbone.name!r}")
     return backbone.eval()
+
+
+def kept_weights(checkpoint: Checkpoint, start: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """The weights that are exported and evaluated: the trained ones, or between them and the start.
+
+    Args:
+        checkpoint: of the run.
+        start: the published weights it started from, if it did.
+    """
+    init = checkpoint.recipe.init
+    if init is None or start is None or init.average == 0:
+        return checkpoint.backbone
+    return averaged(checkpoint.backbone, start, init.average)
+
+
+def read_start(folder: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+    """The published weights that a run keeps of its start; None where it began with random ones.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds other weights.
+    """
+    if recipe.init is None:
+        return None
+    path = folder / START_FILE
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot read {path}, which holds the weights that the run started from: {error}"
+        ) from error
+    if fingerprint_of(state) != recipe.init.fingerprint:
+        raise UserError(
+            f"{path} does not hold the weights of {recipe.init.name} that the run started from: "
+            "it is damaged, or of another run"
+        )
+    return state
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:

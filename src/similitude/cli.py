@@ -80,9 +80,20 @@ def pretrain(
         str | None,
         typer.Option(help="Any model timm knows, e.g. resnet18. Default: chosen."),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Published weights to go on from: efficientnet-lite0, timm:NAME, a file or a run. "
+            "Default: random weights."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Of training; decides network and steps. Default: 10, on a GPU 60."),
+    ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over the images. Default: chosen."),
+        typer.Option(min=1, help="Passes over the images, instead of --minutes."),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -132,6 +143,8 @@ def pretrain(
             photos,
             method=method,
             backbone=backbone,
+            init=init,
+            minutes=minutes,
             epochs=epochs,
             batch_size=batch_size,
             micro_batch_size=micro_batch_size,

@@ -6,7 +6,8 @@ Everything here is the identity in one process. N samples per process, W process
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,16 +26,32 @@ T = TypeVar("T")
 
 
 _shared: "SharedMemory | None" = None  # where CPU processes are all on one machine
+_alone = False
+
+
+def _are_together() -> bool:
+    return not _alone and dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
     """Number of processes W that train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _are_together() else 1
 
 
 def rank() -> int:
     """Number of this process, 0 to W - 1; 0 without a process group."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _are_together() else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process is the only one, e.g. to try a step without the others."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def is_launched() -> bool:

@@ -86,6 +86,7 @@ def run_steps(
         Metrics(folder / "metrics.csv", first_step),
         seconds=0.0 if checkpoint is None else checkpoint.seconds,
         show=show,
+        tell=log.say,
         collapsed=collapsed,
     )
     steps = total_steps - first_step

@@ -99,6 +99,14 @@ class Method(nn.Module, ABC):
         """The loss when views carry no information, e.g. ln K; None where there is none."""
         return None
 
+    def train(self, mode: bool = True) -> "Method":
+        """Set training mode, except in layers that are kept as they were (see ``freeze_``)."""
+        super().train(mode)
+        for module in self.modules():
+            if getattr(module, "is_frozen", False):
+                module.training = False
+        return self
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: weights, then biases and norms, which do not decay.
 

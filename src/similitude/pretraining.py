@@ -13,10 +13,11 @@ from similitude.acceleration import (
     compiled_forwards,
     computing,
 )
+from similitude.adapting import freeze_, layer_scales, split_by_scale
 from similitude.data.loader import CanvasBatch
 from similitude.distributed import average_gradients, mean_over_processes, world_size
 from similitude.method import Batch, Method, Progress
-from similitude.nets import convert_sync_batchnorm
+from similitude.nets import convert_sync_batchnorm, drop_gradients
 from similitude.optimizers import OPTIMIZERS
 from similitude.profiling import Stages
 from similitude.recipes import Recipe, arithmetic_of, image_spec
@@ -57,6 +58,8 @@ def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     if config.name == "sgd":
         options["foreach"] = True  # one pass over all tensors instead of one call for each
     groups = method.param_groups()
+    if recipe.init is not None and recipe.init.layer_decay < 1:
+        groups = split_by_scale(groups, layer_scales(method.backbone, recipe.init.layer_decay))
     for group in groups:
         # Groups without a decay of their own follow the recipe's; see Pretraining.
         group["scheduled_decay"] = "weight_decay" not in group
@@ -90,6 +93,8 @@ class Pretraining(lightning.LightningModule):
         self.arithmetic = arithmetic_of(recipe)
         for backbone in backbones_of(method):
             self.arithmetic.place(backbone, for_training=True)
+            if recipe.init is not None:
+                freeze_(backbone, recipe.init.frozen)
         # BatchNorm over processes sends messages, which no kernel can
         compiled = recipe.compile is True and world_size() == 1
         self.compiled = compiled_forwards(self.method) if compiled else None
@@ -152,6 +157,8 @@ class Pretraining(lightning.LightningModule):
             average_gradients(self.method.parameters())
         with stage("optimizer"):
             self.method.before_step(progress)
+            if recipe.init is not None and progress.fraction < recipe.init.head_warmup:
+                drop_gradients(self.method.backbone)  # heads of random weights would mislead it
             optimizer.step()
         with stage("targets and schedules"):
             self.method.after_step(progress)

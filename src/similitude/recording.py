@@ -19,10 +19,12 @@ from similitude.evaluation.health import WARM_UP_STEPS
 from similitude.evaluation.online import OnlineMonitor
 from similitude.metrics import Metrics
 from similitude.pretraining import Pretraining
+from similitude.recipes.duration import in_words
 
 MEASUREMENTS = 40  # of the features, in one run at most
 ROWS = 400  # of metrics.csv, in one run about
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
+FIRST_STEPS = 20  # after which the estimate of a run's length is corrected
 BEGINNING = 0.1  # share of a run after which a collapse is one; the papers' rates have warmed up
 
 
@@ -37,6 +39,7 @@ class Recorder(Callback):
         metrics: where the rows go.
         seconds: training time before this run, when it resumes another.
         show: called with the latest values after every row, e.g. to draw a progress line.
+        tell: called with a sentence: how long the run will take, once its first steps are timed.
         collapsed: whether metrics tell of a collapse. If given, a run of which two measurements in
             a row do so, both after its beginning, is stopped: it would only burn time.
     """
@@ -51,6 +54,7 @@ class Recorder(Callback):
         *,
         seconds: float = 0.0,
         show: Callable[[Mapping[str, float]], None],
+        tell: Callable[[str], None],
         collapsed: Callable[[Metrics], bool] | None = None,
     ) -> None:
         self.folder = folder
@@ -60,11 +64,14 @@ class Recorder(Callback):
         self.metrics = metrics
         self.seconds = seconds
         self.show = show
+        self.tell = tell
         self.collapsed = collapsed
         self.stop_requested = False
         self.diverged_at: int | None = None
         self.stopped_early = False  # because it diverged or collapsed, before its last step
         self._writes = rank() == 0  # all processes count and stop together; the first one writes
+        self._steps = 0  # of this process
+        self._second_step_at = 0.0
         self._pending: list[dict[str, Tensor]] = []
         self._writer: Any = None
 
@@ -94,6 +101,7 @@ class Recorder(Callback):
         self._pending.append(outputs)
         self._segment_steps += 1
         progress = module.progress
+        self._correct_estimate(module)
         overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
         stopping, overdue = any_process([self.stop_requested, overdue], module.device)
         finished = progress.step == progress.total_steps
@@ -120,6 +128,21 @@ class Recorder(Callback):
         if save:
             self.save(module)
         trainer.should_stop = stopping or self.stopped_early
+
+    def _correct_estimate(self, module: Pretraining) -> None:
+        """Say how long the run will take, from the time of its first steps but the very first."""
+        now = time.perf_counter()
+        self._steps += 1
+        if self._steps == 1:
+            self._second_step_at = now
+        if self._steps == FIRST_STEPS and self._writes:
+            seconds = (now - self._second_step_at) / (FIRST_STEPS - 1)
+            left = module.progress.total_steps - module.step
+            if left >= FIRST_STEPS:
+                self.tell(
+                    f"  about {in_words(left * seconds)} to go, after {FIRST_STEPS} steps at "
+                    f"{module.recipe.batch_size / seconds:.0f} images/s"
+                )
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Close the event file."""

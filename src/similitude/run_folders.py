@@ -16,6 +16,7 @@ RUN_FILES = (
     "embedding.npz",
     "attention.npz",
     "backbone.safetensors",
+    "start.safetensors",
     "unreadable.txt",
     "views.png",
     "log.txt",

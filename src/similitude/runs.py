@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from similitude.acceleration import keep_freed_memory
@@ -17,8 +17,10 @@ from similitude.checkpoints import (
     Checkpoint,
     export_backbone,
     fresh_backbone,
+    kept_weights,
     load_backbone,
     load_checkpoint,
+    read_start,
 )
 from similitude.data import (
     ImageSet,
@@ -101,7 +103,17 @@ class Run:
     @cached_property
     def backbone(self) -> nn.Module:
         """The trained backbone in evaluation mode; images [N, 3, H, W] to features [N, D]."""
-        return load_backbone(self.checkpoint)
+        return load_backbone(self.recipe, self.kept_weights)
+
+    @cached_property
+    def start(self) -> dict[str, Tensor] | None:
+        """The published weights that training started from; None if from random ones."""
+        return read_start(self.path, self.recipe)
+
+    @cached_property
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and exported."""
+        return kept_weights(self.checkpoint, self.start)
 
     @property
     def image(self) -> ImageSpec:
@@ -348,7 +360,7 @@ class Run:
         target = Path(path)
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
-        export_backbone(self.checkpoint.backbone, target)
+        export_backbone(self.kept_weights, target)
         network, image = self.recipe.backbone, self.image
         facts = {"image_size": image.size, "mean": image.mean, "std": image.std}
         if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():

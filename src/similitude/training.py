@@ -4,10 +4,19 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from similitude.backbones import build_backbone
-from similitude.checkpoints import Checkpoint, export_backbone, fingerprint, load_strictly
+from similitude.checkpoints import (
+    START_FILE,
+    Checkpoint,
+    export_backbone,
+    fingerprint,
+    load_backbone,
+    load_strictly,
+    read_start,
+)
 from similitude.data import ImageSet
 from similitude.distributed import (
     processes_of_machine,
@@ -43,6 +52,7 @@ def train(
     listener: Listener,
     checkpoint: Checkpoint | None = None,
     method: Method | None = None,
+    start: dict[str, Tensor] | None = None,
     stop_collapsed: bool = False,
     report: bool = True,
     profile: bool = False,
@@ -58,6 +68,8 @@ def train(
         listener: hears how it goes.
         checkpoint: where to go on.
         method: what learns, with the weights it has; None makes it from the recipe.
+        start: the published weights of its backbone, where the recipe says that it has some; a run
+            that is resumed has kept them.
         stop_collapsed: stop where two measurements in a row tell of a collapse.
         report: write report.html too.
         profile: see :func:`run_steps`.
@@ -68,8 +80,14 @@ def train(
     first = rank() == 0  # of several processes it speaks and writes
     log = Log(listener, folder / "log.txt") if first else Silent()
     torch.manual_seed(recipe.seed)
+    if checkpoint is not None:
+        start = read_start(folder, recipe)
     if method is None:
-        method = build_method(recipe.method, build_backbone(recipe.backbone))
+        backbone = build_backbone(recipe.backbone)
+        if start is not None:
+            load_strictly(backbone, start, f"backbone {recipe.backbone.name!r}")
+            backbone.has_pretrained_weights = True  # type: ignore[assignment]
+        method = build_method(recipe.method, backbone)
     first_step = 0 if checkpoint is None else checkpoint.step
     steps_per_epoch = len(images) // recipe.batch_size
     if checkpoint is not None:
@@ -84,7 +102,13 @@ def train(
     share_state_of_first(method)
     monitor = None
     if first:
-        monitor = OnlineMonitor(images, image_spec(recipe), module.multi_view, seed=recipe.seed)
+        monitor = OnlineMonitor(
+            images,
+            image_spec(recipe),
+            module.multi_view,
+            seed=recipe.seed,
+            start=None if start is None else load_backbone(recipe, start).to(device),
+        )
     if first and checkpoint is not None and first_step < module.progress.total_steps:
         # they would be taken for those of the backbone that training ends with
         for name in ("evaluation.json", "scores.json"):
@@ -94,6 +118,8 @@ def train(
     if checkpoint is None:
         if first:
             _write_start(folder, recipe, images, module.multi_view)
+            if start is not None:
+                export_backbone(start, folder / START_FILE)
         _tell_unreadable(images, folder, log)
     unreadable_at_start = len(images.unreadable)
     if module.multi_view.has_neighbour and not images.has_neighbours:
@@ -144,6 +170,9 @@ def train(
         return None
     if not first:
         return Run(folder)
+    if start is not None and monitor is not None:  # what is kept is not what trained at last
+        kept = Run(folder).backbone.to(device)
+        recorder.metrics.add({"step": float(module.step), **monitor.measure(kept, device)})
     run = _finish(folder, images, recorder, module.step, log)
     if report:
         log.say(f"report: {run.report()}")
@@ -157,7 +186,7 @@ def _finish(
     verdict = judge(recorder.metrics, images, recorder.diverged_at)
     write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
     run = Run(folder)
-    export_backbone(run.checkpoint.backbone, folder / "backbone.safetensors")
+    export_backbone(run.kept_weights, folder / "backbone.safetensors")
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
@@ -193,6 +222,8 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             uniformity=last("uniformity"),
             knn=last("knn"),
             knn_random=metrics.first("knn"),
+            knn_raw=metrics.first("knn_raw"),
+            drift=last("drift"),
             steps=steps,
             num_images=len(images),
             unreadable_share=unreadable / (unreadable + len(images)),

@@ -156,6 +156,8 @@ def test_the_worst_finding_comes_first_and_gives_the_state() -> None:
 def test_every_rule_has_a_test_that_fires_it() -> None:
     fired = [
         Readings(loss=math.nan),
+        Readings(knn=0.8, knn_random=0.9, drift=0.2),
+        Readings(knn=0.1, knn_raw=0.2),
         Readings(feature_std=0.0, feature_dim=4),
         Readings(projection_std=0.0),
         Readings(target_entropy=0.0, target_kl=0.0, chance_loss=1.0),
@@ -180,3 +182,17 @@ def test_json_is_what_a_run_folder_holds() -> None:
     assert set(value) == {"state", "reasons", "advice", "readings"}
     assert value["readings"]["loss"] is None
     assert value["readings"]["effective_rank"] == 75.6
+
+
+def test_a_run_from_published_weights_is_measured_by_them() -> None:
+    worse = diagnose(Readings(knn=0.8, knn_random=0.9, drift=0.2))
+    assert worse.state == "doubtful"
+    assert "80.0 %, below the 90.0 % of the weights it started from" in worse.sentence
+    assert "as they are" in worse.advice[0]
+    equal = diagnose(Readings(knn=0.9, knn_random=0.9, drift=0.2))
+    assert equal.state == "healthy"
+
+
+def test_what_a_run_does_not_reach_stands_first() -> None:
+    verdict = diagnose(Readings(knn=0.4, knn_raw=0.5, steps=10, num_images=100))
+    assert "raw pixels" in verdict.reasons[0]

@@ -159,6 +159,15 @@ def test_sigma_is_uniform_and_events_have_their_probabilities():
         assert abs(getattr(ours, name).float().mean() - probability) < 4 * error, name
 
 
+def test_turns_are_equally_likely_and_change_no_other_choice():
+    turned, plain = draw(ImageViewConfig(turn=0.6)), draw(ImageViewConfig())
+    shares = torch.bincount(turned.quarter_turns, minlength=4) / N
+    assert shares.tolist() == pytest.approx([0.4, 0.2, 0.2, 0.2], abs=0.03)
+    for name, ours, theirs in zip(turned._fields, turned, plain, strict=True):
+        assert name == "quarter_turns" or torch.equal(ours, theirs)
+    assert plain.quarter_turns.sum() == 0
+
+
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_certain_and_impossible_events(probability):
     names = ("flip", "grey", "blur", "solarize")
@@ -170,7 +179,7 @@ def test_certain_and_impossible_events(probability):
 
 def test_choices_are_independent_of_each_other():
     # without retries, which tie the place of a box to its size
-    ours = draw(ImageViewConfig(solarize=0.3, crop_attempts=1))
+    ours = draw(ImageViewConfig(turn=0.7, solarize=0.3, crop_attempts=1))
     fields = torch.stack([field.double() for field in ours])
     correlation = torch.corrcoef(fields) - torch.eye(len(fields))
     correlation[:4, :4] = 0  # a box's own four numbers are related

@@ -240,6 +240,19 @@ def test_probability_one_reaches_every_sample():
         assert ((make(**changes) - plain).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
 
 
+def test_turns_are_quarter_turns_of_the_same_view():
+    canvases, image = random_canvases(64, 20), ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
+    index = torch.arange(64)
+    turned = ImageView(ImageViewConfig(turn=0.75), image)
+    chosen = turned.draw(0, 0, index, 0, torch.ones(64), 20)
+    plain = ImageView(ImageViewConfig(), image)
+    views, straight = turned.apply(canvases, chosen), plain.apply(canvases, chosen)
+    assert set(chosen.quarter_turns.tolist()) == {0, 1, 2, 3}
+    for view, upright, quarters in zip(views, straight, chosen.quarter_turns, strict=True):
+        expected = upright.rot90(int(quarters), dims=(1, 2))
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-5)  # sums in another order
+
+
 def test_multi_crop_gives_views_of_their_own_sizes():
     views = MultiView(ImageView(ImageViewConfig(), SPEC), ImageView(ImageViewConfig(size=12), SPEC))
     shapes = [v.shape for v in views(random_canvases(3, 40), torch.arange(3), seed=0, epoch=0)]

@@ -65,7 +65,11 @@ class Readings:
         alignment: Mean squared distance of two views, 0..4.
         uniformity: Log mean of exp(-2 d^2) over pairs; 0 when all are equal.
         knn: kNN accuracy of the backbone, 0..1.
-        knn_random: kNN accuracy of the same backbone with random weights.
+        knn_random: kNN accuracy of the same backbone before training: with random weights, or with
+            the published ones it started from.
+        knn_raw: kNN accuracy of the raw pixels of the same images.
+        drift: 1 - linear CKA between the features and those of the published weights that training
+            started from, 0..1; None where it started from random ones.
         steps: Optimiser steps done.
         unreadable_share: Share of the files that could not be read, 0..1.
         num_images: Training images.
@@ -87,6 +91,8 @@ class Readings:
     uniformity: float | None = None
     knn: float | None = None
     knn_random: float | None = None
+    knn_raw: float | None = None
+    drift: float | None = None
     steps: float | None = None
     unreadable_share: float | None = None
     num_images: float | None = None
@@ -312,8 +318,31 @@ def _as_log(chance: float) -> str:
     return f" = ln {k}" if abs(math.log(k) - chance) < 1e-4 and k > 1 else ""
 
 
+def _worse_than_its_start(r: Readings) -> Finding | None:
+    if r.drift is None or r.knn is None or r.knn_random is None or r.knn >= r.knn_random:
+        return None
+    return Finding(
+        "doubtful",
+        f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_random:.1f} % of the weights "
+        "it started from.",
+        "Use the published weights as they are, or stay nearer to them "
+        "(--set init.average=0.75, --set init.frozen=0.8).",
+    )
+
+
+def _worse_than_raw_pixels(r: Readings) -> Finding | None:
+    if r.knn is None or r.knn_raw is None or r.knn >= r.knn_raw:
+        return None
+    return Finding(
+        "doubtful",
+        f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw pixels.",
+        "Start from published weights (--init), train longer (--minutes), or choose views that "
+        "keep what distinguishes the classes.",
+    )
+
+
 def _no_better_than_random(r: Readings) -> Finding | None:
-    if r.knn is None or r.knn_random is None or r.knn > r.knn_random:
+    if r.knn is None or r.knn_random is None or r.knn > r.knn_random or r.drift is not None:
         return None
     return Finding(
         "doubtful",
@@ -357,6 +386,8 @@ def _unreadable(r: Readings) -> Finding | None:
 
 RULES: tuple[Callable[[Readings], Finding | None], ...] = (
     _not_finite,
+    _worse_than_its_start,
+    _worse_than_raw_pixels,
     _constant_features,
     _constant_projections,
     _same_targets,

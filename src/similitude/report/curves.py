@@ -53,9 +53,10 @@ CURVES = (
     _Curve("effective_rank", "Effective rank", "How many directions the features really use."),
     _Curve("alignment", "Alignment", "Distance between two views of an image. Lower is closer."),
     _Curve("uniformity", "Uniformity", "How evenly features fill the sphere. Lower is more even."),
+    _Curve("drift", "Drift", "How far the features are from those of the weights at the start."),
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
 )
-KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early"}
+KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early", "knn_raw"}
 KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
     "images_per_second": "Images per second",

@@ -38,7 +38,8 @@ class TransferRecipe(BaseModel):
         """The recipe for the trainer: the network's, with this stage's optimizer and length."""
         ours = ("optimizer", "epochs", "batch_size", "seed")
         update = {name: getattr(self, name) for name in ours}
-        return self.network.model_copy(update=update | {"compile": False})  # these are short
+        # these are short, and train the whole network
+        return self.network.model_copy(update=update | {"compile": False, "init": None})
 
 
 class FinetuneRecipe(TransferRecipe):

@@ -123,6 +123,7 @@ def finetune(
     network = pretrained.recipe
     method = build_method(network.method, build_backbone(network.backbone))
     load_strictly(method, pretrained.checkpoint.method, f"method {network.method.name!r}")
+    method.kept_backbone.load_state_dict(pretrained.kept_weights)
     if from_layer is None:
         from_layer = 1 if len(projector_layers(method)) > 1 else 0
     check_layer(method, from_layer)

@@ -36,10 +36,11 @@ class ImageSpec:
 
 
 class ImageViewConfig(BaseModel):
-    """How one view is drawn from an image: crop, flip, jitter, grey, blur, solarise, normalise.
+    """How one view is drawn from an image.
 
-    The operations run in this order. The MoCo family flips last, which gives the same pixels:
-    every operation after the crop commutes with a mirror. Defaults are those of MoCo v2.
+    The operations run in this order: crop, flip, turn, jitter, grey, blur, solarise, normalise. The
+    MoCo family flips last, which gives the same pixels: every operation after the crop commutes
+    with a mirror. Defaults are those of MoCo v2.
 
     Attributes:
         size: Side of the view in pixels; ``None`` takes the side of the image's spec.
@@ -51,6 +52,8 @@ class ImageViewConfig(BaseModel):
             cut to those of the image.
         interpolation: Of the crop; both filters widen where the crop shrinks.
         flip: Probability of a horizontal mirror.
+        turn: Probability of a turn by 90, 180 or 270 degrees, each equally likely; for pictures
+            that have no upper side.
         jitter: Strengths of brightness, contrast, saturation and hue (at most 0.5), as
             torchvision's ``ColorJitter``: factors from [max(0, 1 - s), 1 + s], hue from [-s, s]
             turns, in a random order per sample.
@@ -74,6 +77,7 @@ class ImageViewConfig(BaseModel):
     crop_attempts: Annotated[int, Field(ge=0, le=1000)] = 10
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     flip: Probability = 0.5
+    turn: Probability = 0.0
     jitter: tuple[Strength, Strength, Strength, HueStrength] = (0.4, 0.4, 0.4, 0.1)
     jitter_probability: Probability = 0.8
     grey: Probability = 0.2

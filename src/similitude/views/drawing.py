@@ -27,6 +27,7 @@ class ViewParameters(NamedTuple):
     height: Int[Tensor, " M"]
     width: Int[Tensor, " M"]
     flip: Bool[Tensor, " M"]
+    quarter_turns: Int[Tensor, " M"]  # 0..3, counterclockwise
     jitter: Bool[Tensor, " M"]
     jitter_order: Int[Tensor, " M"]  # row of JITTER_ORDERS
     brightness: Float[Tensor, " M"]
@@ -84,6 +85,11 @@ def _crop_boxes(
     return top, left, height, width
 
 
+def _quarter_turns(draw: Float[Tensor, " M"], chance: float) -> Int[Tensor, " M"]:
+    """None, or one, two or three with equal chances, counterclockwise."""
+    return torch.where(draw < chance, 1 + (draw * (3 / chance)).long().clamp_(max=2), 0)
+
+
 def _rows(draws: Mapping[str, Tensor], names: Iterable[str]) -> Float[Tensor, "names N"]:
     return torch.stack([draws[name][:, 0] for name in names])
 
@@ -129,9 +135,8 @@ def draw_parameters(
     }
     ranges |= {"hue": (-turn, turn), "blur sigma": config.blur_sigma}
     crop = {"crop area": attempts, "crop ratio": attempts, "crop place": 2}
-    draws = uniforms(
-        seed, epoch, index, view, crop | dict.fromkeys([*chances, *ranges, "jitter order"], 1)
-    )
+    singles = [*chances, *ranges, "jitter order", *(["turn"] if config.turn > 0 else [])]
+    draws = uniforms(seed, epoch, index, view, crop | dict.fromkeys(singles, 1))
     top, left, height, width = _crop_boxes(
         config, draws["crop area"], draws["crop ratio"], draws["crop place"], aspect, canvas_size
     )
@@ -148,6 +153,9 @@ def draw_parameters(
         height=height,
         width=width,
         flip=flip,
+        quarter_turns=_quarter_turns(draws["turn"][:, 0], config.turn)
+        if config.turn > 0
+        else torch.zeros_like(top),
         jitter=jitter,
         jitter_order=draws["jitter order"][:, 0].mul(len(JITTER_ORDERS)).long(),
         brightness=brightness,

@@ -186,6 +186,8 @@ class ImageView:
             size=self.size,
             interpolation=config.interpolation,
         )
+        if config.turn > 0:
+            _turn_(images, parameters.quarter_turns)
         self._jitter_(images, parameters.hue.to(device), _blends(parameters, device), turns)
         if config.grey > 0:
             which = parameters.grey.nonzero().squeeze(1).to(device)
@@ -346,6 +348,13 @@ def _is_like(view: View, other: View) -> bool:
     if not (type(view) is ImageView and type(other) is ImageView):
         return False
     return (view.config, view.image) == (other.config, other.image)
+
+
+def _turn_(images: Float[Tensor, "N 3 s s"], quarters: Int[Tensor, " N"]) -> None:
+    for count in (1, 2, 3):
+        which = (quarters == count).nonzero().squeeze(1).to(images.device)
+        turned = images.index_select(0, which).rot90(count, dims=(2, 3))
+        images.index_copy_(0, which, turned)
 
 
 def _normalize_(images: Float[Tensor, "N 3 s s"], image: ImageSpec) -> None:

@@ -1,0 +1,62 @@
+"""Pictures without an upper side are told from those with one, gray ones from colored ones."""
+
+import dataclasses
+import tarfile
+
+import pytest
+import torch
+from builders import random_images
+
+from similitude.data import load_images, open_source
+from similitude.recipes import small
+from similitude.recipes.automatic import choose_looks
+from similitude.recipes.looks import look_at
+
+
+def pictures(pixels):
+    return dataclasses.replace(random_images(len(pixels)), pixels=pixels.contiguous())
+
+
+def noise(n=400, side=32):
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8)
+
+
+def test_a_light_sky_makes_pictures_upright():
+    torch.manual_seed(0)
+    pixels = noise()
+    assert not look_at(pictures(pixels)).upright
+    pixels[:, :, :8] = (pixels[:, :, :8].float() * 0.3 + 170).byte()
+    assert look_at(pictures(pixels)).upright
+
+
+def test_stripes_have_a_direction():
+    torch.manual_seed(0)
+    pixels = noise()
+    pixels[:, :, :, ::2] //= 2
+    assert look_at(pictures(pixels)).upright
+
+
+def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
+    torch.manual_seed(0)
+    pixels = noise()[:, :1].expand(-1, 3, -1, -1)
+    images = pictures(pixels)
+    assert look_at(images).gray
+    assert not look_at(pictures(noise())).gray
+    view = choose_looks(small.simclr(), images, []).method.view
+    assert (view.jitter[2:], view.grey, view.turn) == ((0.0, 0.0), 0.0, 0.75)
+    given = choose_looks(small.simclr(), images, ["method.view.turn=0"])
+    assert given.method.view.turn == 0
+    assert "method.view.turn" not in given.reasons
+
+
+@pytest.mark.parametrize(
+    ("archive", "folder", "upright"),
+    [
+        ("free-exercise-db-96px.tar", "exercises", True),
+        ("white-blood-cells.tar", "set1/images", False),
+    ],
+)
+def test_real_pictures(archive, folder, upright, shared_data_dir, tmp_path):
+    with tarfile.open(shared_data_dir / archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    assert look_at(load_images(open_source(tmp_path / folder), 32)).upright == upright
