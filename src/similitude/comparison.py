@@ -22,7 +22,11 @@ _PHRASES = {
     RANDOM_BACKBONE: "the random backbone",
     BEFORE_TRAINING: "the weights it started from",
 }
-_TRAIN_ON = "train longer, or with other views (`similitude views` draws them)"
+_SUBJECT = "The pretrained backbone"
+_TRAIN_ON = (
+    "train longer, or choose views that keep what your classes differ in (`similitude views` draws "
+    "them)"
+)
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,24 @@ class Comparison:
             return f"Use these weights as they are, or {_TRAIN_ON}."
         if self.row in ROWS:
             return f"{_TRAIN_ON[0].upper()}{_TRAIN_ON[1:]}."
-        use = f"similitude.starts.open_start({self.row!r}).build()"
-        return f"Use it as it is (`{use}`), or train from it."
+        return "Use it as it is, or train from it."
+
+    def loss(self, title: Callable[[str], str]) -> str:
+        """A sentence on the columns in which the other row is better, or on all."""
+        if not self.is_no_better:
+            below = _listed(self.below, self.differences, title)
+            return f"{_SUBJECT} is below {self.phrase} in {below}."
+        lower = [c for c, d in self.differences.items() if d.mean < 0] or list(self.differences)
+        verb = "scores less than" if self.below else "is no better than"
+        where = f": {_listed(lower, self.differences, title)}"
+        if len(lower) == len(self.differences) > 2:
+            where = f" in every column ({self.example(lower, title)})"
+        return f"{_SUBJECT} {verb} {self.phrase}{where}."
+
+    def example(self, columns: Sequence[str], title: Callable[[str], str]) -> str:
+        """One of these columns with its number, that of the linear probe if it is among them."""
+        column = "linear" if "linear" in columns else columns[0]
+        return _listed([column], self.differences, title)
 
 
 def compare(
@@ -179,8 +199,8 @@ def sentences(
         title: What a reader calls a column.
         images: Of the test, if that is known.
     """
-    bad, good = losses(comparisons, title), _gains(comparisons, title)
-    said = [*bad, *good] if bad else _with_subject(good)
+    said = [*losses(comparisons, title), *_gains(comparisons, title)]
+    said[1:] = [sentence.replace(_SUBJECT, "It", 1) for sentence in said[1:]]
     if images and (smallest := _smallest_difference(comparisons, images)):
         said.append(smallest)
     return said
@@ -192,20 +212,13 @@ def losses(comparisons: Sequence[Comparison], title: Callable[[str], str]) -> li
     for comparison in comparisons:
         if not comparison.loses:
             continue
-        differences = comparison.differences
-        if comparison.is_no_better:
-            lower = [c for c, d in differences.items() if d.mean < 0] or list(differences)
-            verb = "scores less than" if comparison.below else "is no better than"
-            sentence = f"It {verb} {comparison.phrase}: {_listed(lower, differences, title)}."
-        else:
-            below = _listed(comparison.below, differences, title)
-            sentence = f"It is below {comparison.phrase} in {below}."
         is_published = comparison.row not in ROWS
-        if comparison.is_no_better if is_published else not advised:
-            sentence += f" {comparison.advice}"
+        # "Train longer" is said once; of published weights each may be used as it is.
+        say_what_to_do = comparison.is_no_better if is_published else not advised
         advised = advised or not is_published
-        told.append(sentence)
-    return _with_subject(told)
+        advice = f" {comparison.advice}" if say_what_to_do else ""
+        told.append(comparison.loss(title) + advice)
+    return told
 
 
 def _gains(comparisons: Sequence[Comparison], title: Callable[[str], str]) -> list[str]:
@@ -216,20 +229,19 @@ def _gains(comparisons: Sequence[Comparison], title: Callable[[str], str]) -> li
         undecided = comparison.open
         where = join([title(column) for column in undecided])
         above = [column for column, d in differences.items() if d.is_above]
-        shown = [c for c in ("linear", *above) if c in above] or list(differences)
-        number = _listed(shown[:1], differences, title)
+        number = comparison.example(above or list(differences), title)
         if comparison.is_no_better:
             continue
         if comparison.loses:
             if undecided:
-                told.append(f"It cannot be told apart from {phrase} in {where}.")
+                told.append(f"{_SUBJECT} cannot be told apart from {phrase} in {where}.")
         elif not undecided:
             clear.append(f"{phrase} ({number})")
         elif not above:
-            told.append(f"It cannot be told apart from {phrase} in any column ({number}).")
+            told.append(f"{_SUBJECT} cannot be told apart from {phrase} in any column ({number}).")
         else:
-            told.append(f"It is above {phrase} ({number}), but not for sure in {where}.")
-    return [*([f"It is above {join(clear)} in every column."] if clear else []), *told]
+            told.append(f"{_SUBJECT} is above {phrase} ({number}), but not for sure in {where}.")
+    return [*([f"{_SUBJECT} is above {join(clear)} in every column."] if clear else []), *told]
 
 
 def _smallest_difference(comparisons: Sequence[Comparison], images: int) -> str | None:
@@ -246,10 +258,6 @@ def _smallest_difference(comparisons: Sequence[Comparison], images: int) -> str 
         f"On {images:,} test images kNN and linear can show differences from about "
         f"{100 * max(margins):.1f} points on."
     )
-
-
-def _with_subject(told: list[str]) -> list[str]:
-    return [f"The pretrained backbone{told[0].removeprefix('It')}", *told[1:]] if told else []
 
 
 def _listed(
