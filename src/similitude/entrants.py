@@ -123,9 +123,8 @@ def read_start(path: Path, config: BackboneConfig) -> nn.Module | None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged or no safetensors file: {without}") from error
-    options = {key: value for key, value in config.options.items() if key != "pretrained"}
     with torch.random.fork_rng(devices=[]):
-        backbone = build_backbone(config.model_copy(update={"options": options}))
+        backbone = build_backbone(config)
     own = backbone.state_dict()
     wrong = sorted(own.keys() ^ state.keys())
     wrong += [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]

@@ -278,9 +278,12 @@ class Run:
         if (earlier := read_scores(place)) is not None:
             if say is not None and not table.is_alike(earlier):
                 columns = ", ".join(column_title(column) for column in earlier.columns)
+                why = "weights, images or labels have changed"
+                if not earlier.weights:
+                    why = "an earlier version wrote them, which scored raw pixels in another way"
                 say(
                     f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: "
-                    "weights, images or labels have changed"
+                    f"{why}"
                 )
             table = table.completed_by(earlier)
         write_text(place, json.dumps(table.to_json(), indent=2))
@@ -334,18 +337,13 @@ class Run:
     @cached_property
     def before_training(self) -> nn.Module | None:
         """The backbone with the published weights that training started from, if it did so."""
-        if self.recipe.backbone.options.get("pretrained"):
-            return fresh_backbone(self.recipe).eval()
         return read_start(self.path / "start.safetensors", self.recipe.backbone)
 
     def _before(self) -> list[Entrant]:
         """The rows of the same backbone with random weights, and with those of its start."""
-        network = self.recipe.backbone
-        options = {name: v for name, v in network.options.items() if name != "pretrained"}
-        network = network.model_copy(update={"options": options})
         state = torch.get_rng_state()
         torch.manual_seed(self.recipe.seed)
-        untrained = fresh_backbone(self.recipe.model_copy(update={"backbone": network})).eval()
+        untrained = fresh_backbone(self.recipe).eval()
         torch.set_rng_state(state)
         rows = [self._entrant(RANDOM_BACKBONE, untrained)]
         if self.before_training is not None:
