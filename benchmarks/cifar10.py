@@ -31,6 +31,7 @@ from similitude.checkpoints import fresh_backbone
 from similitude.data import CanvasLoader, ImageSet, load_images, open_source
 from similitude.evaluation import (
     Features,
+    centered,
     effective_rank,
     extract_features,
     few_label_scores,
@@ -185,11 +186,11 @@ def baselines(
     """Raw pixels, one random backbone of each kind, and a supervised twin of the first run."""
     rows: dict[str, list[dict[str, Any]]] = {}
     recipes = [Run(out / f"{name}-0").recipe for name in names]
-    first, image = recipes[0], image_spec(recipes[0])
+    first = recipes[0]
     rows["raw pixels"] = [
         cached(
             out / "pixels.json",
-            lambda: features_scores(pixel_features(train, image), pixel_features(test, image)),
+            lambda: features_scores(*centered(pixel_features(train), pixel_features(test))),
         )
     ]
     for recipe in {recipe.backbone.name: recipe for recipe in reversed(recipes)}.values():

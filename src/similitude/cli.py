@@ -172,9 +172,17 @@ def evaluate(
     ] = "knn,linear,few",
     labels: Labels = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Published weights to score beside it: efficientnet-lite0, timm:NAME, a file or "
+            "a run; repeat.",
+        ),
+    ] = None,
     devices: Devices = None,
 ) -> None:
-    """Score the backbone beside raw pixels and random weights, and write the report."""
+    """Score the backbone beside raw pixels, random and published weights; write the report."""
     from similitude.console import Console
     from similitude.runs import Run
     from similitude.transfer import is_classifier
@@ -187,6 +195,7 @@ def evaluate(
             protocols=protocol,
             labels=labels,
             draws=draws,
+            against=against or (),
             devices=devices,
             progress=console.progress,
             say=console.say,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from similitude.checkpoints import (
     load_checkpoint,
     read_start,
 )
+from similitude.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
 from similitude.data import (
     ImageSet,
     ImageSource,
@@ -31,17 +33,24 @@ from similitude.data import (
     read_labels,
 )
 from similitude.distributed import first_then_others, join_processes, rank
+from similitude.entrants import (
+    Canvases,
+    Published,
+    open_published,
+    published_entrant,
+    read_start,
+)
 from similitude.errors import UserError
 from similitude.evaluation import (
     Features,
     ScoreTable,
     check_protocols,
-    evaluate_backbone,
     extract_features,
     read_scores,
     spectrum,
 )
 from similitude.evaluation.attention import attention_maps, has_attention
+from similitude.evaluation.baselines import Entrant, check_names, evaluate_entrants
 from similitude.evaluation.health import Verdict
 from similitude.evaluation.scores import column_title
 from similitude.launching import run_on_devices, wants_processes
@@ -190,22 +199,25 @@ class Run:
         protocols: str | Sequence[str] = ("knn", "linear", "few"),
         labels: str | Path | None = None,
         draws: int = 10,
+        against: Sequence[str | Path | Published] = (),
         devices: int | None = None,
         progress: Progress | None = None,
         say: Say | None = None,
     ) -> ScoreTable:
-        """Score the backbone beside raw pixels and the same backbone with random weights.
+        """Score the backbone beside raw pixels, random weights, its start and published weights.
 
         The test split of ``data`` is used where it has one; otherwise a fifth of the images, drawn
         with the seed of the pretraining, is held out. Writes evaluation.json and the images for the
         report. Scores of an earlier evaluation of the same weights and images stay where a protocol
-        is not asked for now; others are replaced.
+        is not asked for now, and so do published weights; others are replaced.
 
         Args:
             data: labelled images: a named set, or a folder with one subfolder for each class.
             protocols: any of "knn", "linear", "few" (a linear probe on few labels).
             labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
             draws: random draws of the few labels.
+            against: published weights that get a row each, on images of their own size:
+                "efficientnet-lite0", "timm:NAME", a file or a run.
             devices: processes on this machine that share the extraction of features.
             progress: called with what is done, how many, and how many there are.
             say: called with a sentence on files that cannot be read, which are left out, and on
@@ -227,48 +239,63 @@ class Run:
                     "protocols": protocols,
                     "labels": labels,
                     "draws": draws,
+                    "against": against,
                 },
                 devices=devices or 1,
                 listener=_Calls(progress, say),
             )
         join_processes()
         keep_freed_memory()
+        published = first_then_others(lambda: open_published(against))
+        check_names([weights.name for weights in published])
         train_source, test_source = first_then_others(lambda: labelled_splits(data, labels))
         train = self.load_source(train_source, progress, say)
         test = None if test_source is None else self.load_source(test_source, progress, say)
-        arithmetic = arithmetic_of(self.recipe)
-        random_backbone = self._random_backbone()
-        for backbone in (self.backbone, random_backbone):
-            arithmetic.place(backbone)
-        steps = 3 * (1 + len(protocols) + (test is not None))
+        canvases = Canvases(
+            (train, test),
+            (train_source, test_source),
+            lambda source, size: self.load_source(source, progress, None, size),
+        )
+        entrants = [
+            *self._before(),
+            *(published_entrant(weights, canvases) for weights in published),
+            self._entrant(PRETRAINED_BACKBONE, self.backbone),
+        ]
+        steps = (1 + len(entrants)) * (1 + len(protocols) + (test is not None))
         done = iter(range(steps))
-        table = evaluate_backbone(
-            self.backbone,
-            train,
-            test,
-            self.image,
+        table = evaluate_entrants(
+            entrants,
+            canvases.own,
             data=train_source.name,
-            random_backbone=random_backbone,
+            pixels=canvases.for_pixels(),
             protocols=protocols,
             draws=draws,
             seed=self.split_seed,
             device=self._device,
-            autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
-            channels_last=arithmetic.channels_last,
             on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
             over_processes=True,
         )
         if rank() > 0:
             return table
+        notes = [
+            f"{weights.name} was given images of {weights.image_size} px, its own size; the run's "
+            f"are of {self.image.size} px."
+            for weights in published
+            if weights.image_size != self.image.size
+        ]
+        table = replace(table, notes=[*table.notes, *notes])
         if progress is not None:
             progress("evaluating", steps, steps, "")
         place = self.path / "evaluation.json"
         if (earlier := read_scores(place)) is not None:
             if say is not None and not table.is_alike(earlier):
                 columns = ", ".join(column_title(column) for column in earlier.columns)
+                why = "weights, images or labels have changed"
+                if not earlier.weights:
+                    why = "an earlier version wrote them, which scored raw pixels in another way"
                 say(
                     f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: "
-                    "weights, images or labels have changed"
+                    f"{why}"
                 )
             table = table.completed_by(earlier)
         write_text(place, json.dumps(table.to_json(), indent=2))
@@ -319,24 +346,55 @@ class Run:
     def _device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def _random_backbone(self) -> nn.Module:
-        """The same backbone with the weights it had before training."""
+    @cached_property
+    def before_training(self) -> nn.Module | None:
+        """The backbone with the published weights that training started from, if it did so."""
+        return read_start(self.path / "start.safetensors", self.recipe.backbone)
+
+    def _before(self) -> list[Entrant]:
+        """The rows of the same backbone with random weights, and with those of its start."""
         state = torch.get_rng_state()
         torch.manual_seed(self.recipe.seed)
-        backbone = fresh_backbone(self.recipe).eval()
+        untrained = fresh_backbone(self.recipe).eval()
         torch.set_rng_state(state)
-        return backbone
+        rows = [self._entrant(RANDOM_BACKBONE, untrained)]
+        if self.before_training is not None:
+            rows.append(self._entrant(BEFORE_TRAINING, self.before_training))
+        return rows
+
+    def _entrant(self, name: str, backbone: nn.Module) -> Entrant:
+        """A row of a backbone that takes this run's images, in this run's arithmetic."""
+        arithmetic = arithmetic_of(self.recipe)
+        arithmetic.place(backbone)
+        return Entrant(
+            name,
+            backbone,
+            self.image,
+            autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
+            channels_last=arithmetic.channels_last,
+        )
 
     def load_source(
-        self, source: ImageSource, progress: Progress | None, say: Say | None
+        self,
+        source: ImageSource,
+        progress: Progress | None,
+        say: Say | None,
+        size: int | None = None,
     ) -> ImageSet:
-        """Decode images at the size of this run's canvases, and say which cannot be read."""
+        """Decode images at the size of this run's canvases, and say which cannot be read.
+
+        Args:
+            source: what to decode.
+            progress: called with what is done, how many, and how many there are.
+            say: called with a sentence on files that cannot be read.
+            size: another side of the canvases in pixels.
+        """
 
         def show(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"reading {source.name}", done, total, "")
 
-        images = load_images(source, self.recipe.canvas_size, on_progress=show)
+        images = load_images(source, size or self.recipe.canvas_size, on_progress=show)
         if self.recipe.tile_size is not None and say is not None:
             say(
                 f"the run was trained on tiles of {self.recipe.tile_size} px, and this uses whole "

@@ -5,6 +5,7 @@ import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +124,33 @@ def test_evaluate_prints_the_table_and_fills_the_report(similitude, run_folder, 
     assert code == 0, err
     assert "weights, images or labels have changed" in out
     assert json.loads((run_folder / "evaluation.json").read_text())["columns"] == ["knn"]
+
+
+def test_published_weights_get_a_row_each(similitude, run_folder, photos, monkeypatch):
+    from similitude.runs import Run
+
+    def open_start(name):
+        recipe = Run(run_folder).recipe
+        facts = {"image_size": recipe.image_size, "mean": recipe.mean, "std": recipe.std}
+        return SimpleNamespace(name=name, build=lambda: Run(run_folder).backbone, **facts)
+
+    monkeypatch.setitem(sys.modules, "similitude.starts", SimpleNamespace(open_start=open_start))
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("efficientnet-lite0", "timm:resnet50.a1_in1k")
+    given = [word for name in names for word in ("--against", name)]
+    code, out, err = similitude("evaluate", run_folder, photos, "--protocol", "knn", *given)
+    assert code == 0, err
+    table = out[out.index("accuracy in %") : out.index("report: ")]
+    assert max(map(len, table.splitlines())) <= 80
+    places = [out.index(name) for name in ("random backbone", *names, "pretrained backbone")]
+    assert places == sorted(places)
+    # the same weights: nothing can be told apart
+    assert "It is no better than efficientnet-lite0: kNN +0.0 ±" in out
+    page = (run_folder / "report.html").read_text()
+    assert all(f'<th scope="row">{name}</th>' in page for name in names)
+    code, _, err = similitude("evaluate", run_folder, photos, *given[:2], *given[:2])
+    assert code == 2
+    assert "two rows of the table would be called 'efficientnet-lite0'" in err
 
 
 def test_labels_may_come_from_a_csv(similitude, run_folder, photos, tmp_path):

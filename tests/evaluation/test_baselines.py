@@ -10,20 +10,33 @@ from rich.console import Console
 from scipy import stats
 from torch import nn
 
+from similitude.comparison import (
+    PRETRAINED_BACKBONE,
+    RAW_PIXELS,
+    Difference,
+    difference_of_draws,
+    student_95,
+)
 from similitude.data.images import ImageSet
 from similitude.errors import UserError
 from similitude.evaluation import (
     Features,
     Score,
     ScoreTable,
+    centered,
     check_protocols,
     evaluate_backbone,
+    extract_features,
     read_scores,
     score_features,
 )
-from similitude.evaluation.scores import PRETRAINED_BACKBONE, RAW_PIXELS, mean_score, student_95
+from similitude.evaluation.baselines import Entrant, evaluate_entrants, probe_features
+from similitude.evaluation.few_labels import few_label_accuracies
+from similitude.evaluation.knn import KNNProbe
+from similitude.evaluation.scores import mean_score
 from similitude.views.image import ImageSpec
 
+OPEN = Difference(0.01, -0.01, 0.03)
 SPEC = ImageSpec(size=8, mean=(0.3, 0.3, 0.3), std=(0.3, 0.3, 0.3))
 
 
@@ -95,12 +108,119 @@ def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) ->
     assert (found.num_train, found.num_test, found.num_classes) == (200, 100, 10)
     assert found.columns == ["knn", "linear", "linear_1", "linear_5", "linear_10"]
     assert any("100 labels per class" in note for note in found.notes)
-    # The "pretrained" backbone hands the pixels through: it must equal the pixels' row.
-    assert found.rows["pretrained backbone"]["knn"] == found.rows["raw pixels"]["knn"]
     assert found.rows["raw pixels"]["linear"].mean > 0.8
     assert found.rows["random backbone"]["linear"].mean < 0.2
     assert "raw pixels: features" in steps
     assert "pretrained backbone: few" in steps
+
+
+def test_raw_pixels_do_not_depend_on_the_backbone_and_its_images(digit_images: ImageSet) -> None:
+    train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
+    found = [
+        evaluate_backbone(constant_backbone(), train, test, spec, data="digits", draws=2)
+        for spec in (SPEC, ImageSpec(8, (0.0, 0.1, 0.9), (0.1, 0.5, 1.0)))
+    ]
+    assert found[0].rows["raw pixels"] == found[1].rows["raw pixels"]
+
+
+def test_pixels_are_centered_by_the_training_images_alone(
+    digits: tuple[Features, Features],
+) -> None:
+    train, test = digits
+    a, b = centered(train, test)
+    torch.testing.assert_close(a.x.mean(0), torch.zeros(64), rtol=0, atol=1e-5)
+    torch.testing.assert_close(b.x, test.x - train.x.mean(0))
+    assert (a.y is train.y, b.names) == (True, test.names)
+    # What all pixels have in common does not count: they are never negative.
+    shifted = [Features(f.x + 8, f.y, f.names) for f in (train, test)]
+    torch.testing.assert_close(centered(*shifted)[1].x, b.x, rtol=0, atol=1e-4)
+
+
+def test_each_row_is_scored_on_images_of_its_own(digit_images: ImageSet) -> None:
+    """A published network wants other pixels than the run, and is given them at its turn."""
+    train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
+    loaded: list[str] = []
+
+    class Seen(nn.Flatten):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            loaded.append(f"{tuple(x.shape[1:])} {x.amax():.2f}")
+            return super().forward(x)
+
+    def large() -> tuple[ImageSet, ImageSet]:
+        loaded.append("load")
+        big = [p.pixels[:].repeat_interleave(2, 2).repeat_interleave(2, 3) for p in (train, test)]
+        return replace(train, pixels=big[0]), replace(test, pixels=big[1])
+
+    rows = [
+        Entrant("timm:x", Seen(), ImageSpec(16, (0.5,) * 3, (0.25,) * 3), large),
+        Entrant(PRETRAINED_BACKBONE, Seen(), ImageSpec(8, (0.0,) * 3, (1.0,) * 3)),
+    ]
+    found = evaluate_entrants(rows, (train, test), data="digits", protocols=("knn",))
+    assert list(found.rows) == ["timm:x", "pretrained backbone"]
+    assert loaded == ["load", *["(3, 16, 16) 1.76"] * 2, *["(3, 8, 8) 0.94"] * 2]
+
+
+def test_rows_that_cannot_be_told_apart_are_refused(digit_images: ImageSet) -> None:
+    rows = [Entrant("a", nn.Flatten(), SPEC)] * 2
+    with pytest.raises(UserError, match="two rows of the table would be called 'a'"):
+        evaluate_entrants(rows, (digit_images, None), data="digits")
+    rows = [Entrant(RAW_PIXELS, nn.Flatten(), SPEC)]
+    with pytest.raises(UserError, match="'raw pixels'"):
+        evaluate_entrants(rows, (digit_images, None), data="digits")
+
+
+def test_differences_are_taken_image_by_image_and_draw_by_draw(digit_images: ImageSet) -> None:
+    train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
+    found = evaluate_backbone(
+        nn.Flatten(),
+        train,
+        test,
+        SPEC,
+        data="digits",
+        random_backbone=nn.Sequential(nn.AvgPool2d(4), nn.Flatten()),
+        raw_pixels=False,
+        protocols=("knn", "few"),
+        draws=3,
+    )
+    parts = []
+    for pool in (nn.Identity(), nn.AvgPool2d(4)):
+        network = nn.Sequential(pool, nn.Flatten())
+        parts.append([extract_features(network, part, SPEC) for part in (train, test)])
+    right = []
+    for bank, queries in parts:
+        assert bank.y is not None
+        predicted = KNNProbe(20).fit(bank.x, bank.y).predict(queries.x)
+        right.append((predicted == queries.y).double())
+    each = right[0] - right[1]
+    difference = found.differences["random backbone"]["knn"]
+    assert difference.mean == pytest.approx(each.mean().item())
+    assert difference.margin == pytest.approx(1.96 * each.std().item() / 10, rel=0.05)
+    draws = [few_label_accuracies(*pair, (5,), draws=3)[5] for pair in parts]
+    assert found.differences["random backbone"]["linear_5"] == difference_of_draws(*draws)
+    for column, difference in found.differences["random backbone"].items():
+        ours, theirs = (
+            found.rows[r][column].mean for r in ("pretrained backbone", "random backbone")
+        )
+        assert difference.mean == pytest.approx(ours - theirs)
+
+
+def test_rows_of_other_test_images_are_not_paired(digit_images: ImageSet) -> None:
+    """A file may be readable at one size of canvases only."""
+    train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
+    rows = [
+        Entrant("a", nn.Flatten(), SPEC, lambda: (train, test.subset(range(99)))),
+        Entrant("b", nn.Flatten(), SPEC),
+        Entrant(PRETRAINED_BACKBONE, nn.Flatten(), SPEC),
+    ]
+    found = evaluate_entrants(rows, (train, test), data="digits", protocols=("knn",))
+    assert list(found.differences) == ["b"]
+    assert found.num_test == 100
+
+
+def test_an_outcome_gives_the_score(digits: tuple[Features, Features]) -> None:
+    found = probe_features(*digits, ("knn", "few"), draws=2)
+    scores = score_features(*digits, ("knn", "few"), draws=2)
+    assert {column: outcome.score for column, outcome in found.items()} == scores
 
 
 def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None:
@@ -111,7 +231,6 @@ def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None
     assert found.num_test == pytest.approx(60, abs=5)
     assert "20% of the labelled images were held out" in found.notes[0]
     assert list(found.rows) == ["raw pixels", "pretrained backbone"]
-    assert found.rows["raw pixels"] == found.rows["pretrained backbone"]
 
 
 def test_the_last_classes_may_lack_images_in_one_part(digit_images: ImageSet) -> None:
@@ -140,13 +259,24 @@ def test_images_without_labels_are_refused_in_a_sentence(digit_images: ImageSet)
 
 
 def test_json_there_and_back() -> None:
-    value = table(seconds=12.5, notes=["A note."])
+    value = table(
+        seconds=12.5,
+        notes=["A note."],
+        weights={"pretrained backbone": "00c0ffee"},
+        differences={"raw pixels": {"knn": OPEN, "linear_5": Difference(0.07)}},
+    )
     text = json.dumps(value.to_json())
     assert ScoreTable.from_json(text) == value
     assert ScoreTable.from_json(json.loads(text)) == value
     row = json.loads(text)["rows"][0]
     assert row["name"] == "raw pixels"
     assert row["scores"]["knn"] == {"mean": 0.859, "low": None, "high": None, "draws": 1}
+
+
+def test_a_table_of_an_earlier_version_is_read_without_differences() -> None:
+    value = table().to_json()
+    del value["differences"], value["weights"]
+    assert ScoreTable.from_json(value) == table()
 
 
 def test_columns_stay_where_a_protocol_is_not_asked_for() -> None:
@@ -158,6 +288,35 @@ def test_columns_stay_where_a_protocol_is_not_asked_for() -> None:
     for name, row in whole.rows.items():
         assert row == {**again[name], "linear_5": both.rows[name]["linear_5"]}
     assert whole.notes == ["Of both.", "Of few."]
+
+
+def test_rows_that_are_not_asked_for_again_stay_in_their_place() -> None:
+    both = table(key="a", weights={"timm:a": "1", "pretrained backbone": "0"})
+    again = {name: {"knn": Score(0.5)} for name in both.rows}
+    rows = {**both.rows, "timm:a": {"knn": Score(0.4)}}
+    differences = {"timm:a": {"knn": Difference(0.1, 0.0, 0.2)}}
+    earlier = replace(both, rows=rows, differences=differences)
+    later = table(key="a", columns=["knn"], rows=again, weights={"pretrained backbone": "0"})
+    whole = later.completed_by(earlier)
+    assert list(whole.rows) == ["raw pixels", "random backbone", "timm:a", "pretrained backbone"]
+    assert whole.rows["timm:a"] == {"knn": Score(0.4)}
+    assert whole.differences == differences
+    assert whole.weights == both.weights
+
+
+def test_columns_of_other_weights_of_the_same_name_do_not_stay() -> None:
+    """A file may hold other weights than before."""
+    few = {"linear_5": Score(0.3), "knn": Score(0.4)}
+    rows = {**table().rows, "mine": few}
+    earlier = table(
+        key="a", rows=rows, weights={"mine": "1"}, differences={"mine": {"linear_5": OPEN}}
+    )
+    again = {name: {"knn": Score(0.5)} for name in rows}
+    later = table(key="a", columns=["knn"], rows=again, weights={"mine": "2"})
+    whole = later.completed_by(earlier)
+    assert whole.rows["mine"] == {"knn": Score(0.5)}
+    assert whole.differences == {}
+    assert whole.rows["raw pixels"]["linear_5"] == rows["raw pixels"]["linear_5"]
 
 
 @pytest.mark.parametrize("keys", [("a", "b"), ("", "")])
@@ -220,21 +379,29 @@ def test_the_best_of_each_column_is_bold() -> None:
 
 
 def test_where_raw_pixels_win_a_sentence_says_so() -> None:
-    text = text_of(table())
-    assert "Raw pixels beat the pretrained backbone in: kNN (85.9 against 84.0)." in text
-    assert "5 labels" in text
-    assert "random backbone beats" not in text
+    differences = {"raw pixels": {"knn": Difference(-0.019, -0.028, -0.010)}}
+    text = text_of(table(differences=differences))
+    assert "The pretrained backbone is below raw pixels in kNN -1.9 ± 0.9." in text
+    assert "It is above the random backbone (knn" not in text
+    assert "It is above the random backbone (kNN +14.0) in every column." in text
+    assert (
+        table(differences=differences).warnings() == table(differences=differences).sentences()[:1]
+    )
     rows = table().rows
     better = {**rows, "pretrained backbone": {"knn": Score(0.9), "linear_5": Score(0.7)}}
     assert table(rows=better).warnings() == []
     worse = {**rows, "pretrained backbone": {"knn": Score(0.6), "linear_5": Score(0.9)}}
-    assert "The random backbone beats" in table(rows=worse).warnings()[1]
+    assert "below the random backbone in kNN -10.0" in table(rows=worse).warnings()[1]
 
 
 def test_differences_that_chance_could_make_are_told() -> None:
-    sentence = "With only 100 test images, chance could make some of these differences."
-    assert table(num_test=100).warnings()[1:] == [sentence]  # 1.9 points; the margin is 9.9
-    assert len(table(num_test=10_000).warnings()) == 1  # the margin is 0.99
+    open_one = {"raw pixels": {"knn": Difference(-0.019, -0.05, 0.012)}}
+    said = table(num_test=100, differences=open_one).sentences()
+    assert said[0].startswith("The pretrained backbone is above the random backbone")
+    assert said[1] == "It is above raw pixels (5 labels/class +7.0), but not for sure in kNN."
+    assert said[2] == (
+        "On 100 test images kNN and linear can show differences from about 3.1 points on."
+    )
 
 
 def test_a_missing_score_is_a_dash() -> None:
@@ -254,6 +421,24 @@ def test_the_table_fits_into_80_columns() -> None:
     Console(file=out, width=80).print(value.render())
     assert "…" not in out.getvalue()
     assert out.getvalue().count("88.1±2.0") == 8
+
+
+def test_a_long_name_is_folded_and_not_cut() -> None:
+    name = "timm:vit_small_patch14_reg4_dinov2.lvd142m"
+    columns = ["knn", "linear", "linear_1", "linear_5", "linear_10", "linear_100"]
+    scores = dict.fromkeys(columns, Score(0.881, 0.861, 0.901, 10))
+    scores |= {"knn": Score(0.9), "linear": Score(0.9)}
+    rows = {RAW_PIXELS: scores, name: scores, PRETRAINED_BACKBONE: scores}
+    value = ScoreTable("photos", 600, 100, 3, columns, rows)
+    out = io.StringIO()
+    Console(file=out, width=80).print(value.render())
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("88.1±2.0") == 12
+    names = "".join(line.split("  ")[0] for line in text.splitlines())
+    assert f"raw pixels{name}pretrained backbone" in names
+    assert name in str(value)
 
 
 def test_a_printed_table_is_that_of_the_terminal() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from similitude.data.images import ImageSet
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features, pixel_features, split_features
+from similitude.evaluation.features import is_gray
 from similitude.views.image import ImageSpec, evaluation_view
 
 SPEC = ImageSpec(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -85,16 +88,22 @@ def test_a_backbone_that_gives_maps_is_refused(digit_images: ImageSet) -> None:
         extract_features(backbone(), digit_images.subset([]), SPEC)
 
 
-def test_raw_pixels_keep_one_channel_of_grey_images(digit_images: ImageSet) -> None:
-    found = pixel_features(digit_images, SPEC)
-    view = evaluation_view(digit_images.pixels, SPEC)
-    assert torch.equal(found.x, view[:, 0].flatten(1))
-    colour = digit_images.subset(range(300))
-    colour.pixels[5, 1, 0, 0] += 1
-    assert pixel_features(colour, SPEC).x.shape == (300, 3 * 64)
-    # A large input is brought down to 32 x 32.
-    large = ImageSpec(size=96, mean=SPEC.mean, std=SPEC.std)
-    assert pixel_features(digit_images, large).x.shape == (300, 32 * 32)
+def test_raw_pixels_keep_one_channel_of_gray_images(digit_images: ImageSet) -> None:
+    found = pixel_features(digit_images)
+    torch.testing.assert_close(found.x, digit_images.pixels[:, 0].flatten(1) / 255)
+    color = digit_images.subset(range(300))
+    color.pixels[5, 1, 0, 0] += 1
+    assert is_gray(digit_images)
+    assert not is_gray(color)
+    assert pixel_features(color).x.shape == (300, 3 * 64)
+    assert pixel_features(digit_images, gray=False).x.shape == (300, 3 * 64)
+
+
+def test_raw_pixels_of_large_images_are_brought_down_to_16_a_side(digit_images: ImageSet) -> None:
+    pixels = digit_images.pixels[:].repeat_interleave(5, 2).repeat_interleave(5, 3)
+    large = replace(digit_images, pixels=pixels)
+    view = evaluation_view(pixels, ImageSpec(16, (0.0,) * 3, (1.0,) * 3))
+    assert torch.equal(pixel_features(large).x, view[:, 0].flatten(1))
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

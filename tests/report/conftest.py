@@ -123,6 +123,7 @@ def fabricate_run(
     count: int = 120,
     labelled: bool = True,
     means: dict[str, tuple[float, ...]] | None = None,
+    differences: dict[str, dict[str, dict[str, float]]] | None = None,
     recipe: dict[str, Any] | None = None,
     rows: int = 60,
 ) -> Path:
@@ -138,7 +139,10 @@ def fabricate_run(
         "readings": {"feature_std": 0.11, "effective_rank": 21.5, "loss": None},
     }
     (run / "health.json").write_text(json.dumps(health))
-    (run / "evaluation.json").write_text(json.dumps(_evaluation(means or MEANS)))
+    evaluation = _evaluation(means or MEANS)
+    if differences is not None:  # files of earlier versions have none
+        evaluation["differences"] = differences
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
     _embedding(run / "embedding.npz", count, labelled)
     Image.new("RGB", (96, 64), (200, 120, 40)).save(run / "views.png")
     (run / "unreadable.txt").write_text("a.jpg\ttruncated\nb.jpg\tno image\n")

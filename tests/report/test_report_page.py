@@ -63,8 +63,33 @@ def test_a_full_run_has_every_section_and_no_link_outside(make_run):
 
 def test_the_best_score_is_bold_and_raw_pixels_may_win(make_run):
     page = Page(write_report([make_run(count=24)]))
-    assert "Raw pixels win in kNN (85.9 against 83.8)." in page.text
+    assert "The pretrained backbone is below raw pixels in kNN -2.1." in page.text
+    assert "How far the pretrained backbone is above each row" not in page.text
     assert len(re.findall(r'<td class="best">', page.source)) == 6
+
+
+def test_every_row_is_shown_with_its_differences(make_run):
+    """Published weights have names of their own, which nothing here knows."""
+    names = ("raw pixels", "random backbone", "before training", "timm:<b>", "pretrained backbone")
+    means = {name: (0.5 + 0.05 * i,) * 6 for i, name in enumerate(names)}
+    measured = {"knn": {"mean": 0.1, "low": 0.05, "high": 0.15}}
+    differences = dict.fromkeys(names[:-1], measured)
+    run = make_run(count=24, means=means, differences=differences)
+    page = Page(write_report([run]))
+    rows = re.findall(r'<th scope="row">([^<]*)</th>', page.source)
+    shown = [name.replace("<", "&lt;").replace(">", "&gt;") for name in names]
+    assert rows[:5] == shown
+    assert rows[5:9] == [shown[2], shown[0], shown[3], shown[1]]
+    assert page.text.count("+10.0 \N{PLUS-MINUS SIGN} 5.0") == 4
+    assert "5.0 points above timm:<b>" in page.text  # the verdict names it too
+    drawn = json.loads(page.data["figures"])["labels"]["data"]
+    assert [trace["name"] for trace in drawn] == list(names)
+    assert len({trace["line"]["color"] for trace in drawn}) == 5
+    legend = re.findall(r'<i class="swatch ([^"]*)" style="background: ([^"]*)"></i>', page.source)
+    looks = [(trace["marker"]["symbol"], trace["marker"]["color"]) for trace in drawn]
+    assert legend[:5] == looks
+    facts = json.loads((run / "report.json").read_text())["evaluation"]
+    assert facts["differences"]["timm:<b>"]["knn"] == measured["knn"]
 
 
 def test_missing_parts_are_sentences_with_the_command(minimal_run):

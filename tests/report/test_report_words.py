@@ -15,10 +15,42 @@ def verdict_with(make_run, pretrained, state="healthy"):
 
 
 def test_better_than_random_in_every_column_means_learned(make_run):
-    verdict = verdict_with(make_run, tuple(score + 0.05 for score in RANDOM))
+    verdict = verdict_with(make_run, tuple(score + 0.2 for score in RANDOM))
     assert (verdict.state, verdict.tone, verdict.learned) == ("healthy", "healthy", "yes")
+    assert verdict.headline == "Healthy: the backbone learned"
+    assert "20.0 points above the same backbone with random weights" in verdict.lead
+
+
+def test_a_run_that_raw_pixels_beat_says_so_at_the_top(make_run):
+    verdict = verdict_with(make_run, tuple(score + 0.05 for score in RANDOM))
+    assert (verdict.tone, verdict.learned) == ("doubtful", "yes")
+    assert verdict.headline == "Not collapsed, but no better than raw pixels"
+    assert verdict.lead.startswith(
+        "The pretrained backbone scores less than raw pixels in every column (linear probe -3.0). "
+    )
     assert "5.0 points above the same backbone with random weights" in verdict.lead
-    assert "below raw pixels" in verdict.lead
+    assert verdict.advice[0].startswith("Train longer, or choose views")
+
+
+def test_a_run_that_its_start_beats_says_so_at_the_top(make_run):
+    ours = tuple(score + 0.1 for score in RAW)
+    rows = {"raw pixels": RAW, "random backbone": RANDOM}
+    rows |= {"before training": tuple(score + 0.01 for score in ours), "pretrained backbone": ours}
+    differences = {
+        "before training": {
+            c: {"mean": -0.01, "low": -0.03, "high": -0.002 if c == "knn" else 0.01}
+            for c in ("knn", "linear", "linear_1", "linear_5", "linear_10", "linear_100")
+        }
+    }
+    run = read_run(make_run(count=24, means=rows, differences=differences))
+    verdict = words.verdict(run)
+    assert (verdict.tone, verdict.learned) == ("doubtful", "no")
+    assert verdict.headline == "Not collapsed, but no better than the weights it started from"
+    assert verdict.lead.startswith(
+        "The pretrained backbone scores less than the weights it started from in every column "
+        "(linear probe -1.0 ± 2.0). Its features score 1.0 points below the published weights"
+    )
+    assert verdict.advice[0].startswith("Use these weights as they are")
 
 
 def test_healthy_numbers_without_a_gain_are_not_sold_as_success(make_run):
@@ -93,46 +125,40 @@ def test_commands_take_the_data_from_the_command_that_ran(make_run, command, dat
 def test_raw_pixels_that_win_are_named(make_run):
     evaluation = read_run(make_run(count=24)).evaluation
     assert evaluation is not None
-    sentence = scores.where_baselines_win(evaluation)
-    assert sentence.startswith("Raw pixels win in kNN (85.9 against 83.8).")
+    first, second = scores.what_they_say(evaluation)
+    assert first.startswith("The pretrained backbone is below raw pixels in kNN -2.1. Train longer")
+    assert second == "It is above the random backbone (linear probe +12.0) in every column."
 
 
-def test_baselines_that_lose_everywhere_are_told_too(make_run):
-    means = {"raw pixels": RAW, "pretrained backbone": tuple(score + 0.01 for score in RAW)}
-    evaluation = read_run(make_run(count=24, means=means)).evaluation
+def test_paired_differences_have_their_interval_and_sign(make_run):
+    """They are those of the file: taken image by image, they cannot be had from the means."""
+    differences = {
+        "raw pixels": {
+            "knn": {"mean": -0.021, "low": -0.033, "high": -0.009},
+            "linear": {"mean": 0.04, "low": 0.021, "high": 0.059},
+            "linear_1": {"mean": 0.09, "low": -0.01, "high": 0.19},
+        }
+    }
+    evaluation = read_run(make_run(count=24, differences=differences)).evaluation
     assert evaluation is not None
-    sentence = scores.where_baselines_win(evaluation)
-    assert sentence == (
-        "The pretrained backbone is ahead of raw pixels in every column. With only 297 test "
-        "images, chance could make the difference to raw pixels in every column."
+    raw, random = scores.difference_rows(evaluation)
+    assert raw[0] == "raw pixels"
+    assert raw[1][:4] == [
+        ("\N{MINUS SIGN}2.1 \N{PLUS-MINUS SIGN} 1.2", "down"),
+        ("+4.0 \N{PLUS-MINUS SIGN} 1.9", "up"),
+        ("+9.0 \N{PLUS-MINUS SIGN} 10.0", ""),
+        ("+6.7", "up"),  # of a column without an interval
+    ]
+    assert random[0] == "random backbone"
+    assert "It cannot be told apart from raw pixels in 1 label per class." in (
+        scores.what_they_say(evaluation)
     )
 
 
-@pytest.mark.parametrize(
-    ("images", "scores_in", "expected"),
-    [
-        # 60 against 50 %: 1.96 * sqrt((0.24 + 0.25) / n) is 13.7 points at 100, 4.3 at 1,000
-        (1000, (0.6, 0.5), "The pretrained backbone is ahead of raw pixels in every column."),
-        (
-            100,
-            (0.6, 0.5),
-            "The pretrained backbone is ahead of raw pixels in every column. With only 100 "
-            "test images, chance could make the difference to raw pixels in kNN.",
-        ),
-        (
-            100,
-            (0.5, 0.6),
-            "Raw pixels win in kNN (60.0 against 50.0). With only 100 test images, chance could "
-            "make the difference to raw pixels in kNN.",
-        ),
-        (100, (0.6, 0.6), ""),
-    ],
-)
-def test_differences_that_chance_can_make_are_named(images, scores_in, expected):
-    ours, raw = (Score(mean=mean, low=None, high=None, draws=1) for mean in scores_in)
-    rows = {"raw pixels": {"knn": raw}, "pretrained backbone": {"knn": ours}}
-    evaluation = Evaluation("photos", 500, images, 2, ["knn"], rows)
-    assert scores.where_baselines_win(evaluation) == expected
+def test_files_of_earlier_versions_have_no_table_of_differences(make_run):
+    evaluation = read_run(make_run(count=24)).evaluation
+    assert evaluation is not None
+    assert scores.difference_rows(evaluation) == []
 
 
 def test_the_table_marks_the_best_and_the_difference(make_run):
@@ -193,3 +219,11 @@ def test_a_baseline_is_shared_where_the_columns_in_common_agree():
     assert scores.shared_baseline([both, {"knn": other}]) is None
     assert scores.shared_baseline([{"knn": knn}, {"linear": linear}]) is None
     assert scores.shared_baseline([both, None]) is None
+
+
+def test_published_weights_are_shared_by_runs_that_have_the_same_scores():
+    rows = {"raw pixels": {"knn": Score(0.5)}, "timm:a": {"knn": Score(0.7)}}
+    one = Evaluation("x", 9, 9, 2, ["knn"], {**rows, "pretrained backbone": {"knn": Score(0.6)}})
+    other = Evaluation("x", 9, 9, 2, ["knn"], {**rows, "before training": {"knn": Score(0.6)}})
+    assert scores.shared_baselines([one, other]) == rows
+    assert scores.shared_baselines([]) == {}

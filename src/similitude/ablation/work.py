@@ -14,10 +14,10 @@ from similitude import api
 from similitude.ablation.design import Planned
 from similitude.ablation.findings import RunFinding
 from similitude.checkpoints import fresh_backbone
+from similitude.comparison import PRETRAINED_BACKBONE
 from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Score, ScoreTable, evaluate_backbone
-from similitude.evaluation.scores import PRETRAINED_BACKBONE
 from similitude.listening import Listener
 from similitude.metrics import read_metrics
 from similitude.recipes import Recipe, arithmetic_of, load_recipe

@@ -4,6 +4,7 @@ from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.cache import cache_folder
 from similitude.data.canvases import default_size, load_images, load_some, pack_images
+from similitude.data.decoder import native_size
 from similitude.data.folders import FolderSource
 from similitude.data.images import ImageSet
 from similitude.data.labels import read_labels
@@ -27,6 +28,7 @@ __all__ = [
     "list_splits",
     "load_images",
     "load_some",
+    "native_size",
     "open_source",
     "open_stream",
     "pack_images",

@@ -31,15 +31,19 @@ _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
 _FEW = 1000  # images of a stream before the share of unreadable ones means something
 
 
+def native_size(source: ImageSource) -> int | None:
+    """The median short side of (a sample of) the images in pixels; None if none can be read."""
+    sizes = source.probe_sizes()
+    return int(statistics.median_low(min(size) for size in sizes)) if sizes else None
+
+
 def default_size(source: ImageSource) -> int:
-    """The median short side of (a sample of) the images in pixels, at most 256.
+    """The native size, at most 256 pixels.
 
     Larger canvases cost memory that few recipes use; who needs them says so.
     """
-    sizes = source.probe_sizes()
-    if not sizes:  # no readable header in the sample; decoding tells what is wrong
-        return LARGEST_DEFAULT_SIZE
-    return min(LARGEST_DEFAULT_SIZE, int(statistics.median_low(min(size) for size in sizes)))
+    # without a readable header in the sample, decoding tells what is wrong
+    return min(LARGEST_DEFAULT_SIZE, native_size(source) or LARGEST_DEFAULT_SIZE)
 
 
 @dataclass

@@ -2,12 +2,15 @@
 
 from similitude.evaluation.baselines import (
     PROTOCOLS,
+    Entrant,
     check_protocols,
     evaluate_backbone,
+    evaluate_entrants,
     score_features,
 )
 from similitude.evaluation.features import (
     Features,
+    centered,
     extract_features,
     pixel_features,
     split_features,
@@ -27,6 +30,7 @@ from similitude.evaluation.scores import Score, ScoreTable, read_scores
 
 __all__ = [
     "PROTOCOLS",
+    "Entrant",
     "Features",
     "KNNProbe",
     "LinearProbe",
@@ -35,10 +39,12 @@ __all__ = [
     "ScoreTable",
     "Verdict",
     "alignment",
+    "centered",
     "check_protocols",
     "diagnose",
     "effective_rank",
     "evaluate_backbone",
+    "evaluate_entrants",
     "extract_features",
     "feature_std",
     "few_label_scores",

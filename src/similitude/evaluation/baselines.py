@@ -1,33 +1,48 @@
-"""A backbone beside its baselines: raw pixels, and the same network with random weights."""
+"""Backbones beside each other and beside raw pixels: one table, on equal terms.
+
+Shapes: N test images, D features.
+"""
 
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
+from similitude.comparison import (
+    PRETRAINED_BACKBONE,
+    RANDOM_BACKBONE,
+    RAW_PIXELS,
+    ROWS,
+    Difference,
+    difference_of_draws,
+    difference_of_shares,
+)
 from similitude.data.images import ImageSet
 from similitude.distributed import rank
 from similitude.errors import UserError, did_you_mean
 from similitude.evaluation.features import (
     Features,
+    centered,
     extract_features,
+    is_gray,
     pixel_features,
     split_features,
 )
-from similitude.evaluation.few_labels import LABELS_PER_CLASS, few_label_scores, few_label_skips
+from similitude.evaluation.few_labels import (
+    LABELS_PER_CLASS,
+    few_label_accuracies,
+    few_label_skips,
+)
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
-from similitude.evaluation.scores import (
-    PRETRAINED_BACKBONE,
-    RANDOM_BACKBONE,
-    RAW_PIXELS,
-    Score,
-    ScoreTable,
-)
+from similitude.evaluation.scores import Score, ScoreTable, mean_score
 from similitude.views.image import ImageSpec
 
+Parts = tuple[ImageSet, ImageSet | None]  # training images, and test images where there are some
 PROTOCOLS = ("knn", "linear", "few")
 TEST_FRACTION = 0.2  # held out of the training part where there is no test part
 
@@ -48,6 +63,45 @@ def check_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in PROTOCOLS if name in protocols)
 
 
+def check_names(names: Sequence[str], taken: Sequence[str] = ROWS) -> None:
+    """Refuse rows that could not be told apart.
+
+    Raises:
+        UserError: A name occurs twice, or is one of those that are taken.
+    """
+    for position, name in enumerate(names):
+        if name in taken or name in names[:position]:
+            raise UserError(
+                f"two rows of the table would be called {name!r}: give each network once, and "
+                "rename a file or run that is called like another row"
+            )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out in one column: right or wrong for each test image, or the share of each draw.
+
+    Two rows of one column are compared entry by entry.
+    """
+
+    right: Bool[Tensor, " N"] | None = None
+    draws: list[float] = field(default_factory=list)
+
+    @property
+    def score(self) -> Score:
+        """The accuracy."""
+        if self.right is None:
+            return mean_score(self.draws)
+        return Score(self.right.double().mean().item())
+
+    def above(self, other: "Outcome") -> Difference:
+        """This accuracy minus another one of the same images and draws."""
+        if self.right is None or other.right is None:
+            return difference_of_draws(self.draws, other.draws)
+        only_ours, only_theirs = self.right & ~other.right, other.right & ~self.right
+        return difference_of_shares(int(only_ours.sum()), int(only_theirs.sum()), len(self.right))
+
+
 def score_features(
     train: Features,
     test: Features,
@@ -58,7 +112,24 @@ def score_features(
     seed: int = 0,
     on_progress: Callable[[str], None] | None = None,
 ) -> dict[str, Score]:
-    """Scores of one kind of features.
+    """Scores of one kind of features; see :func:`probe_features`."""
+    found = probe_features(
+        train, test, protocols, k=k, draws=draws, seed=seed, on_progress=on_progress
+    )
+    return {column: outcome.score for column, outcome in found.items()}
+
+
+def probe_features(
+    train: Features,
+    test: Features,
+    protocols: Sequence[str] = PROTOCOLS,
+    *,
+    k: int = 20,
+    draws: int = 10,
+    seed: int = 0,
+    on_progress: Callable[[str], None] | None = None,
+) -> dict[str, Outcome]:
+    """What every probe makes of one kind of features.
 
     Args:
         train: Rows to learn from.
@@ -70,7 +141,7 @@ def score_features(
         on_progress: Called with the name of each protocol before it starts.
 
     Returns:
-        Column -> score: "knn", "linear", and "linear_5" for 5 labels per class.
+        Column -> outcome: "knn", "linear", and "linear_5" for 5 labels per class.
 
     Raises:
         UserError: If a name is unknown or labels are missing.
@@ -79,20 +150,42 @@ def score_features(
     known, test = train.labelled(), test.labelled()
     assert known.y is not None
     assert test.y is not None
-    scores: dict[str, Score] = {}
+    found: dict[str, Outcome] = {}
     for protocol in chosen:
         if on_progress is not None:
             on_progress(protocol)
         if protocol == "knn":
             probe = KNNProbe(min(k, len(known))).fit(known.x, known.y)
-            scores["knn"] = Score(probe.score(test.x, test.y))
+            found["knn"] = Outcome(probe.predict(test.x) == test.y)
         elif protocol == "linear":
             linear = LinearProbe(seed=seed).fit(known.x, known.y)
-            scores["linear"] = Score(linear.score(test.x, test.y))
+            found["linear"] = Outcome(linear.predict(test.x) == test.y)
         else:
-            few = few_label_scores(train, test, draws=draws, seed=seed)
-            scores |= {f"linear_{n}": score for n, score in few.items()}
-    return scores
+            few = few_label_accuracies(train, test, draws=draws, seed=seed)
+            found |= {f"linear_{n}": Outcome(draws=shares) for n, shares in few.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A backbone that gets a row, and the images that it wants.
+
+    Attributes:
+        name: Of the row.
+        backbone: Maps [N, 3, size, size] to [N, D].
+        image: Side, mean and std of its input.
+        load: Gives the training part and the test part with canvases that are fit for its input;
+            None for those of the table.
+        autocast_dtype: Precision of its forward pass.
+        channels_last: Memory layout of its input.
+    """
+
+    name: str
+    backbone: nn.Module
+    image: ImageSpec
+    load: Callable[[], Parts] | None = None
+    autocast_dtype: torch.dtype | None = None
+    channels_last: bool = False
 
 
 def evaluate_backbone(
@@ -138,15 +231,75 @@ def evaluate_backbone(
             of features.
 
     Returns:
-        The table, with its warnings and notes. Only the first process scores: those of the others
-        have no rows.
+        The table, as :func:`evaluate_entrants` gives it.
+    """
+    networks = {RANDOM_BACKBONE: random_backbone, PRETRAINED_BACKBONE: backbone}
+    return evaluate_entrants(
+        [
+            Entrant(name, network, image, None, autocast_dtype, channels_last)
+            for name, network in networks.items()
+            if network is not None
+        ],
+        (train, test),
+        data=data,
+        pixels=(train, test) if raw_pixels else None,
+        protocols=protocols,
+        k=k,
+        draws=draws,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        on_progress=on_progress,
+        over_processes=over_processes,
+    )
+
+
+def evaluate_entrants(
+    entrants: Sequence[Entrant],
+    images: Parts,
+    *,
+    data: str,
+    pixels: Parts | None = None,
+    protocols: Sequence[str] = PROTOCOLS,
+    k: int = 20,
+    draws: int = 10,
+    seed: int = 0,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+    on_progress: Callable[[str], None] | None = None,
+    over_processes: bool = False,
+) -> ScoreTable:
+    """The score table of several backbones, on equal terms: same images, same labels, same probes.
+
+    Args:
+        entrants: The rows in their order. That named "pretrained backbone" is compared with each
+            of the others.
+        images: Training part and test part; without a test part, a stratified fifth of the other
+            is held out.
+        data: Name of the data for the table's title.
+        pixels: The same images for a first row of raw pixels; see :func:`pixel_features`.
+        protocols: Names from :data:`PROTOCOLS`.
+        k: Neighbours of the kNN probe.
+        draws: Draws of the few-label probes.
+        seed: Of held-out parts and draws; the same for all rows, so rows are paired.
+        batch_size: Images per forward pass.
+        device: Where to extract features; by default where each backbone is.
+        on_progress: Called with a few words before each step ("random backbone: linear").
+        over_processes: Whether all processes call this together; they then share the extraction
+            of features.
+
+    Returns:
+        The table, with its notes and paired differences. Features of one row are in memory at a
+        time. Only the first process scores: the tables of the others have no rows.
 
     Raises:
-        UserError: If labels are missing, the classes of the two parts differ, or a protocol is
-            unknown.
+        UserError: If labels are missing, the classes of the two parts differ, a protocol is
+            unknown, or two rows have one name.
     """
     begin = time.perf_counter()
     chosen = check_protocols(protocols)
+    check_names([entrant.name for entrant in entrants], taken=(RAW_PIXELS,))
+    train, test = images
     if test is not None and not _agree(train.class_names or [], test.class_names or []):
         raise UserError(
             f"the training part has classes {_some(train.class_names or [])} and the test part "
@@ -157,79 +310,101 @@ def evaluate_backbone(
         if on_progress is not None:
             on_progress(text)
 
-    def features(row: str, images: ImageSet) -> Features:
-        say(f"{row}: features")
-        if row == RAW_PIXELS:
-            return pixel_features(images, image)
-        network = backbone if row == PRETRAINED_BACKBONE else random_backbone
-        assert network is not None
-        return extract_features(
-            network,
-            images,
-            image,
-            batch_size=batch_size,
-            device=device,
-            autocast_dtype=autocast_dtype,
-            channels_last=channels_last,
-            over_processes=over_processes,
-        )
+    is_first = not over_processes or rank() == 0
+    found: dict[str, dict[str, Outcome]] = {}
+    tests: dict[str, list[str]] = {}  # names of the test images of each row
+    labels = torch.empty(0, dtype=torch.int64)  # of the training images
+    seen = ""  # without pixels the images are not known
 
-    present = {RAW_PIXELS: raw_pixels, RANDOM_BACKBONE: random_backbone is not None}
-    rows: dict[str, dict[str, Score]] = {}
-    notes: list[str] = []
-    num_train = num_test = num_classes = 0
-    key = ""  # without pixels the images are not known
-    for row in (RAW_PIXELS, RANDOM_BACKBONE, PRETRAINED_BACKBONE):
-        if not present.get(row, True):
-            continue
-        bank = features(row, train)
-        if test is None:
+    def score(row: str, parts: Parts, features: Callable[[ImageSet], Features]) -> None:
+        nonlocal labels, seen
+        say(f"{row}: features")
+        bank = features(parts[0])
+        if parts[1] is None:
             bank, queries = split_features(bank, TEST_FRACTION, seed)
         else:
-            queries = features(row, test)
-        known = bank.labelled()
-        assert known.y is not None
-        if over_processes and rank() > 0:
-            continue
-        rows[row] = score_features(
+            say(f"{row}: features")
+            queries = features(parts[1])
+        if not is_first:
+            return
+        known = bank.labelled().y
+        assert known is not None
+        tests[row], labels = queries.labelled().names, known
+        if row == RAW_PIXELS:
+            seen = _checksum_of_images((bank, queries))
+            bank, queries = centered(bank, queries)
+        found[row] = probe_features(
             bank,
             queries,
             chosen,
             k=k,
             draws=draws,
             seed=seed,
-            on_progress=lambda protocol, row=row: say(f"{row}: {protocol}"),
+            on_progress=lambda protocol: say(f"{row}: {protocol}"),
         )
-        if not notes and num_train == 0:
-            notes = _notes(known, chosen, k, train.class_names, held_out=test is None)
-        num_train, num_test = len(known), len(queries.labelled())
-        num_classes = len(torch.unique(known.y))
-        if row == RAW_PIXELS:
-            key = _key(backbone, seed, (bank, queries))
+
+    if pixels is not None and is_first:
+        gray = all(is_gray(part) for part in pixels if part is not None)
+        score(RAW_PIXELS, pixels, lambda part: pixel_features(part, gray=gray))
+    for entrant in entrants:
+        score(
+            entrant.name,
+            images if entrant.load is None else entrant.load(),
+            lambda part, entrant=entrant: extract_features(
+                entrant.backbone,
+                part,
+                entrant.image,
+                batch_size=batch_size,
+                device=device,
+                autocast_dtype=entrant.autocast_dtype,
+                channels_last=entrant.channels_last,
+                over_processes=over_processes,
+            ),
+        )
+    weights = {entrant.name: _checksum(entrant.backbone) for entrant in entrants}
     return ScoreTable(
         data=data,
-        num_train=num_train,
-        num_test=num_test,
-        num_classes=num_classes,
-        columns=list(rows.get(PRETRAINED_BACKBONE, ())),
-        rows=rows,
+        num_train=len(labels),
+        num_test=len(next(reversed(tests.values()), [])),
+        num_classes=len(torch.unique(labels)),
+        columns=list(next(reversed(found.values()), {})),
+        rows={row: {c: o.score for c, o in outcomes.items()} for row, outcomes in found.items()},
         seconds=time.perf_counter() - begin,
-        notes=notes,
-        key=key,
+        notes=_notes(labels, chosen, k, train.class_names, held_out=test is None) if found else [],
+        key=f"{weights.get(PRETRAINED_BACKBONE, '')}-{seen}-{seed}" if seen else "",
+        weights=weights,
+        differences=_differences(found, tests),
     )
 
 
-def _key(backbone: nn.Module, seed: int, parts: Sequence[Features]) -> str:
-    """Weights, seed, and names, labels and pixels of the images, in a few characters."""
-    weights = 0
+def _differences(
+    found: dict[str, dict[str, Outcome]], tests: dict[str, list[str]]
+) -> dict[str, dict[str, Difference]]:
+    """The pretrained backbone minus each other row; of the same test images only."""
+    ours = found.get(PRETRAINED_BACKBONE, {})
+    return {
+        row: {c: ours[c].above(outcome) for c, outcome in theirs.items() if c in ours}
+        for row, theirs in found.items()
+        if row != PRETRAINED_BACKBONE and ours and tests[row] == tests[PRETRAINED_BACKBONE]
+    }
+
+
+def _checksum(backbone: nn.Module) -> str:
+    """Of the weights, in a few characters."""
+    found = 0
     for tensor in backbone.state_dict().values():
-        weights = zlib.crc32(_bytes(tensor), weights)
-    images = 0
+        found = zlib.crc32(_bytes(tensor), found)
+    return f"{found:08x}"
+
+
+def _checksum_of_images(parts: Sequence[Features]) -> str:
+    """Of their names, labels and pixels, in a few characters."""
+    found = 0
     for part in parts:
         assert part.y is not None
-        images = zlib.crc32("\n".join(part.names).encode(), images)
-        images = zlib.crc32(_bytes(part.x), zlib.crc32(_bytes(part.y), images))
-    return f"{weights:08x}-{images:08x}-{seed}"
+        found = zlib.crc32("\n".join(part.names).encode(), found)
+        found = zlib.crc32(_bytes(part.x), zlib.crc32(_bytes(part.y), found))
+    return f"{found:08x}"
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -237,23 +412,22 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _notes(
-    known: Features,
+    labels: Tensor,
     protocols: Sequence[str],
     k: int,
     class_names: Sequence[str] | None,
     *,
     held_out: bool,
 ) -> list[str]:
-    assert known.y is not None
     notes = []
     if held_out:
         notes.append(
             f"There is no test part: {TEST_FRACTION:.0%} of the labelled images were held out."
         )
-    if "knn" in protocols and k > len(known):
-        notes.append(f"kNN uses all {len(known)} labelled training images instead of {k}.")
+    if "knn" in protocols and k > len(labels):
+        notes.append(f"kNN uses all {len(labels)} labelled training images instead of {k}.")
     if "few" in protocols:
-        notes += few_label_skips(known.y, LABELS_PER_CLASS, class_names).values()
+        notes += few_label_skips(labels, LABELS_PER_CLASS, class_names).values()
     return notes
 
 

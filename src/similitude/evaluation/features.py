@@ -16,7 +16,10 @@ from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
 from similitude.views.image import ImageSpec, evaluation_view
 
-MAX_PIXEL_SIDE = 32  # raw pixels of a larger image are more numbers than a linear probe can use
+# Of raw pixels: more numbers make kNN and linear probes weaker, not stronger (docs/evaluation.md).
+MAX_PIXEL_SIDE = 16
+# Of a batch's input on a CPU: 512 images of 64 px. An EfficientNet makes ten times as many of them.
+MAX_BATCH_NUMBERS = 3 * 2**21
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def extract_features(
             training flag of every submodule.
         images: Canvases; labels are passed through, also -1.
         image: Side, mean and std of the backbone's input.
-        batch_size: Images per forward pass.
+        batch_size: Images per forward pass; on a CPU fewer of more than 64 px.
         device: Where to compute; by default where the backbone is.
         autocast_dtype: Precision of the forward pass, e.g. ``torch.bfloat16``; full by default.
         channels_last: Memory layout of the input.
@@ -102,6 +105,8 @@ def extract_features(
     first = rank() * share if over_processes else 0
     first = min(first, len(images) - 1)  # never none
     count = min(share, len(images) - first)
+    if place.type == "cpu":
+        batch_size = max(1, min(batch_size, MAX_BATCH_NUMBERS // (3 * image.size**2)))
     try:
         backbone.to(place).eval()
         for i in range(0, count, batch_size):
@@ -136,22 +141,42 @@ def extract_features(
     return features if bool(kept.all()) else features.subset(kept)
 
 
-def pixel_features(images: ImageSet, image: ImageSpec, *, batch_size: int = 4096) -> Features:
-    """The raw-pixel baseline: every image, resized and normalised, as one row of numbers.
+def pixel_features(
+    images: ImageSet, *, gray: bool | None = None, batch_size: int = 4096
+) -> Features:
+    """Every image, resized to at most 16 px a side, as one row of numbers in [0, 1].
 
-    The side is that of the backbone's input, at most 32. Where all three channels of all images are
-    equal (grey images), one is kept. Normalised, because cosines between pixels that are never
-    negative are all alike: kNN is more than a point weaker on them.
+    A function of the canvases alone. Raw pixels are scored on :func:`centered` rows.
+
+    Args:
+        images: Canvases. Those of at most 16 px a side are taken as they are; larger ones give
+            other last digits, whatever their size.
+        gray: Whether to keep one channel; by default where all three are equal in all images.
+        batch_size: Images at once.
     """
     if len(images) == 0:
         raise UserError("there are no images to take pixels from")
-    small = replace(image, size=min(image.size, MAX_PIXEL_SIDE))
+    small = ImageSpec(min(images.size, MAX_PIXEL_SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    channels = 1 if (is_gray(images) if gray is None else gray) else 3
     parts = [images.pixels[i : i + batch_size] for i in range(0, len(images), batch_size)]
-    grey = all(bool((part == part[:, :1]).all()) for part in parts)
-    channels = 1 if grey else 3
     x = torch.cat([evaluation_view(part, small)[:, :channels].flatten(1) for part in parts])
     features, substitute = Features(x, images.labels, images.names), images.is_substitute
     return features.subset(~substitute) if bool(substitute.any()) else features
+
+
+def is_gray(images: ImageSet, *, batch_size: int = 4096) -> bool:
+    """Whether the three channels of every image are equal."""
+    parts = (images.pixels[i : i + batch_size] for i in range(0, len(images), batch_size))
+    return all(bool((part == part[:, :1]).all()) for part in parts)
+
+
+def centered(train: Features, test: Features) -> tuple[Features, Features]:
+    """Both without the mean row of the first.
+
+    Cosines between pixels that are never negative are all alike: kNN is up to 20 points weaker.
+    """
+    mean = train.x.mean(0)
+    return replace(train, x=train.x - mean), replace(test, x=test.x - mean)
 
 
 def split_features(features: Features, fraction: float, seed: int) -> tuple[Features, Features]:

@@ -37,6 +37,18 @@ def few_label_scores(
     draws: int = 10,
     seed: int = 0,
 ) -> dict[int, Score]:
+    """Mean and 95 % Student-t interval of :func:`few_label_accuracies`, for each k."""
+    found = few_label_accuracies(train, test, labels_per_class, draws, seed)
+    return {k: mean_score(accuracies) for k, accuracies in found.items()}
+
+
+def few_label_accuracies(
+    train: Features,
+    test: Features,
+    labels_per_class: Sequence[int] = LABELS_PER_CLASS,
+    draws: int = 10,
+    seed: int = 0,
+) -> dict[int, list[float]]:
     """Accuracy of a linear probe on k labels per class, over several draws of the labels.
 
     A draw is a function of the seed and the labels only: all backbones meet the same labelled
@@ -54,8 +66,8 @@ def few_label_scores(
         seed: Any integer.
 
     Returns:
-        Mean and 95 % Student-t interval over the draws for each k. A k that some class has not
-        enough samples for is left out: :func:`few_label_skips` says why.
+        The accuracy of each draw, for each k. A k that some class has not enough samples for is
+        left out: :func:`few_label_skips` says why.
 
     Raises:
         UserError: If there are no labels or fewer than two classes.
@@ -77,7 +89,7 @@ def few_label_scores(
     queries = _normalised(F.normalize(test_x.to(pool), dim=1), mean, std)
     keys = [random_keys(seed, draw, len(train), "few labels")[known] for draw in range(draws)]
     ranks = torch.stack([rank_within_class(key, target) for key in keys])
-    scores = {}
+    accuracies = {}
     for k in labels_per_class:
         if k in skipped:
             continue
@@ -86,8 +98,8 @@ def few_label_scores(
         fold = ranks.gather(1, index) % FOLDS
         coefficients = _fit_draws(rows, target[index], fold, len(classes), k)
         found = [classes[logits(queries[None], w[None])[0, 0].argmax(1)] for w in coefficients]
-        scores[k] = mean_score([(f == test_y).double().mean().item() for f in found])
-    return scores
+        accuracies[k] = [(f == test_y).double().mean().item() for f in found]
+    return accuracies
 
 
 def few_label_skips(

@@ -14,13 +14,18 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-RAW_PIXELS = "raw pixels"
-RANDOM_BACKBONE = "random backbone"
-PRETRAINED_BACKBONE = "pretrained backbone"
-
-# Two-sided 95 % points of Student's t for 1..9 degrees of freedom; beyond, the expansion below.
-_STUDENT_95 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
-_NORMAL_95 = 1.959964
+from similitude.comparison import (
+    BEFORE_TRAINING,
+    PRETRAINED_BACKBONE,
+    RANDOM_BACKBONE,
+    RAW_PIXELS,
+    Comparison,
+    Difference,
+    compare,
+    losses,
+    sentences,
+    student_95,
+)
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,6 @@ class Score:
         return f"{100 * self.mean:.1f} ± {50 * (self.high - self.low):.1f}"
 
 
-def student_95(degrees: int) -> float:
-    """Two-sided 95 % point of Student's t.
-
-    From 10 degrees of freedom on, the expansion of Abramowitz and Stegun 26.7.5 (error < 1e-4).
-    """
-    if degrees <= len(_STUDENT_95):
-        return _STUDENT_95[degrees - 1]
-    z = _NORMAL_95
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
-
-
 def mean_score(accuracies: Sequence[float]) -> Score:
     """Mean over draws with a 95 % Student-t interval; no interval for a single draw."""
     mean = statistics.fmean(accuracies)
@@ -61,14 +52,6 @@ def mean_score(accuracies: Sequence[float]) -> Score:
         return Score(mean)
     half = student_95(n - 1) * statistics.stdev(accuracies) / math.sqrt(n)
     return Score(mean, mean - half, mean + half, n)
-
-
-def chance_margin(one: float, other: float, images: int) -> float:
-    """Half the 95 % interval of the difference of two accuracies that so few test images leave.
-
-    That of independent shares, which is more than that of two scores on the same images.
-    """
-    return _NORMAL_95 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
 
 
 def column_title(column: str) -> str:
@@ -85,12 +68,20 @@ def _place_of_column(column: str) -> tuple[bool, int]:
     return column != "knn", int(labels) if labels.isdecimal() else 0
 
 
+def _place_of_row(name: str) -> int:
+    """Where it stands: what learned nothing, then published weights, then one's own."""
+    first = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING)
+    return first.index(name) if name in first else len(first) + (name == PRETRAINED_BACKBONE)
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """Scores of a backbone and its baselines: rows -> columns -> score.
 
     ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
     column is missing. ``key`` tells weights, images, labels and seeds apart; empty if unknown.
+    ``weights`` tells those of each row apart. ``differences`` are those of the pretrained backbone
+    to each other row, image by image or draw by draw: rows -> columns.
     """
 
     data: str
@@ -102,19 +93,38 @@ class ScoreTable:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     key: str = ""
+    weights: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
 
     def is_alike(self, other: "ScoreTable") -> bool:
         """Whether both tables tell of the same weights, images, labels and seed."""
         return self.key != "" and self.key == other.key
 
     def completed_by(self, earlier: "ScoreTable") -> "ScoreTable":
-        """This table, and the columns that it lacks of an earlier one that is alike."""
+        """This table, and the columns and rows that it lacks of an earlier one that is alike."""
         if not self.is_alike(earlier):
             return self
-        columns = sorted({*self.columns, *earlier.columns}, key=_place_of_column)
-        rows = {name: {**earlier.rows.get(name, {}), **row} for name, row in self.rows.items()}
-        notes = list(dict.fromkeys([*self.notes, *earlier.notes]))
-        return replace(self, columns=columns, rows=rows, notes=notes)
+        same = {
+            name: row
+            for name, row in earlier.rows.items()
+            if name not in self.rows or self.weights.get(name) == earlier.weights.get(name)
+        }
+        names = sorted({**self.rows, **same}, key=_place_of_row)
+        differences = {
+            name: {**earlier.differences.get(name, {}), **self.differences.get(name, {})}
+            if name in same
+            else self.differences.get(name, {})
+            for name in names
+        }
+        columns = {*self.columns, *(column for row in same.values() for column in row)}
+        return replace(
+            self,
+            columns=sorted(columns, key=_place_of_column),
+            rows={name: {**same.get(name, {}), **self.rows.get(name, {})} for name in names},
+            notes=list(dict.fromkeys([*self.notes, *earlier.notes])),
+            weights={**earlier.weights, **self.weights},
+            differences={name: found for name, found in differences.items() if found},
+        )
 
     def best(self, column: str) -> list[str]:
         """Names of the rows with the highest mean; several when they are equal as printed."""
@@ -122,35 +132,19 @@ class ScoreTable:
         top = max(shown.values(), default=None)
         return [row for row, mean in shown.items() if mean == top]
 
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """The pretrained backbone beside each other row; of old tables without intervals."""
+        means = {row: {c: s.mean for c, s in scores.items()} for row, scores in self.rows.items()}
+        return compare(means, self.columns, self.differences)
+
     def warnings(self) -> list[str]:
-        """Sentences on every column in which the pretrained backbone does not win."""
-        pretrained = self.rows.get(PRETRAINED_BACKBONE)
-        if pretrained is None:
-            return []
-        sentences, uncertain = [], False
-        for other in (RAW_PIXELS, RANDOM_BACKBONE):
-            won = {
-                c: (self.rows[other][c].mean, pretrained[c].mean)
-                for c in self.columns
-                if c in pretrained
-                and c in self.rows.get(other, {})
-                and self.rows[other][c].mean > pretrained[c].mean
-            }
-            if won:
-                name = "Raw pixels beat" if other == RAW_PIXELS else "The random backbone beats"
-                columns = ", ".join(
-                    f"{column_title(c)} ({100 * theirs:.1f} against {100 * ours:.1f})"
-                    for c, (theirs, ours) in won.items()
-                )
-                sentences.append(f"{name} the pretrained backbone in: {columns}.")
-                margins = (t - o < chance_margin(t, o, self.num_test) for t, o in won.values())
-                uncertain = uncertain or any(margins)
-        if uncertain:
-            sentences.append(
-                f"With only {self.num_test:,} test images, chance could make some of these "
-                "differences."
-            )
-        return sentences
+        """Sentences on every row that the pretrained backbone does not beat, and what to do."""
+        return losses(self.comparisons, column_title)
+
+    def sentences(self) -> list[str]:
+        """What the differences say, the warnings first."""
+        return sentences(self.comparisons, column_title, self.num_test)
 
     def __str__(self) -> str:
         """The table as the command line prints it, without colours."""
@@ -173,6 +167,11 @@ class ScoreTable:
             "seconds": self.seconds,
             "notes": list(self.notes),
             "key": self.key,
+            "weights": dict(self.weights),
+            "differences": {
+                name: {column: asdict(d) for column, d in found.items()}
+                for name, found in self.differences.items()
+            },
         }
 
     @classmethod
@@ -182,13 +181,17 @@ class ScoreTable:
         data["rows"] = {
             row["name"]: {c: Score(**s) for c, s in row["scores"].items()} for row in data["rows"]
         }
+        data["differences"] = {
+            name: {column: Difference(**d) for column, d in found.items()}
+            for name, found in data.get("differences", {}).items()
+        }
         return cls(**data)
 
     def render(self) -> Group:
-        """For the terminal: the best of each column is bold, warnings and notes stand below."""
-        # Fits into 80 columns.
+        """For the terminal: the best of each column is bold, sentences and notes stand below."""
+        # Fits into 80 columns: only names are folded, which may be long.
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        table.add_column("accuracy in %", no_wrap=True)
+        table.add_column("accuracy in %", overflow="fold")
         for column in self.columns:
             title = column_title(column).replace("/class", "\nper class")
             table.add_column(title, justify="right", no_wrap=True)
@@ -206,7 +209,7 @@ class ScoreTable:
             f"{self.data}: {self.num_train:,} training and {self.num_test:,} test images, "
             f"{self.num_classes} classes"
         )
-        return Group(Text(title), table, *(Text(s) for s in [*self.warnings(), *self.notes]))
+        return Group(Text(title), table, *(Text(s) for s in [*self.sentences(), *self.notes]))
 
 
 def read_scores(path: Path) -> ScoreTable | None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from similitude.report.gallery import Gallery
 from similitude.report.read import Embedding, Evaluation, Score
-from similitude.report.scores import PRETRAINED, RANDOM, RAW, labels_per_class
+from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW, labels_per_class
 
 Figure = dict[str, Any]
 
@@ -22,7 +22,12 @@ PALETTE = 10  # colours --c0 .. --c9 of the style sheet
 SYMBOLS = ("circle", "diamond", "triangle-up")
 MAX_COLOURED_CLASSES = PALETTE * len(SYMBOLS)
 MAX_NAMED_GROUPS = 12  # more names than these hide the dots of the map
-ROW_COLOURS = {PRETRAINED: "var(--accent)", RANDOM: "var(--orange)", RAW: "var(--neutral)"}
+ROW_COLOURS = {
+    PRETRAINED: "var(--accent)",
+    RANDOM: "var(--orange)",
+    RAW: "var(--neutral)",
+    BEFORE: "var(--c2)",
+}
 
 
 def run_colour(position: int) -> str:
@@ -48,7 +53,7 @@ def labels_figure(evaluation: Evaluation) -> Figure | None:
     traces = []
     for name, scores in evaluation.rows.items():
         shown = [column for column in columns if column in scores]
-        colour = ROW_COLOURS.get(name, f"var(--c{(len(traces) + 2) % PALETTE})")
+        colour = ROW_COLOURS.get(name, f"var(--c{len(traces) % PALETTE})")
         traces.append(
             {
                 "type": "scatter",
@@ -84,7 +89,8 @@ def _reach(score: Score, end: str) -> float:
 
 
 def _row_symbol(name: str) -> str:
-    return {PRETRAINED: "circle", RANDOM: "diamond", RAW: "square"}.get(name, "triangle-up")
+    known = {PRETRAINED: "circle", RANDOM: "diamond", RAW: "square", BEFORE: "diamond"}
+    return known.get(name, "triangle-up")
 
 
 def _tick(column: str) -> str:

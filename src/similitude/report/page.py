@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from similitude.comparison import join
 from similitude.errors import UserError
 from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
@@ -96,7 +98,9 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         backbone=words.backbone_name(run),
         tiles=_tiles(run),
         table=scores.run_table(evaluation) if evaluation else None,
-        loses=scores.where_baselines_win(evaluation) if evaluation else "",
+        said=scores.what_they_say(evaluation) if evaluation else [],
+        differences=scores.difference_rows(evaluation) if evaluation else [],
+        beside=words.rows_beside(evaluation) if evaluation else "",
         panels=panels,
         extras=extras,
         axis=axis,
@@ -173,8 +177,8 @@ def _comparison_table(
     columns: list[str] = []
     for _, evaluation in evaluated:
         columns += [column for column in evaluation.columns if column not in columns]
-    shared = scores.shared_baseline([e.rows.get(scores.RAW) for _, e in evaluated])
-    rows = [] if shared is None else [(scores.RAW, "baseline", shared)]
+    shared = scores.shared_baselines([e for _, e in evaluated])
+    rows = [(name, "baseline", found) for name, found in shared.items()]
     rows += [
         (label, "run", evaluation.rows.get(scores.PRETRAINED, {}))
         for label, evaluation in evaluated
@@ -182,11 +186,8 @@ def _comparison_table(
     sets = {evaluation.data for _, evaluation in evaluated}
     note = ""
     if len(sets) > 1:
-        note = (
-            f"These scores come from different data ({scores.join(sorted(sets))}): "
-            "do not compare them."
-        )
-    return scores.table(rows, columns, shared), note
+        note = f"These scores come from different data ({join(sorted(sets))}): do not compare them."
+    return scores.table(rows, columns, shared.get(scores.RAW)), note
 
 
 def _differences(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
@@ -213,6 +214,7 @@ def _tiles(run: RunSummary) -> list[tuple[str, str, str]]:
                 for name, gains in (
                     ("raw pixels", scores.gains(evaluation, scores.RAW)),
                     ("random", scores.gains(evaluation, scores.RANDOM)),
+                    ("its start", scores.gains(evaluation, scores.BEFORE)),
                 )
                 if column in gains
             ]
@@ -303,7 +305,16 @@ def _facts(run: RunSummary, verdict: words.Verdict) -> dict[str, Any]:
         "effective_rank": _rank(run),
         "readings": dict(run.health.readings) if run.health else {},
         "last": {name: run.metrics.last(name) for name in run.metrics.columns},
-        "evaluation": {"data": evaluation.data, "scores": table} if evaluation else None,
+        "evaluation": {
+            "data": evaluation.data,
+            "scores": table,
+            "differences": {
+                c.row: {column: asdict(d) for column, d in c.differences.items()}
+                for c in scores.comparisons(evaluation)
+            },
+        }
+        if evaluation
+        else None,
         "missing": [
             name
             for name in ("health", "evaluation", "embedding", "views")

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float, Integer, UInt8
 
+from similitude.comparison import Difference
 from similitude.errors import UserError
 
 STATES = ("healthy", "doubtful", "collapsed")
@@ -53,6 +54,8 @@ class Evaluation:
     columns: list[str]
     rows: dict[str, dict[str, Score]]
     notes: list[str] = field(default_factory=list)
+    # Of the pretrained backbone to each other row; empty in files of earlier versions.
+    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -265,9 +268,17 @@ def _evaluation(path: Path) -> Evaluation | None:
             columns=[str(column) for column in loaded["columns"]],
             rows=rows,
             notes=[str(note) for note in loaded.get("notes") or []],
+            differences={
+                str(name): {str(column): _difference(d) for column, d in found.items()}
+                for name, found in (loaded.get("differences") or {}).items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__} {error}") from error
+
+
+def _difference(found: Mapping[str, Any]) -> Difference:
+    return Difference(float(found["mean"]), _number(found.get("low")), _number(found.get("high")))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,14 +1,14 @@
-"""The score table: cells with interval and difference, the best of each column, the losses."""
+"""The score table, its paired differences, and what these say."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from similitude.comparison import BEFORE_TRAINING as BEFORE
+from similitude.comparison import PRETRAINED_BACKBONE as PRETRAINED
+from similitude.comparison import RANDOM_BACKBONE as RANDOM
+from similitude.comparison import RAW_PIXELS as RAW
+from similitude.comparison import Comparison, compare, sentences
 from similitude.report.read import Evaluation, Score
-
-RAW = "raw pixels"
-RANDOM = "random backbone"
-PRETRAINED = "pretrained backbone"
 
 
 @dataclass(frozen=True)
@@ -130,74 +130,77 @@ def gains(evaluation: Evaluation, over: str) -> dict[str, float]:
     }
 
 
-def where_baselines_win(evaluation: Evaluation) -> str:
-    """Sentences on every column where raw pixels or random weights beat the pretrained backbone.
+def comparisons(evaluation: Evaluation) -> list[Comparison]:
+    """The pretrained backbone beside each other row; of old files without intervals."""
+    means = {row: {c: s.mean for c, s in found.items()} for row, found in evaluation.rows.items()}
+    return compare(means, evaluation.columns, evaluation.differences)
 
-    And on differences, for better or worse, that too few test images leave open.
+
+def what_they_say(evaluation: Evaluation) -> list[str]:
+    """Sentences on the differences, first those on rows that are as good, and what to do."""
+    return sentences(comparisons(evaluation), _short_title, evaluation.num_test)
+
+
+def first_loss(evaluation: Evaluation) -> str:
+    """A sentence for the top of the page, where start or raw pixels are as good, or better."""
+    behind = (c for c in comparisons(evaluation) if c.row in (BEFORE, RAW) and c.loses)
+    return next((comparison.loss(_short_title) for comparison in behind), "")
+
+
+def difference_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each other row its name, and (text, sign) for each column.
+
+    The sign is "up" or "down", or "" where the two cannot be told apart. Empty where no difference
+    has an interval, as in files of earlier versions.
     """
-    compared, sentences, open_ones, ahead = [], [], [], True
-    for row, name in ((RAW, "raw pixels"), (RANDOM, "random weights")):
-        differences = gains(evaluation, row)
-        if differences:
-            compared.append(name)
-        ahead = ahead and all(gain > 0 for gain in differences.values())
-        lost = [
-            f"{column_title(column)[0]} ({percent(evaluation.rows[row][column].mean)} against "
-            f"{percent(evaluation.rows[PRETRAINED][column].mean)})"
-            for column, gain in differences.items()
-            if gain < 0
-        ]
-        if lost:
-            sentences.append(f"{name.capitalize()} win in {join(lost)}.")
-        small = [
-            column_title(column)[0]
-            for column, gain in differences.items()
-            if 0 < abs(gain) < margin(evaluation, row, column)
-        ]
-        if small:
-            where = "every column" if len(small) == len(differences) > 1 else join(small)
-            open_ones.append(f"{name} in {where}")
-    if compared and ahead:
-        sentences = [f"The pretrained backbone is ahead of {join(compared)} in every column."]
-    if open_ones:
-        sentences.append(
-            f"With only {evaluation.num_test:,} test images, chance could make the difference to "
-            f"{join(open_ones)}."
-        )
-    return " ".join(sentences)
+    found = comparisons(evaluation)
+    if all(d.margin is None for comparison in found for d in comparison.differences.values()):
+        return []
+    rows = []
+    for comparison in found:
+        cells = []
+        for column in evaluation.columns:
+            d = comparison.differences.get(column)
+            if d is None:
+                cells.append(("", ""))
+                continue
+            margin = "" if d.margin is None else f" \N{PLUS-MINUS SIGN} {percent(d.margin)}"
+            sign = "up" if d.is_above else "down" if d.is_below else ""
+            cells.append((points(d.mean) + margin, sign))
+        rows.append((comparison.row, cells))
+    return rows
 
 
-def margin(evaluation: Evaluation, row: str, column: str) -> float:
-    """The difference to ``row`` that chance could make; 0 where the images are not counted.
+def _short_title(column: str) -> str:
+    return column_title(column)[0]
 
-    As `evaluation.scores.chance_margin`, which would load PyTorch.
-    """
-    if not evaluation.num_test:
-        return 0.0
-    ours, theirs = evaluation.rows[PRETRAINED][column].mean, evaluation.rows[row][column].mean
-    variance = (ours * (1 - ours) + theirs * (1 - theirs)) / evaluation.num_test
-    return 1.96 * math.sqrt(variance)
+
+def shared_baselines(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Score]]:
+    """Rows that need no training and that all runs have with the same scores."""
+    names = evaluations[0].rows if evaluations else {}
+    own = (RANDOM, BEFORE, PRETRAINED)
+    found = {
+        name: shared_baseline([e.rows.get(name) for e in evaluations])
+        for name in names
+        if name not in own
+    }
+    return {name: scores for name, scores in found.items() if scores is not None}
 
 
 def shared_baseline(
-    raws: Sequence[Mapping[str, Score] | None],
+    rows: Sequence[Mapping[str, Score] | None],
 ) -> dict[str, Score] | None:
-    """Raw pixels' scores of several runs as one row; None unless all have the same ones.
+    """The scores of one row in several runs as one; None unless all have the same ones.
 
     The same test images give the same scores; runs may have been scored in different columns, of
     which each needs one in common with those before it.
     """
     together: dict[str, Score] = {}
-    for raw in raws:
-        if raw is None:
+    for row in rows:
+        if row is None:
             return None
-        common = together.keys() & raw.keys()
-        if (together and not common) or any(together[c] != raw[c] for c in common):
+        common = together.keys() & row.keys()
+        if (together and not common) or any(together[c] != row[c] for c in common):
             return None
-        together |= raw
+        together |= row
     return together
-
-
-def join(items: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -6,8 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from similitude.report.read import Health, RunSummary
-from similitude.report.scores import PRETRAINED, RANDOM, RAW, gains, join, percent
+from similitude.comparison import join
+from similitude.report.read import Evaluation, Health, RunSummary
+from similitude.report.scores import (
+    BEFORE,
+    PRETRAINED,
+    RANDOM,
+    RAW,
+    comparisons,
+    first_loss,
+    gains,
+    percent,
+)
 
 SPELLING = {
     "simclr": "SimCLR",
@@ -31,10 +41,18 @@ SPELLING = {
     "raft": "RAFT",
     "simtriplet": "SimTriplet",
 }
-ADVICE_WITHOUT_GAIN = (
-    "Train longer, or choose views that keep what your classes differ in: "
-    "`similitude views` draws them."
-)
+# What a sentence calls a row; published weights go by their own name.
+PHRASES = {
+    RAW: "raw pixels",
+    RANDOM: "the same backbone with random weights",
+    BEFORE: "the published weights it started from",
+}
+# What a headline says is as good, the first of them that is.
+NO_BETTER_THAN = {
+    BEFORE: "the weights it started from",
+    RANDOM: "random weights",
+    RAW: "raw pixels",
+}
 
 
 @dataclass(frozen=True)
@@ -56,13 +74,19 @@ def verdict(run: RunSummary) -> Verdict:
     learned, lead = _gain(run)
     advice = list(health.advice)
     tone = health.state
+    beaten = {c.row: c for c in comparisons(run.evaluation)} if run.evaluation else {}
+    # A start is worth more than random weights; no network at all is what must be beaten last.
+    useless = next(
+        (r for r in (BEFORE, RANDOM, RAW) if r in beaten and beaten[r].is_no_better), None
+    )
     if health.state == "collapsed":
         headline = "Collapsed: do not use this backbone"
     elif health.state == "doubtful":
         headline = "Doubtful: check before you use it"
-    elif learned == "no":
-        headline, tone = "Not collapsed, but no better than random weights", "doubtful"
-        advice = [*advice, ADVICE_WITHOUT_GAIN]
+    elif useless is not None:
+        headline = f"Not collapsed, but no better than {NO_BETTER_THAN[useless]}"
+        tone = "doubtful"
+        advice = [*advice, beaten[useless].advice]
     elif health.state == "unknown":
         headline = "No verdict: this run has not written its health yet"
     elif learned == "yes":
@@ -75,26 +99,28 @@ def verdict(run: RunSummary) -> Verdict:
 
 
 def _gain(run: RunSummary) -> tuple[str | None, str]:
+    """Whether it learned more than what it started from, and what it gained on every row."""
     if run.evaluation is None:
         return None, (
             "Whether the features are good is not measured yet; the scores need a labelled test."
         )
-    over_random, over_raw = gains(run.evaluation, RANDOM), gains(run.evaluation, RAW)
+    over = {row: gains(run.evaluation, row) for row in run.evaluation.rows}
+    order = (BEFORE, RANDOM, RAW, *(row for row in over if row not in PHRASES))
     parts = [
-        f"{_range(differences)} {name}"
-        for name, differences in (
-            ("the same backbone with random weights", over_random),
-            ("raw pixels", over_raw),
-        )
-        if differences
+        f"{_range(over[row])} {PHRASES.get(row, row)}"
+        for row in order
+        if row != PRETRAINED and over.get(row)
     ]
     lead = f"Its features score {join(parts)}." if parts else ""
-    if not over_random:
+    if loss := first_loss(run.evaluation):
+        lead = f"{loss} {lead}"
+    over_start = over.get(BEFORE) or over.get(RANDOM)
+    if not over_start:
         return None, lead
-    better = sum(gain > 0 for gain in over_random.values())
-    if better == len(over_random):
+    better = sum(gain > 0 for gain in over_start.values())
+    if better == len(over_start):
         return "yes", lead
-    return ("partly" if sum(over_random.values()) > 0 else "no"), lead
+    return ("partly" if sum(over_start.values()) > 0 else "no"), lead
 
 
 def _range(differences: Mapping[str, float]) -> str:
@@ -171,18 +197,20 @@ def _knn_sentence(run: RunSummary) -> str:
     if ours is None:
         return ""
     others = [
-        f"{percent(rows[name]['knn'].mean)}\N{NO-BREAK SPACE}% of {what}"
-        for name, what in (
-            (RAW, "raw pixels"),
-            (RANDOM, "the same backbone with random weights"),
-        )
-        if "knn" in rows.get(name, {})
+        f"{percent(scores['knn'].mean)}\N{NO-BREAK SPACE}% of {PHRASES.get(row, row)}"
+        for row, scores in rows.items()
+        if row != PRETRAINED and "knn" in scores
     ]
     against = f", against {join(others)}" if others else ""
     return (
         f"A vote of the nearest neighbours (kNN) in its features names the right class for "
         f"{percent(ours.mean)}\N{NO-BREAK SPACE}% of the test images{against}."
     )
+
+
+def rows_beside(evaluation: Evaluation) -> str:
+    """The other rows of the table, as a list for a sentence."""
+    return join([PHRASES.get(row, row) for row in evaluation.rows if row != PRETRAINED])
 
 
 def _article(noun: str) -> str:

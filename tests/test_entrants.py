@@ -1,0 +1,198 @@
+"""What a run is scored beside: raw pixels, its start, published weights."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from builders import BACKBONE, TinyBackbone, random_images, small_recipe, write_photos
+from similitude.checkpoints import fresh_backbone
+from similitude.data import ImageSet, ImageSource, open_source
+from similitude.entrants import Canvases, read_start
+from similitude.errors import UserError
+from similitude.listening import Silent
+from similitude.report import read_run
+from similitude.runs import Run
+from similitude.training import train
+
+CPU = torch.device("cpu")
+
+
+class Watching(TinyBackbone):
+    """Remembers the images that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return super().forward(x)
+
+
+@dataclass
+class Start:
+    """Published weights, in what ``similitude.starts`` promises of them."""
+
+    name: str = "timm:tiny"
+    image_size: int = 32
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    backbone: Watching = field(default_factory=Watching)
+
+    def build(self) -> nn.Module:
+        return self.backbone.eval()
+
+
+def trained(folder: Path, **changes: Any) -> Run:
+    """A run of 16 px that took one epoch."""
+    recipe = small_recipe("simclr", epochs=1, precision="float32", **changes)
+    run = train(random_images(32), "x", recipe, folder, device=CPU, listener=Silent())
+    assert run is not None
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "p", 48, size=40, classes=3)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return trained(tmp_path / "run", canvas_size=18)
+
+
+def test_raw_pixels_do_not_depend_on_the_run(tmp_path: Path) -> None:
+    """Classes are drawn at random, so that the last digit of a pixel may change what is found."""
+    photos = write_photos(tmp_path / "p", 60, size=40, classes=0)
+    labels = [f"photo{i:03d}.png,{i * i % 7 % 3}" for i in range(60)]
+    (tmp_path / "labels.csv").write_text("\n".join(labels))
+    runs = [
+        trained(tmp_path / "a", image_size=16, canvas_size=18, mean=(0.1, 0.5, 0.9)),
+        trained(tmp_path / "b", image_size=24, std=(0.1, 0.3, 0.9)),
+    ]
+    one, other = (r.evaluate(photos, labels=tmp_path / "labels.csv", draws=2) for r in runs)
+    assert one.rows["raw pixels"] == other.rows["raw pixels"]
+    assert one.rows["random backbone"] != other.rows["random backbone"]
+    assert one.key.split("-")[1] == other.key.split("-")[1]  # the same pixels, to the bit
+
+
+def test_published_weights_get_a_row_on_images_of_their_own_size(run: Run, photos: Path) -> None:
+    start = Start()
+    table = run.evaluate(photos, protocols=("knn",), against=[start])
+    rows = ["raw pixels", "random backbone", "timm:tiny", "pretrained backbone"]
+    assert list(table.rows) == rows
+    assert list(table.differences) == rows[:-1]
+    (images,) = start.backbone.seen
+    assert images.shape == (48, 3, 32, 32)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    # Of canvases of 37 px, not of the run's 18: noise of one pixel is still there.
+    sharp = (images[..., 1:] - images[..., :-1]).abs().mean()
+    blurred = nn.functional.interpolate(images, 18, mode="bilinear", antialias=True)
+    blurred = nn.functional.interpolate(blurred, 32, mode="bilinear")
+    assert sharp > 2 * (blurred[..., 1:] - blurred[..., :-1]).abs().mean()
+    assert table.notes[-1] == (
+        "timm:tiny was given images of 32 px, its own size; the run's are of 16 px."
+    )
+    evaluation = read_run(run.path).evaluation
+    assert evaluation is not None
+    assert list(evaluation.rows) == rows
+    again = run.evaluate(photos, protocols=("linear",))
+    assert list(again.rows) == rows
+    assert list(again.rows["timm:tiny"]) == ["knn"]
+    assert list(again.rows["pretrained backbone"]) == ["knn", "linear"]
+
+
+def test_names_are_opened_as_starts(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def open_start(given: object) -> Start:
+        asked.append(given)
+        return Start(name=str(given), image_size=16)
+
+    monkeypatch.setitem(sys.modules, "similitude.starts", SimpleNamespace(open_start=open_start))
+    table = run.evaluate(photos, protocols=("knn",), against=["b", Path("a"), Start("c", 16)])
+    assert list(table.rows)[2:-1] == ["b", "a", "c"]
+    assert asked == ["b", Path("a")]
+    assert not any("was given images" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("names", [("x", "x"), ("raw pixels",), ("before training",)])
+def test_rows_of_one_name_are_refused_before_images_are_read(
+    run: Run, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=f"two rows of the table would be called '{names[-1]}'"):
+        run.evaluate("nowhere", against=[Start(name) for name in names])
+
+
+def test_a_run_is_scored_beside_the_weights_it_started_from(run: Run, photos: Path) -> None:
+    """The start here is the random backbone of the same seed, so both rows are one."""
+    assert run.before_training is None
+    torch.manual_seed(run.recipe.seed)
+    save_file(fresh_backbone(run.recipe).state_dict(), run.path / "start.safetensors")
+    table = Run(run.path).evaluate(photos, protocols=("knn", "linear"), against=[Start()])
+    assert list(table.rows) == [
+        "raw pixels",
+        "random backbone",
+        "before training",
+        "timm:tiny",
+        "pretrained backbone",
+    ]
+    assert table.rows["before training"] == table.rows["random backbone"]
+    assert table.differences["before training"] == table.differences["random backbone"]
+    stored = json.loads((run.path / "evaluation.json").read_text())
+    assert stored["weights"]["before training"] == stored["weights"]["random backbone"]
+
+
+def test_a_start_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    path.write_bytes(b"no such thing")
+    with pytest.raises(UserError, match=r"start\.safetensors is damaged .*: delete it"):
+        read_start(path, BACKBONE)
+    save_file({"conv1.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"another network than the run's backbone 'resnet18': 1"):
+        read_start(path, BACKBONE)
+    assert read_start(tmp_path / "none.safetensors", BACKBONE) is None
+
+
+def test_reading_a_start_draws_nothing_from_the_generator(tmp_path: Path, run: Run) -> None:
+    save_file(run.backbone.state_dict(), tmp_path / "start.safetensors")
+    before = torch.get_rng_state()
+    found = read_start(tmp_path / "start.safetensors", run.recipe.backbone)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found is not None
+    assert not found.training
+    assert all(
+        torch.equal(weight, run.backbone.state_dict()[name])
+        for name, weight in found.state_dict().items()
+    )
+
+
+def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
+    source = open_source(random_images(8, 100))
+    loaded: list[int] = []
+
+    def load(_: ImageSource, size: int) -> ImageSet:
+        loaded.append(size)
+        return random_images(8, size)
+
+    own = random_images(8, 36), None
+    canvases = Canvases(own, (source, None), load)
+    assert canvases.fit_for(24) is own
+    assert canvases.fit_for(31) is own  # 35 px
+    large = canvases.fit_for(64)
+    assert large[0].size == 73
+    assert canvases.fit_for(64) is large
+    assert canvases.fit_for(224)[0].size == 100  # the originals have no more
+    assert canvases.fit_for(300)[0].size == 100
+    assert canvases.for_pixels()[0].size == 16
+    assert loaded == [73, 100, 16]
