@@ -1,6 +1,5 @@
 """What a run is scored beside: raw pixels, its start, published weights."""
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from builders import BACKBONE, TinyBackbone, random_images, small_recipe, write_photos
-from similitude.checkpoints import fresh_backbone
+from builders import TinyBackbone, random_images, small_recipe, write_photos
 from similitude.data import ImageSet, ImageSource, open_source
-from similitude.entrants import Canvases, read_start
+from similitude.entrants import Canvases
 from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.report import read_run
@@ -132,49 +129,6 @@ def test_rows_of_one_name_are_refused_before_images_are_read(
 ) -> None:
     with pytest.raises(UserError, match=f"two rows of the table would be called '{names[-1]}'"):
         run.evaluate("nowhere", against=[Start(name) for name in names])
-
-
-def test_a_run_is_scored_beside_the_weights_it_started_from(run: Run, photos: Path) -> None:
-    """The start here is the random backbone of the same seed, so both rows are one."""
-    assert run.before_training is None
-    torch.manual_seed(run.recipe.seed)
-    save_file(fresh_backbone(run.recipe).state_dict(), run.path / "start.safetensors")
-    table = Run(run.path).evaluate(photos, protocols=("knn", "linear"), against=[Start()])
-    assert list(table.rows) == [
-        "raw pixels",
-        "random backbone",
-        "before training",
-        "timm:tiny",
-        "pretrained backbone",
-    ]
-    assert table.rows["before training"] == table.rows["random backbone"]
-    assert table.differences["before training"] == table.differences["random backbone"]
-    stored = json.loads((run.path / "evaluation.json").read_text())
-    assert stored["weights"]["before training"] == stored["weights"]["random backbone"]
-
-
-def test_a_start_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "start.safetensors"
-    path.write_bytes(b"no such thing")
-    with pytest.raises(UserError, match=r"start\.safetensors is damaged .*: delete it"):
-        read_start(path, BACKBONE)
-    save_file({"conv1.weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"another network than the run's backbone 'resnet18': 1"):
-        read_start(path, BACKBONE)
-    assert read_start(tmp_path / "none.safetensors", BACKBONE) is None
-
-
-def test_reading_a_start_draws_nothing_from_the_generator(tmp_path: Path, run: Run) -> None:
-    save_file(run.backbone.state_dict(), tmp_path / "start.safetensors")
-    before = torch.get_rng_state()
-    found = read_start(tmp_path / "start.safetensors", run.recipe.backbone)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert found is not None
-    assert not found.training
-    assert all(
-        torch.equal(weight, run.backbone.state_dict()[name])
-        for name, weight in found.state_dict().items()
-    )
 
 
 def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:

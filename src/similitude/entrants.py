@@ -4,14 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from similitude.backbones import BackboneConfig, build_backbone
 from similitude.data import ImageSet, ImageSource, native_size
-from similitude.errors import UserError
 from similitude.evaluation.baselines import Entrant, Parts
 from similitude.evaluation.features import MAX_PIXEL_SIDE
 from similitude.views import ImageSpec
@@ -104,34 +99,3 @@ class Canvases:
     def for_pixels(self) -> Parts:
         """For the row of raw pixels: of a size that does not depend on the run's canvases."""
         return self.of_size(min(MAX_PIXEL_SIDE, self._native or MAX_PIXEL_SIDE))
-
-
-def read_start(path: Path, config: BackboneConfig) -> nn.Module | None:
-    """The published weights that a training started from; None where it started from random ones.
-
-    Args:
-        path: ``start.safetensors`` of a run folder.
-        config: The run's backbone.
-
-    Raises:
-        UserError: the file is damaged, or of another network.
-    """
-    if not path.exists():
-        return None
-    without = "delete it to score the run without the row 'before training'"
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {without}") from error
-    with torch.random.fork_rng(devices=[]):
-        backbone = build_backbone(config)
-    own = backbone.state_dict()
-    wrong = sorted(own.keys() ^ state.keys())
-    wrong += [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-    if wrong:
-        raise UserError(
-            f"{path} is of another network than the run's backbone {config.name!r}: {len(wrong)} "
-            f"entries do not fit, the first is {wrong[0]!r}; {without}"
-        )
-    backbone.load_state_dict(state)
-    return backbone.eval()

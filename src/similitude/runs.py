@@ -38,7 +38,6 @@ from similitude.entrants import (
     Published,
     open_published,
     published_entrant,
-    read_start,
 )
 from similitude.errors import UserError
 from similitude.evaluation import (
@@ -346,11 +345,6 @@ class Run:
     def _device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    @cached_property
-    def before_training(self) -> nn.Module | None:
-        """The backbone with the published weights that training started from, if it did so."""
-        return read_start(self.path / "start.safetensors", self.recipe.backbone)
-
     def _before(self) -> list[Entrant]:
         """The rows of the same backbone with random weights, and with those of its start."""
         state = torch.get_rng_state()
@@ -358,8 +352,8 @@ class Run:
         untrained = fresh_backbone(self.recipe).eval()
         torch.set_rng_state(state)
         rows = [self._entrant(RANDOM_BACKBONE, untrained)]
-        if self.before_training is not None:
-            rows.append(self._entrant(BEFORE_TRAINING, self.before_training))
+        if self.start is not None:
+            rows.append(self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start)))
         return rows
 
     def _entrant(self, name: str, backbone: nn.Module) -> Entrant:

@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 import torch
-from builders import random_images
 
+from builders import random_images
 from similitude.data import load_images, open_source
 from similitude.recipes import small
 from similitude.recipes.automatic import choose_looks

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from similitude.data.images import ImageSet
-from similitude.evaluation.features import Features, extract_features
+from similitude.evaluation.features import Features, centered, extract_features, pixel_features
 from similitude.evaluation.geometry import (
     alignment,
     effective_rank,
@@ -58,6 +58,7 @@ class OnlineMonitor:
             for epoch in (-1, -2)  # epochs that training never uses
         ]
         self.view1, self.view2 = views
+        self.knn_of_pixels = self._knn(pixel_features(self.images), of_pixels=True)
         self.start_features = None if start is None else self._features(start, torch.device("cpu"))
 
     def _features(self, backbone: nn.Module, device: torch.device) -> Features:
@@ -69,7 +70,7 @@ class OnlineMonitor:
         The backbone is used in evaluation mode and left in the mode it was in.
         """
         features = self._features(backbone, device)
-        x, y = features.x, features.y
+        x = features.x
         readings = {
             "feature_std": float(feature_std(x)),
             "feature_dim": float(x.shape[1]),
@@ -91,10 +92,21 @@ class OnlineMonitor:
             for module, mode in modes:
                 module.training = mode
         readings["alignment"] = float(alignment(h1, h2))
-        if y is not None:
-            x, y = x[y >= 0], y[y >= 0]
-        if y is not None and len(y) >= FEWEST_LABELS and len(y.unique()) > 1:
-            bank = int(len(x) * BANK_SHARE)
-            probe = KNNProbe(k=min(20, bank)).fit(x[:bank], y[:bank])
-            readings["knn"] = float(probe.score(x[bank:], y[bank:]))
+        for name, accuracy in {"knn": self._knn(features), "knn_raw": self.knn_of_pixels}.items():
+            if accuracy is not None:
+                readings[name] = accuracy
         return readings
+
+    def _knn(self, features: Features, *, of_pixels: bool = False) -> float | None:
+        """Accuracy where there are labels enough: some rows vote, the others are asked for."""
+        if features.y is None:
+            return None
+        known = features.subset(features.y >= 0)
+        if len(known) < FEWEST_LABELS or len(known.y.unique()) < 2:  # type: ignore[union-attr]
+            return None
+        count = int(len(known) * BANK_SHARE)
+        bank, queries = known.subset(range(count)), known.subset(range(count, len(known)))
+        if of_pixels:
+            bank, queries = centered(bank, queries)
+        probe = KNNProbe(k=min(20, count)).fit(bank.x, bank.y)  # type: ignore[arg-type]
+        return float(probe.score(queries.x, queries.y))  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, takes_any_size
 from similitude.budget import arithmetic_rule, machine
