@@ -51,6 +51,12 @@ def test_the_last_norm_of_every_block_starts_at_zero():
         (BackboneConfig(name="vit_tiny_patch16_224", stem="small"), "small-image stem"),
         (BackboneConfig(name="resnet50", base_width=16), "base_width"),
         (BackboneConfig(name="resnet18", options={"colour": 3}), "colour"),
+        (BackboneConfig(options={"pretrained": True}), "--init timm:resnet18 or --init FILE"),
+        (BackboneConfig(options={"pretrained": False}), "takes no 'pretrained'"),
+        (BackboneConfig(options={"checkpoint_path": "w.pth"}), "takes no 'checkpoint_path'"),
+        (BackboneConfig(options={"pretrained_cfg": "a1_in1k"}), "takes no 'pretrained_cfg'"),
+        (BackboneConfig(options={"pretrained_cfg_overlay": 1}), "pretrained_cfg_overlay"),
+        (BackboneConfig(options={"cache_dir": "cache"}), "takes no 'cache_dir'"),
     ],
 )
 def test_what_cannot_be_built_is_told(config, words):

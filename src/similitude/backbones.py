@@ -19,6 +19,16 @@ from similitude.nets import convert_convolutions
 # Those with one 7x7 convolution as their stem, which the small stem replaces.
 PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
 
+# Arguments of timm.create_model that fetch weights. A recipe rebuilds its network without a network
+# connection; what a training starts from is a fact of its own, kept with the run.
+_OF_WEIGHTS = (
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+)
+
 
 class BackboneConfig(BaseModel):
     """Which network is trained and kept."""
@@ -41,8 +51,14 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     """Build the network with fresh random weights, drawn from torch's global generator.
 
     Raises:
-        UserError: timm does not know the name, or the network has no such stem or width.
+        UserError: timm does not know the name, the network has no such stem or width, or an
+            option asks for weights.
     """
+    if asked := [name for name in _OF_WEIGHTS if name in config.options]:
+        raise UserError(
+            f"backbone.options takes no {asked[0]!r}: weights to start from are given with "
+            f"--init timm:{config.name} or --init FILE"
+        )
     if config.name not in timm.list_models():
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
@@ -61,12 +77,11 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         _narrow_stem(backbone, config)
     if config.stem == "small":
         _small_stem(backbone, config)
-    if isinstance(backbone, ResNet) and not config.options.get("pretrained"):
+    if isinstance(backbone, ResNet):
         backbone.init_weights(zero_init_last=config.zero_init_last)
     convert_convolutions(backbone)
     backbone.built_from = config  # type: ignore[assignment]
-    pretrained = bool(config.options.get("pretrained"))
-    backbone.has_pretrained_weights = pretrained  # type: ignore[assignment]
+    backbone.has_pretrained_weights = False  # type: ignore[assignment]
     return backbone
 
 

@@ -1,0 +1,6 @@
+"""Published weights from which a training starts, or which stand frozen beside it."""
+
+from similitude.starts.opening import open_start
+from similitude.starts.start import Start
+
+__all__ = ["Start", "open_start"]
