@@ -30,6 +30,7 @@ SPELLING = {
     "moco_v3": "MoCo v3",
     "raft": "RAFT",
     "simtriplet": "SimTriplet",
+    "diet": "DIET",
 }
 ADVICE_WITHOUT_GAIN = (
     "Train longer, or choose views that keep what your classes differ in: "
