@@ -49,6 +49,8 @@ KNOWN = {
     "inva_spread": {"stop_gradient", "negatives", "symmetric_loss"},
     "memory_bank": {"negatives", "memory"},
     "end_to_end": {"negatives"},
+    # other samples' rows of W are candidates, but no sample is compared with another one
+    "diet": set(),
 }
 
 
@@ -73,6 +75,8 @@ def test_the_measured_table_is_the_known_one():
         ("moco_v1", {"symmetric": True}, {"symmetric_loss"}, set()),
         ("simclr", {"projector": "linear"}, set(), {"projection_head"}),
         ("simclr", {"projector": "none"}, set(), {"projection_head"}),
+        ("diet", {"projector": "mlp"}, {"projection_head"}, set()),
+        ("diet", {"num_views": 2}, {"symmetric_loss"}, set()),
     ],
 )
 def test_switching_a_part_off_shows_in_the_table(name, change, gained, lost):

@@ -18,6 +18,7 @@ HEADS = {
     "memory_bank": {"projector": "L128b"},
     "inst_disc": {"projector": "L128b"},
     "inva_spread": {"projector": "L128b"},
+    "diet": {"projector": "Identity", "classifier": "L8"},
     "byol": {"projector": "L4096b Bwo ReLU L256", "predictor": "L4096b Bwo ReLU L256"},
     "simsiam": {
         "projector": "L2048 Bwo ReLU L2048 Bwo ReLU L2048b B",

@@ -1,5 +1,6 @@
 """Losses: pure functions of tensors. No parameters, no state, no collectives."""
 
+from similitude.losses.classification import index_cross_entropy
 from similitude.losses.clustering import sinkhorn, swapped_prediction
 from similitude.losses.contrastive import (
     bank_softmax,
@@ -30,6 +31,7 @@ __all__ = [
     "cpc_shared_info_nce",
     "distill_logits",
     "in_batch_info_nce",
+    "index_cross_entropy",
     "info_nce",
     "instance_nce",
     "instance_normalizer",

@@ -12,6 +12,7 @@ from similitude.methods.byol import BYOL, BYOLConfig
 from similitude.methods.cmc import CMC, CMCConfig
 from similitude.methods.cpc_v1 import CPCV1, CPCV1Config
 from similitude.methods.cpc_v2 import CPCV2, CPCV2Config
+from similitude.methods.diet import DIET, DIETConfig
 from similitude.methods.dino import DINO, DINOConfig
 from similitude.methods.end_to_end import EndToEnd, EndToEndConfig
 from similitude.methods.inst_disc import InstDisc, InstDiscConfig
@@ -33,6 +34,7 @@ __all__ = [
     "CONFIGS",
     "CPCV1",
     "CPCV2",
+    "DIET",
     "DINO",
     "METHODS",
     "RAFT",
@@ -44,6 +46,7 @@ __all__ = [
     "CMCConfig",
     "CPCV1Config",
     "CPCV2Config",
+    "DIETConfig",
     "DINOConfig",
     "EndToEnd",
     "EndToEndConfig",
@@ -101,6 +104,7 @@ METHODS: dict[str, type[Method]] = {
     "moco_v3": MoCoV3,
     "raft": RAFT,
     "simtriplet": SimTriplet,
+    "diet": DIET,
 }
 
 # By what each class says of its config; a name is the default of that config's field ``name``.

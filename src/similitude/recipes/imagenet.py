@@ -14,6 +14,7 @@ from similitude.methods import (
     CMCConfig,
     CPCV1Config,
     CPCV2Config,
+    DIETConfig,
     DINOConfig,
     EndToEndConfig,
     InstDiscConfig,
@@ -160,6 +161,18 @@ def inva_spread() -> Recipe:
     """InvaSpread, which was not published on ImageNet: the paper's settings for CIFAR-10."""
     optimizer = OptimizerConfig(base_lr=0.06, weight_decay=5e-4, schedule="step", per="epoch")
     return _recipe(InvaSpreadConfig(), optimizer, epochs=200, batch_size=128)
+
+
+def diet() -> Recipe:
+    """DIET with the AdamW of smaller data sets; epochs are ours.
+
+    Its authors speak of up to a few hundred thousand images (arXiv:2406.10743). For ImageNet W has
+    2,048 numbers for each of 1.28 million: 42 GB with its gradient and AdamW's two moments.
+    """
+    optimizer = OptimizerConfig(
+        name="adamw", base_lr=1e-3, weight_decay=0.05, warmup_epochs=10, final_lr=0.001
+    )
+    return _recipe(DIETConfig(), optimizer, epochs=300, batch_size=256)
 
 
 def memory_bank() -> Recipe:

@@ -40,6 +40,7 @@ SPELLING = {
     "moco_v3": "MoCo v3",
     "raft": "RAFT",
     "simtriplet": "SimTriplet",
+    "diet": "DIET",
 }
 # What a sentence calls a row; published weights go by their own name.
 PHRASES = {
