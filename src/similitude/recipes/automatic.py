@@ -172,7 +172,8 @@ def choose_adapting(
     template = _template(method, small)
     reasons = {"method": f"the settings of {method} for few images and short runs"}
     batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
-    config = _fitted(template.method, facts.num_images, batch_size, reasons)
+    config = template.method.model_copy(update=small.ADAPTING.get(method, {}))
+    config = _fitted(config, facts.num_images, batch_size, reasons)
     size = start.image_size
     fixed = not takes_any_size(start.backbone)
     side = size if fixed or facts.device.type != "cpu" else min(size, ADAPTING_SIZE)

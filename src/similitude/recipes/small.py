@@ -93,6 +93,11 @@ def inva_spread() -> Recipe:
     return _small(cifar10.inva_spread())
 
 
+def diet() -> Recipe:
+    """DIET."""
+    return _small(cifar10.diet())
+
+
 def memory_bank() -> Recipe:
     """The memory bank."""
     return _small(cifar10.memory_bank())
@@ -143,11 +148,25 @@ def cmc() -> Recipe:
     return _small(cifar10.cmc())
 
 
+# What methods set otherwise where a training starts from published weights.
+ADAPTING: dict[str, dict[str, Any]] = {
+    "diet": {"label_smoothing": 0.3, "normalize": True},  # DIET-CP
+}
+
 ALL: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
     for recipe in (
         *(simclr, simclr_v2, moco_v1, moco_v2, byol, simsiam, swav, dino, inst_disc, inva_spread),
-        *(memory_bank, end_to_end, barlow_twins, barlow_twins_hsic, moco_v3, raft, simtriplet),
-        *(cpc_v1, cpc_v2, cmc),
+        *(
+            diet,
+            memory_bank,
+            end_to_end,
+            barlow_twins,
+            barlow_twins_hsic,
+            moco_v3,
+            raft,
+            simtriplet,
+        ),
+        *(cpc_v1, cpc_v2, cmc, diet),
     )
 }
