@@ -42,6 +42,7 @@ def open_timm(name: str, backbone: BackboneConfig | None) -> Start:
             f"timm:{name} is of {architecture}, not of {backbone.name}: leave --backbone out"
         )
     config = backbone or BackboneConfig(name=architecture)
+    empty_backbone(config)  # tells of a wrong option before anything is fetched
     network = _created(name, config.options)
     fitted = fit(network.state_dict(), config, f"timm:{name}")
     facts = network.pretrained_cfg
@@ -123,8 +124,6 @@ def _created(name: str, options: Mapping[str, object]) -> nn.Module:
     with _patience(host) as online:
         try:
             return timm.create_model(name, pretrained=True, num_classes=0, **options)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise UserError(f"timm:{name} does not take the options {options}: {error}") from error
         except Exception as error:  # of timm, its libraries, the network, the server, the cache
             reason = str(error).strip().splitlines() or [type(error).__name__]
             why = reason[0][:150] if online else f"{host} cannot be reached"
