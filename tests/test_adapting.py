@@ -42,6 +42,7 @@ def test_frozen_layers_neither_learn_nor_watch_in_any_copy(name):
     copies = [m for n, m in method.named_children() if n.endswith("backbone")]
     for backbone in copies:
         freeze_(backbone, 0.6)  # stem, layer1 and layer2 of five
+        assert not backbone.layer1[0].bn1.training  # new networks are in training mode
     method.train()
     for backbone in copies:
         before = {n: b.clone() for n, b in backbone.named_buffers()}

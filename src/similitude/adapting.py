@@ -45,6 +45,7 @@ def freeze_(backbone: nn.Module, share: float) -> None:
         own = [f"{path}.{n}".lstrip(".") for n, _ in module.named_parameters(recurse=False)]
         if own and frozen.issuperset(own):
             module.is_frozen = True  # type: ignore[assignment]
+            module.training = False
 
 
 def layer_scales(backbone: nn.Module, decay: float) -> dict[Tensor, float]:

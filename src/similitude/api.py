@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from similitude.acceleration import keep_freed_memory
 from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
@@ -529,6 +530,8 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     for size in sizes:
         evaluated = chosen.image_size if chosen.image_size in sizes else size
         check_input(network, chosen.backbone, size, evaluated)
+    if start is not None:
+        _check_kept(chosen, network, start)
     chosen = choose_arithmetic(chosen, network, facts.device)
     epochs_are_free = recipe is None and wishes.epochs is None and "epochs" not in touched
     if epochs_are_free or wishes.minutes is not None:
@@ -536,6 +539,20 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     if recipe is None and "optimizer.warmup_epochs" not in touched:
         chosen = shorten_warmup(chosen)
     return chosen
+
+
+def _check_kept(recipe: Recipe, network: nn.Module, start: Start) -> None:
+    """Refuse published weights that are not of what the method keeps.
+
+    Raises:
+        UserError: the method wraps its network, as CPC and CMC do.
+    """
+    kept = build_method(recipe.method, network).kept_backbone.state_dict()
+    if kept.keys() != start.state.keys():
+        raise UserError(
+            f"{recipe.method.name} makes a network of its own from the backbone, which the weights "
+            f"of {start.name} do not fit: choose another --method, or leave out --init"
+        )
 
 
 def _backbone_config(
