@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         recipes,
         report,
         schedules,
+        starts,
         studies,
         views,
     )
@@ -60,6 +61,7 @@ _MODULES = (
     "recipes",
     "report",
     "schedules",
+    "starts",
     "studies",
     "views",
 )
@@ -86,6 +88,7 @@ __all__ = [
     "recipes",
     "report",
     "schedules",
+    "starts",
     "studies",
     "views",
 ]

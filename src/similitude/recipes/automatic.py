@@ -189,13 +189,13 @@ def choose_adapting(
     why = f"a start from {start.name}"
     reasons |= dict.fromkeys(("backbone", "image_size", "mean", "std"), f"those of {start.name}")
     reasons |= dict.fromkeys(("optimizer", "init"), why)
-    reasons["canvas_size"] = CANVAS_REASON
+    reasons["canvas_size"] = "an eighth larger than the images, where the originals are"
     return template.model_copy(
         update={
             "method": config,
             "backbone": start.backbone,
             "image_size": size,
-            "canvas_size": _canvas_size(size),
+            "canvas_size": min(_canvas_size(size), max(16, facts.short_side)),
             "mean": start.mean,
             "std": start.std,
             "batch_size": batch_size,
