@@ -64,7 +64,7 @@ def test_what_is_kept_comes_back_for_every_method(name, tmp_path):
     assert checkpoint.recipe == recipe
     images = torch.rand(2, 3, 16, 16)
     kept = method.kept_backbone.eval()(images)
-    assert torch.equal(load_backbone(checkpoint)(images), kept)
+    assert torch.equal(load_backbone(checkpoint.recipe, checkpoint.backbone)(images), kept)
     assert not torch.equal(fresh_backbone(recipe).eval()(images), kept)
 
 

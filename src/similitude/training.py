@@ -41,6 +41,10 @@ from similitude.storage import write_text
 from similitude.views import MultiView
 from similitude.views.contact_sheet import write_contact_sheet
 
+WATCHED = 2_500  # images whose features are measured while training runs
+# A published network is many times as large as a chosen one, and its images too.
+WATCHED_ADAPTING = 300
+
 
 def train(
     images: ImageSet,
@@ -108,6 +112,7 @@ def train(
             module.multi_view,
             seed=recipe.seed,
             start=None if start is None else load_backbone(recipe, start).to(device),
+            size=WATCHED if start is None else WATCHED_ADAPTING,
         )
     if first and checkpoint is not None and first_step < module.progress.total_steps:
         # they would be taken for those of the backbone that training ends with
@@ -170,9 +175,19 @@ def train(
         return None
     if not first:
         return Run(folder)
-    if start is not None and monitor is not None:  # what is kept is not what trained at last
-        kept = Run(folder).backbone.to(device)
-        recorder.metrics.add({"step": float(module.step), **monitor.measure(kept, device)})
+    if start is not None:  # what is kept is not what trained at last, and is judged on more images
+        run = Run(folder)
+        begun = load_backbone(recipe, start).to(device)
+        monitor = OnlineMonitor(
+            images,
+            image_spec(recipe),
+            module.multi_view,
+            seed=recipe.seed,
+            start=begun,
+            size=WATCHED,
+        )
+        values = monitor.measure(run.backbone.to(device), device)
+        recorder.metrics.add({"step": float(module.step), **values})
     run = _finish(folder, images, recorder, module.step, log)
     if report:
         log.say(f"report: {run.report()}")
@@ -204,6 +219,7 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
     losses = [row["loss"] for row in metrics.rows if "loss" in row]
     steps = last("step")
     unreadable = len(images.unreadable)
+    from_start = last("knn_start")
     return diagnose(
         Readings(
             loss=losses[-1] if losses else None,
@@ -221,7 +237,7 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             alignment=last("alignment"),
             uniformity=last("uniformity"),
             knn=last("knn"),
-            knn_random=metrics.first("knn"),
+            knn_random=metrics.first("knn") if from_start is None else from_start,
             knn_raw=metrics.first("knn_raw"),
             drift=last("drift"),
             steps=steps,

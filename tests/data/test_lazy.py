@@ -133,7 +133,7 @@ def test_what_stands_for_an_unreadable_image_is_scored_nowhere(
     spec = ImageSpec(8, (0.5,) * 3, (0.5,) * 3)
     assert len(images) == 24
     assert extract_features(Flat(), images, spec).names == names
-    assert pixel_features(images, spec).names == names
+    assert pixel_features(images).names == names
     part = images.subset(range(24))
     assert part.names == names
     assert torch.equal(part.pixels, eager.pixels[[i for i in range(24) if i not in lost]])

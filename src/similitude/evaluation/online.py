@@ -59,7 +59,12 @@ class OnlineMonitor:
         ]
         self.view1, self.view2 = views
         self.knn_of_pixels = self._knn(pixel_features(self.images), of_pixels=True)
-        self.start_features = None if start is None else self._features(start, torch.device("cpu"))
+        self.start_features = None
+        self.knn_of_start = None
+        if start is not None:
+            device = next((p.device for p in start.parameters()), torch.device("cpu"))
+            self.start_features = self._features(start, device)
+            self.knn_of_start = self._knn(self.start_features)
 
     def _features(self, backbone: nn.Module, device: torch.device) -> Features:
         return extract_features(backbone, self.images, self.image, device=device)
@@ -92,7 +97,12 @@ class OnlineMonitor:
             for module, mode in modes:
                 module.training = mode
         readings["alignment"] = float(alignment(h1, h2))
-        for name, accuracy in {"knn": self._knn(features), "knn_raw": self.knn_of_pixels}.items():
+        accuracies = {
+            "knn": self._knn(features),
+            "knn_raw": self.knn_of_pixels,
+            "knn_start": self.knn_of_start,
+        }
+        for name, accuracy in accuracies.items():
             if accuracy is not None:
                 readings[name] = accuracy
         return readings
