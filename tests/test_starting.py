@@ -145,6 +145,11 @@ def test_a_recipe_with_a_start_needs_the_weights_again(run, weights, photos, tmp
     path = run.path / "recipe.yaml"
     with pytest.raises(UserError, match="--init"):
         sim.pretrain(photos, recipe=path, out=tmp_path / "a")
+    free = sim.pretrain(
+        photos, recipe=path, overrides=["init=null"], out=tmp_path / "free", report=False
+    )
+    assert free.recipe.init is None
+    assert not (free.path / "start.safetensors").exists()
     again = sim.pretrain(photos, recipe=path, init=weights, out=tmp_path / "b", report=False)
     assert again.recipe == load_recipe(path)
     for name, value in run.checkpoint.method.items():
@@ -183,3 +188,23 @@ def test_contradictions_are_told_before_any_work(weights, photos, tmp_path):
         sim.pretrain(photos, minutes=0)
     with pytest.raises(UserError, match="--init"):
         sim.pretrain(photos, init=weights, resume=True, out=tmp_path)
+    with pytest.raises(UserError, match="--minutes and --set epochs"):
+        sim.pretrain(photos, minutes=1, overrides=["epochs=3"], out=tmp_path / "r")
+    with pytest.raises(UserError, match=r"--init decides backbone\.name"):
+        sim.pretrain(photos, init=weights, overrides=["backbone.name=resnet34"])
+    with pytest.raises(UserError, match="--init decides init"):
+        sim.pretrain(photos, init=weights, overrides=["init=null"])
+    with pytest.raises(UserError, match="own network"):
+        sim.pretrain(photos, init=open_start(weights), backbone="resnet50")
+
+
+def test_a_run_of_somebody_elses_method_is_no_start(run, tmp_path):
+    """Its name would be imported from the current folder."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    path = copy / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["recipe"]["method"]["name"] = "evil:Method"
+    torch.save(content, path)
+    with pytest.raises(UserError, match="evil:Method"):
+        open_start(copy)

@@ -43,7 +43,8 @@ def freeze_(backbone: nn.Module, share: float) -> None:
         parameters[name].requires_grad_(False)
     for path, module in backbone.named_modules():
         own = [f"{path}.{n}".lstrip(".") for n, _ in module.named_parameters(recurse=False)]
-        if own and frozen.issuperset(own):
+        is_leaf = next(module.children(), None) is None
+        if own and is_leaf and frozen.issuperset(own):
             module.is_frozen = True  # type: ignore[assignment]
             module.training = False
 

@@ -1,7 +1,7 @@
 """The verbs of the command line as functions."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, name_of
+from similitude.nets import convert_sync_batchnorm
 from similitude.recipes import Recipe, field_text, find_recipe, image_spec, override, parse_recipe
 from similitude.recipes.automatic import (
     Facts,
@@ -470,6 +471,8 @@ def _opened(
     if given is not None:
         raise UserError("a method that is given as an object has its weights: leave out --init")
     if isinstance(init, Start):
+        if backbone is not None:
+            raise UserError(f"{init.name} has its own network: leave backbone out")
         return init
     config = BackboneConfig(name=backbone) if isinstance(backbone, str) else backbone
     return first_then_others(lambda: open_start(init, backbone=config))
@@ -487,6 +490,7 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
                 f"--method {name} and a recipe for {chosen.method.name} contradict each other; "
                 "give one of them"
             )
+        chosen = override(chosen, [a for a in wishes.overrides if a.partition("=")[0] == "init"])
         if chosen.init is not None and start is None:
             raise UserError(
                 f"the recipe starts from published weights, {chosen.init.name}, which a recipe "
@@ -501,6 +505,11 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
             chosen = choose_adapting(name, facts, start, wishes.batch_size)
         else:
             chosen = choose_recipe(name, facts, wishes.batch_size, wishes.minutes)
+    touched = _touched(wishes.overrides)
+    if start is not None:
+        _refuse_what_start_decides(touched)
+    if wishes.minutes is not None and "epochs" in touched:
+        raise UserError("--minutes and --set epochs both say how long to train: give one of them")
     backbone = _backbone_config(wishes.backbone, chosen, recipe is not None)
     given: dict[str, Any] = {
         "method": method if isinstance(method, MethodConfig) else None,
@@ -514,7 +523,6 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     reasons = {f: r for f, r in chosen.reasons.items() if f.split(".")[0] not in given}
     chosen = chosen.model_copy(update=given | {"reasons": reasons})
     chosen = override(chosen, wishes.overrides)
-    touched = _touched(wishes.overrides)
     if chosen.batch_size > facts.num_images:  # told before any work
         raise UserError(
             f"{facts.num_images} images in {facts.name} are fewer than one batch of "
@@ -541,13 +549,32 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     return chosen
 
 
+def _refuse_what_start_decides(touched: Collection[str]) -> None:
+    """Refuse settings that published weights have decided already.
+
+    Raises:
+        UserError: says which.
+    """
+    fixed = ("init", "init.name", "init.fingerprint")
+    wrong = [field for field in touched if field in fixed or field.split(".")[0] == "backbone"]
+    if wrong:
+        raise UserError(f"--init decides {wrong[0]}: leave --set {wrong[0]} or --init out")
+
+
 def _check_kept(recipe: Recipe, network: nn.Module, start: Start) -> None:
     """Refuse published weights that are not of what the method keeps.
 
     Raises:
         UserError: the method wraps its network, as CPC and CMC do.
     """
-    kept = build_method(recipe.method, network).kept_backbone.state_dict()
+    config = recipe.method
+    if "num_samples" in type(config).model_fields:  # their memory may be large, and is not kept
+        config = config.model_copy(update={"num_samples": 2})
+    with torch.random.fork_rng(devices=[]):
+        method = build_method(config, network)
+    kept = method.kept_backbone.state_dict()
+    if world_size() > 1:
+        convert_sync_batchnorm(method)  # says which layers cannot be shared
     if kept.keys() != start.state.keys():
         raise UserError(
             f"{recipe.method.name} makes a network of its own from the backbone, which the weights "

@@ -21,7 +21,7 @@ PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "r
 
 # Arguments of timm.create_model that fetch weights. A recipe rebuilds its network without a network
 # connection; what a training starts from is a fact of its own, kept with the run.
-_OF_WEIGHTS = (
+WEIGHTS_OPTIONS = (
     "pretrained",
     "checkpoint_path",
     "pretrained_cfg",
@@ -54,7 +54,7 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         UserError: timm does not know the name, the network has no such stem or width, or an
             option asks for weights.
     """
-    if asked := [name for name in _OF_WEIGHTS if name in config.options]:
+    if asked := [name for name in WEIGHTS_OPTIONS if name in config.options]:
         raise UserError(
             f"backbone.options takes no {asked[0]!r}: weights to start from are given with "
             f"--init timm:{config.name} or --init FILE"
@@ -85,11 +85,15 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     return backbone
 
 
-def takes_any_size(config: BackboneConfig) -> bool:
-    """Whether the network takes images of other sizes than the one it was built for."""
-    with torch.device("meta"):
-        embedding = getattr(timm.create_model(config.name, **config.options), "patch_embed", None)  # type: ignore[arg-type]
-    return embedding is None or not getattr(embedding, "strict_img_size", False)
+def takes_size(config: BackboneConfig, size: int) -> bool:
+    """Whether the network takes images of so many pixels a side."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_backbone(config)
+    try:
+        check_input(network, config, size, size)
+    except UserError:
+        return False
+    return True
 
 
 def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_size: int) -> None:

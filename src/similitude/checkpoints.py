@@ -5,6 +5,7 @@ import io
 import pickle
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from similitude.adapting import averaged
-from similitude.backbones import build_backbone
+from similitude.backbones import WEIGHTS_OPTIONS, build_backbone
 from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.method import Method
@@ -103,8 +104,12 @@ def save_checkpoint(
     write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, own_methods: bool = True) -> Checkpoint:
     """Read a checkpoint without running any code in it (``weights_only``).
+
+    Args:
+        path: the file.
+        own_methods: whether a method "module:Class" that it names may be imported.
 
     Raises:
         UserError: the file is missing, damaged, or not one of ours.
@@ -120,8 +125,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"the checkpoint {path} is damaged or not a checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version of similitude")
+    recipe = content["recipe"]
+    with suppress(LookupError, TypeError, AttributeError):  # the weights of old runs are here
+        for option in WEIGHTS_OPTIONS:
+            recipe["backbone"]["options"].pop(option, None)
+    if not own_methods and ":" in str(recipe.get("method", {}).get("name", "")):
+        raise UserError(
+            f"the run in {path.parent.parent} is of a method that is not of similitude, "
+            f"{recipe['method']['name']}: to start from it, export its backbone first"
+        )
     return Checkpoint(
-        recipe=parse_recipe(content["recipe"], f"the recipe in {path}"),
+        recipe=parse_recipe(recipe, f"the recipe in {path}"),
         **{name: content[name] for name in Checkpoint._fields if name != "recipe"},
     )
 
@@ -137,7 +151,8 @@ def load_backbone(recipe: Recipe, state: dict[str, Tensor]) -> nn.Module:
     Raises:
         UserError: the weights do not fit the backbone that the recipe names.
     """
-    backbone = fresh_backbone(recipe)
+    with torch.random.fork_rng(devices=[]):  # of several processes only the first may come here
+        backbone = fresh_backbone(recipe)
     load_strictly(backbone, state, f"backbone {recipe.backbone.name!r}")
     return backbone.eval()
 

@@ -189,6 +189,8 @@ def test_a_run_from_published_weights_is_measured_by_them() -> None:
     assert worse.state == "doubtful"
     assert "80.0 %, below the 90.0 % of the weights it started from" in worse.sentence
     assert "as they are" in worse.advice[0]
+    chance = diagnose(Readings(knn=0.87, knn_random=0.9, drift=0.2, knn_queries=60))
+    assert chance.state == "healthy"
     equal = diagnose(Readings(knn=0.9, knn_random=0.9, drift=0.2))
     assert equal.state == "healthy"
 

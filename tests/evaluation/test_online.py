@@ -44,7 +44,7 @@ def test_the_shape_is_that_of_features_without_augmentation_in_evaluation_mode(
     with torch.no_grad():
         x = network(evaluation_view(watching.images.pixels, SPEC))
         u1, u2 = (F.normalize(network(view), dim=1) for view in (watching.view1, watching.view2))
-    assert set(readings) == SHAPE | {"knn", "knn_raw"}
+    assert set(readings) == SHAPE | {"knn", "knn_raw", "knn_queries"}
     assert readings["feature_dim"] == 5
     assert readings["feature_std"] == pytest.approx(feature_std(x), rel=1e-5)
     assert readings["effective_rank"] == pytest.approx(effective_rank(x), rel=1e-5)
@@ -97,14 +97,14 @@ def test_knn_is_told_only_where_the_labels_are_worth_a_number(
     labels = labels_of(digit_images) % classes
     labels[labelled:] = -1
     readings = monitor(replace(digit_images, labels=labels)).measure(nn.Flatten(), CPU)
-    assert set(readings) == (SHAPE | {"knn", "knn_raw"} if told else SHAPE)
+    assert set(readings) == (SHAPE | {"knn", "knn_raw", "knn_queries"} if told else SHAPE)
 
 
 def test_labels_add_the_knn_accuracy_and_change_nothing_else(digit_images: ImageSet) -> None:
     network = backbone()
     with_labels = monitor(digit_images, size=100).measure(network, CPU)
     without = monitor(replace(digit_images, labels=None), size=100).measure(network, CPU)
-    assert min(with_labels.pop("knn"), with_labels.pop("knn_raw")) > 0
+    assert min(with_labels.pop(name) for name in ("knn", "knn_raw", "knn_queries")) > 0
     assert with_labels == without
 
 

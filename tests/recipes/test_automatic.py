@@ -140,6 +140,15 @@ def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_e
     assert chosen() == hour
 
 
+@pytest.mark.parametrize("name", ["cpc_v1", "swav"])
+def test_a_network_is_chosen_for_what_it_will_be_given(name, fast):
+    """Patches and local views grow with the images, and cost what they then do."""
+    facts = Facts(2_000, [500], CPU)
+    recipe = choose_epochs(choose_recipe(name, facts, minutes=120), facts, 120)
+    assert recipe.image_size > 64
+    assert recipe.epochs * (2_000 // recipe.batch_size) >= 9_000
+
+
 def test_small_photos_are_not_enlarged(fast):
     recipe = choose_recipe("simclr", Facts(2_000, [50], CPU), minutes=600)
     assert recipe.image_size == 50
@@ -180,11 +189,13 @@ def test_batch_queue_and_splits_fit_few_images(name, images):
     assert 8 <= recipe.batch_size <= max(8, images // 4)
     assert recipe.batch_size % config.bn_splits == 0
     assert config.queue_length >= 2 * recipe.batch_size
+    assert choose_epochs(recipe, Facts(images, [32], CPU)).epochs >= 1  # it can be counted
 
 
 def test_a_given_batch_size_is_kept():
     recipe = choose_recipe("moco_v2", Facts(50_000, [32], CPU), batch_size=30)
     assert recipe.batch_size == 30
+    assert choose_epochs(recipe, Facts(50_000, [32], CPU)).epochs >= 1
     assert 30 % recipe.method.bn_splits == 0
 
 
@@ -241,6 +252,12 @@ def test_adapting_takes_pixels_and_network_of_its_start_and_stays_near_it():
     assert 0 < recipe.init.frozen < 1
     assert 0 < recipe.init.average < 1
     assert view_sizes(choose_adapting("byol", Facts(2_000, [500], GPU), start)) == [224, 224]
+    assert recipe.canvas_size == 256
+    assert choose_adapting("byol", Facts(2_000, [60], CPU), start).canvas_size == 60
+    moco = choose_adapting("moco_v2", Facts(2_000, [500], CPU), start).method
+    assert moco.bn_splits == 1  # published networks may have layers that cannot be split
+    diet = choose_adapting("diet", Facts(2_000, [500], CPU), start).method
+    assert (diet.label_smoothing, diet.normalize) == (0.3, True)  # DIET-CP
     vit = BackboneConfig(name="vit_tiny_patch16_224")
     fixed = SimpleNamespace(**{**vars(start), "backbone": vit})
     assert view_sizes(choose_adapting("byol", Facts(2_000, [500], CPU), fixed)) == [224, 224]

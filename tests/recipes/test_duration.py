@@ -7,6 +7,7 @@ from similitude import distributed
 from similitude.methods import METHODS
 from similitude.recipes import override, small
 from similitude.recipes.duration import in_words, seconds_per_step
+from similitude.recipes.recipe import InitConfig
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,19 @@ def test_a_step_costs_what_its_batch_its_views_and_its_targets_do():
     assert seconds("simclr", "method.view.size=32") < 0.5 * simclr
     assert seconds("simclr", "backbone.base_width=32") > 1.5 * simclr
     assert 1.2 < seconds("byol") / simclr < 1.8  # two more passes forward
+
+
+def test_what_stays_as_it_is_costs_no_backward_pass():
+    init = InitConfig(name="some", fingerprint="0", frozen=1.0)
+    recipe = small.simclr()
+    frozen = seconds_per_step(recipe.model_copy(update={"init": init}), CPU)
+    assert frozen < 0.6 * seconds_per_step(recipe, CPU)
+
+
+@pytest.mark.parametrize("settings", [["method.bn_splits=5", "batch_size=60"], ["batch_size=6"]])
+def test_any_number_of_splits_and_any_batch_can_be_counted(settings):
+    settings = settings if "bn_splits" in settings[0] else ["method.bn_splits=3", *settings]
+    assert seconds("moco_v2", *settings) > 0
 
 
 def test_processes_share_a_batch_and_none_waits_for_the_others(monkeypatch):

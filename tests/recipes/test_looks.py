@@ -36,6 +36,30 @@ def test_stripes_have_a_direction():
     assert look_at(pictures(pixels)).upright
 
 
+def test_the_whole_set_is_looked_at_not_its_beginning():
+    torch.manual_seed(0)
+    pixels = noise(999)
+    pixels[:500] = pixels[:500, :1]
+    assert not look_at(pictures(pixels)).gray
+
+
+def test_pictures_with_edges_of_their_own_direction_are_not_turned():
+    """Each has stripes, as many across as down: only single pictures tell."""
+    torch.manual_seed(0)
+    pixels = noise()
+    pixels[::2, :, :, ::2] //= 2
+    pixels[1::2, :, ::2] //= 2
+    assert look_at(pictures(pixels)).upright
+
+
+def test_a_view_that_is_given_stays():
+    torch.manual_seed(0)
+    recipe = small.simclr()
+    assert (
+        choose_looks(recipe, pictures(noise()), ["method.view={turn: 0}"]).method == recipe.method
+    )
+
+
 def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
     torch.manual_seed(0)
     pixels = noise()[:, :1].expand(-1, 3, -1, -1)

@@ -274,3 +274,15 @@ def test_a_checkpoint_of_ours_is_a_run_and_no_file(tmp_path):
     path.write_bytes(saved({"format": 1, "recipe": recipe, "method": {}, "step": 3}))
     with pytest.raises(UserError, match="give the run's folder"):
         open_start(path)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_a_claim_of_memory_is_refused_before_it_is_met(tmp_path, old_format):
+    class Claim:
+        def __reduce__(self):
+            return bytearray, (10**6,)
+
+    path = tmp_path / "claim.pth"
+    torch.save({"weight": Claim()}, path, _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(UserError, match="any amount of memory"):
+        open_start(path)

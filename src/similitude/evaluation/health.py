@@ -68,6 +68,7 @@ class Readings:
         knn_random: kNN accuracy of the same backbone before training: with random weights, or with
             the published ones it started from.
         knn_raw: kNN accuracy of the raw pixels of the same images.
+        knn_queries: Images that these accuracies are shares of.
         drift: 1 - linear CKA between the features and those of the published weights that training
             started from, 0..1; None where it started from random ones.
         steps: Optimiser steps done.
@@ -92,6 +93,7 @@ class Readings:
     knn: float | None = None
     knn_random: float | None = None
     knn_raw: float | None = None
+    knn_queries: float | None = None
     drift: float | None = None
     steps: float | None = None
     unreadable_share: float | None = None
@@ -318,9 +320,19 @@ def _as_log(chance: float) -> str:
     return f" = ln {k}" if abs(math.log(k) - chance) < 1e-4 and k > 1 else ""
 
 
+def _is_clearly_below(r: Readings, other: float | None) -> bool:
+    """Whether the kNN accuracy is below another by more than so few images leave to chance."""
+    if r.knn is None or other is None:
+        return False
+    spread = r.knn * (1 - r.knn) + other * (1 - other)
+    return r.knn < other - (spread / max(1.0, r.knn_queries or math.inf)) ** 0.5
+
+
 def _worse_than_its_start(r: Readings) -> Finding | None:
-    if r.drift is None or r.knn is None or r.knn_random is None or r.knn >= r.knn_random:
+    if r.drift is None or not _is_clearly_below(r, r.knn_random):
         return None
+    assert r.knn is not None
+    assert r.knn_random is not None
     return Finding(
         "doubtful",
         f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_random:.1f} % of the weights "
@@ -331,8 +343,10 @@ def _worse_than_its_start(r: Readings) -> Finding | None:
 
 
 def _worse_than_raw_pixels(r: Readings) -> Finding | None:
-    if r.knn is None or r.knn_raw is None or r.knn >= r.knn_raw:
+    if not _is_clearly_below(r, r.knn_raw):
         return None
+    assert r.knn is not None
+    assert r.knn_raw is not None
     return Finding(
         "doubtful",
         f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw pixels.",

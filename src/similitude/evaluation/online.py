@@ -58,7 +58,10 @@ class OnlineMonitor:
             for epoch in (-1, -2)  # epochs that training never uses
         ]
         self.view1, self.view2 = views
-        self.knn_of_pixels = self._knn(pixel_features(self.images), of_pixels=True)
+        self.num_queries = 0
+        has_labels = self.images.labels is not None
+        pixels = pixel_features(self.images) if has_labels else None
+        self.knn_of_pixels = None if pixels is None else self._knn(pixels, of_pixels=True)
         self.start_features = None
         self.knn_of_start = None
         if start is not None:
@@ -97,6 +100,8 @@ class OnlineMonitor:
             for module, mode in modes:
                 module.training = mode
         readings["alignment"] = float(alignment(h1, h2))
+        if self.knn_of_pixels is not None:
+            readings["knn_queries"] = float(self.num_queries)
         accuracies = {
             "knn": self._knn(features),
             "knn_raw": self.knn_of_pixels,
@@ -116,6 +121,7 @@ class OnlineMonitor:
             return None
         count = int(len(known) * BANK_SHARE)
         bank, queries = known.subset(range(count)), known.subset(range(count, len(known)))
+        self.num_queries = len(queries)
         if of_pixels:
             bank, queries = centered(bank, queries)
         probe = KNNProbe(k=min(20, count)).fit(bank.x, bank.y)  # type: ignore[arg-type]

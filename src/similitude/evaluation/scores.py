@@ -204,7 +204,7 @@ class ScoreTable:
                 )
                 for column in self.columns
             ]
-            table.add_row(name, *cells)
+            table.add_row(Text(name), *cells)
         title = (
             f"{self.data}: {self.num_train:,} training and {self.num_test:,} test images, "
             f"{self.num_classes} classes"

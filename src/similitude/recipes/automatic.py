@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, takes_any_size
+from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, takes_size
 from similitude.budget import arithmetic_rule, machine
 from similitude.data import ImageSet
 from similitude.distributed import world_size
@@ -140,6 +140,9 @@ def _for_small_data(
     found, speed = LADDER[0].of(chosen, side), ""
     for rung in LADDER:
         larger = rung.of(chosen, side)
+        config = _with_local_views(larger.method, template, larger.image_size, {})
+        config = _with_patches(config, template, larger.image_size, {})
+        larger = larger.model_copy(update={"method": config})
         larger = choose_arithmetic(larger, build_backbone(larger.backbone), facts.device)
         steps = 60 * minutes / seconds_per_step(larger, facts.device)
         if rung is not LADDER[0] and steps < MANY_STEPS:
@@ -173,9 +176,12 @@ def choose_adapting(
     reasons = {"method": f"the settings of {method} for few images and short runs"}
     batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
     config = template.method.model_copy(update=small.ADAPTING.get(method, {}))
+    if getattr(config, "bn_splits", 1) > 1:
+        config = config.model_copy(update={"bn_splits": 1})
+        reasons["method.bn_splits"] = "published statistics are of whole batches"
     config = _fitted(config, facts.num_images, batch_size, reasons)
     size = start.image_size
-    fixed = not takes_any_size(start.backbone)
+    fixed = not takes_size(start.backbone, min(size, ADAPTING_SIZE))
     side = size if fixed or facts.device.type != "cpu" else min(size, ADAPTING_SIZE)
     views: dict[str, Any] = {}
     for name, view in config.view_configs.items():
@@ -184,11 +190,15 @@ def choose_adapting(
             update={"size": side // 2 if local and not fixed else None if side == size else side}
             | ({} if local else {"crop_scale": (0.3, 1.0)})
         )
-        reasons[f"method.{name}.crop_scale"] = "milder than from random weights"
+        if not local:
+            reasons[f"method.{name}.crop_scale"] = "milder than from random weights"
     config = _with_patches(config.model_copy(update=views), template, side, reasons)
     why = f"a start from {start.name}"
     reasons |= dict.fromkeys(("backbone", "image_size", "mean", "std"), f"those of {start.name}")
     reasons |= dict.fromkeys(("optimizer", "init"), why)
+    reasons["init.frozen"] = "early layers serve any images"
+    reasons["init.head_warmup"] = "heads of random weights would mislead the network"
+    reasons["init.average"] = "half-way back keeps what is gained and loses what is harmed"
     reasons["canvas_size"] = "an eighth larger than the images, where the originals are"
     return template.model_copy(
         update={
@@ -317,7 +327,7 @@ def choose_canvas_size(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
         recipe: the fields are chosen.
         given: fields that are given, e.g. "image_size".
     """
-    chosen_before = recipe.reasons.get("canvas_size") == CANVAS_REASON
+    chosen_before = "canvas_size" in recipe.reasons
     if not chosen_before or "image_size" not in given or "canvas_size" in given:
         return recipe
     return recipe.model_copy(update={"canvas_size": _canvas_size(recipe.image_size)})
@@ -542,7 +552,8 @@ def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> 
     given = {assignment.partition("=")[0].strip() for assignment in overrides}
     views, reasons = {}, {}
     for name, view in recipe.method.view_configs.items():
-        if isinstance(view, PatchViewConfig):  # whose patches lie above each other
+        # the patches of an image lie above each other
+        if isinstance(view, PatchViewConfig) or f"method.{name}" in given:
             continue
         brightness, contrast, *_ = view.jitter
         update: dict[str, Any] = {}

@@ -153,20 +153,9 @@ ADAPTING: dict[str, dict[str, Any]] = {
     "diet": {"label_smoothing": 0.3, "normalize": True},  # DIET-CP
 }
 
-ALL: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        *(simclr, simclr_v2, moco_v1, moco_v2, byol, simsiam, swav, dino, inst_disc, inva_spread),
-        *(
-            diet,
-            memory_bank,
-            end_to_end,
-            barlow_twins,
-            barlow_twins_hsic,
-            moco_v3,
-            raft,
-            simtriplet,
-        ),
-        *(cpc_v1, cpc_v2, cmc, diet),
-    )
-}
+_RECIPES = (
+    *(simclr, simclr_v2, moco_v1, moco_v2, byol, simsiam, swav, dino, inst_disc, inva_spread, cmc),
+    *(memory_bank, end_to_end, barlow_twins, barlow_twins_hsic, moco_v3, raft, simtriplet, diet),
+    *(cpc_v1, cpc_v2),
+)
+ALL: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in _RECIPES}

@@ -56,7 +56,8 @@ CURVES = (
     _Curve("drift", "Drift", "How far the features are from those of the weights at the start."),
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
 )
-KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early", "knn_raw", "knn_start"}
+KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early"}
+KNOWN |= {"knn_raw", "knn_start", "knn_queries"}
 KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
     "images_per_second": "Images per second",

@@ -48,7 +48,7 @@ def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> S
 
 
 def _open_run(folder: Path, backbone: BackboneConfig | None) -> Start:
-    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt", own_methods=False)
     recipe = checkpoint.recipe
     method = recipe.method.name
     weights = kept_weights(checkpoint, read_start(folder, recipe))

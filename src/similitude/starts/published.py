@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import constants
@@ -45,17 +46,25 @@ def open_timm(name: str, backbone: BackboneConfig | None) -> Start:
     empty_backbone(config)  # tells of a wrong option before anything is fetched
     network = _created(name, config.options)
     fitted = fit(network.state_dict(), config, f"timm:{name}")
-    facts = network.pretrained_cfg
+    facts: Any = network.pretrained_cfg
     return Start(
         name=f"timm:{name}",
         title=f"timm's weights {name}",
         backbone=config,
         state=fitted.state,
-        image_size=image_size(config, fitted.network),
+        image_size=_size_of(facts, config, fitted.network),
         mean=tuple(facts["mean"]),  # type: ignore[index, arg-type]
         std=tuple(facts["std"]),  # type: ignore[index, arg-type]
         report=[*fitted.report, "Left out the classifier; size, mean and std are those of timm."],
     )
+
+
+def _size_of(facts: Mapping[str, Any], config: BackboneConfig, network: nn.Module) -> int:
+    """Side of the images of these very weights, where the network does not take one size only."""
+    made_for = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    if made_for is not None or config.options:
+        return image_size(config, network)
+    return int(facts["input_size"][-1])
 
 
 def open_efficientnet_lite0(backbone: BackboneConfig | None) -> Start:

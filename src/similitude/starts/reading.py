@@ -3,9 +3,9 @@
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
@@ -45,6 +45,10 @@ _STANDS_IN = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "typing.Any",
 )
+
+
+# Torch opens it, and it takes as much memory as the file says; no checkpoint of tensors has one.
+_CLAIM = b"bytearray"
 
 
 class _Inert:
@@ -136,18 +140,40 @@ def _check_zip(path: Path) -> None:
     """Torch stores its records plainly; a compressed one could fill the memory when read."""
     try:
         with path.open("rb") as file:
-            if file.read(2) != b"PK":
-                return  # torch's older format, which cannot compress
+            if file.read(2) != b"PK":  # torch's older format, which cannot compress
+                file.seek(0)
+                claims = any(_CLAIM in part for part in _overlapping(file))
+                _refuse_claim(claims, path)
+                return
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
+            texts = [r for r in records if r.filename.endswith(".pkl") and not r.compress_type]
+            claims = any(_CLAIM in archive.read(record) for record in texts)
     except OSError as error:
         raise UserError(f"cannot read the weights {path}: {error.strerror}") from error
     except Exception as error:  # BadZipFile, and whatever else a damaged directory leads to
         raise UserError(f"{path} is cut or damaged: fetch it again") from error
+    _refuse_claim(claims, path)
     plain = all(record.compress_type == zipfile.ZIP_STORED for record in records)
     # records that lie over each other hold more together than the file
     if not plain or sum(record.file_size for record in records) > path.stat().st_size:
         raise UserError(
             f"{path} is compressed, which torch's checkpoints are not: unpack it, or save its "
             "state_dict as .safetensors"
+        )
+
+
+def _overlapping(file: IO[bytes], size: int = 1 << 24) -> Iterator[bytes]:
+    """The file in parts, each with the end of the one before."""
+    before = b""
+    while part := file.read(size):
+        yield before + part
+        before = part[-len(_CLAIM) :]
+
+
+def _refuse_claim(claims: bool, path: Path) -> None:
+    if claims:
+        raise UserError(
+            f"{path} holds an object of 'bytearray', which may claim any amount of memory: save "
+            "its state_dict alone, where you trust it, as .safetensors"
         )
