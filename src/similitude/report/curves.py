@@ -55,7 +55,7 @@ CURVES = (
     _Curve("uniformity", "Uniformity", "How evenly features fill the sphere. Lower is more even."),
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
 )
-KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early"}
+KNOWN = {"step", "epoch", "chance_loss", "loss_floor", "feature_dim", "stopped_early"}
 KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
     "images_per_second": "Images per second",
