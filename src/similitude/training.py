@@ -225,6 +225,7 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             loss=losses[-1] if losses else None,
             nan_step=nan_step,
             chance_loss=last("chance_loss"),
+            loss_floor=last("loss_floor"),
             feature_std=last("feature_std"),
             feature_dim=last("feature_dim"),
             feature_std_start=metrics.first("feature_std"),

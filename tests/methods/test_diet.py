@@ -127,6 +127,16 @@ def test_chance_is_the_log_of_the_number_of_images_whatever_the_smoothing():
         assert loss.item() == pytest.approx(math.log(40), rel=1e-12)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3, 0.8])
+def test_the_floor_is_the_loss_of_a_classifier_that_gives_the_target(label_smoothing):
+    diet = method(label_smoothing=label_smoothing)
+    told = diet.training_loss(batch(diet), START).metrics["loss_floor"]
+    target = torch.full((40,), label_smoothing / 40, dtype=torch.float64)
+    target[0] += 1 - label_smoothing
+    expected = F.cross_entropy(target.log().clamp_min(-1e9), target)
+    assert told.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+
+
 def test_weight_decay_is_on_every_parameter():
     (group,) = method().param_groups()
     assert "weight_decay" not in group

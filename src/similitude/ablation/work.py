@@ -27,7 +27,7 @@ from similitude.storage import write_text
 PROTOCOLS = ("knn", "linear")
 # Columns of metrics.csv that say where a run stands, not what came out.
 NO_VALUES = {"step", "epoch", "lr", "images_per_second", "waiting_share", "feature_dim"}
-NO_VALUES |= {"stopped_early", "chance_loss"}
+NO_VALUES |= {"stopped_early", "chance_loss", "loss_floor"}
 
 
 class Work:

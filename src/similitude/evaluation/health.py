@@ -27,7 +27,8 @@ COLLAPSED_RANK = 2.0
 # Short healthy runs read 5 to 30 % of D; below 2 % or 5 directions nearly all of it is unused.
 LOW_RANK = 5.0
 LOW_RANK_SHARE = 0.02
-# A loss within 1 % of the value of a constant code, after the first steps, has learned nothing.
+# A loss within 1 % of the value of a constant code, after the first steps, has learned nothing: of
+# the way from there down to 0, or to what smoothed labels leave of the loss at best.
 CHANCE_MARGIN = 0.01
 WARM_UP_STEPS = 100
 # Targets of a network that distils itself carry information while they differ from image to image.
@@ -52,6 +53,7 @@ class Readings:
         loss: Last loss (a mean over the last log period), in the loss's own units.
         chance_loss: Loss of a code that carries no information, e.g. ln K; None where a method
             has none.
+        loss_floor: The lowest loss there is, where that is not 0: DIET's, with smoothed labels.
         nan_step: First step at which the loss was not finite.
         feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
         feature_dim: D.
@@ -78,6 +80,7 @@ class Readings:
 
     loss: float | None = None
     chance_loss: float | None = None
+    loss_floor: float | None = None
     nan_step: int | None = None
     feature_std: float | None = None
     feature_dim: float | None = None
@@ -301,7 +304,7 @@ def _loss_at_chance(r: Readings) -> Finding | None:
         return None
     if _is_early(r):
         return None
-    if r.loss < r.chance_loss - CHANCE_MARGIN * abs(r.chance_loss):
+    if r.loss < r.chance_loss - CHANCE_MARGIN * abs(r.chance_loss - (r.loss_floor or 0.0)):
         return None
     return Finding(
         "doubtful",

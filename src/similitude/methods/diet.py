@@ -80,7 +80,15 @@ class DIET(Method):
             temperature=self.config.temperature,
         )
         h1, z1 = (x.detach()[: len(batch.index)] for x in (h, z))
-        return StepOutput(loss, features=h1, metrics={"projection_std": output_std(z1)})
+        metrics = {"projection_std": output_std(z1), "loss_floor": loss.new_tensor(self._floor())}
+        return StepOutput(loss, features=h1, metrics=metrics)
+
+    def _floor(self) -> float:
+        """The entropy of the smoothed target, below which no loss can be."""
+        n, s = self.config.num_samples, self.config.label_smoothing
+        target = torch.tensor([1 - s + s / n, s / n], dtype=torch.float64)
+        own, other = torch.special.entr(target).tolist()
+        return own + (n - 1) * other
 
     def before_step(self, progress: Progress) -> None:
         if progress.fraction < self.config.freeze_backbone:

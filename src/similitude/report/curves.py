@@ -56,7 +56,7 @@ CURVES = (
     _Curve("drift", "Drift", "How far the features are from those of the weights at the start."),
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
 )
-KNOWN = {"step", "epoch", "chance_loss", "feature_dim", "stopped_early"}
+KNOWN = {"step", "epoch", "chance_loss", "loss_floor", "feature_dim", "stopped_early"}
 KNOWN |= {"knn_raw", "knn_start", "knn_queries"}
 KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
