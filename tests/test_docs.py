@@ -23,6 +23,7 @@ from similitude.errors import UserError
 from similitude.evaluation import health
 from similitude.methods import CONFIGS, METHODS
 from similitude.recipes import RECIPES, OptimizerConfig, Recipe, find_recipe, override
+from similitude.recipes.recipe import InitConfig
 from similitude.studies import STUDIES
 from similitude.views import ImageViewConfig
 
@@ -255,8 +256,9 @@ def test_command_lines_are_accepted(page, line):
 
 
 def _accepts(recipe: str, assignment: str) -> bool:
+    init = InitConfig(name="some", fingerprint="0")  # with --init there are its fields
     try:
-        override(RECIPES[recipe](), [assignment])
+        override(RECIPES[recipe]().model_copy(update={"init": init}), [assignment])
     except UserError:
         return False
     return True
