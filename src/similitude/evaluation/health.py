@@ -353,8 +353,9 @@ def _worse_than_raw_pixels(r: Readings) -> Finding | None:
     return Finding(
         "doubtful",
         f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw pixels.",
-        "Start from published weights (--init), train longer (--minutes), or choose views that "
-        "keep what distinguishes the classes.",
+        ("" if r.drift is not None else "Start from published weights (--init), or train longer. ")
+        + "Choose views that keep what distinguishes the classes; pixels also win where images have "
+        "near copies of themselves in the data.",
     )
 
 
