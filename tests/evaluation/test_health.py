@@ -194,6 +194,7 @@ def test_a_run_from_published_weights_is_measured_by_them() -> None:
     assert "as they are" in worse.advice[0]
     chance = diagnose(Readings(knn=0.87, knn_random=0.9, drift=0.2, knn_queries=60))
     assert chance.state == "healthy"
+    assert "its start gives 90.0 %" in chance.sentence
     equal = diagnose(Readings(knn=0.9, knn_random=0.9, drift=0.2))
     assert equal.state == "healthy"
 

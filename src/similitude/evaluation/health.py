@@ -429,7 +429,6 @@ def _good_signs(r: Readings) -> list[str]:
     if r.loss is not None and r.chance_loss is not None:
         signs.append(f"The loss is {r.loss:.3f}, below the {r.chance_loss:.3f} of chance.")
     if r.knn is not None and r.knn_random is not None:
-        signs.append(
-            f"kNN accuracy is {100 * r.knn:.1f} %, random weights give {100 * r.knn_random:.1f} %."
-        )
+        before = "random weights give" if r.drift is None else "its start gives"
+        signs.append(f"kNN accuracy is {100 * r.knn:.1f} %, {before} {100 * r.knn_random:.1f} %.")
     return signs
