@@ -142,13 +142,12 @@ def _check_zip(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(2) != b"PK":  # torch's older format, which cannot compress
                 file.seek(0)
-                claims = any(_CLAIM in part for part in _overlapping(file))
-                _refuse_claim(claims, path)
-                return
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            texts = [r for r in records if r.filename.endswith(".pkl") and not r.compress_type]
-            claims = any(_CLAIM in archive.read(record) for record in texts)
+                claims, records = any(_CLAIM in part for part in _overlapping(file)), []
+            else:
+                archive = zipfile.ZipFile(file)
+                records = archive.infolist()
+                texts = [r for r in records if r.filename.endswith(".pkl") and not r.compress_type]
+                claims = any(_CLAIM in archive.read(record) for record in texts)
     except OSError as error:
         raise UserError(f"cannot read the weights {path}: {error.strerror}") from error
     except Exception as error:  # BadZipFile, and whatever else a damaged directory leads to
