@@ -93,3 +93,25 @@ def test_the_state_of_a_method_holds_its_memory():
     for name, keys in wanted.items():
         method = build_method(small_config(name), TinyBackbone())
         assert keys <= set(method.state_dict()), name
+
+
+@pytest.mark.parametrize("recipe", [None, [], {"method": None}, {"method": "simclr"}])
+def test_a_recipe_that_is_none_is_told(tmp_path, recipe):
+    path = tmp_path / "last.ckpt"
+    torch.save({"format": 1, "recipe": recipe}, path)
+    with pytest.raises(UserError, match=r"last\.ckpt"):
+        load_checkpoint(path, own_methods=False)
+
+
+def test_an_old_run_whose_options_named_weights_still_loads(tmp_path):
+    """They are in the checkpoint; to build the network needs neither file nor connection."""
+    path, recipe = tmp_path / "last.ckpt", small_recipe("simclr")
+    method = build_method(recipe.method, build_backbone(recipe.backbone))
+    save(path, method, recipe)
+    content = torch.load(path, weights_only=True)
+    options = content["recipe"]["backbone"]["options"]
+    options |= {"pretrained": True, "checkpoint_path": "gone.pth"}
+    torch.save(content, path)
+    checkpoint = load_checkpoint(path)
+    kept = load_backbone(checkpoint.recipe, checkpoint.backbone).state_dict()
+    assert all(torch.equal(kept[n], v) for n, v in method.backbone.state_dict().items())

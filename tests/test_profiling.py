@@ -114,7 +114,7 @@ def test_the_table_gives_shares_and_floors():
 @pytest.mark.parametrize("name", ["simclr", "dino"])
 def test_a_profiled_run_has_the_weights_of_one_that_is_not(name, tmp_path):
     images = random_images(16 * 40)
-    fixed = {"precision": "float32", "memory_format": "contiguous"}  # else a trial chooses
+    fixed = {"precision": "float32", "memory_format": "contiguous"}  # else a rule chooses
     recipe = small_recipe(name, batch_size=16, epochs=1, **fixed)
     runs = [
         pretrain(images, recipe=recipe, out=tmp_path / str(profile), profile=profile, report=False)

@@ -504,7 +504,13 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
         if start is not None:
             chosen = choose_adapting(name, facts, start, wishes.batch_size)
         else:
-            chosen = choose_recipe(name, facts, wishes.batch_size, wishes.minutes)
+            chosen = choose_recipe(
+                name,
+                facts,
+                wishes.batch_size,
+                wishes.minutes,
+                own_backbone=wishes.backbone is not None,
+            )
     touched = _touched(wishes.overrides)
     if start is not None:
         _refuse_what_start_decides(touched)

@@ -125,14 +125,16 @@ def load_checkpoint(path: Path, *, own_methods: bool = True) -> Checkpoint:
         raise UserError(f"the checkpoint {path} is damaged or not a checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version of similitude")
-    recipe = content["recipe"]
-    with suppress(LookupError, TypeError, AttributeError):  # the weights of old runs are here
-        for option in WEIGHTS_OPTIONS:
+    recipe, name = content["recipe"], ""
+    with suppress(LookupError, TypeError, AttributeError):  # parse_recipe says what is wrong
+        for option in WEIGHTS_OPTIONS:  # the weights of old runs are here
             recipe["backbone"]["options"].pop(option, None)
-    if not own_methods and ":" in str(recipe.get("method", {}).get("name", "")):
+    with suppress(LookupError, TypeError):
+        name = str(recipe["method"]["name"])
+    if not own_methods and ":" in name:
         raise UserError(
-            f"the run in {path.parent.parent} is of a method that is not of similitude, "
-            f"{recipe['method']['name']}: to start from it, export its backbone first"
+            f"the run in {path.parent.parent} is of a method that is not of similitude, {name}: "
+            "to start from it, export its backbone first"
         )
     return Checkpoint(
         recipe=parse_recipe(recipe, f"the recipe in {path}"),

@@ -20,7 +20,7 @@ from similitude.methods import METHODS
 
 pytestmark = pytest.mark.slow
 
-# Three steps; the trial of arithmetic may choose differently each time, so it is set.
+# Three steps; the arithmetic depends on the processor, so it is set.
 FAST = ["--epochs", "1", "--batch-size", "16", "--set", "precision=float32"]
 FAST += ["--set", "memory_format=contiguous"]
 TINY = ["--set", "backbone.base_width=4", "--set", "image_size=16"]

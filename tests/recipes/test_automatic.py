@@ -149,6 +149,13 @@ def test_a_network_is_chosen_for_what_it_will_be_given(name, fast):
     assert recipe.epochs * (2_000 // recipe.batch_size) >= 9_000
 
 
+def test_no_network_is_looked_for_where_the_user_names_one(fast):
+    facts = Facts(2_000, [500], CPU)
+    recipe = choose_recipe("simclr", facts, minutes=600, own_backbone=True)
+    assert recipe.image_size == 64
+    assert "minutes" not in recipe.reasons["image_size"]  # nothing was counted
+
+
 def test_small_photos_are_not_enlarged(fast):
     recipe = choose_recipe("simclr", Facts(2_000, [50], CPU), minutes=600)
     assert recipe.image_size == 50

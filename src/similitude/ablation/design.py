@@ -101,7 +101,7 @@ class Design:
     def bases(self, source: ImageSource, count: int) -> dict[str, Recipe]:
         """What the cells start from, by the name of the recipe; one without a name for a grid.
 
-        All compute in the same precision: that of the first, settled by a trial.
+        All compute in the same precision: that of the first.
         """
         if self.study is None:
             options = {"method": self.method, "recipe": self.recipe}

@@ -99,7 +99,12 @@ LADDER = (
 
 
 def choose_recipe(
-    method: str, facts: Facts, batch_size: int | None = None, minutes: float | None = None
+    method: str,
+    facts: Facts,
+    batch_size: int | None = None,
+    minutes: float | None = None,
+    *,
+    own_backbone: bool = False,
 ) -> Recipe:
     """A recipe for these images on this machine, without precision and epochs.
 
@@ -112,6 +117,7 @@ def choose_recipe(
         facts: about images and machine.
         batch_size: given by the user.
         minutes: that the training may take; see :func:`choose_epochs`.
+        own_backbone: whether the user names the network, so that none is looked for.
     """
     on_cpu, many = facts.device.type == "cpu", facts.num_images >= MANY_IMAGES
     as_published = many and not on_cpu
@@ -119,11 +125,16 @@ def choose_recipe(
         return _for_tiny_images(method, facts, batch_size)
     if as_published:
         return _as_published(method, facts, batch_size)
-    return _for_small_data(method, facts, batch_size, minutes)
+    ladder = LADDER[:1] if own_backbone else LADDER
+    return _for_small_data(method, facts, batch_size, minutes, ladder)
 
 
 def _for_small_data(
-    method: str, facts: Facts, batch_size: int | None, minutes: float | None
+    method: str,
+    facts: Facts,
+    batch_size: int | None,
+    minutes: float | None,
+    ladder: Sequence[Rung],
 ) -> Recipe:
     """The method's small recipe, with the largest network that gets many steps."""
     template = _template(method, small)
@@ -137,24 +148,25 @@ def _for_small_data(
     )
     minutes = minutes or default_minutes(facts)
     side = max(16, facts.short_side)
-    found, speed = LADDER[0].of(chosen, side), ""
-    for rung in LADDER:
-        larger = rung.of(chosen, side)
-        config = _with_local_views(larger.method, template, larger.image_size, {})
-        config = _with_patches(config, template, larger.image_size, {})
-        larger = larger.model_copy(update={"method": config})
-        larger = choose_arithmetic(larger, build_backbone(larger.backbone), facts.device)
-        steps = 60 * minutes / seconds_per_step(larger, facts.device)
-        if rung is not LADDER[0] and steps < MANY_STEPS:
+    first, *larger = (_on_rung(rung, chosen, template, side) for rung in ladder)
+    found, why = first, "small: steps count before size where images are few"
+    for candidate in larger:
+        network = build_backbone(candidate.backbone)
+        timed = choose_arithmetic(candidate, network, facts.device)
+        steps = 60 * minutes / seconds_per_step(timed, facts.device)
+        if steps < MANY_STEPS:
             break
-        found, speed = rung.of(chosen, side), f"{steps:,.0f} steps in {minutes:g} minutes"
-    size = found.image_size
-    reasons["image_size"] = f"the largest with many steps in the time: {speed}"
-    reasons["backbone"] = f"likewise: a network of this width on views of {size} px"
-    reasons["canvas_size"] = CANVAS_REASON
-    method_config = _with_local_views(found.method, template, size, reasons)
-    method_config = _with_patches(method_config, template, size, reasons)
-    return found.model_copy(update={"method": method_config, "reasons": reasons})
+        found, why = candidate, f"the largest with {MANY_STEPS:,} steps in {minutes:g} minutes"
+    reasons |= {"image_size": why, "backbone": why, "canvas_size": CANVAS_REASON}
+    return found.model_copy(update={"reasons": found.reasons | reasons})
+
+
+def _on_rung(rung: Rung, recipe: Recipe, template: Recipe, side: int) -> Recipe:
+    """The recipe with this network, whose patches and local views grow with the images."""
+    found, reasons = rung.of(recipe, side), {}
+    config = _with_local_views(found.method, template, found.image_size, reasons)
+    config = _with_patches(config, template, found.image_size, reasons)
+    return found.model_copy(update={"method": config, "reasons": reasons})
 
 
 def choose_adapting(

@@ -154,11 +154,10 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
             place[keys[-1]] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"{option} {assignment!r}: the value is not valid YAML") from error
-        inside = (path.strip(), f"{path.strip()}.")
         data["reasons"] = {
             field: reason
             for field, reason in data["reasons"].items()
-            if field != inside[0] and not field.startswith(inside[1])
+            if not f"{field}.".startswith(f"{path.strip()}.")  # of the field or inside it
         }
     return parse_recipe(data, " ".join(f"{option} {a}" for a in assignments) or "the recipe")
 
