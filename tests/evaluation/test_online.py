@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from similitude.data.images import ImageSet
 from similitude.evaluation import KNNProbe, effective_rank, feature_std, uniformity
-from similitude.evaluation.online import OnlineMonitor
+from similitude.evaluation.online import OnlineMonitor, last_of_each_class
 from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView, evaluation_view
 
 CPU = torch.device("cpu")
@@ -75,16 +75,44 @@ def test_knn_finds_digits_by_their_pixels_and_guesses_where_labels_mean_nothing(
     assert monitor(meaningless).measure(nn.Flatten(), CPU)["knn"] < 0.25
 
 
-def test_knn_asks_one_labelled_image_in_five_about_the_other_four(digit_images: ImageSet) -> None:
+def test_knn_asks_the_last_fifth_of_each_class_about_the_rest(digit_images: ImageSet) -> None:
     labels = labels_of(digit_images)
     labels[::3] = -1  # these neither vote nor are asked
     watching = monitor(replace(digit_images, labels=labels))
     known = watching.images.subset(labels_of(watching.images) >= 0)
-    assert len(known) == 200
+    assert known.names == [n for n, y in zip(digit_images.names, labels, strict=True) if y >= 0]
     x, y = evaluation_view(known.pixels, SPEC).flatten(1), labels_of(known)
-    expected = KNNProbe(k=20).fit(x[:160], y[:160]).score(x[160:], y[160:])
+    asked = torch.zeros(200, dtype=torch.bool)
+    for digit in range(10):
+        rows = [i for i in range(200) if y[i] == digit]
+        asked[rows[len(rows) - round(0.2 * len(rows)) :]] = True
+    expected = KNNProbe(k=20).fit(x[~asked], y[~asked]).score(x[asked], y[asked])
+    readings = watching.measure(nn.Flatten(), CPU)
     assert 0.5 < expected < 1
-    assert watching.measure(nn.Flatten(), CPU)["knn"] == expected
+    assert readings["knn"] == expected
+    assert readings["knn_queries"] == asked.sum()
+
+
+def test_of_a_class_the_last_images_are_asked_for_and_never_all() -> None:
+    labels = torch.tensor([1, 0, 1, 2, 1, 1, 2, 1])
+    expected = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]).bool()
+    assert last_of_each_class(labels, 0.2).equal(expected)
+    assert last_of_each_class(labels, 1.0).sum() == 4 + 0 + 1
+
+
+def test_near_copies_beside_each_other_do_not_vote_for_one_another() -> None:
+    """Pairs of one picture with meaningless labels: a random part would find half of them."""
+    g = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (200, 3, 8, 8), generator=g, dtype=torch.uint8)
+    images = ImageSet(
+        pictures.repeat_interleave(2, dim=0),
+        torch.ones(400),
+        [f"{i:03d}" for i in range(400)],
+        labels=torch.randint(0, 10, (200,), generator=g).repeat_interleave(2),
+    )
+    readings = monitor(images).measure(nn.Flatten(), CPU)
+    assert readings["knn_raw"] < 0.25
+    assert readings["knn"] < 0.25
 
 
 @pytest.mark.parametrize(

@@ -354,8 +354,7 @@ def _worse_than_raw_pixels(r: Readings) -> Finding | None:
         "doubtful",
         f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw pixels.",
         ("" if r.drift is not None else "Start from published weights (--init), or train longer. ")
-        + "Choose views that keep what distinguishes the classes; pixels also win where images "
-        "have near copies of themselves in the data.",
+        + "Choose views that keep what distinguishes the classes.",
     )
 
 

@@ -1,7 +1,8 @@
 """What is measured while training runs: kNN where labels exist, and the shape of the features."""
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 
 from similitude.data.images import ImageSet
 from similitude.evaluation.features import Features, centered, extract_features, pixel_features
@@ -17,7 +18,8 @@ from similitude.randomness import permutation
 from similitude.views import ImageSpec, MultiView
 
 FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
-BANK_SHARE = 0.8  # of the watched images are neighbours to vote, the rest are queries
+QUERY_SHARE = 0.2  # of each class's watched images are asked for, the others vote
+NUM_ALIGNED = 500  # watched images at most whose views are compared
 
 
 class OnlineMonitor:
@@ -45,15 +47,13 @@ class OnlineMonitor:
         index = permutation(seed, -1, len(images))
         if images.labels is not None:  # labelled images first, for kNN; the others fill up
             index = index[(images.labels[index] < 0).int().argsort(stable=True)]
-        self.images = images.subset(index[:size])
+        self.images = images.subset(index[:size].sort().values)
         self.image = image
+        step = max(1, len(self.images) // NUM_ALIGNED)
+        some = self.images.subset(range(0, len(self.images), step)[:NUM_ALIGNED])
         views = [
             multi_view(
-                self.images.pixels[:500],
-                torch.arange(len(self.images.pixels[:500])),
-                seed=seed,
-                epoch=epoch,
-                aspect=self.images.aspect[:500],
+                some.pixels[:], torch.arange(len(some)), seed=seed, epoch=epoch, aspect=some.aspect
             )[0].clone()  # without the other views, which may share its memory
             for epoch in (-1, -2)  # epochs that training never uses
         ]
@@ -119,10 +119,29 @@ class OnlineMonitor:
         known = features.subset(features.y >= 0)
         if len(known) < FEWEST_LABELS or len(known.y.unique()) < 2:  # type: ignore[union-attr]
             return None
-        count = int(len(known) * BANK_SHARE)
-        bank, queries = known.subset(range(count)), known.subset(range(count, len(known)))
+        asked = last_of_each_class(known.y, QUERY_SHARE)  # type: ignore[arg-type]
+        bank, queries = known.subset(~asked), known.subset(asked)
         self.num_queries = len(queries)
         if of_pixels:
             bank, queries = centered(bank, queries)
-        probe = KNNProbe(k=min(20, count)).fit(bank.x, bank.y)  # type: ignore[arg-type]
+        probe = KNNProbe(k=min(20, len(bank))).fit(bank.x, bank.y)  # type: ignore[arg-type]
         return float(probe.score(queries.x, queries.y))  # type: ignore[arg-type]
+
+
+def last_of_each_class(labels: Int[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:
+    """Marks the last rows of every class: a share of them, rounded, and never all.
+
+    Files lie in the order of their names, and pictures taken in a row (a burst, frames of a film,
+    a thing from two sides) stand beside each other. A random part asks for pictures whose near
+    copies vote, and of those raw pixels know most.
+
+    Args:
+        labels: Class of each row.
+        share: Of each class, 0..1; at least one row of a class that has two.
+    """
+    marked = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten()
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        marked[rows[len(rows) - count :]] = True
+    return marked
