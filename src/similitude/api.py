@@ -60,7 +60,7 @@ from similitude.run_folders import (
     training_in,
 )
 from similitude.runs import Run
-from similitude.starts import Start, open_start
+from similitude.starts import Start, open_start, with_batchnorm
 from similitude.transfer import Classifier, is_classifier
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -258,6 +258,10 @@ def pretrain(
     for field, reason in chosen.reasons.items():
         listener.say(f"  {field} = {field_text(chosen, field)}: {reason}")
     if checkpoint is None:
+        if start is not None and chosen.init is not None and chosen.init.norm == "batch":
+            start = with_batchnorm(start, images, image_spec(chosen))
+            listener.say(f"  {start.report[-1]}")
+            chosen = starting_from(chosen, start)
         facts = dataclasses.replace(facts, num_images=len(images))
         for warning in (too_few_steps(chosen, facts), better_start(chosen, facts)):
             if warning is not None:

@@ -57,6 +57,8 @@ class InitConfig(BaseModel):
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # rate of a layer over the next one's
     head_warmup: Share = 0.0  # of the run, at its beginning, in which heads move alone
     average: Share = 0.0  # of the start's weights in those that are kept
+    # "batch": GroupNorm layers become BatchNorm, which some methods are made for.
+    norm: Literal["own", "batch"] = "own"
 
 
 class Recipe(BaseModel):
