@@ -263,9 +263,11 @@ def pretrain(
             listener.say(f"  {start.report[-1]}")
             chosen = starting_from(chosen, start)
         facts = dataclasses.replace(facts, num_images=len(images))
-        for warning in (too_few_steps(chosen, facts), better_start(chosen, facts)):
-            if warning is not None:
-                listener.say(f"  {warning}")
+        warnings = [too_few_steps(chosen, facts)]
+        if given is None and _keeps_its_backbone(chosen):
+            warnings.append(better_start(chosen, facts))
+        for warning in filter(None, warnings):
+            listener.say(f"  {warning}")
     name = chosen.method.name
     folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
     with ExitStack() as stack:
@@ -577,19 +579,31 @@ def _check_kept(recipe: Recipe, network: nn.Module, start: Start) -> None:
     Raises:
         UserError: the method wraps its network, as CPC and CMC do.
     """
-    config = recipe.method
-    if "num_samples" in type(config).model_fields:  # their memory may be large, and is not kept
-        config = config.model_copy(update={"num_samples": 2})
-    with torch.random.fork_rng(devices=[]):
-        method = build_method(config, network)
-    kept = method.kept_backbone.state_dict()
+    method = _with_little_memory(recipe, network)
     if world_size() > 1:
         convert_sync_batchnorm(method)  # says which layers cannot be shared
-    if kept.keys() != start.state.keys():
+    if method.kept_backbone.state_dict().keys() != start.state.keys():
         raise UserError(
             f"{recipe.method.name} makes a network of its own from the backbone, which the weights "
             f"of {start.name} do not fit: choose another --method, or leave out --init"
         )
+
+
+def _with_little_memory(recipe: Recipe, network: nn.Module) -> Method:
+    """The method for a look at its networks: its memory may be large."""
+    config = recipe.method
+    if "num_samples" in type(config).model_fields:
+        config = config.model_copy(update={"num_samples": 2})
+    with torch.random.fork_rng(devices=[]):
+        return build_method(config, network)
+
+
+def _keeps_its_backbone(recipe: Recipe) -> bool:
+    """Whether published weights of the backbone would fit what the method keeps."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_backbone(recipe.backbone)
+    names = network.state_dict().keys()
+    return _with_little_memory(recipe, network).kept_backbone.state_dict().keys() == names
 
 
 def _backbone_config(
