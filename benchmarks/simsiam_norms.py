@@ -18,16 +18,16 @@ from similitude.backbones import BackboneConfig
 from similitude.recipes import Recipe, find_recipe
 
 NETWORK = "resnetv2_50x1_bit"
+USUAL = "resnetv2_50"  # the same layers with BatchNorm and plain convolutions
 CHANNELS = (128, 256, 512, 1024)  # half of Big Transfer's
 COLUMNS = {"knn": "kNN", "linear": "linear", "linear_1": "1", "linear_5": "5", "linear_10": "10"}
 MOMENTS = (0.1, 0.25, 0.5, 1.0)  # of the run, at which kNN is shown
 
 
-def recipe_of(name: str, side: int, norm: str | None = None) -> Recipe:
-    """The recipe for small photos, with Big Transfer's network."""
-    options: dict[str, Any] = {"channels": CHANNELS} | ({"norm_layer": norm} if norm else {})
+def recipe_of(name: str, side: int, network: str = NETWORK) -> Recipe:
+    """The recipe for small photos, with another network."""
     update = {
-        "backbone": BackboneConfig(name=NETWORK, options=options),
+        "backbone": BackboneConfig(name=network, options={"channels": CHANNELS}),
         "image_size": side,
         "canvas_size": round(side * 8 / 7),
     }
@@ -72,7 +72,7 @@ def main() -> None:
     cells: dict[str, tuple[Recipe, dict[str, Any]]] = {
         "random weights, GroupNorm": (groups, {"seed": args.seed}),
         "random weights, BatchNorm": (
-            recipe_of("simsiam", args.side, "batchnorm2d"),
+            recipe_of("simsiam", args.side, USUAL),
             {"seed": args.seed},
         ),
         "the start, GroupNorm": (groups, begun),
@@ -94,7 +94,9 @@ def main() -> None:
             shown["the start made BatchNorm, not trained"] = table["before training"]
         shown[f"SimSiam from {name}"] = table["pretrained backbone"]
         verdict = run.verdict
-        health[f"SimSiam from {name}"] = f"{verdict.readings.effective_rank:.0f} | {verdict.state}"
+        health[f"SimSiam from {name}"] = (
+            f"{verdict.readings.effective_rank or 0:.0f} | {verdict.state}"
+        )
     for name, scores in shown.items():
         numbers = " | ".join(scores[c].to_text() for c in COLUMNS)
         print(f"| {name} | {numbers} | {health.get(name, '- | -')} |")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ from similitude.evaluation import (
 )
 from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.baselines import Entrant, check_names, evaluate_entrants
-from similitude.evaluation.health import Verdict
+from similitude.evaluation.health import Readings, Verdict
 from similitude.evaluation.scores import column_title
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
@@ -135,7 +135,9 @@ class Run:
         if not path.exists():
             raise UserError(f"{self.path} has no verdict yet: its training has not ended")
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Verdict(content["state"], content["reasons"], content["advice"])
+        measured = content.get("readings", {})
+        readings = Readings(**{f.name: measured.get(f.name) for f in fields(Readings)})
+        return Verdict(content["state"], content["reasons"], content["advice"], readings)
 
     def embed(
         self,
@@ -349,7 +351,7 @@ class Run:
         """The rows of the same backbone with random weights, and with those of its start."""
         state = torch.get_rng_state()
         torch.manual_seed(self.recipe.seed)
-        untrained = fresh_backbone(self.recipe).eval()
+        untrained = fresh_backbone(_as_published(self.recipe)).eval()
         torch.set_rng_state(state)
         rows = [self._entrant(RANDOM_BACKBONE, untrained)]
         if self.start is not None:
@@ -451,6 +453,15 @@ def _embed_in_a_process(*, run: Path, data: object, listener: Listener) -> Featu
 
 def _evaluate_in_a_process(*, run: Path, listener: Listener, **arguments: Any) -> ScoreTable:
     return Run(run).evaluate(**arguments, progress=listener.progress, say=listener.say)
+
+
+def _as_published(recipe: Recipe) -> Recipe:
+    """The recipe with the network's own norms: random weights have no images' statistics."""
+    if recipe.init is None or recipe.init.norm == "own":
+        return recipe
+    options = {k: v for k, v in recipe.backbone.options.items() if k != "norm_layer"}
+    backbone = recipe.backbone.model_copy(update={"options": options})
+    return recipe.model_copy(update={"backbone": backbone})
 
 
 def labelled_splits(

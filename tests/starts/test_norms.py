@@ -132,5 +132,6 @@ def test_a_run_with_converted_weights_is_whole_without_the_file(tmp_path) -> Non
     weights.unlink()
     assert not any(isinstance(layer, nn.GroupNorm) for layer in run.backbone.modules())
     assert run.recipe.init.norm == "batch"
+    assert 0 < run.verdict.readings.drift < 1
     assert "before training" in run.evaluate(photos, protocols=("knn",)).rows
     assert open_start(run.path).backbone.options["norm_layer"] == "batchnorm2d"
