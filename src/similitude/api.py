@@ -33,7 +33,7 @@ from similitude.errors import UserError
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
-from similitude.methods import METHODS, build_method, config_class, name_of
+from similitude.methods import METHODS, build_method, config_class, method_class, name_of
 from similitude.nets import convert_sync_batchnorm
 from similitude.recipes import Recipe, field_text, find_recipe, image_spec, override, parse_recipe
 from similitude.recipes.automatic import (
@@ -60,7 +60,7 @@ from similitude.run_folders import (
     training_in,
 )
 from similitude.runs import Run
-from similitude.starts import Start, open_start, with_batchnorm
+from similitude.starts import Start, open_start, unfit_norm, with_batchnorm
 from similitude.transfer import Classifier, is_classifier
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -264,6 +264,8 @@ def pretrain(
             chosen = starting_from(chosen, start)
         facts = dataclasses.replace(facts, num_images=len(images))
         warnings = [too_few_steps(chosen, facts)]
+        if start is not None:
+            warnings.append(unfit_norm(method_class(chosen.method.name), start))
         if given is None and _keeps_its_backbone(chosen):
             warnings.append(better_start(chosen, facts))
         for warning in filter(None, warnings):

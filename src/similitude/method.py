@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
@@ -81,6 +81,8 @@ class Method(nn.Module, ABC):
     # [N, num_features]. Often the network given; a method may wrap it (patches, colour channels).
     backbone: nn.Module
     config: Any  # the method's own MethodConfig
+    # Whether a backbone with GroupNorm is known to be in the method's way.
+    wants_batchnorm: ClassVar[bool] = False
 
     @property
     def kept_backbone(self) -> nn.Module:

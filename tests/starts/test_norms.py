@@ -10,7 +10,8 @@ from similitude.backbones import BackboneConfig, build_backbone
 from similitude.checkpoints import export_backbone
 from similitude.data.images import ImageSet
 from similitude.errors import UserError
-from similitude.starts import Start, open_start, with_batchnorm
+from similitude.methods import BYOL, SimSiam
+from similitude.starts import Start, open_start, unfit_norm, with_batchnorm
 from similitude.views import ImageSpec, evaluation_view
 
 SPEC = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -93,6 +94,14 @@ def test_convolutions_stay_and_the_report_says_what_changed(images: ImageSet) ->
         in (converted.report[-1])
     )
     assert converted.fingerprint != start.fingerprint
+
+
+def test_groupnorm_is_told_where_it_is_in_the_way_of_the_method(images: ImageSet) -> None:
+    start = start_of(GROUPS)
+    assert "--set init.norm=batch" in (unfit_norm(SimSiam, start) or "")
+    assert unfit_norm(BYOL, start) is None
+    assert unfit_norm(SimSiam, with_batchnorm(start, images, SPEC)) is None
+    assert unfit_norm(SimSiam, start_of(BackboneConfig(base_width=8))) is None
 
 
 @pytest.mark.parametrize(

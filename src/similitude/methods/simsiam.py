@@ -51,6 +51,8 @@ class SimSiamConfig(MethodConfig):
 class SimSiam(Method):
     """See the module's docstring."""
 
+    wants_batchnorm = True  # arXiv:2103.03166 on SimSiam
+
     def __init__(self, backbone: nn.Module, config: SimSiamConfig) -> None:
         super().__init__()
         self.config = config

@@ -50,6 +50,8 @@ class SimTripletConfig(MethodConfig):
 class SimTriplet(Method):
     """See the module's docstring."""
 
+    wants_batchnorm = True  # arXiv:2103.03166 on SimSiam
+
     def __init__(self, backbone: nn.Module, config: SimTripletConfig) -> None:
         super().__init__()
         self.config = config

@@ -1,6 +1,6 @@
 """Published networks with GroupNorm (Big Transfer's) as networks with BatchNorm.
 
-Some methods are made for BatchNorm in the network: see ``Method.wants_batchnorm``.
+Some methods are published with BatchNorm in the network, and want it: ``Method.wants_batchnorm``.
 """
 
 import dataclasses
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from similitude.backbones import BackboneConfig, build_backbone
 from similitude.data.images import ImageSet
 from similitude.errors import UserError
+from similitude.method import Method
+from similitude.starts.architecture import empty_backbone
 from similitude.starts.start import Start
 from similitude.views import ImageSpec, evaluation_view
 
@@ -20,9 +22,16 @@ NUM_MEASURED = 1024  # images whose activations give the new statistics
 BATCH_SIZE = 64
 
 
-def has_groupnorm(network: nn.Module) -> bool:
-    """Whether the network normalizes each image alone, by groups of channels."""
-    return any(isinstance(layer, nn.GroupNorm) for layer in network.modules())
+def unfit_norm(method: type[Method], start: Start) -> str | None:
+    """A sentence on a start whose norms are in the method's way, and what to do."""
+    layers = empty_backbone(start.backbone).modules()
+    if not method.wants_batchnorm or not any(isinstance(m, nn.GroupNorm) for m in layers):
+        return None
+    return (
+        f"{start.name} has GroupNorm, and {method.__name__} is published with BatchNorm in the "
+        "network: GroupNorm is known to be in its way (arXiv:2103.03166). "
+        "--set init.norm=batch makes BatchNorm of it"
+    )
 
 
 def with_batchnorm(start: Start, images: ImageSet, image: ImageSpec) -> Start:
