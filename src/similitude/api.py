@@ -419,7 +419,7 @@ def draw_views(
     looked_at = load_some(source, range(0, len(source), step)[:100], chosen.canvas_size)
     if recipe is None:
         chosen = choose_looks(chosen, looked_at, overrides)
-    images = looked_at.subset(range(0, len(looked_at), max(1, len(looked_at) // 8))[:8])
+    images = looked_at.spread(8)
     method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
     spec = image_spec(chosen)
     write_contact_sheet(

@@ -351,7 +351,7 @@ class Run:
         """The rows of the same backbone with random weights, and with those of its start."""
         state = torch.get_rng_state()
         torch.manual_seed(self.recipe.seed)
-        untrained = fresh_backbone(_as_published(self.recipe)).eval()
+        untrained = fresh_backbone(_with_own_norms(self.recipe)).eval()
         torch.set_rng_state(state)
         rows = [self._entrant(RANDOM_BACKBONE, untrained)]
         if self.start is not None:
@@ -455,7 +455,7 @@ def _evaluate_in_a_process(*, run: Path, listener: Listener, **arguments: Any) -
     return Run(run).evaluate(**arguments, progress=listener.progress, say=listener.say)
 
 
-def _as_published(recipe: Recipe) -> Recipe:
+def _with_own_norms(recipe: Recipe) -> Recipe:
     """The recipe with the network's own norms: random weights have no images' statistics."""
     if recipe.init is None or recipe.init.norm == "own":
         return recipe

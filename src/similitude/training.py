@@ -251,7 +251,7 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
 
 def _write_start(folder: Path, recipe: Recipe, images: ImageSet, views: MultiView) -> None:
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    few = images.subset(range(0, len(images), max(1, len(images) // 8))[:8])
+    few = images.spread(8)
     write_contact_sheet(
         folder / "views.png",
         few.pixels[:],

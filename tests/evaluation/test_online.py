@@ -100,6 +100,17 @@ def test_of_a_class_the_last_images_are_asked_for_and_never_all() -> None:
     assert last_of_each_class(labels, 1.0).sum() == 4 + 0 + 1
 
 
+def test_a_class_for_every_image_leaves_no_one_to_ask(digit_images: ImageSet) -> None:
+    readings = monitor(replace(digit_images, labels=torch.arange(300))).measure(nn.Flatten(), CPU)
+    assert set(readings) == SHAPE
+
+
+def test_views_that_are_compared_are_spread_over_all_classes(digit_images: ImageSet) -> None:
+    assert digit_images.spread(3).names == ["digit/00000", "digit/00100", "digit/00200"]
+    assert digit_images.spread(160).names[-1] == "digit/00298"
+    assert digit_images.spread(500).names == digit_images.names
+
+
 def test_near_copies_beside_each_other_do_not_vote_for_one_another() -> None:
     """Pairs of one picture with meaningless labels: a random part would find half of them."""
     g = torch.Generator().manual_seed(0)

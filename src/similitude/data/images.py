@@ -81,6 +81,11 @@ class ImageSet:
         unreadable = {name for name, _ in self.unreadable}
         return torch.tensor([name in unreadable for name in self.names])
 
+    def spread(self, count: int) -> "ImageSet":
+        """At most so many images, at even distances: names, and so classes, stand in order."""
+        n, k = len(self), min(count, len(self))
+        return self.subset([i * n // k for i in range(k)])
+
     def subset(
         self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]
     ) -> "ImageSet":

@@ -49,8 +49,7 @@ class OnlineMonitor:
             index = index[(images.labels[index] < 0).int().argsort(stable=True)]
         self.images = images.subset(index[:size].sort().values)
         self.image = image
-        step = max(1, len(self.images) // NUM_ALIGNED)
-        some = self.images.subset(range(0, len(self.images), step)[:NUM_ALIGNED])
+        some = self.images.spread(NUM_ALIGNED)
         views = [
             multi_view(
                 some.pixels[:], torch.arange(len(some)), seed=seed, epoch=epoch, aspect=some.aspect
@@ -120,6 +119,8 @@ class OnlineMonitor:
         if len(known) < FEWEST_LABELS or len(known.y.unique()) < 2:  # type: ignore[union-attr]
             return None
         asked = last_of_each_class(known.y, QUERY_SHARE)  # type: ignore[arg-type]
+        if not bool(asked.any()):  # a class for every image
+            return None
         bank, queries = known.subset(~asked), known.subset(asked)
         self.num_queries = len(queries)
         if of_pixels:

@@ -43,7 +43,7 @@ def with_batchnorm(start: Start, images: ImageSet, image: ImageSpec) -> Start:
 
     Args:
         start: With a network that timm also builds with ``norm_layer="batchnorm2d"``.
-        images: Of the training; the first ones in an even choice of at most 1,024 are measured.
+        images: Of the training; at most 1,024 of them, evenly chosen, are measured.
         image: Their size and normalization.
 
     Raises:
@@ -59,10 +59,8 @@ def with_batchnorm(start: Start, images: ImageSet, image: ImageSpec) -> Start:
         )
     after = _with_the_same_layers(before, config, start.name)
 
-    step = max(1, len(images) // NUM_MEASURED)
-    some = images.subset(range(0, len(images), step)[:NUM_MEASURED])
-    pixels = some.pixels[:]
-    parts = [evaluation_view(part, image) for part in pixels.split(BATCH_SIZE)]
+    some = images.spread(NUM_MEASURED)
+    parts = [evaluation_view(part, image) for part in some.pixels[:].split(BATCH_SIZE)]
 
     state = dict(start.state)
     for name, (mean, std) in _moments_of_normalized(before, groups, parts).items():
