@@ -29,7 +29,7 @@ MINUTES_ON_CPU = 10.0  # a first run should end while one waits
 MINUTES_ON_ACCELERATOR = 60.0
 FEWEST_STEPS = 1_500  # below, a network hardly leaves its random weights
 MANY_STEPS = 10_000  # worth more than a wider network or larger views, up to here
-MOST_STEPS = 30_000  # of a chosen run, where images are few
+MOST_EPOCHS = 500  # of a chosen run: images seen more often are learned by heart
 FEWEST_ADAPTING = 200  # of a run that starts from published weights
 ADAPTING_SIZE = 128  # pixels of views on a CPU; evaluation is at the start's own size
 CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
@@ -491,7 +491,7 @@ def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
 
 
 def choose_epochs(recipe: Recipe, facts: Facts, minutes: float | None = None) -> Recipe:
-    """As many epochs as fit into the minutes, at least one.
+    """As many epochs as fit into the minutes, at least one and at most 500.
 
     Args:
         recipe: everything else is chosen.
@@ -501,13 +501,15 @@ def choose_epochs(recipe: Recipe, facts: Facts, minutes: float | None = None) ->
     minutes = minutes or default_minutes(facts)
     seconds = seconds_per_step(recipe, facts.device)
     per_epoch = max(1, facts.num_images // recipe.batch_size)
-    epochs = max(1, int(60 * minutes / (seconds * per_epoch)))
-    epochs = min(epochs, max(1, -(-MOST_STEPS // per_epoch)))
+    fitting = max(1, int(60 * minutes / (seconds * per_epoch)))
+    epochs = min(fitting, MOST_EPOCHS)
     took = epochs * per_epoch * seconds
     reason = (
         f"{epochs * per_epoch:,} steps, in about {in_words(took)} here: an estimated "
         f"{recipe.batch_size / seconds:.0f} images/s on {machine(facts.device).kind}"
     )
+    if epochs < fitting:
+        reason += "; with more epochs so few images are learned by heart"
     return recipe.model_copy(
         update={"epochs": epochs, "reasons": recipe.reasons | {"epochs": reason}}
     )
