@@ -15,6 +15,7 @@ from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, 
 from similitude.checkpoints import load_checkpoint
 from similitude.data import (
     ImageSource,
+    ValueRange,
     cut_into_tiles,
     load_images,
     load_some,
@@ -234,6 +235,11 @@ def pretrain(
             f"a batch of {chosen.batch_size} does not divide among {world_size()} processes: "
             f"choose a batch size that is a multiple of {world_size()}"
         )
+    if chosen.value_range is not None:
+        source = source.with_values(ValueRange(*chosen.value_range))
+    elif source.values is not None:
+        reasons = chosen.reasons | {"value_range": "measured on these pictures"}
+        chosen = chosen.model_copy(update={"value_range": source.values, "reasons": reasons})
     images = load_images(
         source,
         chosen.canvas_size,

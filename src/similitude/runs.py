@@ -27,9 +27,9 @@ from similitude.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_B
 from similitude.data import (
     ImageSet,
     ImageSource,
-    list_splits,
+    ValueRange,
     load_images,
-    open_source,
+    open_parts,
     read_labels,
 )
 from similitude.distributed import first_then_others, join_processes, rank
@@ -165,10 +165,9 @@ class Run:
             )
         join_processes()
         keep_freed_memory()
-        splits = list_splits(data) or [None]  # type: ignore[arg-type]
-        parts, names = [], []
-        for split in splits:
-            source = first_then_others(lambda split=split: open_source(data, split=split))  # type: ignore[arg-type]
+        sources = first_then_others(lambda: open_parts(data))
+        parts = []
+        for source in sources:
             images = self.load_source(source, progress, say)
 
             def show(done: int, total: int) -> None:
@@ -184,8 +183,10 @@ class Run:
                 over_processes=True,
             )
             parts.append(part)
-            prefix = f"{split}/" if split else ""
-            names += [n if n.startswith(prefix) else prefix + n for n in part.names]
+        names = parts[0].names
+        if len(parts) == 2:
+            train, test = parts
+            names = [f"train/{n}" for n in train.names] + [f"test/{n}" for n in test.names]
         labels = [part.y for part in parts if part.y is not None]
         return Features(
             torch.cat([part.x for part in parts]),
@@ -390,6 +391,8 @@ class Run:
             if progress is not None:
                 progress(f"reading {source.name}", done, total, "")
 
+        if self.recipe.value_range is not None:
+            source = source.with_values(ValueRange(*self.recipe.value_range))
         images = load_images(source, size or self.recipe.canvas_size, on_progress=show)
         if self.recipe.tile_size is not None and say is not None:
             say(
@@ -468,8 +471,7 @@ def labelled_splits(
     data: object, labels: str | Path | None
 ) -> tuple[ImageSource, ImageSource | None]:
     """Training and test images, both with labels; None where there is one part only."""
-    splits = list_splits(data) or [None]  # type: ignore[arg-type]
-    sources = [open_source(data, split=split) for split in splits]  # type: ignore[arg-type]
+    sources = open_parts(data)
     if labels is not None:
         if len(sources) > 1:
             raise UserError(

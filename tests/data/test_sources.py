@@ -242,7 +242,7 @@ def test_npz_with_splits_and_class_names(tmp_path):
     assert list_splits(path) == ["train", "test"]
     train = open_source(path)
     assert "training images are used" in train.notes[0]
-    assert train.names[5] == "train/00005"
+    assert train.names[5] == "00005"
     assert train.class_names == ["a", "b", "c"]
     assert train.labels is not None
     assert train.labels.tolist() == [1, 0, 1, 2, 0, 0]
@@ -277,3 +277,9 @@ def test_loaded_images_are_a_source_again(photos):
     smaller = load_images(open_source(images), 3)
     assert smaller.pixels.shape == (12, 3, 3, 3)
     assert torch.equal(smaller.aspect, images.aspect)
+
+
+@pytest.mark.parametrize("shape", [(40, 30, 3), (3, 40, 30), (40, 30, 4)])
+def test_one_picture_without_its_axis_is_not_taken_for_many(shape):
+    with pytest.raises(UserError, match=r"looks like one picture.*array\[None\]"):
+        open_source(np.zeros(shape, np.uint8))

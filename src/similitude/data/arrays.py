@@ -50,10 +50,12 @@ class ArraySource(ImageSource):
             rows = rows.transpose(0, 3, 1, 2)
         if not rows.flags.writeable or any(stride < 0 for stride in rows.strides):
             rows = rows.copy()  # torch wants neither a read-only file nor a reversed axis
-        images = torch.from_numpy(rows)
-        if images.shape[1] == 4:
-            return torch.stack([over_white(image[:3], image[3:]) for image in images])
-        return images
+        if rows.shape[1] == 4:
+            colors = over_white(
+                rows[:, :3].transpose(0, 2, 3, 1), rows[:, 3:].transpose(0, 2, 3, 1)
+            )
+            rows = colors.transpose(0, 3, 1, 2)
+        return torch.from_numpy(rows)
 
     def holds_canvases(self, size: int) -> bool:
         """Whether the array can be used as it is, as canvases of side ``size``."""
@@ -91,14 +93,13 @@ class ArraySource(ImageSource):
         return digest.hexdigest()
 
 
-def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "") -> ArraySource:
+def from_array(data: np.ndarray | Tensor, name: str = "array") -> ArraySource:
     """A source over an array, after a check of its shape, type and range.
 
     Args:
         data: Shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1, 3 or 4 (where both could be
             meant the channels are last); uint8, or float in [0, 1].
         name: What errors call it.
-        prefix: What the names of the images begin with.
 
     Raises:
         UserError: it is something else.
@@ -108,6 +109,12 @@ def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "")
         low = data.dtype == torch.bfloat16
         array = (data.float() if low else data).detach().cpu().numpy()
     assert isinstance(array, np.ndarray)
+    if array.ndim == 3 and (array.shape[2] in (3, 4) or array.shape[0] == 3):
+        raise UserError(
+            f"{name} has shape {list(array.shape)}, which looks like one picture: several are "
+            "[N, H, W, C]; add an axis with array[None] for one picture, with array[..., None] for "
+            "gray ones"
+        )
     layout = _layout(array.shape)
     if layout is None:
         raise UserError(
@@ -121,7 +128,7 @@ def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "")
         )
     if array.dtype.kind == "f":
         _check_range(array, name)
-    return ArraySource(name=name, names=numbered(prefix, len(array)), array=array, layout=layout)
+    return ArraySource(name=name, names=numbered(len(array)), array=array, layout=layout)
 
 
 def open_file(path: Path, split: str | None) -> ArraySource:
@@ -159,7 +166,7 @@ def open_file(path: Path, split: str | None) -> ArraySource:
         except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
             raise _damaged(path, error) from error
     name = str(path) if part is None else f"{path} {part}"
-    source = from_array(images, name, prefix="" if part is None else f"{part}/")
+    source = from_array(images, name)
     labels, class_names = (None, None) if raw_labels is None else _labels(raw_labels, source)
     return ArraySource(
         name=name,

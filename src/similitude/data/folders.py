@@ -1,6 +1,6 @@
 """A folder of image files, flat or nested, with or without splits and classes.
 
-Letters: N images, H height, W width.
+Letters: N images.
 """
 
 import hashlib
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource
+from similitude.data.base import FileSource
+from similitude.data.decoding import ImageFile
 from similitude.errors import UserError
 
 _SPLITS = {"train": ("train",), "test": ("test", "val"), "val": ("val",)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSource(ImageSource):
+class FolderSource(FileSource):
     """Image files below a folder.
 
     Attributes:
@@ -38,13 +39,9 @@ class FolderSource(ImageSource):
         """Where file ``i`` is."""
         return os.path.join(self.folder, self.files[i])
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode file ``i``; see :meth:`ImageSource.read`."""
-        return decoding.read_file(self.path(i), size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of file ``i``; see :meth:`ImageSource.probe_size`."""
-        return decoding.probe_size(self.path(i))
+    def file(self, i: int) -> ImageFile:
+        """Open file ``i``; see :meth:`FileSource.file`."""
+        return decoding.open_regular(self.path(i))
 
     def fingerprint(self) -> str:
         """A hash of the folder's path and of every file's name, length and time."""
@@ -130,7 +127,7 @@ def _pick(base: Path, splits: dict[str, Path], split: str) -> Path:
 def _subfolders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            named = [e.name for e in entries if e.is_dir() and not _ignored(e.name)]
+            named = [e.name for e in entries if _is_folder(e) and not _ignored(e.name)]
     except OSError as error:
         raise _cannot_list(folder, error) from error
     return [folder / name for name in sorted(named)]
@@ -165,15 +162,22 @@ def _scan(root: Path) -> tuple[list[str], Counter[str]]:
         for entry in entries:
             if _ignored(entry.name):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 below = (f"{prefix}{entry.name}/", entry.path)
                 (links if entry.is_symlink() else folders).append(below)
             elif (suffix := _suffix(entry.name)) not in decoding.SUFFIXES:
                 others[suffix or "without suffix"] += 1
-            elif entry.is_file() or entry.is_symlink():  # not a pipe; a broken link is told later
+            elif entry.is_symlink() or entry.is_file():  # no pipe; reading tells a broken link
                 found.append(prefix + entry.name)
     found.sort(key=_printable)
     return found, others
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _suffix(name: str) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource, numbered
-from similitude.data.decoding import UnreadableImageError
+from similitude.data.base import FileSource, numbered
+from similitude.data.decoding import ImageFile, UnreadableImageError
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 
@@ -22,7 +22,7 @@ _SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFaceSource(ImageSource):
+class HuggingFaceSource(FileSource):
     """Images in a column of a ``datasets.Dataset``.
 
     Attributes:
@@ -33,31 +33,17 @@ class HuggingFaceSource(ImageSource):
     dataset: Any
     column: str
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
-        image = self._image(i)
-        if image["bytes"] is not None:
-            return decoding.decode(image["bytes"], size)
-        return decoding.read_file(image["path"], size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
-        try:
-            image = self._image(i)
-        except UnreadableImageError:
-            return None
+    def file(self, i: int) -> ImageFile:
+        """The content of image ``i``; see :meth:`FileSource.file`."""
+        image = self.dataset[i][self.column]
+        if image is None:
+            raise UnreadableImageError("no image in this row")
         data = image["bytes"]
-        return decoding.probe_size(image["path"] if data is None else io.BytesIO(data))
+        return decoding.open_regular(image["path"]) if data is None else io.BytesIO(data)
 
     def fingerprint(self) -> str:
         """The library's own hash of the content and of what was done to it."""
         return f"hf-{self.dataset._fingerprint}-{len(self)}"
-
-    def _image(self, i: int) -> Mapping[str, Any]:
-        image = self.dataset[i][self.column]
-        if image is None:
-            raise UnreadableImageError("no image in this row")
-        return image
 
 
 def is_dataset(data: object) -> bool:
@@ -125,7 +111,7 @@ def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
     labels, class_names = _labels(data, _column(data.features, library.ClassLabel))
     return HuggingFaceSource(
         name=name,
-        names=numbered("", len(data)),
+        names=numbered(len(data)),
         labels=labels,
         class_names=class_names,
         notes=notes,
@@ -177,8 +163,9 @@ def _files(
 
 def _content(path: str) -> bytes | None:
     try:
-        return Path(path).read_bytes()
-    except OSError:
+        with decoding.open_regular(path) as file:
+            return file.read()
+    except UnreadableImageError:
         return None
 
 

@@ -25,7 +25,7 @@ class ImageSet:
             decoded when they are first taken out by ``pixels[index]``.
         aspect: Width / height of each original (as shown, after EXIF rotation), shape [N]; known
             once the canvas is.
-        names: File name relative to the folder with ``/`` between the parts, or ``train/00012``.
+        names: File name relative to the folder with ``/`` between the parts, or ``00012``.
         labels: Class of each image, shape [N], -1 where unknown; None without any labels. Only
             evaluations look at them.
         class_names: Name of each class, or None.

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource
-from similitude.data.decoding import UnreadableImageError
+from similitude.data.base import FileSource
+from similitude.data.decoding import ImageFile, UnreadableImageError
 from similitude.errors import UserError
 
 SUFFIX = ".tar"
@@ -27,7 +27,7 @@ _LABEL = ".cls"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardSource(ImageSource):
+class ShardSource(FileSource):
     """Images inside tar files that are not compressed.
 
     Attributes:
@@ -38,16 +38,17 @@ class ShardSource(ImageSource):
     shards: list[Path]
     places: Int[np.ndarray, "N 3"]
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
-        return decoding.decode(self._bytes(i), size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
+    def file(self, i: int) -> ImageFile:
+        """The bytes of image ``i``; see :meth:`FileSource.file`."""
+        shard, start, length = self.places[i].tolist()
+        if length > decoding.MAX_BYTES:
+            raise UnreadableImageError(f"larger than {decoding.MAX_BYTES >> 30} GB")
         try:
-            return decoding.probe_size(io.BytesIO(self._bytes(i)))
-        except UnreadableImageError:
-            return None
+            with self.shards[shard].open("rb") as file:
+                file.seek(start)
+                return io.BytesIO(file.read(length))
+        except OSError as error:
+            raise UnreadableImageError((error.strerror or str(error)).lower()) from error
 
     def fingerprint(self) -> str:
         """A hash of every shard's path, length and time."""
@@ -57,15 +58,6 @@ class ShardSource(ImageSource):
             stamp = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(stamp.encode(errors="surrogateescape"))
         return digest.hexdigest()
-
-    def _bytes(self, i: int) -> bytes:
-        shard, start, length = self.places[i].tolist()
-        try:
-            with self.shards[shard].open("rb") as file:
-                file.seek(start)
-                return file.read(length)
-        except OSError as error:
-            raise UnreadableImageError((error.strerror or str(error)).lower()) from error
 
 
 def shards_of(folder: Path) -> list[Path]:

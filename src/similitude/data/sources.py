@@ -11,13 +11,17 @@ from torch import Tensor
 from similitude.data import arrays, datasets, folders, hugging_face, packs, shards, streams
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
+from similitude.data.decoding import ValueRange
+from similitude.data.depth import with_measured_values
 from similitude.data.images import ImageSet
 from similitude.data.lazy import LazyCanvases
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 
 
-def open_source(data: Any, *, split: str | None = None) -> ImageSource:
+def open_source(
+    data: Any, *, split: str | None = None, values: ValueRange | None = None
+) -> ImageSource:
     """Find the images that ``data`` names.
 
     Args:
@@ -30,12 +34,18 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
         split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``
             or ``val/``, an ``.npz`` with ``x_train`` and ``x_test``, a named set. With None, for
             pretraining, the training images are used, and ``notes`` says so.
+        values: of deep pictures (16 bits, floats); measured on some of them if not given.
 
     Raises:
         UserError: there is nothing there, or no image in it, or no such split.
     """
     if isinstance(data, ImageSource):
         return data
+    source = _open(data, split)
+    return with_measured_values(source) if values is None else source.with_values(values)
+
+
+def _open(data: Any, split: str | None) -> ImageSource:
     if isinstance(data, ImageSet):
         if isinstance(data.pixels, LazyCanvases):
             return data.pixels.source
@@ -83,6 +93,19 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
             raise UserError(f"{path} has no split {split!r}: a pack is one set of images")
         return packs.open_pack(path)
     raise _not_found(str(data), path, datasets.NAMES)
+
+
+def open_parts(data: Any) -> list[ImageSource]:
+    """The training and the test images of ``data``, or all where it has one part only.
+
+    Deep pictures of the second are shown in the range of the first.
+
+    Raises:
+        UserError: as :func:`open_source`.
+    """
+    first, *others = list_splits(data) or [None]
+    source = open_source(data, split=first)
+    return [source, *(open_source(data, split=s, values=source.values) for s in others)]
 
 
 def open_stream(data: Any) -> ImageStream | None:

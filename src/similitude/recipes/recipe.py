@@ -78,6 +78,8 @@ class Recipe(BaseModel):
     # anything else; each tile is a sample. None leaves images whole.
     tile_size: int | None = Field(default=None, ge=1)
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
+    # Values of deep pictures (16 bits, floats) that are black and white; None: there were none.
+    value_range: tuple[float, float] | None = None
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     # Of the backbone's arithmetic; "auto" is settled by a rule on network and processor.
