@@ -383,6 +383,8 @@ def pack(
         on_progress=lambda done, total: listener.progress("reading images", done, total),
     )
     listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
+    if images.unreadable_note is not None:
+        listener.say(f"  {images.unreadable_note}")
     return path
 
 

@@ -32,6 +32,7 @@ from similitude.data import (
     open_parts,
     read_labels,
 )
+from similitude.data.classes import check_classes
 from similitude.distributed import first_then_others, join_processes, rank
 from similitude.entrants import (
     Canvases,
@@ -383,7 +384,7 @@ class Run:
         Args:
             source: what to decode.
             progress: called with what is done, how many, and how many there are.
-            say: called with a sentence on files that cannot be read.
+            say: called with sentences on what is left out.
             size: another side of the canvases in pixels.
         """
 
@@ -399,13 +400,11 @@ class Run:
                 f"the run was trained on tiles of {self.recipe.tile_size} px, and this uses whole "
                 "images: cut them into files of that size to score or embed tiles"
             )
-        if images.unreadable and say is not None:
-            some = ", ".join(f"{name} ({reason})" for name, reason in images.unreadable[:3])
-            more = ", ..." if len(images.unreadable) > 3 else ""
-            say(
-                f"{len(images.unreadable)} of {len(source)} files in {source.name} cannot be read "
-                f"and are left out: {some}{more}"
-            )
+        if say is not None:
+            for note in source.notes:
+                say(note)
+            if images.unreadable_note is not None:
+                say(f"{source.name}: {images.unreadable_note}")
         return images
 
     def export(self, path: str | Path) -> str:
@@ -486,6 +485,8 @@ def labelled_splits(
                 "for each class, or give --labels labels.csv with rows FILE,LABEL"
             )
     train = sources[0]
+    for test in sources[1:]:
+        check_classes(train, test)
     assert train.labels is not None
     classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
     if int((counts >= 2).sum()) < 2:

@@ -161,8 +161,9 @@ def pack_images(
             "neighbours": None if beside is None else beside.tolist(),
         }
 
-    write_pack(path, decoder, listing)
-    return load_images(open_pack(path), decoder.size)
+    facts = write_pack(path, decoder, listing)
+    unreadable = [(file, reason) for file, reason in facts["unreadable"]]
+    return dataclasses.replace(load_images(open_pack(path), decoder.size), unreadable=unreadable)
 
 
 def _check_number(source: ImageSource) -> None:

@@ -18,7 +18,6 @@ from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 
 PREFIX = "hf:"  # of the name of a data set on the hub
-_SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,32 +57,12 @@ def is_saved(folder: Path) -> bool:
     )
 
 
-def open_saved(folder: Path, split: str | None) -> HuggingFaceSource:
-    """The images of a folder that ``save_to_disk`` wrote; see :func:`open_dataset`."""
-    return open_dataset(_library(str(folder)).load_from_disk(str(folder)), str(folder), split)
+def load_saved(folder: Path) -> Any:
+    """What ``save_to_disk`` wrote to a folder, for :func:`open_dataset`."""
+    return _library(str(folder)).load_from_disk(str(folder))
 
 
-def open_on_hub(name: str, split: str | None) -> HuggingFaceSource:
-    """The images of ``hf:NAME``, downloaded once; see :func:`open_dataset`.
-
-    Raises:
-        UserError: as :func:`open_dataset`, or the data set cannot be had.
-    """
-    return open_dataset(_load(name), name, split)
-
-
-def splits_of(data: object) -> list[str]:
-    """["train", "test"] where a data set has both, else none."""
-    if isinstance(data, Path):
-        data = _library(str(data)).load_from_disk(str(data)) if is_saved(data) else None
-    elif isinstance(data, str):
-        data = _load(data)
-    if not isinstance(data, Mapping):
-        return []
-    return ["train", "test"] if all(_pick(data, split) for split in _SPLITS) else []
-
-
-def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
+def open_dataset(data: Any, name: str, part: str | None) -> HuggingFaceSource:
     """The images of a ``Dataset``, or of one part of a ``DatasetDict``.
 
     The first column of images counts. A column of class labels gives the classes, if there is one.
@@ -91,12 +70,12 @@ def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
     Args:
         data: From the library.
         name: What errors call it.
-        split: "train", "test" (or validation), or None: the training part, or the only one.
+        part: Name of one part; None for the only one, or the training part.
 
     Raises:
         UserError: a stream, no such part, no column of images, or no rows.
     """
-    data, name, notes = _choose(data, name, split)
+    data, name, notes = _choose(data, name, part)
     if not hasattr(data, "__len__"):
         raise UserError(
             f"{name} is a stream: make a file of it with sim.pack, or load it without "
@@ -169,18 +148,18 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _choose(data: Any, name: str, split: str | None) -> tuple[Any, str, tuple[str, ...]]:
+def _choose(data: Any, name: str, part: str | None) -> tuple[Any, str, tuple[str, ...]]:
     """One part of a data set with several, its name, and what people should hear of."""
     notes: tuple[str, ...] = ()
     if isinstance(data, Mapping):
-        part = _pick(data, split or "train") or (next(iter(data)) if len(data) == 1 else None)
-        if part is None or (split is not None and part not in _SPLITS.get(split, (split,))):
-            raise UserError(f"{name} has no split {split or 'train'!r}, only {', '.join(data)}")
-        if split is None and len(data) > 1:
-            notes = (f"{name} has the parts {', '.join(data)}: {part} is used",)
-        data, name = data[part], f"{name} {part}"
-    elif split is not None:
-        raise UserError(f"{name} has no split {split!r}: it is a single set of images")
+        chosen = part or (next(iter(data)) if len(data) == 1 else "train")
+        if chosen not in data:
+            raise UserError(f"{name} has no split {chosen!r}, only {', '.join(data)}")
+        if part is None and len(data) > 1:
+            notes = (f"{name} has the parts {', '.join(data)}: {chosen} is used",)
+        data, name = data[chosen], f"{name} {chosen}"
+    elif part is not None:
+        raise UserError(f"{name} has no split {part!r}: it is a single set of images")
     return data, name, notes
 
 
@@ -196,11 +175,12 @@ def _labels(data: Any, column: str | None) -> tuple[Int[Tensor, " N"] | None, li
     return torch.tensor(numbers), list(data.features[column].names)
 
 
-def _pick(parts: Mapping[str, Any], split: str) -> str | None:
-    return next((name for name in _SPLITS.get(split, (split,)) if name in parts), None)
+def load_from_hub(name: str) -> Any:
+    """What ``hf:NAME`` is, downloaded once, for :func:`open_dataset`.
 
-
-def _load(name: str) -> Any:
+    Raises:
+        UserError: the data set cannot be had.
+    """
     library = _library(name)
     try:
         return library.load_dataset(name.removeprefix(PREFIX))

@@ -81,6 +81,16 @@ class ImageSet:
         unreadable = {name for name, _ in self.unreadable}
         return torch.tensor([name in unreadable for name in self.names])
 
+    @property
+    def unreadable_note(self) -> str | None:
+        """A sentence on the files that are left out, or None."""
+        if not self.unreadable:
+            return None
+        some = ", ".join(f"{name} ({reason})" for name, reason in self.unreadable[:3])
+        more = ", ..." if len(self.unreadable) > 3 else ""
+        count = len(self.unreadable)
+        return f"{count} file{'s' * (count > 1)} cannot be read and are left out: {some}{more}"
+
     def spread(self, count: int) -> "ImageSet":
         """At most so many images, at even distances: names, and so classes, stand in order."""
         n, k = len(self), min(count, len(self))
