@@ -75,10 +75,9 @@ def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
     path = tmp_path / "backbone.safetensors"
     export_backbone(backbone.state_dict(), path)
     snippet = loading_snippet(
-        config, str(path), image_size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.2, 0.2)
+        config, str(path), canvas_size=40, image_size=32, mean=(0.5,) * 3, std=(0.25, 0.2, 0.2)
     )
-    assert "32 x 32 pixels" in snippet
-    assert "std (0.25, 0.2, 0.2)" in snippet
+    assert "(0.25, 0.2, 0.2)" in snippet
     assert "similitude" not in snippet.replace(str(path), "")
     names: dict = {}
     exec(snippet, names)

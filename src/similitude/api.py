@@ -36,7 +36,15 @@ from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, method_class, name_of
 from similitude.nets import convert_sync_batchnorm
-from similitude.recipes import Recipe, field_text, find_recipe, image_spec, override, parse_recipe
+from similitude.recipes import (
+    Recipe,
+    field_text,
+    find_recipe,
+    image_spec,
+    override,
+    parse_recipe,
+    with_used_normalisation,
+)
 from similitude.recipes.automatic import (
     Facts,
     better_start,
@@ -256,6 +264,7 @@ def pretrain(
             chosen = choose_normalisation(chosen, images, overrides)
         if recipe is None and not isinstance(wanted, MethodConfig):
             chosen = choose_looks(chosen, images, overrides)
+        chosen = with_used_normalisation(chosen)
     if len(images) < chosen.batch_size:
         raise UserError(
             f"{len(images)} images in {source.name} are fewer than one batch of "

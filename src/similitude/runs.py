@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from similitude.acceleration import keep_freed_memory
-from similitude.backbones import build_backbone, loading_snippet, what_it_wants
+from similitude.backbones import build_backbone, loading_snippet, preparing_snippet
 from similitude.checkpoints import (
     Checkpoint,
     export_backbone,
@@ -408,7 +408,7 @@ class Run:
         return images
 
     def export(self, path: str | Path) -> str:
-        """Write the backbone's weights as safetensors; return Python that loads them.
+        """Write the backbone's weights as safetensors; return Python that loads and feeds them.
 
         With timm alone, or through similitude where the method keeps more than one network of timm
         (CPC, CMC).
@@ -418,12 +418,13 @@ class Run:
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
         export_backbone(self.kept_weights, target)
         network, image = self.recipe.backbone, self.image
-        facts = {"image_size": image.size, "mean": image.mean, "std": image.std}
+        facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
+        facts |= {"mean": image.mean, "std": image.std}
         if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():
             return (
                 "import similitude as sim\n\n"
                 f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
-                f"backbone = sim.load({str(self.path)!r}).backbone\n{what_it_wants(**facts)}"
+                f"backbone = sim.load({str(self.path)!r}).backbone\n{preparing_snippet(**facts)}"
             )
         return loading_snippet(network, str(target), **facts)
 

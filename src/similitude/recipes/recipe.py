@@ -125,6 +125,16 @@ def image_spec(recipe: Recipe) -> ImageSpec:
     return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
 
 
+def with_used_normalisation(recipe: Recipe) -> Recipe:
+    """The recipe with the mean and std of :func:`image_spec`: its file says what is used."""
+    spec = image_spec(recipe)
+    if (spec.mean, spec.std) == (recipe.mean, recipe.std):
+        return recipe
+    reason = "the method's views stay in [0, 1]"
+    reasons = recipe.reasons | {"mean": reason, "std": reason}
+    return recipe.model_copy(update={"mean": spec.mean, "std": spec.std, "reasons": reasons})
+
+
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:
     """A copy with fields replaced: ``override(recipe, ["method.temperature=0.2"])``.
 
