@@ -80,6 +80,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     if isinstance(backbone, ResNet):
         backbone.init_weights(zero_init_last=config.zero_init_last)
     convert_convolutions(backbone)
+    # Of networks with a layer between pooling and classifier timm's num_features is its input.
+    backbone.num_features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     backbone.built_from = config  # type: ignore[assignment]
     backbone.has_pretrained_weights = False  # type: ignore[assignment]
     return backbone
@@ -106,11 +108,11 @@ def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_si
         image_size: side of the images in evaluation; views may have another.
 
     Raises:
-        UserError: the network does not take images of this size.
+        UserError: the network does not take images of this size, or gives no row of features.
     """
     try:
         with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 3, size, size))
+            features = backbone.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError) as error:
         hint = f"a ViT wants --set 'backbone.options={{img_size: {image_size}}}'"
         made_for = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
@@ -122,6 +124,11 @@ def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_si
             f"backbone {config.name!r} does not take images of {size} px "
             f"({str(error).splitlines()[0]}); {hint}"
         ) from error
+    if features.shape != (1, backbone.num_features):
+        raise UserError(
+            f"backbone {config.name!r} makes {list(features.shape)} of one image, and a method "
+            "needs one row of features: choose a network with global pooling"
+        )
 
 
 def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:
