@@ -11,6 +11,7 @@
 Letters: C channels, H height, W width, S side of a canvas in pixels.
 """
 
+import logging
 import os
 import stat
 import threading
@@ -51,8 +52,9 @@ _STRIP = 2**22  # pixels that are converted at once, so that no second copy of a
 _LARGE = 2**24  # pixels: larger pictures are decoded one at a time, whatever the number of threads
 _one_at_a_time = threading.Lock()
 
-# It would name pictures that MAX_PIXELS allows or refuses.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Its warnings name no file; what matters in them is an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 ImageFile = BytesIO | BufferedReader
