@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from similitude.checkpoints import Checkpoint
 from similitude.data import CanvasLoader, ImageSet
 from similitude.distributed import processes_of_machine, rank, world_size
+from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener
 from similitude.metrics import Metrics
@@ -59,8 +60,14 @@ def run_steps(
     first_step = 0
     if checkpoint is not None:
         first_step = checkpoint.step
-        module.optimizer.load_state_dict(checkpoint.optimizer)
-        checkpoint.restore_random_state()
+        try:
+            module.optimizer.load_state_dict(checkpoint.optimizer)
+            checkpoint.restore_random_state()
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the state of the optimizer in {folder} is not of this recipe: start the run anew "
+                "with --overwrite"
+            ) from error
     total_steps = module.progress.total_steps
     loader = CanvasLoader(
         images,

@@ -221,5 +221,5 @@ class Recorder(Callback):
 
 
 def _is_finite(method: nn.Module) -> bool:
-    """Whether every weight is a number."""
-    return bool(torch.stack([p.detach().isfinite().all() for p in method.parameters()]).all())
+    """Whether every weight is a number, and all that is kept beside them: what a run resumes."""
+    return bool(torch.stack([t.isfinite().all() for t in method.state_dict().values()]).all())

@@ -15,6 +15,7 @@ from similitude.recipes.recipe import (
     load_recipe,
     override,
     parse_recipe,
+    validated,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "load_recipe",
     "override",
     "parse_recipe",
+    "validated",
 ]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
