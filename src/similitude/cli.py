@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from similitude.errors import UserError
+from similitude.text import visible
 
 app = typer.Typer(
     name="similitude",
@@ -405,7 +406,7 @@ def report(
     """Write one HTML page that shows whether learning worked; two runs give a comparison."""
     from similitude.report import write_report
 
-    typer.echo(f"report: {write_report(runs, out)}")
+    typer.echo(visible(f"report: {write_report(runs, out)}"))
 
 
 @app.command()
@@ -536,7 +537,7 @@ def views(
     from similitude import api
 
     api.draw_views(data, output, method=method, recipe=recipe, overrides=settings or (), seed=seed)
-    typer.echo(f"views: {output}")
+    typer.echo(visible(f"views: {output}"))
 
 
 @app.command()
@@ -551,7 +552,7 @@ def export(
     from similitude.runs import Run
 
     snippet = Run(run, method=method).export(output)
-    typer.echo(f"# weights: {output}\n{snippet}")
+    typer.echo(f"{visible(f'# weights: {output}')}\n{snippet}")
 
 
 def main() -> None:
@@ -562,5 +563,5 @@ def main() -> None:
         from similitude.distributed import is_first_of_machine
 
         if is_first_of_machine():  # the others would repeat it
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)

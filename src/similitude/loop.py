@@ -115,7 +115,8 @@ def run_steps(
         text = module.stages.table(limits)
         if rank() == 0:
             write_text(folder / "profile.txt", text)
-            log.say(text)
+            for line in text.splitlines():
+                log.say(line)
     return recorder
 
 

@@ -17,7 +17,8 @@ import yaml
 from similitude.errors import UserError
 
 MAX_YAML = 2**20  # bytes of a recipe; that of a classifier with 30,000 classes has as many
-MAX_JSON = 2**24
+MAX_JSON = 2**24  # of what a run measured
+MAX_LIST = 2**28  # of a table of files
 MAX_ARRAYS = 2**30  # bytes that the arrays of one file of a run take when they are unpacked
 _MAX_DEPTH = 30  # of values inside values
 _MAX_INTEGER = 2**63

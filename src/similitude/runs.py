@@ -60,6 +60,7 @@ from similitude.methods import given_method
 from similitude.randomness import permutation
 from similitude.reading import damaged, read_json
 from similitude.recipes import Recipe, arithmetic_of, image_spec
+from similitude.run_folders import refuse_links
 from similitude.storage import write_text, write_with
 from similitude.views import ImageSpec
 
@@ -245,6 +246,7 @@ class Run:
             UserError: no labels or too few, or labels that do not match.
         """
         protocols = check_protocols(protocols)  # before any image is read
+        refuse_links(self.path)
         if wants_processes(devices, 1):
             return run_on_devices(
                 _evaluate_in_a_process,

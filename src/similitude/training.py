@@ -38,6 +38,7 @@ from similitude.recipes import Recipe, dump_recipe, image_spec
 from similitude.recording import Recorder
 from similitude.runs import Run
 from similitude.storage import write_text
+from similitude.text import visible
 from similitude.views import MultiView
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -266,6 +267,6 @@ def _tell_unreadable(images: ImageSet, folder: Path, log: Listener) -> None:
     """Say how many files cannot be read, and list them in unreadable.txt."""
     if not images.unreadable or rank() > 0:
         return
-    lines = [f"{name}\t{reason}\n" for name, reason in images.unreadable]
+    lines = [f"{visible(name)}\t{visible(reason)}\n" for name, reason in images.unreadable]
     write_text(folder / "unreadable.txt", "".join(lines))
     log.say(f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt")

@@ -4,7 +4,6 @@ Letters: N images, H height, W width, C channels.
 """
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from similitude.data.base import ImageSource, numbered
+from similitude.data.base import ImageSource, class_labels, numbered
+from similitude.data.cache import free_memory_bytes
 from similitude.data.decoding import over_white
 from similitude.errors import UserError
 
@@ -153,18 +153,20 @@ def open_file(path: Path, split: str | None) -> ArraySource:
                 f"{path} holds no array called {wanted}, only {', '.join(archive.files) or 'none'}"
             )
         labels_key = _key(archive.files, _LABELS, part)
+        # of both parts, so that their classes agree
+        keys = [labels_key, *(_key(archive.files, _LABELS, p) for p in ("train", "test") if part)]
         try:
             images = archive[images_key]
-            raw_labels = None if labels_key is None else archive[labels_key]
-        except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+            labels = [archive[key] for key in keys if key] if labels_key else []
+        except Exception as error:  # of NumPy, zipfile and zlib, and MemoryError of claims
             raise _damaged(path, error) from error
     name = str(path) if part is None else f"{path} {part}"
     source = from_array(images, name, prefix="" if part is None else f"{part}/")
-    labels, class_names = (None, None) if raw_labels is None else _labels(raw_labels, source)
+    numbers, class_names = _labels(labels, source) if labels else (None, None)
     return ArraySource(
         name=name,
         names=source.names,
-        labels=labels,
+        labels=numbers,
         class_names=class_names,
         notes=notes,
         array=source.array,
@@ -213,17 +215,24 @@ def _check_range(array: np.ndarray, name: str) -> None:
 def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything
         raise _damaged(path, error) from error
 
 
 def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything
         raise _damaged(path, error) from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise UserError(f"{path} is an .npy file by content: rename it")
+    assert loaded.zip is not None
+    size, free = sum(record.file_size for record in loaded.zip.infolist()), free_memory_bytes()
+    if size > free:
+        raise UserError(
+            f"{path} unpacks to {size:,} bytes, more than the {free:,} of memory that are free: "
+            "save its images as an .npy file, which is not read at once"
+        )
     return loaded
 
 
@@ -233,18 +242,22 @@ def _damaged(path: Path, error: Exception) -> UserError:
     )
 
 
-def _labels(raw: np.ndarray, source: ArraySource) -> tuple[Int[Tensor, " N"], list[str]]:
-    flat = raw.reshape(-1)
-    if len(flat) != len(source):
-        raise UserError(f"{source.name} has {len(source)} images but {len(flat)} labels")
-    if flat.dtype.kind in "iu" and flat.min() >= -1:
-        labels = torch.from_numpy(flat.astype(np.int64))
-        # numbers stay as they are, so that the classes of two splits agree
-        return labels, [str(c) for c in range(int(labels.max()) + 1)]
-    if flat.dtype.kind not in "SU":
-        raise UserError(
-            f"{source.name} has labels of type {flat.dtype}: use class numbers from 0 "
-            f"(-1 for unknown) or class names"
-        )
-    class_names, labels = np.unique(flat.astype(str), return_inverse=True)
-    return torch.from_numpy(labels.astype(np.int64)), class_names.tolist()
+def _labels(
+    raw: list[np.ndarray], source: ArraySource
+) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
+    """Those of the first array; the classes are those of all."""
+    parts = [array.reshape(-1) for array in raw]
+    if len(parts[0]) != len(source):
+        raise UserError(f"{source.name} has {len(source)} images but {len(parts[0])} labels")
+    texts: list[str] = []
+    for flat in parts:
+        if flat.dtype.kind not in "iuSU" or (flat.dtype.kind == "i" and flat.min(initial=0) < -1):
+            raise UserError(
+                f"{source.name} has labels of type {flat.dtype}: use class numbers from 0 "
+                f"(-1 for unknown) or class names"
+            )
+        if flat.dtype.kind == "S":
+            flat = np.char.decode(flat, "utf-8", "replace")
+        texts += [str(label) for label in flat.tolist()]
+    labels, class_names = class_labels(texts)
+    return None if labels is None else labels[: len(source)], class_names

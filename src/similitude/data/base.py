@@ -5,8 +5,10 @@ Letters: N images, H height, W width, K neighbours at most.
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
@@ -68,6 +70,26 @@ class ImageSource(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when the images change, for the cache."""
+
+
+def class_labels(
+    classes: Sequence[str | None],
+) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
+    """Labels and the names they point to, of the classes that occur; None where none does.
+
+    Numbers are names too, in their order: an identity such as 300000017 takes no more room than
+    any other name.
+
+    Args:
+        classes: of each image; None, an empty text and -1 are unknown.
+    """
+    names = sorted({name for name in classes if name not in (None, "", "-1")})  # type: ignore[type-var]
+    if not names:
+        return None, None
+    if all(name.isdecimal() for name in names):
+        names.sort(key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
+    position: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+    return torch.tensor([position.get(name, -1) for name in classes]), names
 
 
 def numbered(prefix: str, n: int, start: int = 0) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from similitude.data.base import ImageSource
 from similitude.data.folders import FolderSource, image_names
 from similitude.errors import UserError
+from similitude.reading import MAX_LIST, read_bytes
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "image_path")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
@@ -95,15 +96,16 @@ def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
 def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
     """Line number, file and label of each row that is not empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        text = read_bytes(path, MAX_LIST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: save it as CSV in UTF-8") from error
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)  # the comma where none occurs
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    table = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        table = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is no row of a table: {error}") from error
     file_column, label_column = 0, 1
     if table and _is_header(table[0][1], position):
         header = [cell.strip().lower() for cell in table[0][1]]

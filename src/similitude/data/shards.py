@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource
+from similitude.data.base import ImageSource, class_labels
 from similitude.data.decoding import UnreadableImageError
 from similitude.errors import UserError
 
 SUFFIX = ".tar"
 _LABEL = ".cls"
+_LONGEST_CLASS = 1000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +81,16 @@ def open_shards(shards: list[Path], name: str) -> ShardSource:
     """List the images of tar files.
 
     An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its class is what
-    the file ``KEY.cls`` beside it says, KEY being its name up to the first dot: class numbers stay
-    as they are, other texts are sorted.
+    the file ``KEY.cls`` beside it says, KEY being its name up to the first dot; an empty one and -1
+    are unknown. The classes are those that occur, numbers in their order.
 
     Args:
         shards: One or more.
         name: What they are called together.
 
     Raises:
-        UserError: a file that is no tar file, or is compressed; no image in any.
+        UserError: a file that is no tar file, or is compressed; no image in any; a class that is
+            no short text.
     """
     names: list[str] = []
     places: list[tuple[int, int, int]] = []
@@ -112,7 +113,7 @@ def open_shards(shards: list[Path], name: str) -> ShardSource:
             f"no image in {name}: looked in {len(shards)} tar file(s) for "
             f"{' '.join(decoding.SUFFIXES)}"
         )
-    numbers, class_names = _class_labels(classes)
+    numbers, class_names = class_labels(classes)
     return ShardSource(
         name=name,
         names=names,
@@ -134,7 +135,13 @@ def _members(path: Path) -> list[tuple[tarfile.TarInfo, str | None]]:
                 label = None
                 if member.name.endswith(_LABEL):
                     content = tar.extractfile(member)
-                    label = "" if content is None else content.read().decode(errors="replace")
+                    text = b"" if content is None else content.read(_LONGEST_CLASS + 1)
+                    if len(text) > _LONGEST_CLASS:
+                        raise UserError(
+                            f"{member.name} in {path} is no class: it has more than "
+                            f"{_LONGEST_CLASS} bytes"
+                        )
+                    label = text.decode(errors="replace")
                 found.append((member, None if label is None else label.strip()))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(
@@ -146,17 +153,3 @@ def _members(path: Path) -> list[tuple[tarfile.TarInfo, str | None]]:
 def _key(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
-
-
-def _class_labels(classes: list[str | None]) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
-    known = {c for c in classes if c is not None}
-    if not known:
-        return None, None
-    if all(c.isdecimal() for c in known):
-        class_names = [str(c) for c in range(max(map(int, known)) + 1)]
-        numbers = [-1 if c is None else int(c) for c in classes]
-    else:
-        class_names = sorted(known)
-        position = {c: i for i, c in enumerate(class_names)}
-        numbers = [-1 if c is None else position[c] for c in classes]
-    return torch.tensor(numbers), class_names

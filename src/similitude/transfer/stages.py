@@ -23,6 +23,7 @@ from similitude.recipes import Recipe, arithmetic_of
 from similitude.run_folders import (
     check_run_folder,
     free_run_folder,
+    refuse_links,
     replacing_run,
     training_in,
 )
@@ -361,8 +362,10 @@ def _keep_apart(folder: Path | None, source: str | Path) -> None:
 @contextmanager
 def _training_into(folder: Path, *, overwrite: bool) -> Iterator[None]:
     """Hold the folder; what it held comes back unless the new training gets under way."""
+    refuse_links(folder, FROM_SCRATCH)
     with ExitStack() as stack:
         stack.enter_context(training_in(folder))
+        refuse_links(folder / FROM_SCRATCH)
         if overwrite:
             baseline = [FROM_SCRATCH] if is_classifier(folder / FROM_SCRATCH) else []
             stack.enter_context(replacing_run(folder, *baseline))
