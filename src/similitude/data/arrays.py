@@ -4,7 +4,8 @@ Letters: N images, H height, W width, C channels.
 """
 
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,14 +34,37 @@ class ArraySource(ImageSource):
         array: Shape as ``layout`` says, C being 1, 3 or 4; uint8, or float in [0, 1].
         layout: Order of the axes.
         aspect: Width / height of each original if the array holds squashed canvases, shape [N].
+        opened: The file that the array maps, as it was then; None for an array in memory.
     """
 
     array: np.ndarray
     layout: Layout
     aspect: Float[Tensor, " N"] | None = None
+    opened: tuple[Path, os.stat_result] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        file = getattr(self.array, "filename", None)  # of numpy.memmap
+        object.__setattr__(self, "opened", None if file is None else (file, os.stat(file)))
+
+    def check_mapped(self) -> None:
+        """See :meth:`ImageSource.check_mapped`; a file that took its name instead does no harm."""
+        if self.opened is None:
+            return
+        file, then = self.opened
+        try:
+            now = os.stat(file)
+        except OSError:  # removed: what is mapped stays until the end
+            return
+        same = (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
+        if same and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise UserError(
+                f"{file} was changed while it was in use: start again, and replace such a file by "
+                "moving the new one to its place"
+            )
 
     def read_rows(self, start: int, stop: int) -> UInt8[Tensor, "N C H W"]:
         """Images ``start`` to ``stop - 1`` at once; C is 1 for grey images, else 3."""
+        self.check_mapped()
         rows = np.asarray(self.array[start:stop])
         if rows.dtype != np.uint8:
             rows = (rows.astype(np.float32) * 255).round().astype(np.uint8)
