@@ -22,7 +22,7 @@ from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.method import Method
 from similitude.methods import build_method
-from similitude.reading import check_archive
+from similitude.reading import check_archive, check_file
 from similitude.recipes import Recipe, parse_recipe
 from similitude.storage import checksum, write_with
 
@@ -132,13 +132,16 @@ def load_checkpoint(
         )
     try:
         check_archive(path, _RESTORE)
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"the checkpoint {path} is damaged or not a checkpoint")
         _check_seal(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes torch and zipfile raise nearly anything
         raise UserError(f"the checkpoint {path} is damaged or not a checkpoint") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    number = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(number, int) or number != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version of similitude")
     recipe, name = content.get("recipe"), ""
     with suppress(LookupError, TypeError):  # parse_recipe says what is wrong
@@ -185,7 +188,7 @@ def _check_seal(path: Path) -> None:
             file.seek(0)
             whole = end[-8:] == b"%08x" % checksum(file, size - 8)
         else:
-            whole = not zipfile.is_zipfile(file) or zipfile.ZipFile(file).testzip() is None
+            whole = zipfile.ZipFile(file).testzip() is None
     if not whole:
         raise UserError(
             f"the checkpoint {path} is damaged, its checksum is of other content: {_RESTORE}"
@@ -240,6 +243,7 @@ def read_start(folder: Path, recipe: Recipe) -> dict[str, Tensor] | None:
     if recipe.init is None:
         return None
     path = folder / START_FILE
+    check_file(path)
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from similitude.checkpoints import Checkpoint
 from similitude.data import CanvasLoader, ImageSet
@@ -62,6 +63,10 @@ def run_steps(
         first_step = checkpoint.step
         try:
             module.optimizer.load_state_dict(checkpoint.optimizer)
+            for parameter, state in module.optimizer.state.items():
+                for value in state.values():
+                    if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
+                        raise ValueError("a state of another shape than its parameter")
             checkpoint.restore_random_state()
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(

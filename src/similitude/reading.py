@@ -16,7 +16,8 @@ import yaml
 
 from similitude.errors import UserError
 
-MAX_YAML = 2**20  # bytes of a recipe; that of a classifier with 30,000 classes has as many
+MAX_YAML = 2**20  # bytes of a recipe
+MAX_NAMES = 2**24  # of one that lists the names of classes
 MAX_JSON = 2**24  # of what a run measured
 MAX_LIST = 2**28  # of a table of files
 MAX_ARRAYS = 2**30  # bytes that the arrays of one file of a run take when they are unpacked
@@ -71,13 +72,13 @@ def read_bytes(path: Path, most: int) -> bytes:
         raise damaged(path, error.strerror or error) from error
 
 
-def read_yaml(path: Path) -> Any:
-    """The values in a YAML file: UTF-8, or UTF-16 with a byte order mark.
+def read_yaml(path: Path, most: int = MAX_YAML) -> Any:
+    """The values in a YAML file of at most ``most`` bytes: UTF-8, or UTF-16 with its mark.
 
     Raises:
         UserError: as :func:`read_bytes` and :func:`parse_yaml`.
     """
-    return parse_yaml(read_bytes(path, MAX_YAML), str(path))
+    return parse_yaml(read_bytes(path, most), str(path))
 
 
 def parse_yaml(text: str | bytes, where: str) -> Any:

@@ -22,6 +22,7 @@ from similitude.listening import Listener
 from similitude.metrics import read_metrics
 from similitude.reading import damaged, read_json
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
+from similitude.run_folders import refuse_links
 from similitude.runs import Run
 from similitude.storage import write_text
 
@@ -61,6 +62,7 @@ class Work:
         start = time.perf_counter()
         self.done += 1
         folder = self.folder / cell.folder / f"seed-{seed}"
+        refuse_links(self.folder, cell.folder, f"{cell.folder}/{folder.name}")
         recipe = cell.recipe.model_copy(update={"seed": seed})
         was_there = _is_finished(folder, recipe)
         title = f"{self.done}/{self.total} {cell.name}, seed {seed}"

@@ -157,14 +157,16 @@ def read_run(path: Path) -> RunSummary:
             f"{path} is a classifier, and a report shows a pretraining: its curves are in "
             "metrics.csv, its accuracy is in log.txt"
         )
-    reasons = recipe.pop("reasons", None) or {}
+    reasons = recipe.pop("reasons", None)
     views = path / "views.png"
     unreadable = path / "unreadable.txt"
     return RunSummary(
         path=path,
-        name=path.resolve().name,
+        name=visible(path.resolve().name),
         recipe=recipe,
-        reasons={str(key): str(why) for key, why in flatten(reasons)},
+        reasons={key: str(why) for key, why in flatten(reasons)}
+        if isinstance(reasons, Mapping)
+        else {},
         environment=_environment(path / "environment.json"),
         metrics=_metrics(path / "metrics.csv"),
         health=_health(path / "health.json"),
@@ -242,12 +244,15 @@ def _health(path: Path) -> Health | None:
         return None
     if loaded.get("state") not in STATES:
         raise damaged(path, f"state is {loaded.get('state')!r}, not one of {', '.join(STATES)}")
-    return Health(
-        state=loaded["state"],
-        reasons=[str(reason) for reason in loaded.get("reasons") or []],
-        advice=[str(advice) for advice in loaded.get("advice") or []],
-        readings={str(k): _number(v) for k, v in (loaded.get("readings") or {}).items()},
-    )
+    try:
+        return Health(
+            state=loaded["state"],
+            reasons=[str(reason) for reason in loaded.get("reasons") or []],
+            advice=[str(advice) for advice in loaded.get("advice") or []],
+            readings={str(k): _number(v) for k, v in (loaded.get("readings") or {}).items()},
+        )
+    except (AttributeError, TypeError) as error:
+        raise damaged(path, error) from error
 
 
 def _evaluation(path: Path) -> Evaluation | None:
@@ -297,11 +302,13 @@ def _attention(path: Path) -> Attention | None:
         maps = np.asarray(arrays["maps"], dtype=np.float32)
         images = np.asarray(arrays["images"], dtype=np.uint8)
         names = [visible(str(name)) for name in arrays["names"]]
-    except (ValueError, KeyError) as error:
+        classes = arrays.get("classes")
+        classes = None if classes is None else [visible(str(name)) for name in classes]
+    except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
-    if maps.ndim != 4 or images.ndim != 4 or images.shape[-1] != 3:
+    shapes = (*maps.shape, *images.shape)
+    if maps.ndim != 4 or images.ndim != 4 or images.shape[-1] != 3 or 0 in shapes:
         raise damaged(path, "maps are not [M, H, h, w] or images not [M, T, T, 3]")
-    classes = [visible(str(name)) for name in arrays["classes"]] if "classes" in arrays else None
     if len({len(maps), len(images), len(names), len(classes or names)}) > 1:
         raise damaged(path, "maps, images, names and classes differ in number")
     return Attention(maps, images, names, classes)
@@ -315,18 +322,23 @@ def _embedding(path: Path) -> Embedding | None:
         features = np.asarray(arrays["features"], dtype=np.float32)
         thumbnails = np.asarray(arrays["thumbnails"], dtype=np.uint8)
         names = [visible(str(name)) for name in arrays["names"]]
-    except (ValueError, KeyError) as error:
+        class_names = arrays.get("class_names")
+        class_names = None if class_names is None else [visible(str(name)) for name in class_names]
+    except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
-    labels, class_names = arrays.get("labels"), arrays.get("class_names")
+    labels = arrays.get("labels")
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise damaged(path, "labels are not whole numbers [M]")
     counts = {len(features), len(thumbnails), len(names)}
     if len(counts) > 1 or (labels is not None and len(labels) not in counts):
         raise damaged(path, "features, thumbnails, names and labels differ in number")
-    if features.ndim != 2 or thumbnails.ndim != 4 or thumbnails.shape[-1] != 3:
+    shape = thumbnails.shape
+    if features.ndim != 2 or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
         raise damaged(path, "features are not [M, D] or thumbnails not [M, T, T, 3]")
     if "spectrum" in arrays:
-        singular_values = np.asarray(arrays["spectrum"], dtype=np.float64)
+        singular_values = arrays["spectrum"].ravel()
+        if singular_values.dtype.kind != "f":
+            raise damaged(path, "the spectrum holds no numbers")
     elif np.isfinite(features).all() and len(features):
         centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
         singular_values = np.linalg.svd(centred, compute_uv=False)
@@ -337,6 +349,6 @@ def _embedding(path: Path) -> Embedding | None:
         thumbnails=thumbnails,
         names=names,
         labels=None if labels is None else labels.astype(np.int64),
-        class_names=None if class_names is None else [visible(str(name)) for name in class_names],
+        class_names=class_names,
         spectrum=singular_values,
     )

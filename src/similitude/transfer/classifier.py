@@ -18,7 +18,7 @@ from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
 from similitude.metrics import Metrics, read_metrics
-from similitude.reading import MAX_YAML, read_bytes, read_yaml
+from similitude.reading import MAX_NAMES, read_yaml
 from similitude.recipes import arithmetic_of, image_spec, validated
 from similitude.runs import Progress, Run, Say
 from similitude.transfer.network import ClassifierNetwork, build_network
@@ -166,7 +166,10 @@ def load_network(
 def is_classifier(path: str | Path) -> bool:
     """Whether a folder holds a classifier (its recipe names a stage) and not a pretraining."""
     file = Path(path) / "recipe.yaml"
-    return file.is_file() and read_bytes(file, MAX_YAML).startswith(b"stage:")
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(6) == b"stage:"
 
 
 def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
@@ -181,7 +184,7 @@ def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
             f"{path} is not a classifier: make one with: similitude finetune RUN LABELLED "
             f"--out {path}"
         )
-    content = read_yaml(file)
+    content = read_yaml(file, MAX_NAMES)
     kind = _KINDS.get(str(content["stage"])) if isinstance(content, dict) else None
     if kind is None:
         raise UserError(f"{file} is damaged or not the recipe of a classifier")
