@@ -200,15 +200,21 @@ def fresh_backbone(recipe: Recipe) -> nn.Module:
     return build_method(recipe.method, build_backbone(recipe.backbone)).kept_backbone
 
 
-def load_backbone(recipe: Recipe, state: dict[str, Tensor]) -> nn.Module:
+def load_backbone(recipe: Recipe, state: dict[str, Tensor], place: Path | None = None) -> nn.Module:
     """What a run keeps, with these weights, in evaluation mode.
+
+    Args:
+        recipe: of the run.
+        state: the weights.
+        place: where they are, for errors.
 
     Raises:
         UserError: the weights do not fit the backbone that the recipe names.
     """
     with torch.random.fork_rng(devices=[]):  # of several processes only the first may come here
         backbone = fresh_backbone(recipe)
-    load_strictly(backbone, state, f"backbone {recipe.backbone.name!r}")
+    of = "" if place is None else f" of {place}"
+    load_strictly(backbone, state, f"backbone {recipe.backbone.name!r}{of}")
     return backbone.eval()
 
 

@@ -122,7 +122,7 @@ class Run:
     @cached_property
     def backbone(self) -> nn.Module:
         """The trained backbone in evaluation mode; images [N, 3, H, W] to features [N, D]."""
-        return load_backbone(self.recipe, self.kept_weights)
+        return load_backbone(self.recipe, self.kept_weights, self.path)
 
     @cached_property
     def start(self) -> dict[str, Tensor] | None:
@@ -372,7 +372,9 @@ class Run:
         torch.set_rng_state(state)
         rows = [self._entrant(RANDOM_BACKBONE, untrained)]
         if self.start is not None:
-            rows.append(self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start)))
+            rows.append(
+                self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start, self.path))
+            )
         return rows
 
     def _entrant(self, name: str, backbone: nn.Module) -> Entrant:

@@ -101,7 +101,7 @@ def train(
                 f"{data} is not what the run in {folder} was trained on ({len(images)} images with "
                 "other names or another number): resume with the same images"
             )
-        load_strictly(method, checkpoint.method, f"method {recipe.method.name!r}")
+        load_strictly(method, checkpoint.method, f"method {recipe.method.name!r} of {folder}")
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     module.to(device)
     share_state_of_first(method)

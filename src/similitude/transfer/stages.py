@@ -127,7 +127,7 @@ def finetune(
     pretrained = Run(run, method=own)
     network = pretrained.recipe
     learned = build_method(network.method, build_backbone(network.backbone))
-    load_strictly(learned, pretrained.checkpoint.method, f"method {network.method.name!r}")
+    load_strictly(learned, pretrained.checkpoint.method, f"method {network.method.name!r} of {run}")
     learned.kept_backbone.load_state_dict(pretrained.kept_weights)
     if from_layer is None:
         from_layer = 1 if len(projector_layers(learned)) > 1 else 0
