@@ -1,5 +1,6 @@
 """Data sets by name: what is on disk is used, what is not is downloaded whole or not at all."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -387,6 +388,26 @@ def test_a_server_that_drips_is_left_after_some_patience(misbehave, monkeypatch,
     assert time.perf_counter() - start < 5
     assert "too slow" in note
     assert list(cache.iterdir()) == []
+
+
+def test_a_header_without_an_end_is_left_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                while True:
+                    connection.sendall(b"H")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        start = time.perf_counter()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        with pytest.raises(FetchError, match="failed"):
+            downloads.fetch(url, tmp_path / "x", md5="0", size=9)
+        assert time.perf_counter() - start < 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_is_tried_over_tls_first(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """Fetch files so that a dead network fails within seconds and half a file is never used."""
 
+import concurrent.futures
 import http.client
 import logging
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -68,10 +70,9 @@ def fetch(url: str, path: Path, *, md5: str, size: int) -> None:
 
 def _download(url: str, path: Path, size: int) -> None:
     """Write what a server sends; it may neither stop, nor go on for ever."""
-    request = urllib.request.Request(url, headers={"User-Agent": "similitude"})
     begin, done = time.monotonic(), 0
     with (
-        urllib.request.urlopen(request, timeout=STALL_SECONDS) as response,
+        _answer(url) as response,
         path.open("wb") as file,
         tqdm(total=size, unit="B", unit_scale=True, desc=path.name, leave=False) as shown,
     ):
@@ -84,6 +85,24 @@ def _download(url: str, path: Path, size: int) -> None:
                 raise FetchError(f"{done:,} bytes in {elapsed:.0f} seconds are too slow")
             file.write(part)
             shown.update(len(part))
+
+
+def _answer(url: str) -> http.client.HTTPResponse:
+    """What a server answers, in a thread that can be left behind: a header may have no end."""
+    request = urllib.request.Request(url, headers={"User-Agent": "similitude"})
+    future: Future[http.client.HTTPResponse] = Future()
+
+    def ask() -> None:
+        try:
+            future.set_result(urllib.request.urlopen(request, timeout=STALL_SECONDS))
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return future.result(PATIENCE_SECONDS)
+    except concurrent.futures.TimeoutError as error:
+        raise FetchError(str(error) or "it does not answer") from error
 
 
 def reachable(url: str) -> bool:
