@@ -317,7 +317,7 @@ def test_other_images_other_recipes_and_other_folders_are_refused(finished, tmp_
     with pytest.raises(UserError, match="is a run with other settings"):
         run(finished)
     (finished / "ablation.yaml").write_text("{")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"ablation\.yaml is not valid YAML"):
         run(finished)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("mine")

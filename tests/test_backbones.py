@@ -7,6 +7,7 @@ from torch import nn
 from similitude.backbones import BackboneConfig, build_backbone, check_input, loading_snippet
 from similitude.checkpoints import export_backbone
 from similitude.errors import UserError
+from similitude.recipes import RECIPES, parse_recipe
 
 SMALL = BackboneConfig(name="resnet18", stem="small", base_width=8)
 
@@ -67,17 +68,37 @@ def test_the_last_norm_of_every_block_starts_at_zero():
         (BackboneConfig(name="vit_tiny_patch16_224", stem="small"), "small-image stem"),
         (BackboneConfig(name="resnet50", base_width=16), "base_width"),
         (BackboneConfig(name="resnet18", options={"colour": 3}), "colour"),
-        (BackboneConfig(options={"pretrained": True}), "--init timm:resnet18 or --init FILE"),
-        (BackboneConfig(options={"pretrained": False}), "takes no 'pretrained'"),
-        (BackboneConfig(options={"checkpoint_path": "w.pth"}), "takes no 'checkpoint_path'"),
-        (BackboneConfig(options={"pretrained_cfg": "a1_in1k"}), "takes no 'pretrained_cfg'"),
-        (BackboneConfig(options={"pretrained_cfg_overlay": 1}), "pretrained_cfg_overlay"),
-        (BackboneConfig(options={"cache_dir": "cache"}), "takes no 'cache_dir'"),
+        (BackboneConfig(name="hf-hub:timm/resnet18"), "unknown backbone"),
+        (BackboneConfig(name="local-dir:there"), "unknown backbone"),
     ],
 )
 def test_what_cannot_be_built_is_told(config, words):
     with pytest.raises(UserError, match=words):
         build_backbone(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pretrained": True}, "takes no 'pretrained'.*--init timm:NAME or --init FILE"),
+        ({"pretrained": False}, "takes no 'pretrained'"),
+        ({"checkpoint_path": "w.pth"}, "takes no 'checkpoint_path'"),
+        ({"pretrained_cfg": "a1_in1k"}, "takes no 'pretrained_cfg'"),
+        ({"pretrained_cfg_overlay": 1}, "takes no 'pretrained_cfg_overlay'"),
+        ({"cache_dir": "cache"}, "takes no 'cache_dir'"),
+        ({"depth=1)#": 2}, "no such 'depth=1"),
+        ({"norm_layer": "x" * 65}, "no such 'norm_layer'"),
+        ({"channels": [4] * 65}, "no such 'channels'"),
+        ({"pretrained_cfg": {"file": "w.pth"}}, "takes no 'pretrained_cfg'"),
+        ({"block": {"a": 1}}, "no such 'block'"),
+    ],
+)
+def test_options_are_plain_and_read_no_file(options, words):
+    """A recipe may be somebody else's: nothing is fetched or unpickled because it says so."""
+    recipe = RECIPES["cifar10.simclr"]().model_dump(mode="json")
+    recipe["backbone"]["options"] = options
+    with pytest.raises(UserError, match=words):
+        parse_recipe(recipe, "their recipe")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A checkpoint is loaded whole or not at all, and runs no code."""
 
 import pickle
+import sys
+import zipfile
 
 import pytest
 import torch
@@ -103,15 +105,110 @@ def test_a_recipe_that_is_none_is_told(tmp_path, recipe):
         load_checkpoint(path, own_methods=False)
 
 
-def test_an_old_run_whose_options_named_weights_still_loads(tmp_path):
-    """They are in the checkpoint; to build the network needs neither file nor connection."""
+def small_run(tmp_path, change=lambda content: None):
     path, recipe = tmp_path / "last.ckpt", small_recipe("simclr")
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     save(path, method, recipe)
     content = torch.load(path, weights_only=True)
-    options = content["recipe"]["backbone"]["options"]
-    options |= {"pretrained": True, "checkpoint_path": "gone.pth"}
+    change(content)
     torch.save(content, path)
+    return path, method
+
+
+def test_options_that_name_a_file_are_refused_in_a_checkpoint_too(tmp_path):
+    def change(content):
+        content["recipe"]["backbone"]["options"]["checkpoint_path"] = "w.pth"
+
+    with pytest.raises(UserError, match=r"last\.ckpt: backbone.options takes no 'checkpoint_path'"):
+        load_checkpoint(small_run(tmp_path, change)[0])
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    path, recipe = tmp_path / "last.ckpt", small_recipe("simclr")
+    save(path, build_method(recipe.method, build_backbone(recipe.backbone)), recipe)
+    whole = path.read_bytes()
+    for i in range(60, len(whole) - 30, len(whole) // 40):
+        flipped = bytearray(whole)
+        flipped[i] ^= 1 << (i % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match="damaged"):
+            load_checkpoint(path)
+    path.write_bytes(whole)
+    assert load_checkpoint(path).step == 7
+
+
+def test_a_checkpoint_without_our_checksum_is_held_to_those_of_its_records(tmp_path):
+    path, method = small_run(tmp_path)
     checkpoint = load_checkpoint(path)
-    kept = load_backbone(checkpoint.recipe, checkpoint.backbone).state_dict()
-    assert all(torch.equal(kept[n], v) for n, v in method.backbone.state_dict().items())
+    assert all(torch.equal(checkpoint.method[n], t) for n, t in method.state_dict().items())
+    weight = method.state_dict()["backbone.layer1.0.conv1.weight"].numpy().tobytes()
+    content = path.read_bytes()
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, bytes(len(weight))))
+    with pytest.raises(UserError, match="checksum"):
+        load_checkpoint(path)
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
+    path, _ = small_run(tmp_path, lambda content: content.update(images=torch.zeros(10**6)))
+    bomb = tmp_path / "bomb.ckpt"
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for record in plain.infolist():
+            packed.writestr(record.filename, plain.read(record))
+    with pytest.raises(UserError, match="compressed"):
+        load_checkpoint(bomb)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("step"), "damaged: step"),
+        (lambda c: c.update(step="7"), "step"),
+        (lambda c: c.update(step=-1), "step"),
+        (lambda c: c.update(seconds=float("nan")), "seconds"),
+        (lambda c: c["method"].update(x=5), "method.x"),
+        (lambda c: c.update(random_state=None), "random_state"),
+        (lambda c: c.pop("recipe"), "not a recipe"),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_told(tmp_path, change, words):
+    with pytest.raises(UserError, match=words) as told:
+        load_checkpoint(small_run(tmp_path, change)[0])
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda t: t * float("nan"), "not finite"),
+        (lambda t: t / 0, "not finite"),
+        (lambda t: t.to(torch.int8), "of int8 instead of float32"),
+        (lambda t: t > 0, "of bool"),
+        (lambda t: t.half(), "of float16"),
+        (lambda t: t * 1j, "no plain array"),
+        (lambda t: t.to_sparse(), "no plain array"),
+        (lambda t: torch.ones(1, 1).expand(t.shape), "no plain array"),
+    ],
+)
+def test_weights_that_are_no_numbers_of_the_network_are_told(make, words):
+    target, state = network(), network().state_dict()
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    state["0.weight"] = make(state["0.weight"])
+    with pytest.raises(UserError, match=f"0.weight.*{words}"):
+        load_strictly(target, state, "my network")
+    assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
+
+
+def test_a_method_in_a_file_imports_nothing(tmp_path, monkeypatch):
+    """Only the user's own word does: the name may stand in a folder that came from elsewhere."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('code of the folder was run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("evil:Method", "antigravity:Method", "runs.x:Method", "similitude:Run", "os:x"):
+
+        def change(content, name=name):
+            content["recipe"]["method"]["name"] = name
+
+        with pytest.raises(UserError, match=f"last.ckpt: .*--method {name}"):
+            load_checkpoint(small_run(tmp_path, change)[0])
+    assert not {"evil", "antigravity"} & set(sys.modules)

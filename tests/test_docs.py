@@ -82,6 +82,13 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), f"{link}: no such heading"
 
 
+def test_the_floors_of_dependencies_have_the_reasons_that_are_given():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    floors = re.findall(r"\| `([a-z-]+>=[0-9.]+)` \|", (ROOT / "docs/security.md").read_text())
+    assert len(floors) >= 10
+    assert [floor for floor in floors if f'"{floor}"' not in project] == []
+
+
 def test_every_page_is_in_the_menu():
     config = yaml.safe_load(text_of(ROOT / "mkdocs.yml"))
 

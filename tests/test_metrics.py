@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from similitude.errors import UserError
 from similitude.metrics import Metrics, read_metrics
 
 
@@ -20,3 +21,15 @@ def test_metrics_keep_only_rows_up_to_the_step_a_run_resumes_from(tmp_path):
     assert resumed.largest("loss") == 1.0
     assert resumed.largest("never") is None
     assert resumed.last("never") is None
+
+
+def test_a_spreadsheet_may_sign_the_file_and_damage_is_named(tmp_path):
+    path = tmp_path / "metrics.csv"
+    Metrics(path, 0).add({"step": 1.0, "loss": 2.0})
+    whole = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + whole)
+    assert read_metrics(path) == [{"step": 1.0, "loss": 2.0}]
+    for damage in (whole + b"x,y\n", whole + b",1\n", b"\xff\xfe", whole + b"1," * 99, b"a\n1\n"):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=r"metrics\.csv.*delete the file"):
+            read_metrics(path)

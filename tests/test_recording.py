@@ -1,11 +1,14 @@
 """What a run writes while it trains."""
 
+import errno
 import math
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from builders import random_images, small_recipe
+from similitude import recording
 from similitude.evaluation.health import diagnose
 from similitude.listening import Silent
 from similitude.method import Progress
@@ -89,3 +92,42 @@ def test_the_fixed_predictor_rate_does_not_decay(tmp_path):
     others, predictor = run.checkpoint.optimizer["param_groups"]
     assert predictor["lr"] == pytest.approx(0.1 * 16 / 256)
     assert others["lr"] < 0.2 * predictor["lr"]
+
+
+class Heard(Silent):
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+
+def test_the_event_file_is_read_by_tensorboard(tmp_path):
+    train(random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=Silent())
+    found = EventAccumulator(str(tmp_path / "events")).Reload()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    losses = {int(row["step"]): row["loss"] for row in rows if "loss" in row}
+    scalars = {event.step: event.value for event in found.Scalars("loss")}
+    assert scalars == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_full_disk_costs_the_event_file_and_not_the_run(tmp_path, monkeypatch, at):
+    written = []
+
+    def write(self, data):
+        written.append(data)
+        if len(written) > at:
+            raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(recording.RecordWriter, "write", write)
+    heard = Heard()
+    run = train(
+        random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=heard
+    )
+    assert run is not None
+    assert run.verdict.state in ("healthy", "doubtful")
+    told = [s for s in heard.sentences if "events" in s]
+    assert len(told) == 1
+    assert "the disk is full" in told[0]
+    assert "goes on without events" in told[0]

@@ -34,7 +34,7 @@ from similitude.errors import UserError
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
-from similitude.methods import METHODS, build_method, config_class, method_class, name_of
+from similitude.methods import METHODS, build_method, given_method, method_class, name_of
 from similitude.nets import convert_sync_batchnorm
 from similitude.recipes import (
     Recipe,
@@ -76,13 +76,18 @@ from similitude.views.contact_sheet import write_contact_sheet
 DEFAULT_METHOD = "simclr"
 
 
-def load(run: str | Path) -> Run:
+def load(run: str | Path, *, method: str | type[Method] | None = None) -> Run:
     """A run that :func:`pretrain` wrote, or the ``Classifier`` made of one.
 
+    Args:
+        run: the folder.
+        method: "module:Class" of your own, or the class, if the run was trained with it.
+
     Raises:
-        UserError: there is none in this folder.
+        UserError: there is none in this folder, or it is of another method.
     """
-    return Classifier(run) if is_classifier(run) else Run(run)
+    kind = Classifier if is_classifier(run) else Run
+    return kind(run, method=method)
 
 
 def pretrain(
@@ -116,7 +121,8 @@ def pretrain(
     Args:
         data: a folder, an .npy or .npz file, an array, or a name such as "fashion-mnist".
         method: a name, or a config such as ``BYOLConfig(ema_decay=0.99)``; a method of your own is
-            "module:Class", the class, or an object of it, which is then itself trained.
+            "module:Class", the class, or an object of it, which is then itself trained. Whoever
+            goes on with a recipe or a run of such a method names it too.
         backbone: a name timm knows, or a config.
         init: published weights to go on from instead of random ones: "efficientnet-lite0",
             "timm:NAME", a file, a run, or what :func:`similitude.starts.open_start` returned.
@@ -189,6 +195,7 @@ def pretrain(
             )
         backbone = _origin(given)
     wanted = _by_name(method)
+    named = wanted if isinstance(wanted, str) else None
     if out is not None:
         place = Path(out)
         decided_by_first(lambda: check_run_folder(place, resume=resume, overwrite=overwrite))
@@ -197,7 +204,7 @@ def pretrain(
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError(f"--minutes {minutes:g}: give a number above 0")
     wishes = _Wishes(
-        method=wanted,
+        method=None if resume and named else wanted,  # which only allows what is resumed
         backbone=backbone,
         minutes=minutes,
         epochs=epochs,
@@ -217,7 +224,7 @@ def pretrain(
                 "--init, --minutes, --epochs, --batch-size, --micro-batch-size, --recipe, --seed "
                 "and --set"
             )
-        checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt")
+        checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt", method=named)
     source = first_then_others(lambda: open_source(data))
     source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
     together = f", shared by {world_size()} processes" if world_size() > 1 else ""
@@ -332,12 +339,18 @@ def choose(
 def _by_name(
     method: str | MethodConfig | type[Method] | Method | None,
 ) -> str | MethodConfig | None:
-    """A class and an object as what a recipe can hold: the place they are imported from."""
+    """A class and an object as what a recipe can hold: the place they are imported from.
+
+    Raises:
+        UserError: there is no such method.
+    """
     if isinstance(method, Method):
         config, kind = method.config, type(method)
         name = config.name if METHODS.get(config.name) is kind else name_of(kind)
         return config.model_copy(update={"name": name})
-    return name_of(method) if isinstance(method, type) else method
+    if isinstance(method, MethodConfig):
+        given_method(method.name)
+    return given_method(method) if isinstance(method, str | type) else method
 
 
 def _origin(method: Method) -> BackboneConfig:
@@ -401,7 +414,7 @@ def draw_views(
     data: Any,
     output: str | Path,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | type[Method] | None = None,
     recipe: str | Path | Recipe | None = None,
     overrides: Sequence[str] = (),
     seed: int = 0,
@@ -411,7 +424,7 @@ def draw_views(
     Args:
         data: whatever :func:`pretrain` takes.
         output: the picture, a .png file.
-        method: whose views.
+        method: whose views; a name, "module:Class" of your own, or its class.
         recipe: as in :func:`pretrain`.
         overrides: as in :func:`pretrain`.
         seed: of the views.
@@ -422,13 +435,13 @@ def draw_views(
     target = Path(output)
     if target.suffix.lower() != ".png":
         raise UserError(f"cannot draw to {target}: the name must end in .png")
+    name = None if method is None else given_method(method)
     source = _in_tiles(open_source(data), recipe, overrides)
     facts = Facts(len(source), _short_sides(source), torch.device("cpu"))
     if recipe is None:
-        config_class(method)  # an unknown name is told with the known ones
-        chosen = choose_recipe(method, facts)
+        chosen = choose_recipe(name or DEFAULT_METHOD, facts)
     else:
-        chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+        chosen = _given_recipe(recipe, name)
     chosen = override(chosen, overrides)
     if recipe is None:
         chosen = choose_view_sizes(chosen, _touched(overrides))
@@ -507,14 +520,9 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     """Given values, then the recipe's, then choices."""
     method, recipe = wishes.method, wishes.recipe
     if recipe is not None:
-        chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
-        name = method if isinstance(method, str) else getattr(method, "name", chosen.method.name)
-        if name != chosen.method.name:
-            config_class(name)
-            raise UserError(
-                f"--method {name} and a recipe for {chosen.method.name} contradict each other; "
-                "give one of them"
-            )
+        chosen = _given_recipe(
+            recipe, method if isinstance(method, str) else getattr(method, "name", None)
+        )
         chosen = override(chosen, [a for a in wishes.overrides if a.partition("=")[0] == "init"])
         if chosen.init is not None and start is None:
             raise UserError(
@@ -525,7 +533,6 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
             chosen = starting_from(chosen, start)
     else:
         name = method if isinstance(method, str) else getattr(method, "name", DEFAULT_METHOD)
-        config_class(name)  # an unknown name is told with the known ones
         if start is not None:
             chosen = choose_adapting(name, facts, start, wishes.batch_size)
         else:
@@ -578,6 +585,21 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     if recipe is None and "optimizer.warmup_epochs" not in touched:
         chosen = shorten_warmup(chosen)
     return chosen
+
+
+def _given_recipe(recipe: str | Path | Recipe, method: str | None) -> Recipe:
+    """The recipe that the user names, which is for the method that he names, if he does.
+
+    Raises:
+        UserError: it is for another method, or there is no such recipe.
+    """
+    found = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+    if method not in (None, found.method.name):
+        raise UserError(
+            f"--method {method} and a recipe for {found.method.name} contradict each other; "
+            "give one of them"
+        )
+    return found
 
 
 def _refuse_what_start_decides(touched: Collection[str]) -> None:

@@ -4,12 +4,12 @@ Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_
 """
 
 import difflib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
@@ -19,15 +19,12 @@ from similitude.nets import convert_convolutions
 # Those with one 7x7 convolution as their stem, which the small stem replaces.
 PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
 
-# Arguments of timm.create_model that fetch weights. A recipe rebuilds its network without a network
-# connection; what a training starts from is a fact of its own, kept with the run.
-WEIGHTS_OPTIONS = (
-    "pretrained",
-    "checkpoint_path",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "cache_dir",
-)
+# How arguments of timm.create_model begin that read or fetch weights. A recipe, which may be
+# somebody else's, rebuilds its network without a file and without a connection; what a training
+# starts from is a fact of its own, kept with the run.
+_WEIGHTS_OPTIONS = ("pretrained", "checkpoint", "cache_dir")
+
+Plain = bool | int | float | str
 
 
 class BackboneConfig(BaseModel):
@@ -44,21 +41,33 @@ class BackboneConfig(BaseModel):
     # SimSiam, Barlow Twins, MoCo v3 and BYOL's code. MoCo v1 and v2, InstDisc, CMC, SwAV: 1.
     zero_init_last: bool = True
     # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
-    options: dict[str, int | float | str | bool | tuple[int, ...]] = {}
+    options: Mapping[str, Plain | tuple[Plain, ...]] = {}
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain_options(cls, options: Any) -> Any:
+        for name, value in options.items() if isinstance(options, Mapping) else ():
+            if str(name).startswith(_WEIGHTS_OPTIONS):
+                raise UserError(
+                    f"backbone.options takes no {name!r}: weights to start from are given with "
+                    "--init timm:NAME or --init FILE"
+                )
+            items = value if isinstance(value, list | tuple) else [value]
+            plain = all(isinstance(i, int | float | str) and len(str(i)) <= 64 for i in items)
+            if not (str(name).isidentifier() and plain and len(items) <= 64):
+                raise UserError(
+                    f"backbone.options takes no such {str(name)[:64]!r}: an option has a name, and "
+                    "is a number, true, false, a short word, or a short list of these"
+                )
+        return options
 
 
 def build_backbone(config: BackboneConfig) -> nn.Module:
     """Build the network with fresh random weights, drawn from torch's global generator.
 
     Raises:
-        UserError: timm does not know the name, the network has no such stem or width, or an
-            option asks for weights.
+        UserError: timm does not know the name, or the network has no such stem, width or option.
     """
-    if asked := [name for name in WEIGHTS_OPTIONS if name in config.options]:
-        raise UserError(
-            f"backbone.options takes no {asked[0]!r}: weights to start from are given with "
-            f"--init timm:{config.name} or --init FILE"
-        )
     if config.name not in timm.list_models():
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
@@ -81,7 +90,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         backbone.init_weights(zero_init_last=config.zero_init_last)
     convert_convolutions(backbone)
     # Of networks with a layer between pooling and classifier timm's num_features is its input.
-    backbone.num_features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    backbone.num_features = width  # type: ignore[assignment]
     backbone.built_from = config  # type: ignore[assignment]
     backbone.has_pretrained_weights = False  # type: ignore[assignment]
     return backbone

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from similitude.errors import UserError
+from similitude.text import visible
 
 app = typer.Typer(
     name="similitude",
@@ -34,6 +35,12 @@ Labels = Annotated[
     typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
 ]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Default: chosen.")]
+OwnMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="MODULE:CLASS of your own, if the run was trained with it: it is imported."
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the classifier in --out, if there is one.")
 ]
@@ -171,6 +178,7 @@ def evaluate(
         str, typer.Option(help="Any of knn, linear, few, separated by commas.")
     ] = "knn,linear,few",
     labels: Labels = None,
+    method: OwnMethod = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
     against: Annotated[
         list[str] | None,
@@ -188,7 +196,7 @@ def evaluate(
     from similitude.transfer import is_classifier
 
     console = Console()
-    trained = Run(run)
+    trained = Run(run, method=method)
     with console:
         table = trained.evaluate(
             data,
@@ -213,6 +221,7 @@ def embed(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .npz or .parquet file to write.")
     ],
+    method: OwnMethod = None,
     devices: Devices = None,
 ) -> None:
     """Write the embedding of every image: file name and vector."""
@@ -223,7 +232,9 @@ def embed(
     console = Console()
     check_suffix(output)
     with console:
-        features = Run(run).embed(data, devices=devices, progress=console.progress, say=console.say)
+        features = Run(run, method=method).embed(
+            data, devices=devices, progress=console.progress, say=console.say
+        )
     if not console.speaks:
         return
     write_embeddings(features, output)
@@ -235,6 +246,7 @@ def embed(
 def finetune(
     run: RunFolder,
     data: Data,
+    method: OwnMethod = None,
     labels: Labels = None,
     label_fraction: Annotated[
         float | None,
@@ -279,6 +291,7 @@ def finetune(
         classifier = finetune(
             run,
             data,
+            method=method,
             labels=labels,
             label_fraction=label_fraction,
             from_layer=from_layer,
@@ -303,6 +316,7 @@ def distill(
         Path, typer.Argument(metavar="TEACHER", help="A classifier, made by finetune or distill.")
     ],
     data: Data,
+    method: OwnMethod = None,
     backbone: Annotated[
         str | None,
         typer.Option(help="The student's, any model timm knows. Default: the teacher's."),
@@ -343,6 +357,7 @@ def distill(
         student = distill(
             teacher,
             data,
+            method=method,
             backbone=backbone,
             temperature=temperature,
             scale_by_temperature_squared=scale_by_temperature_squared,
@@ -391,7 +406,7 @@ def report(
     """Write one HTML page that shows whether learning worked; two runs give a comparison."""
     from similitude.report import write_report
 
-    typer.echo(f"report: {write_report(runs, out)}")
+    typer.echo(visible(f"report: {write_report(runs, out)}"))
 
 
 @app.command()
@@ -504,7 +519,10 @@ def methods() -> None:
 def views(
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture, a .png file.")],
-    method: Annotated[str, typer.Option(help="Whose views.")] = "simclr",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Whose views: a name, or MODULE:CLASS of your own. Default: simclr."),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="A recipe by name or file, instead of a choice from the images."),
@@ -519,7 +537,7 @@ def views(
     from similitude import api
 
     api.draw_views(data, output, method=method, recipe=recipe, overrides=settings or (), seed=seed)
-    typer.echo(f"views: {output}")
+    typer.echo(visible(f"views: {output}"))
 
 
 @app.command()
@@ -528,12 +546,13 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The weights, a .safetensors file.")
     ],
+    method: OwnMethod = None,
 ) -> None:
     """Write the backbone's weights with timm's names, and print Python that loads them."""
     from similitude.runs import Run
 
-    snippet = Run(run).export(output)
-    typer.echo(f"# weights: {output}\n{snippet}")
+    snippet = Run(run, method=method).export(output)
+    typer.echo(f"{visible(f'# weights: {output}')}\n{snippet}")
 
 
 def main() -> None:
@@ -544,5 +563,5 @@ def main() -> None:
         from similitude.distributed import is_first_of_machine
 
         if is_first_of_machine():  # the others would repeat it
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)

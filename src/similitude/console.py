@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from similitude.distributed import is_first_launched
+from similitude.text import visible
 
 SECONDS_BETWEEN_LINES = 20.0  # where there is no terminal to redraw
 
@@ -59,8 +60,9 @@ class Console:
             self._tasks.clear()
 
     def print(self, content: RenderableType) -> None:
-        """Print a line or a table, above the bar."""
-        text = isinstance(content, str)
+        """Print a line or a table, above the bar; what controls a terminal is written out."""
+        if text := isinstance(content, str):
+            content = visible(content)
         # paths are shown as they are: neither [brackets] nor :colons: mean anything
         self._console.print(content, soft_wrap=text, markup=False, emoji=False)
 
@@ -70,6 +72,7 @@ class Console:
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` of ``what`` is finished; a total of 0 is not known."""
+        what, note = visible(what), visible(note)
         ended = 0 < total <= done
         if self._bar is not None:
             task = self._tasks.get(what)

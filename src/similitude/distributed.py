@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MEETING = "SIMILITUDE_MEETING"  # in the environment: the file in which the processes meet
 
 _shared: "SharedMemory | None" = None  # where CPU processes are all on one machine
 _alone = False
@@ -81,8 +82,12 @@ def join_processes() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl" if torch.cuda.is_available() else "gloo"
+        where: dict[str, Any] = {}
+        if meeting := os.environ.get(MEETING):
+            number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            where = {"init_method": f"file://{meeting}", "rank": number, "world_size": processes}
         # The first process may download or score for long while the others wait for it.
-        dist.init_process_group(backend, timeout=timedelta(days=1))
+        dist.init_process_group(backend, timeout=timedelta(days=1), **where)
         if backend == "gloo" and processes_of_machine() == world_size() and _can_share():
             from similitude.shared_memory import open_shared_memory  # not for Windows
 

@@ -10,14 +10,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.multiprocessing as mp
 
-from similitude.distributed import is_launched
+from similitude.distributed import MEETING, is_launched
 from similitude.errors import UserError
 from similitude.listening import Listener
 
@@ -79,8 +81,30 @@ def run_on_devices(
     Raises:
         UserError: one in a process, or a process that died.
     """
-    meeting = _meeting_point(num_nodes)
-    places = [_environment(local, devices, num_nodes, *meeting) for local in range(devices)]
+    with ExitStack() as stack:
+        meeting = _meeting_point(num_nodes)
+        places = [_environment(local, devices, num_nodes, *meeting) for local in range(devices)]
+        if num_nodes == 1:
+            folder = stack.enter_context(TemporaryDirectory(prefix="similitude-"))
+            for place in places:
+                place |= _within_the_machine(Path(folder) / "meeting")
+        return _run_in(places, function, arguments, listener)
+
+
+def _within_the_machine(meeting: Path) -> dict[str, str]:
+    """Meet in a file and talk through the loopback alone: no port is open to other machines."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if loopback else ()
+    return {MEETING: str(meeting), **dict.fromkeys(names, str(loopback))}
+
+
+def _run_in(
+    places: list[dict[str, str]],
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    listener: Listener | None,
+) -> Any:
+    """Call the function in a process for each place; see :func:`run_on_devices`."""
     context = mp.get_context("spawn")
     messages = context.Queue()
     # As bytes: multiprocessing would share the memory of tensors, and so one set of weights.

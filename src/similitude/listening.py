@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from similitude.storage import writing_error
+from similitude.text import visible
 
 
 @runtime_checkable
@@ -50,6 +51,6 @@ class Log:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {visible(line)}\n")
         except OSError as error:
             raise writing_error(self.path, error) from error

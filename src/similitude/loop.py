@@ -13,10 +13,12 @@ from typing import Any
 import lightning
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from similitude.checkpoints import Checkpoint
 from similitude.data import CanvasLoader, ImageSet
 from similitude.distributed import processes_of_machine, rank, world_size
+from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Listener
 from similitude.metrics import Metrics
@@ -59,8 +61,18 @@ def run_steps(
     first_step = 0
     if checkpoint is not None:
         first_step = checkpoint.step
-        module.optimizer.load_state_dict(checkpoint.optimizer)
-        checkpoint.restore_random_state()
+        try:
+            module.optimizer.load_state_dict(checkpoint.optimizer)
+            for parameter, state in module.optimizer.state.items():
+                for value in state.values():
+                    if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
+                        raise ValueError("a state of another shape than its parameter")
+            checkpoint.restore_random_state()
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the state of the optimizer in {folder} is not of this recipe: start the run anew "
+                "with --overwrite"
+            ) from error
     total_steps = module.progress.total_steps
     loader = CanvasLoader(
         images,
@@ -108,7 +120,8 @@ def run_steps(
         text = module.stages.table(limits)
         if rank() == 0:
             write_text(folder / "profile.txt", text)
-            log.say(text)
+            for line in text.splitlines():
+                log.say(line)
     return recorder
 
 

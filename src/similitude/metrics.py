@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from similitude.errors import UserError
+from similitude.reading import MAX_JSON, damaged, read_bytes
 from similitude.storage import write_text
 
 COLUMNS = [
@@ -73,8 +75,20 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv without their empty cells; none if there is no file."""
+    """The rows of a metrics.csv without their empty cells; none if there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    try:
+        lines = read_bytes(path, MAX_JSON).decode("utf-8-sig").splitlines()  # spreadsheets sign
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+        if any("step" not in row for row in rows):
+            raise ValueError("a row without a step")
+    except (csv.Error, TypeError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise damaged(path, error) from error
+    return rows

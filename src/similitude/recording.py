@@ -1,14 +1,26 @@
 """What a run writes and shows while it trains: metrics, checkpoints, the progress line."""
 
 import math
+import os
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from tensorboard.compat.proto.event_pb2 import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboard.compat.proto.summary_pb2 import (
+    Summary,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 
 from similitude.acceleration import computing
@@ -20,6 +32,7 @@ from similitude.evaluation.online import OnlineMonitor
 from similitude.metrics import Metrics
 from similitude.pretraining import Pretraining
 from similitude.recipes.duration import in_words
+from similitude.storage import writing_error
 
 MEASUREMENTS = 40  # of the features, in one run at most
 ROWS = 400  # of metrics.csv, in one run about
@@ -73,7 +86,7 @@ class Recorder(Callback):
         self._steps = 0  # of this process
         self._second_step_at = 0.0
         self._pending: list[dict[str, Tensor]] = []
-        self._writer: Any = None
+        self._events: _Events | None = None
 
     @property
     def checkpoint_path(self) -> Path:
@@ -82,10 +95,8 @@ class Recorder(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Measure the random backbone, so that later values have something to beat."""
-        from torch.utils.tensorboard import SummaryWriter
-
         if self._writes:
-            self._writer = SummaryWriter(str(self.folder / "events"), purge_step=pl_module.step)
+            self._events = _Events(self.folder / "events", pl_module.step, self.tell)
         if pl_module.step == 0:
             self._write({"step": 0.0, "epoch": 0.0, **self._measure(pl_module)})
             self.save(pl_module)  # a run that diverges at once is a run too
@@ -146,8 +157,8 @@ class Recorder(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Close the event file."""
-        if self._writes:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()
 
     def save(self, module: Pretraining) -> None:
         """Write the checkpoint now."""
@@ -215,11 +226,55 @@ class Recorder(Callback):
         if not self._writes:
             return
         self.metrics.add(values)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, int(values["step"]))
+        if self._events is not None:
+            self._events.add(values)
         self.show(values)
 
 
+class _Events:
+    """TensorBoard's file of the curves; where it cannot be written the run goes on without it.
+
+    Written here, record by record: the library's own writer is a thread, which tells of a full disk
+    by a traceback.
+    """
+
+    def __init__(self, folder: Path, first_step: int, tell: Callable[[str], None]) -> None:
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._path, self._tell = folder / name, tell
+        self._file: FileIO | None = None
+        with self._guarded():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("xb", buffering=0)
+        self._put(Event(step=first_step, file_version="brain.Event:2"))
+        # what an earlier part of the run wrote beyond this step is not shown
+        self._put(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """A row of metrics, with its step."""
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._put(Event(step=int(values["step"]), summary=Summary(value=scalars)))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _put(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with self._guarded():
+            if self._file is not None:
+                RecordWriter(self._file).write(event.SerializeToString())
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            self._file = None
+            self._tell(f"  {writing_error(self._path, error)}: the run goes on without events")
+
+
 def _is_finite(method: nn.Module) -> bool:
-    """Whether every weight is a number."""
-    return bool(torch.stack([p.detach().isfinite().all() for p in method.parameters()]).all())
+    """Whether every weight is a number, and all that is kept beside them: what a run resumes."""
+    return bool(torch.stack([t.isfinite().all() for t in method.state_dict().values()]).all())

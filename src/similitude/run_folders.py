@@ -1,6 +1,7 @@
 """The place of a run: whether it is free, who trains into it, what of it may be replaced."""
 
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,35 @@ RUN_FILES = (
 _ASIDE, _LOCK = ".replaced", ".lock"
 
 
+def refuse_links(folder: Path, *besides: str) -> None:
+    """Refuse a run folder in which what the program writes to is elsewhere.
+
+    The folder may be somebody else's, and a link in it would lead to any file of the user's.
+
+    Args:
+        folder: of a run; need not exist.
+        besides: further names in the folder that are written to.
+
+    Raises:
+        UserError: a file or folder of the run is a link, or a pipe or device, or what is appended
+            to has another name elsewhere.
+    """
+    for name in (*RUN_FILES, *besides, _ASIDE, _LOCK, "checkpoints/last.ckpt"):
+        path = folder / name
+        try:
+            status = path.lstat()
+        except OSError:  # not there
+            continue
+        kind = status.st_mode
+        other_name = name in (_LOCK, "log.txt") and status.st_nlink > 1
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or other_name:
+            what = "link to another place" if stat.S_ISLNK(kind) or other_name else "pipe or device"
+            raise UserError(
+                f"{path} is a {what}, which a run is not written into: put a file or folder of its "
+                "own there, or copy the run with cp -rL"
+            )
+
+
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse a place where something would be lost.
 
@@ -46,6 +76,7 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise UserError(f"cannot make the run folder {folder}: a file has this name")
     if resume and not folder.exists():
         raise UserError(f"there is no folder {folder} to resume")
+    refuse_links(folder)
     if resume or not folder.is_dir() or {p.name for p in folder.iterdir()} <= {_LOCK}:
         return
     if not (folder / "recipe.yaml").exists():
@@ -80,7 +111,8 @@ def training_in(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as file:  # gone with the process, however it ends
+    refuse_links(folder)
+    with (folder / _LOCK).open("a") as file:  # gone with the process, however it ends
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
@@ -51,12 +52,16 @@ from similitude.evaluation import (
 )
 from similitude.evaluation.attention import attention_maps, has_attention
 from similitude.evaluation.baselines import Entrant, check_names, evaluate_entrants
-from similitude.evaluation.health import Readings, Verdict
+from similitude.evaluation.health import Verdict
 from similitude.evaluation.scores import column_title
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
+from similitude.method import Method
+from similitude.methods import given_method
 from similitude.randomness import permutation
+from similitude.reading import damaged, read_json
 from similitude.recipes import Recipe, arithmetic_of, image_spec
+from similitude.run_folders import refuse_links
 from similitude.storage import write_text, write_with
 from similitude.views import ImageSpec
 
@@ -72,15 +77,21 @@ Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a no
 class Run:
     """A folder written by :func:`similitude.pretrain`.
 
+    Args:
+        path: the folder.
+        method: "module:Class" of your own, or the class, if the run was trained with it: its name
+            in the folder alone imports nothing.
+
     Attributes:
         path: the folder.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: there is no such folder, no run in it, or no such method.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, method: str | type[Method] | None = None) -> None:
         self.path = Path(path)
+        self._method = None if method is None else given_method(method)
         if not self.path.is_dir():
             raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
         if not self.checkpoint_path.exists():
@@ -97,7 +108,7 @@ class Run:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The whole state, read once."""
-        return load_checkpoint(self.checkpoint_path)
+        return load_checkpoint(self.checkpoint_path, method=self._method)
 
     @property
     def recipe(self) -> Recipe:
@@ -112,7 +123,7 @@ class Run:
     @cached_property
     def backbone(self) -> nn.Module:
         """The trained backbone in evaluation mode; images [N, 3, H, W] to features [N, D]."""
-        return load_backbone(self.recipe, self.kept_weights)
+        return load_backbone(self.recipe, self.kept_weights, self.path)
 
     @cached_property
     def start(self) -> dict[str, Tensor] | None:
@@ -131,14 +142,18 @@ class Run:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether learning worked, as judged at the end of training."""
+        """Whether learning worked, as judged at the end of training.
+
+        Raises:
+            UserError: training has not ended, or the file of the verdict is damaged.
+        """
         path = self.path / "health.json"
         if not path.exists():
             raise UserError(f"{self.path} has no verdict yet: its training has not ended")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        measured = content.get("readings", {})
-        readings = Readings(**{f.name: measured.get(f.name) for f in fields(Readings)})
-        return Verdict(content["state"], content["reasons"], content["advice"], readings)
+        try:
+            return TypeAdapter(Verdict).validate_python(read_json(path))
+        except ValidationError as error:
+            raise damaged(path, "it is no verdict") from error
 
     def embed(
         self,
@@ -160,7 +175,7 @@ class Run:
         if wants_processes(devices, 1):
             return run_on_devices(
                 _embed_in_a_process,
-                {"run": self.path, "data": data},
+                {"run": self.path, "method": self._method, "data": data},
                 devices=devices or 1,
                 listener=_Calls(progress, say),
             )
@@ -233,11 +248,13 @@ class Run:
             UserError: no labels or too few, or labels that do not match.
         """
         protocols = check_protocols(protocols)  # before any image is read
+        refuse_links(self.path)
         if wants_processes(devices, 1):
             return run_on_devices(
                 _evaluate_in_a_process,
                 {
                     "run": self.path,
+                    "method": self._method,
                     "data": data,
                     "protocols": protocols,
                     "labels": labels,
@@ -357,7 +374,9 @@ class Run:
         torch.set_rng_state(state)
         rows = [self._entrant(RANDOM_BACKBONE, untrained)]
         if self.start is not None:
-            rows.append(self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start)))
+            rows.append(
+                self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start, self.path))
+            )
         return rows
 
     def _entrant(self, name: str, backbone: nn.Module) -> Entrant:
@@ -416,7 +435,7 @@ class Run:
         target = Path(path)
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
-        export_backbone(self.kept_weights, target)
+        export_backbone(self.backbone.state_dict(), target)
         network, image = self.recipe.backbone, self.image
         facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
         facts |= {"mean": image.mean, "std": image.std}
@@ -450,12 +469,18 @@ class _Calls:
             self._progress(what, done, total, note)
 
 
-def _embed_in_a_process(*, run: Path, data: object, listener: Listener) -> Features:
-    return Run(run).embed(data, progress=listener.progress, say=listener.say)
+def _embed_in_a_process(
+    *, run: Path, method: str | None, data: object, listener: Listener
+) -> Features:
+    there = Run(run, method=method)
+    return there.embed(data, progress=listener.progress, say=listener.say)
 
 
-def _evaluate_in_a_process(*, run: Path, listener: Listener, **arguments: Any) -> ScoreTable:
-    return Run(run).evaluate(**arguments, progress=listener.progress, say=listener.say)
+def _evaluate_in_a_process(
+    *, run: Path, method: str | None, listener: Listener, **arguments: Any
+) -> ScoreTable:
+    there = Run(run, method=method)
+    return there.evaluate(**arguments, progress=listener.progress, say=listener.say)
 
 
 def _with_own_norms(recipe: Recipe) -> Recipe:

@@ -2,11 +2,15 @@
 
 import errno
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from similitude.errors import UserError
+
+_BLOCK = 1 << 24  # bytes
 
 
 @contextmanager
@@ -19,6 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # a link that somebody has put there
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -40,6 +45,14 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write(temporary_path)`` make the file, then move it to ``path``."""
     with replacing(path) as temporary:
         write(temporary)
+
+
+def checksum(file: BinaryIO, count: int, before: int = 0) -> int:
+    """CRC-32 of the next ``count`` bytes of a file, after bytes that gave ``before``."""
+    while count > 0 and (part := file.read(min(count, _BLOCK))):
+        before = zlib.crc32(part, before)
+        count -= len(part)
+    return before
 
 
 def writing_error(path: Path, error: OSError) -> UserError:

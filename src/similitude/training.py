@@ -38,6 +38,7 @@ from similitude.recipes import Recipe, dump_recipe, image_spec
 from similitude.recording import Recorder
 from similitude.runs import Run
 from similitude.storage import write_text
+from similitude.text import visible
 from similitude.views import MultiView
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -100,7 +101,7 @@ def train(
                 f"{data} is not what the run in {folder} was trained on ({len(images)} images with "
                 "other names or another number): resume with the same images"
             )
-        load_strictly(method, checkpoint.method, f"method {recipe.method.name!r}")
+        load_strictly(method, checkpoint.method, f"method {recipe.method.name!r} of {folder}")
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     module.to(device)
     share_state_of_first(method)
@@ -266,6 +267,6 @@ def _tell_unreadable(images: ImageSet, folder: Path, log: Listener) -> None:
     """Say how many files cannot be read, and list them in unreadable.txt."""
     if not images.unreadable or rank() > 0:
         return
-    lines = [f"{name}\t{reason}\n" for name, reason in images.unreadable]
+    lines = [f"{visible(name)}\t{visible(reason)}\n" for name, reason in images.unreadable]
     write_text(folder / "unreadable.txt", "".join(lines))
     log.say(f"  {len(images.unreadable)} unreadable files are left out: {folder}/unreadable.txt")

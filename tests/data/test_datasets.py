@@ -1,10 +1,12 @@
 """Data sets by name: what is on disk is used, what is not is downloaded whole or not at all."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
 import io
 import pickle
+import platform
 import socket
 import struct
 import subprocess
@@ -325,6 +327,116 @@ def test_a_silent_server_does_not_hang(monkeypatch, cache):
     assert source.name == "digits train"
     assert "download from 127.0.0.1 failed" in source.notes[0]
     assert socket.getdefaulttimeout() is None
+
+
+class Misbehaving(http.server.BaseHTTPRequestHandler):
+    """Sends what ``parts`` yields, and never says how much it will be."""
+
+    def log_message(self, format, *args):
+        pass
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for part in self.parts():
+                self.wfile.write(part)
+        except OSError:
+            self.server.gone.set()
+
+
+@pytest.fixture
+def misbehave(monkeypatch):
+    servers = []
+
+    def serve(parts):
+        handler = type("Handler", (Misbehaving,), {"parts": staticmethod(parts)})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.gone = threading.Event()
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [url])
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_that_never_ends_is_left_at_the_known_size(misbehave, monkeypatch, cache):
+    monkeypatch.setattr(fashion_mnist, "_SIZES", (3_000_000, 1, 1, 1))
+    server = misbehave(lambda: iter(lambda: bytes(1 << 20), b""))
+    (note,) = open_source("fashion-mnist", split="test").notes
+    assert "larger than the 3,000,000 bytes" in note
+    assert server.gone.wait(5)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_server_that_drips_is_left_after_some_patience(misbehave, monkeypatch, cache):
+    monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.3)
+
+    def drops():
+        while True:
+            time.sleep(0.05)
+            yield b"x"
+
+    misbehave(drops)
+    start = time.perf_counter()
+    (note,) = open_source("fashion-mnist", split="test").notes
+    assert time.perf_counter() - start < 5
+    assert "too slow" in note
+    assert list(cache.iterdir()) == []
+
+
+def test_a_header_without_an_end_is_left_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                while True:
+                    connection.sendall(b"H")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        start = time.perf_counter()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        with pytest.raises(FetchError, match="failed"):
+            downloads.fetch(url, tmp_path / "x", md5="0", size=9)
+        assert time.perf_counter() - start < 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_is_tried_over_tls_first(monkeypatch, tmp_path):
+    tried = []
+
+    def download(url, path, size):
+        tried.append(url)
+        path.write_bytes(b"half")
+        if url.startswith("https"):
+            raise OSError("wrong version number")
+
+    monkeypatch.setattr(downloads, "reachable", lambda url: True)
+    monkeypatch.setattr(downloads, "_download", download)
+    path, right = tmp_path / "x", hashlib.md5(b"half").hexdigest()
+    downloads.fetch("http://a.org/x", path, md5=right, size=4)
+    assert tried == ["https://a.org/x", "http://a.org/x"]
+    with pytest.raises(FetchError, match="not the file that was published"):
+        downloads.fetch("http://a.org/x", path, md5="0", size=4)
+    assert not path.exists()
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path, monkeypatch, cache):
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True).stdout.strip()
+    for pid, stays in ((ended, False), ("1", True)):
+        left = cache / f".download-{platform.node()}-{pid}-abc"
+        left.mkdir(parents=True)
+        (left / "half").write_bytes(b"x")
+        with downloads.workshop():
+            assert left.exists() == stays
 
 
 def test_a_black_hole_does_not_hang(monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from builders import write_photos
 from similitude.data import cut_into_tiles, load_images, open_source, pack_images
 from similitude.data.decoder import Decoder
-from similitude.data.packs import read_facts
+from similitude.data.packs import append_facts, read_facts
 from similitude.errors import UserError
 
 
@@ -26,7 +27,7 @@ def test_a_pack_is_what_was_packed(photos, tmp_path):
     found = open_source(tmp_path / "p.pack")
     plain, again = load_images(source), load_images(found)
     for images in (packed, again):
-        assert torch.equal(images.pixels, plain.pixels)
+        assert torch.equal(images.pixels[:], plain.pixels)
         assert torch.equal(images.aspect, plain.aspect)
         assert torch.equal(images.labels, plain.labels)
         assert (images.names, images.class_names) == (plain.names, plain.class_names)
@@ -42,7 +43,7 @@ def test_a_pack_is_mapped_and_not_decoded(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(Decoder, "run", never)
     before = (tmp_path / "p.pack").read_bytes()
     images = load_images(open_source(tmp_path / "p.pack"), memory_limit_bytes=1)
-    images.pixels[0] = 7
+    images.pixels[:][0] = 7
     assert (tmp_path / "p.pack").read_bytes() == before
 
 
@@ -79,6 +80,67 @@ def test_a_damaged_pack_is_refused(photos, tmp_path, cut):
     assert read_facts(path) is None
     with pytest.raises(UserError, match="no whole pack"):
         open_source(path)
+
+
+def test_a_flipped_bit_in_a_pack_is_found(photos, tmp_path):
+    path = tmp_path / "p.pack"
+    pack_images(open_source(photos), path, 8)
+    whole = path.read_bytes()
+    for i in range(0, len(whole), len(whole) // 50):
+        flipped = bytearray(whole)
+        flipped[i] ^= 1 << (i % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"is damaged|no whole pack"):
+            open_source(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("labels"),
+        lambda facts: facts.pop("names"),
+        lambda facts: facts.update(labels=[300_000_000] * 13),
+        lambda facts: facts.update(labels=facts["labels"][:-1]),
+        lambda facts: facts.update(names=[1] * 13),
+        lambda facts: facts.update(aspect=[-1.0] * 13),
+        lambda facts: facts.update(neighbours=[[99]] * 13),
+        lambda facts: facts.update(neighbours=[[0]] * 12 + [[]]),
+        lambda facts: facts.update(size=-8),
+        lambda facts: facts.update(count="13"),
+    ],
+)
+def test_facts_of_somebody_else_are_not_believed(photos, tmp_path, change):
+    path = tmp_path / "p.pack"
+    pack_images(open_source(photos), path, 8)
+    facts = read_facts(path)
+    canvases = path.read_bytes()[: facts["count"] * 3 * 64]
+    del facts["checksum"]
+    with path.open("wb") as file:  # of before there was a checksum: it opens
+        file.write(canvases)
+        append_facts(file, facts)
+    assert len(open_source(path)) == 13
+    change(facts)
+    with path.open("wb") as file:
+        file.write(canvases)
+        append_facts(file, facts)
+    with pytest.raises(UserError, match="no whole pack"):
+        open_source(path)
+
+
+def test_a_pack_that_changes_in_place_while_it_is_mapped_is_told(photos, tmp_path):
+    path = tmp_path / "p.pack"
+    pack_images(open_source(photos), path, 8)
+    images, plain = load_images(open_source(path)), load_images(open_source(photos), 8)
+    other = tmp_path / "q.pack"
+    other.write_bytes(path.read_bytes())
+    other.replace(path)  # another file of this name: what is mapped stays
+    assert torch.equal(images.pixels[:], plain.pixels)
+    images = load_images(open_source(path))
+    os.truncate(path, 100)
+    with pytest.raises(UserError, match="changed while it was in use"):
+        images.pixels[:4]
+    with pytest.raises(UserError, match="changed while it was in use"):
+        images.subset([0])
 
 
 def test_a_cache_file_is_no_pack(photos, tmp_path):

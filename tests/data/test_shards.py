@@ -64,6 +64,17 @@ def test_one_shard_needs_no_prefix_and_unknown_classes_are_none(shards, photos, 
     assert open_source(write_shard(tmp_path / "two.tar", {"b.png": photos[0]})).labels is None
 
 
+def test_classes_are_those_that_occur_and_no_text_is_unknown(photos, tmp_path):
+    texts = {"a": b"300000000", "b": b"-1", "c": b"", "d": b"17\n", "e": b" \n"}
+    files = {f"{key}.png": photos[i] for i, key in enumerate(texts)}
+    files |= {f"{key}.cls": text for key, text in texts.items()}
+    source = open_source(write_shard(tmp_path / "x.tar", files))
+    assert source.class_names == ["17", "300000000"]
+    assert source.labels.tolist() == [1, -1, -1, 0, -1]
+    with pytest.raises(UserError, match=r"a\.cls in .*x\.tar is no class: .*1000 bytes"):
+        open_source(write_shard(tmp_path / "x.tar", files | {"a.cls": b"x" * 10**6}))
+
+
 def test_a_folder_that_also_holds_images_is_a_folder_of_images(shards, photos):
     (shards / "image.png").write_bytes(photos[0])
     (shards / "other.png").write_bytes(photos[1])

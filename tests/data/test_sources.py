@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from similitude.data import list_splits, load_images, open_parts, open_source
+from similitude.data import arrays, list_splits, load_images, open_parts, open_source
 from similitude.errors import UserError
 
 
@@ -271,6 +271,36 @@ def test_npz_with_labels(tmp_path, keys):
     assert source.labels is not None
     assert source.labels.tolist() == [0, 2, 1, -1, 0, 2]
     assert source.class_names == ["0", "1", "2"]
+
+
+def test_class_numbers_are_names_of_the_classes_that_occur(tmp_path):
+    """An identity takes no more memory than another name."""
+    numbers = np.array([17, 300_000_017, -1, 2**62, 17, 9])
+    np.savez(tmp_path / "a.npz", x=GREY, y=numbers)
+    source = open_source(tmp_path / "a.npz")
+    assert source.class_names == ["9", "17", "300000017", str(2**62)]
+    assert source.labels.tolist() == [1, 2, -1, 3, 1, 0]
+    np.savez(tmp_path / "b.npz", x=GREY, y=np.full(6, -1))
+    assert open_source(tmp_path / "b.npz").labels is None
+    np.savez(tmp_path / "c.npz", x=GREY, y=np.array(["", "-1", "b", "a", "b", "a"]))
+    assert open_source(tmp_path / "c.npz").labels.tolist() == [-1, -1, 1, 0, 1, 0]
+
+
+def test_the_classes_of_both_parts_agree(tmp_path):
+    path = tmp_path / "a.npz"
+    y_train, y_test = np.array([0, 1, 5, 0, 1, 5]), np.array([0, 5, 0, 5, 7, 0])
+    np.savez(path, x_train=GREY, y_train=y_train, x_test=GREY, y_test=y_test)
+    train, test = open_parts(path)
+    assert train.class_names == test.class_names == ["0", "1", "5", "7"]
+    assert train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert test.labels.tolist() == [0, 2, 0, 2, 3, 0]
+
+
+def test_an_archive_that_unpacks_to_more_than_the_memory_is_told(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((9, 64, 64), np.uint8))
+    monkeypatch.setattr(arrays, "free_memory_bytes", lambda: 10_000)
+    with pytest.raises(UserError, match=r"unpacks to 36,\d+ bytes, more than the 10,000 of memory"):
+        open_source(tmp_path / "a.npz")
 
 
 def test_npz_with_splits_and_class_names(tmp_path):

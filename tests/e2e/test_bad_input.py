@@ -1,4 +1,4 @@
-"""Bad input in a hundred forms: one sentence that names the thing, exit 2, and nothing is written."""
+"""Bad input in a hundred forms: one sentence that names the thing, exit 2, nothing written."""
 
 import os
 import shlex

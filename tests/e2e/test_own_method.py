@@ -6,11 +6,12 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import similitude as sim
 from builders import BACKBONE, write_photos
 from similitude.backbones import build_backbone
-from similitude.checkpoints import load_checkpoint
+from similitude.cli import app
 from similitude.errors import UserError
 
 MODULE = '''
@@ -84,13 +85,41 @@ def test_the_commands_take_it_by_its_place(place):
     recipe = (place / "run" / "recipe.yaml").read_text()
     assert "name: my_methods:Guess" in recipe
     assert "stop_gradient: false" in recipe
-    for words in (["evaluate", "run", "photos"], ["embed", "run", "photos", "-o", "x.npz"]):
-        done = command(*words)
-        assert done.returncode == 0, done.stderr
-    done = command("pretrain", "photos", "--recipe", "run/recipe.yaml", "--out", "again")
+    done = command("evaluate", "run", "photos", "--method", "my_methods:Guess")
     assert done.returncode == 0, done.stderr
-    first, second = (load_checkpoint(place / n / "checkpoints/last.ckpt") for n in ("run", "again"))
-    assert all(torch.equal(v, second.method[k]) for k, v in first.method.items())
+    words = ["--recipe", "run/recipe.yaml", "--method", "my_methods:Guess", "--out", "again"]
+    done = command("pretrain", "photos", *words)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(place / n / "checkpoints/last.ckpt") for n in ("run", "again"))
+    assert all(torch.equal(v, second["method"][k]) for k, v in first["method"].items())
+
+
+def test_its_name_in_a_folder_imports_it_for_no_command(place):
+    """Whoever gets a folder of somebody else runs nothing of it without saying so."""
+    runner, name = CliRunner(), "my_methods:Guess"
+    small = {"epochs": 1, "batch_size": 8}
+    assert sim.pretrain("photos", method=name, backbone=BACKBONE, out="run", **small) is not None
+    small = ["--epochs", "1", "--batch-size", "8"]
+    for words in (
+        ["evaluate", "run", "photos", "--protocol", "knn"],
+        ["embed", "run", "photos", "-o", "x.npz"],
+        ["export", "run", "-o", "x.safetensors"],
+        ["views", "photos", "--recipe", "run/recipe.yaml", "-o", "x.png"],
+        ["finetune", "run", "photos", *small, "--out", "classifier"],
+        ["distill", "classifier", "photos", *small, "--out", "student"],
+        ["pretrain", "photos", "--recipe", "run/recipe.yaml", "--out", "again"],
+        ["pretrain", "photos", "--out", "run", "--resume"],
+    ):
+        sys.modules.pop("my_methods", None)
+        refused = runner.invoke(app, words).exception
+        assert isinstance(refused, UserError), words
+        assert f"give --method {name}" in str(refused)
+        assert "my_methods" not in sys.modules
+        done = runner.invoke(app, [*words, "--method", name])
+        assert done.exit_code == 0, (words, done.exception)
+    sys.modules.pop("my_methods")
+    assert runner.invoke(app, ["report", "run"]).exit_code == 0  # needs no code
+    assert "my_methods" not in sys.modules
 
 
 def test_a_class_is_taken_too_and_resumes(place):
@@ -148,6 +177,25 @@ def test_it_trains_in_two_processes_too(place):
     done = command("pretrain", "photos", *own, *small, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "shared by 2 processes" in done.stdout
+    done = command("embed", "run", "photos", "-o", "x.npz", *own)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_of_a_loaded_class_opens_and_of_another_method_not(place):
+    sys.path.insert(0, str(place))
+    try:
+        from my_methods import Guess, GuessConfig  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(place))
+    assert sim.pretrain("photos", method=Guess, out="run", **SMALL) is not None
+    assert isinstance(sim.load("run").recipe.method, GuessConfig)
+    assert sim.load("run", method=Guess).backbone is not None
+    with pytest.raises(UserError, match="of the method my_methods:Guess, not byol"):
+        _ = sim.load("run", method="byol").recipe
+    del sys.modules["my_methods"]
+    with pytest.raises(UserError, match="give --method my_methods:Guess"):
+        _ = sim.load("run").recipe
+    assert sim.load("run", method="my_methods:Guess").backbone is not None
 
 
 def test_an_object_keeps_its_settings_and_its_name(place):

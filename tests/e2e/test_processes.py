@@ -15,6 +15,7 @@ import torch
 import similitude as sim
 from builders import write_photos
 from similitude.checkpoints import load_checkpoint
+from similitude.distributed import join_processes
 from similitude.errors import UserError
 from similitude.launching import run_on_devices, wants_processes
 
@@ -189,6 +190,26 @@ def be_deaf(listener) -> None:
     """As a process that is not there yet."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.sleep(60)
+
+
+def listening_places(*, listener) -> list[str]:
+    """Local addresses, in hexadecimal, at which this process waits for others."""
+    join_processes()
+    torch.distributed.barrier()
+    links = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    rows = [
+        line.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(table).read_text().splitlines()[1:]
+    ]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links]
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux who listens")
+def test_processes_of_one_machine_listen_to_it_alone():
+    places = run_on_devices(listening_places, {}, devices=2)
+    assert places
+    assert all(place.startswith("0100007F:") for place in places)  # 127.0.0.1
 
 
 def test_ctrl_c_ends_processes_that_do_not_hear_it_yet():

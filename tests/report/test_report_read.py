@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from plotly.offline import get_plotlyjs
 
 from similitude.errors import UserError
-from similitude.report import read_run
+from similitude.report import read_run, write_report
 from similitude.report.read import flatten
 
 
@@ -65,6 +67,12 @@ def test_a_folder_that_is_no_run_names_the_command(tmp_path: Path, exists: bool)
         ("recipe.yaml", "- a list"),
         ("environment.json", "{"),
         ("health.json", '{"state": "splendid"}'),
+        ("health.json", '{"state": "healthy", "reasons": 5}'),
+        ("health.json", '{"state": "healthy", "readings": [1]}'),
+        ("environment.json", "[" * 100_000),
+        ("environment.json", '{"seconds": ' + "9" * 99 + "}"),
+        ("evaluation.json", '{"rows": [], "columns": [], "num_test": "many"}'),
+        ("recipe.yaml", "a: &a [1]\nb: *a"),
         ("evaluation.json", '{"rows": [{"name": "raw pixels"}], "columns": []}'),
         ("embedding.npz", "not an archive"),
     ],
@@ -120,3 +128,40 @@ def test_scores_that_are_not_finite_are_not_scores(make_run):
 
 def test_flatten_keeps_order_and_empty_groups():
     assert flatten({"b": {"x": 1, "a": {"y": 2}}, "a": {}}) == [("b.x", 1), ("b.a.y", 2), ("a", {})]
+
+
+def test_numbers_that_are_none_and_classes_without_a_name_are_no_obstacle(make_run):
+    run = make_run(count=24)
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "seconds": math.nan}))
+    arrays = dict(np.load(run / "embedding.npz"))
+    arrays["labels"] = np.array([300_000_000, -1] * 12)
+    np.savez(run / "embedding.npz", **arrays)
+    (run / "metrics.csv").write_bytes(b"\xef\xbb\xbf" + (run / "metrics.csv").read_bytes())
+    summary = read_run(run)
+    assert "seconds" not in summary.environment
+    assert summary.metrics.last("step") is not None
+    page = write_report([run]).read_text(encoding="utf-8")
+    assert "class 300000000" in page
+
+
+def test_text_that_controls_is_written_out(make_run):
+    run = make_run(count=24)
+    evil, shown = "x\x1b[2J\u202egpj\n", r"x\x1b[2J\u202egpj\n"
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["reasons"] = {"epochs": evil}
+    recipe["backbone"]["name"] = evil
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "data": evil, evil: 1}))
+    arrays = dict(np.load(run / "embedding.npz"))
+    arrays["names"] = np.array([evil + str(i) for i in range(24)])
+    np.savez(run / "embedding.npz", **arrays)
+    summary = read_run(run)
+    assert summary.reasons["epochs"] == summary.environment["data"] == shown
+    assert summary.embedding.names[3] == f"{shown}3"
+    page = write_report([run])
+    for text in (page.read_text("utf-8"), page.with_suffix(".json").read_text("utf-8")):
+        own = text.replace(get_plotlyjs(), "")
+        assert shown.replace("\\", "\\\\") in own or shown in own
+        assert not any(control in own for control in ("\x1b", "\u202e", r"\u001b"))

@@ -15,6 +15,7 @@ from similitude.errors import UserError
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Silent
 from similitude.method import MethodConfig
+from similitude.methods import given_method
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
 from similitude.recipes.automatic import choose_normalisation, set_num_samples
@@ -73,6 +74,8 @@ def ablate(
     """
     listener = listener or Silent()
     refuse_processes("ablate")
+    if method is not None:
+        given_method(method if isinstance(method, str) else method.name)
     for name, number in (("seed", seeds), ("epoch", epochs), ("image", images)):
         if number is not None and number < 1:
             raise UserError(f"an ablation needs at least one {name}, not {number}")

@@ -13,6 +13,7 @@ from similitude.checkpoints import fingerprint
 from similitude.data import ImageSet, ImageSource
 from similitude.errors import UserError
 from similitude.method import MethodConfig
+from similitude.reading import read_yaml
 from similitude.recipes import Recipe, find_recipe, override, parse_recipe
 from similitude.storage import write_text
 from similitude.study import Study
@@ -170,12 +171,11 @@ def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | N
         raise UserError(f"{folder} is there already and no ablation: give another --out")
     if not path.exists():
         return None
+    plan, now = read_yaml(path), design.request()
     try:
-        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
-        then, images, recipes = plan["request"], plan["images"], plan["recipes"]
-    except (OSError, TypeError, KeyError, yaml.YAMLError) as error:
+        then, images, recipes = dict(plan["request"]), plan["images"], dict(plan["recipes"])
+    except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged: give another --out") from error
-    now = design.request()
     other = [name for name in now if then.get(name) != now[name]]
     if other:
         raise UserError(

@@ -20,6 +20,7 @@ from similitude.evaluation.scores import Score, mean_score
 from similitude.storage import write_text
 from similitude.studies import STUDIES
 from similitude.study import ACCURACIES, COLLAPSED, Judgement
+from similitude.text import visible
 
 # Columns of the terminal's table: measure, title, digits after the point.
 COLUMNS = (
@@ -120,14 +121,19 @@ class Ablation:
         table.add_column("min", justify="right", no_wrap=True)
         for name, scores in self.baselines.items():
             known = (scores.get(measure) for measure, _, _ in shown)
-            table.add_row(Text(name, "dim"), *(f"{100 * s.mean:.1f}" if s else "-" for s in known))
+            table.add_row(
+                Text(visible(name), "dim"), *(f"{100 * s.mean:.1f}" if s else "-" for s in known)
+            )
         for cell in self.cells:
             numbers = (number_text(cell.mean(m), m, digits) for m, _, digits in shown)
             early = " early" if all(run.stopped_early for run in cell.runs) else ""
             name = cell.name.replace(",", ", ") if self.fields else cell.name
-            table.add_row(Text(name), *numbers, cell.verdict + early, f"{cell.minutes:.1f}")
+            table.add_row(
+                Text(visible(name)), *numbers, cell.verdict + early, f"{cell.minutes:.1f}"
+            )
         lines = [*self.notes, LEGEND, *(judgement.line for judgement in self.judgements)]
-        return Group(Text(self.title, "bold"), table, *(Text(line) for line in lines))
+        told = (Text(visible(line)) for line in lines)
+        return Group(Text(visible(self.title), "bold"), table, *told)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings; what is not finite is null."""

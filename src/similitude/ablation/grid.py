@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import yaml
-
 from similitude.errors import UserError, did_you_mean
+from similitude.reading import parse_yaml
 from similitude.recipes import Recipe
 
 LONGEST_NAME = 100  # of a folder
@@ -85,10 +84,7 @@ def _parse(text: str) -> tuple[str, list[Any]]:
     field, equals, values = text.partition("=")
     if not equals or not field.strip():
         raise UserError(f"--vary {text!r} has no values; write it as FIELD=A,B,C")
-    try:
-        return field.strip(), yaml.safe_load(f"[{values}]")
-    except yaml.YAMLError as error:
-        raise UserError(f"--vary {text!r}: the values are not valid YAML") from error
+    return field.strip(), parse_yaml(f"[{values}]", f"--vary {text!r}: the list of values")
 
 
 def grid(variations: Sequence[Variation], recipe: Recipe) -> list[GridCell]:

@@ -17,10 +17,12 @@ from similitude.checkpoints import fresh_backbone
 from similitude.comparison import PRETRAINED_BACKBONE
 from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
-from similitude.evaluation import Score, ScoreTable, evaluate_backbone
+from similitude.evaluation import Score, ScoreTable, evaluate_backbone, read_scores
 from similitude.listening import Listener
 from similitude.metrics import read_metrics
+from similitude.reading import damaged, read_json
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
+from similitude.run_folders import refuse_links
 from similitude.runs import Run
 from similitude.storage import write_text
 
@@ -60,6 +62,7 @@ class Work:
         start = time.perf_counter()
         self.done += 1
         folder = self.folder / cell.folder / f"seed-{seed}"
+        refuse_links(self.folder, cell.folder, f"{cell.folder}/{folder.name}")
         recipe = cell.recipe.model_copy(update={"seed": seed})
         was_there = _is_finished(folder, recipe)
         title = f"{self.done}/{self.total} {cell.name}, seed {seed}"
@@ -91,10 +94,10 @@ class Work:
         """
         path, recipe = run.path / "scores.json", run.recipe
         key = (recipe.backbone.model_dump_json(), run.image)
-        if path.exists():
-            table = ScoreTable.from_json(path.read_text(encoding="utf-8"))
-            if table.data == self.data and set(PROTOCOLS) <= set(table.columns):
-                return self._keep(key, table)
+        table = read_scores(path)
+        scored = {} if table is None else table.rows.get(PRETRAINED_BACKBONE, {})
+        if table is not None and table.data == self.data and set(PROTOCOLS) <= scored.keys():
+            return self._keep(key, table)
         known = self.baselines.get(key)
         arithmetic = arithmetic_of(recipe)
         untrained = _untrained(recipe) if known is None else None
@@ -213,7 +216,10 @@ def _read(run: Run, seed: int, table: ScoreTable | None) -> RunFinding:
     if table is not None:
         scores = table.rows[PRETRAINED_BACKBONE]
         values |= {name: score.mean for name, score in scores.items()}
-    environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    path = run.path / "environment.json"
+    environment = read_json(path)
+    if not isinstance(environment, dict) or not isinstance(environment.get("seconds"), float):
+        raise damaged(path, "it does not say how many seconds the run took")
     return RunFinding(
         seed,
         run.path,

@@ -4,8 +4,8 @@ Letters: N images, H height, W width, C channels.
 """
 
 import hashlib
-import zipfile
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from similitude.data.base import ImageSource, numbered
+from similitude.data.cache import free_memory_bytes
 from similitude.data.classes import numbered_classes
 from similitude.data.decoding import over_white
 from similitude.data.parts import PARTS
@@ -35,14 +36,37 @@ class ArraySource(ImageSource):
         array: Shape as ``layout`` says, C being 1, 3 or 4; uint8, or float in [0, 1].
         layout: Order of the axes.
         aspect: Width / height of each original if the array holds squashed canvases, shape [N].
+        opened: The file that the array maps, as it was then; None for an array in memory.
     """
 
     array: np.ndarray
     layout: Layout
     aspect: Float[Tensor, " N"] | None = None
+    opened: tuple[Path, os.stat_result] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        file = getattr(self.array, "filename", None)  # of numpy.memmap
+        object.__setattr__(self, "opened", None if file is None else (file, os.stat(file)))
+
+    def check_mapped(self) -> None:
+        """See :meth:`ImageSource.check_mapped`; a file that took its name instead does no harm."""
+        if self.opened is None:
+            return
+        file, then = self.opened
+        try:
+            now = os.stat(file)
+        except OSError:  # removed: what is mapped stays until the end
+            return
+        same = (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
+        if same and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise UserError(
+                f"{file} was changed while it was in use: start again, and replace such a file by "
+                "moving the new one to its place"
+            )
 
     def read_rows(self, start: int, stop: int) -> UInt8[Tensor, "N C H W"]:
         """Images ``start`` to ``stop - 1`` at once; C is 1 for grey images, else 3."""
+        self.check_mapped()
         rows = np.asarray(self.array[start:stop])
         if rows.dtype != np.uint8:
             rows = (rows.astype(np.float32) * 255).round().astype(np.uint8)
@@ -160,7 +184,7 @@ def open_file(path: Path, part: str | None) -> ArraySource:
         try:
             images = archive[images_key]
             raw_labels = None if labels_key is None else archive[labels_key]
-        except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        except Exception as error:  # of NumPy, zipfile and zlib, and MemoryError of claims
             raise _damaged(path, error) from error
     name = str(path) if part is None else f"{path} {part}"
     source = from_array(images, name)
@@ -212,17 +236,24 @@ def _check_range(array: np.ndarray, name: str) -> None:
 def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything
         raise _damaged(path, error) from error
 
 
 def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything
         raise _damaged(path, error) from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise UserError(f"{path} is an .npy file by content: rename it")
+    assert loaded.zip is not None
+    size, free = sum(record.file_size for record in loaded.zip.infolist()), free_memory_bytes()
+    if size > free:
+        raise UserError(
+            f"{path} unpacks to {size:,} bytes, more than the {free:,} of memory that are free: "
+            "save its images as an .npy file, which is not read at once"
+        )
     return loaded
 
 
@@ -232,15 +263,19 @@ def _damaged(path: Path, error: Exception) -> UserError:
     )
 
 
-def _labels(raw: np.ndarray, source: ArraySource) -> tuple[Int[Tensor, " N"], list[str]]:
+def _labels(
+    raw: np.ndarray, source: ArraySource
+) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
     flat = raw.reshape(-1)
     if len(flat) != len(source):
         raise UserError(f"{source.name} has {len(source)} images but {len(flat)} labels")
-    if flat.dtype.kind not in "iuSU":
+    if flat.dtype.kind not in "iuSU" or (flat.dtype.kind == "i" and flat.min(initial=0) < -1):
         raise UserError(
             f"{source.name} has labels of type {flat.dtype}: use class numbers from 0 "
             f"(-1 for unknown) or class names"
         )
+    if flat.dtype.kind == "S":
+        flat = np.char.decode(flat, "utf-8", "replace")
     texts, places = np.unique(flat.astype(str), return_inverse=True)
     labels, class_names = numbered_classes(texts.tolist())
-    return labels[torch.from_numpy(places)], class_names
+    return None if labels is None else labels[torch.from_numpy(places)], class_names

@@ -75,6 +75,14 @@ class ImageSource(ABC):
         sizes = [self.probe_size(i * len(self) // count) for i in range(count)]
         return [size for size in sizes if size is not None]
 
+    def check_mapped(self) -> None:
+        """Look whether a file that is mapped is still the one that was opened.
+
+        Raises:
+            UserError: it was changed in place, and reading beyond its end would kill the process.
+        """
+        return
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when the images change, for the cache."""

@@ -1,6 +1,8 @@
 """Where things are kept between runs, and how much memory there is."""
 
 import os
+import platform
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,20 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Delete the folders PREFIX-HOST-PID-* in ``folder`` whose process of this host is gone."""
+    if os.name != "posix":  # where there is no looking at a process without touching it
+        return
+    for path in folder.glob(f"{prefix}-{platform.node()}-*"):
+        pid = path.name.rpartition("-")[0].rpartition("-")[2]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (ValueError, OSError):  # another user's
+            continue
 
 
 def free_memory_bytes() -> int:

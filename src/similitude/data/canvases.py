@@ -92,7 +92,14 @@ def load_images(
     limit = share if memory_limit_bytes is None else memory_limit_bytes
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
-        return ready.image_set(torch.from_numpy(source.array), source)  # nothing to decode or copy
+        images = ready.image_set(
+            torch.from_numpy(source.array), source
+        )  # nothing to decode or copy
+        if source.opened is None:
+            return images
+        mapped = LazyCanvases(source, size, workers or cores(), source.array)
+        mapped.take_as_complete(images.aspect, [])
+        return dataclasses.replace(images, pixels=mapped)
     # Rows of an array are there at once; tiles are cut from whole images, one after the other.
     if len(source) > LAZY_FROM and not isinstance(source, (ArraySource, TiledSource)):
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"

@@ -18,14 +18,18 @@ from similitude.errors import UserError
 _UNKNOWN = ("", "-1")
 
 
-def numbered_classes(texts: Iterable[str | None]) -> tuple[Int[Tensor, " N"], list[str]]:
-    """Numbers of classes that are given as texts, and the names of the classes that occur.
+def numbered_classes(
+    texts: Iterable[str | None],
+) -> tuple[Int[Tensor, " N"], list[str]] | tuple[None, None]:
+    """Numbers of classes that are given as texts, and the names of those that occur; if any does.
 
     None, an empty text and -1 mean unknown. Names are in order, by value if all are numbers; 1 and
     1.0 are one class, and so are two ways to write an accent.
     """
     names = [None if text is None else _name(text) for text in texts]
     known = sorted({name for name in names if name is not None})
+    if not known:
+        return None, None
     if all(map(_is_number, known)):
         known.sort(key=float)
     numbers: dict[str | None, int] = {name: i for i, name in enumerate(known)}

@@ -17,7 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10
 from similitude.data.arrays import ArraySource, Layout
 from similitude.data.base import numbered
 from similitude.data.cache import cache_folder
-from similitude.data.downloads import FetchError, fetching, publish, workshop
+from similitude.data.downloads import FetchError, fetch, publish, workshop
 from similitude.data.fashion_mnist import DEBIAN_PACKAGE, load_fashion_mnist
 from similitude.errors import UserError
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("fashion-mnist", "cifar10", "cifar100", "stl10", "digits")
 
+_SIZES = {"cifar10": 170_498_071, "cifar100": 169_001_437, "stl10": 2_640_397_119}  # bytes
 _SPLITS = ("train", "test")
 _Kind = TypeVar("_Kind", CIFAR10, STL10)
 _DIGITS_TRAIN = 1437  # of 1,797: 80 %
@@ -140,8 +141,9 @@ def _load(name: str, kind: type[_Kind], load: Callable[[str], _Kind]) -> _Kind:
                 ) from error
     try:
         with workshop() as temporary:
-            with fetching(kind.url):
-                kind(str(temporary), download=True)
+            archive = temporary / kind.filename
+            fetch(kind.url, archive, md5=kind.tgz_md5, size=_SIZES[name])
+            kind(str(temporary), download=True)  # unpacks it
             publish(temporary / kind.base_folder, target / kind.base_folder)
     except FetchError as error:
         raise UserError(

@@ -5,6 +5,7 @@ Letters: N images, M of them, S side of a canvas in pixels.
 
 import dataclasses
 import statistics
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -119,13 +120,16 @@ class Memory:
 
 @dataclass
 class File:
-    """A file, from where it stands."""
+    """A file, from where it stands, and the CRC-32 of what was written."""
 
     file: BinaryIO
+    checksum: int = 0
 
     def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
         """Write some behind those that are there."""
-        self.file.write(np.ascontiguousarray(canvases).data)
+        content = np.ascontiguousarray(canvases).data
+        self.file.write(content)
+        self.checksum = zlib.crc32(content, self.checksum)
 
 
 @dataclass

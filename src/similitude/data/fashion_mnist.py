@@ -17,8 +17,8 @@ import torchvision.datasets
 from similitude.data.cache import cache_folder
 from similitude.data.downloads import (
     FetchError,
+    fetch,
     fetch_debian_package,
-    fetching,
     publish,
     workshop,
 )
@@ -33,6 +33,8 @@ _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+_SIZES = (26_421_880, 29_515, 4_422_102, 5_148)  # bytes of torchvision's files, in their order
+_MOST = 1 << 26  # bytes of an unpacked file; the largest has 47,040,016
 _IDX_UINT8 = 0x08
 
 
@@ -79,10 +81,10 @@ def _is_complete(folder: Path) -> bool:
 def _download() -> Path:
     target = cache_folder() / "fashion-mnist"
     reasons = []
-    for fetch in (_from_torchvision, _from_debian):
+    for obtain in (_from_torchvision, _from_debian):
         with workshop() as temporary:
             try:
-                made = fetch(temporary)
+                made = obtain(temporary)
             except FetchError as error:
                 logger.info("Fashion-MNIST: %s", error)
                 reasons.append(str(error))
@@ -94,9 +96,9 @@ def _download() -> Path:
 
 def _from_torchvision(temporary: Path) -> Path:
     dataset = torchvision.datasets.FashionMNIST
-    with fetching(dataset.mirrors[0]):
-        dataset(str(temporary), download=True)
-    return _checked(temporary / "FashionMNIST" / "raw", temporary)
+    for (name, md5), size in zip(dataset.resources, _SIZES, strict=True):
+        fetch(f"{dataset.mirrors[0]}{name}", temporary / name, md5=md5, size=size)
+    return _checked(temporary, temporary)
 
 
 def _from_debian(temporary: Path) -> Path:
@@ -107,8 +109,8 @@ def _from_debian(temporary: Path) -> Path:
 def _checked(folder: Path, temporary: Path) -> Path:
     """Move the four files to a folder of their own, if they are whole.
 
-    torchvision has compared MD5 sums, apt the hash of the package (Debian packs the files anew, so
-    that torchvision's sums do not hold for them); gzip has a checksum of its own.
+    torchvision's MD5 sums have been compared, or apt's hash of the package (Debian packs the files
+    anew, so that torchvision's sums do not hold for them); gzip has a checksum of its own.
     """
     made = temporary / "checked"
     made.mkdir()
@@ -127,7 +129,8 @@ def _checked(folder: Path, temporary: Path) -> Path:
 def _read_idx(path: Path) -> np.ndarray:
     """A uint8 array in the idx format of MNIST (LeCun, Cortes, Burges 1998), perhaps gzipped."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(_MOST)
         zeros, kind, ndim = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{ndim}I", data, 4)
         if zeros != 0 or kind != _IDX_UINT8:

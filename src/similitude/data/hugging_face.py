@@ -172,7 +172,10 @@ def _labels(data: Any, column: str | None) -> tuple[Int[Tensor, " N"] | None, li
         return None, None
     values: Iterable[int | None] = data[column]
     numbers = [-1 if value is None else value for value in values]
-    return torch.tensor(numbers), list(data.features[column].names)
+    names = list(data.features[column].names)
+    if not all(-1 <= number < len(names) for number in numbers):
+        raise UserError(f"the column {column} has labels beside those of its {len(names)} classes")
+    return torch.tensor(numbers), names
 
 
 def load_from_hub(name: str) -> Any:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from similitude.data.base import ImageSource
 from similitude.data.classes import numbered_classes
-from similitude.data.decoding import UnreadableImageError, open_regular
 from similitude.data.folders import FolderSource, image_names
 from similitude.errors import UserError
+from similitude.reading import MAX_LIST, read_bytes
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "image_path")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
@@ -78,6 +78,8 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
             + ("; call the columns of a header file,label" if line == 1 and count == 1 else "")
         )
     numbers, class_names = numbered_classes(label for _, _, label in rows)
+    if numbers is None or class_names is None:
+        raise UserError(f"{path} names no class: all its labels are empty or -1")
     number = dict(zip((label for _, _, label in rows), numbers.tolist(), strict=True))
     labels = torch.full((len(source),), -1, dtype=torch.int64)
     for i, label in given.items():
@@ -130,13 +132,10 @@ def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
 
 
 def _text(path: Path) -> str:
+    content = read_bytes(path, MAX_LIST)
     try:
-        with open_regular(path) as file:
-            content = file.read()
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnreadableImageError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: save it as CSV in UTF-8") from error
 

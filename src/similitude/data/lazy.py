@@ -85,8 +85,10 @@ class LazyCanvases:
         """The canvases at ``index``, decoded now if they are not kept.
 
         Raises:
-            UserError: more than 10 % of the images looked at cannot be read.
+            UserError: more than 10 % of the images looked at cannot be read, or a mapped file has
+                changed.
         """
+        self.source.check_mapped()
         if self.kept is None:
             canvases = np.stack(list(self._pool.map(self._decode, index.tolist())))
             self._seen[index] = True

@@ -3,29 +3,61 @@
     canvases, N x 3 x S x S bytes | facts, JSON in UTF-8 | length of the facts, 8 bytes | MAGIC
 
 Canvases come first, so that a page of the file is a page of them. Facts come last, so that a file
-that was cut off is not a pack.
+that was cut off is not a pack. The fact "checksum" is the CRC-32 of the canvases and then of the
+other facts, in JSON; canvases that are made while a run goes on, and packs of before, have none.
 """
 
 import errno
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from similitude.data.arrays import ArraySource
 from similitude.data.decoder import Decoder, File, Found, StreamDecoder
 from similitude.errors import UserError
-from similitude.storage import replacing
+from similitude.storage import checksum, replacing
 
 SUFFIX = ".pack"
 _MAGIC = b"SIMPACK1"
+
+
+class _Facts(BaseModel):
+    """What :func:`open_pack` believes of a file's facts: their types and lengths."""
+
+    model_config = ConfigDict(strict=True)
+
+    count: int = Field(ge=1)  # N
+    size: int = Field(ge=1)
+    names: list[str]  # N
+    aspect: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]  # N
+    unreadable: list[list[str]]
+    labels: list[Annotated[int, Field(ge=-1, lt=2**62)]] | None  # N
+    class_names: list[str] | None
+    neighbours: list[list[int]] | None  # N x K
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "_Facts":
+        n = self.count
+        listed = [self.names, self.aspect, self.labels, self.neighbours]
+        if any(len(each) != n for each in listed if each is not None):
+            raise ValueError("a list is not as long as there are images")
+        classes = self.class_names
+        if classes is not None and max(self.labels or [], default=-1) >= len(classes):
+            raise ValueError("a label has no name")
+        beside = self.neighbours or []
+        if len({len(row) for row in beside}) > 1 or any(not -1 <= i < n for r in beside for i in r):
+            raise ValueError("a neighbour is no image")
+        return self
 
 
 def append_facts(file: BinaryIO, facts: dict[str, Any]) -> None:
@@ -43,10 +75,12 @@ def write_pack(
     with replacing(path) as temporary, temporary.open("wb") as file:
         numbers = 3 * decoder.size**2  # of a canvas
         reserve(file, len(decoder.source) * numbers)
-        found = decoder.run(File(file))
+        sink = File(file)
+        found = decoder.run(sink)
         file.truncate(len(found.kept) * numbers)
         facts = {"count": len(found.kept), "size": decoder.size, "aspect": found.aspect}
         facts |= {"unreadable": found.unreadable, **more(found)}
+        facts["checksum"] = zlib.crc32(json.dumps(facts).encode(), sink.checksum)
         append_facts(file, facts)
     return facts
 
@@ -79,7 +113,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
             file.seek(end - length)
             facts = json.loads(file.read(length))
             return facts if end - length == facts["count"] * 3 * facts["size"] ** 2 else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -91,26 +125,47 @@ def map_canvases(path: Path, facts: dict[str, Any]) -> UInt8[np.ndarray, "N 3 S 
 
 
 def open_pack(path: Path) -> ArraySource:
-    """The images of a file that ``similitude pack`` wrote.
+    """The images of a file that ``similitude pack`` wrote; it is read once, for its checksum.
 
     Raises:
-        UserError: the file is something else, or not a whole one.
+        UserError: the file is something else, not a whole one, or has changed since.
     """
-    facts = read_facts(path)
-    if facts is None or "names" not in facts:
-        raise UserError(f"{path} is no whole pack of images: make it again with similitude pack")
+    found = read_facts(path)
+    try:
+        facts = _Facts.model_validate(found)
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is no whole pack of images: make it again with similitude pack"
+        ) from error
+    _compare(path, dict(found or {}))
     notes = []
-    if facts["unreadable"]:
-        notes.append(f"{len(facts['unreadable'])} files could not be read when it was packed")
-    labels, neighbours = facts["labels"], facts["neighbours"]
+    if facts.unreadable:
+        notes.append(f"{len(facts.unreadable)} files could not be read when it was packed")
     return ArraySource(
         name=str(path),
-        names=facts["names"],
-        labels=None if labels is None else torch.tensor(labels),
-        class_names=facts["class_names"],
+        names=facts.names,
+        labels=None if facts.labels is None else torch.tensor(facts.labels),
+        class_names=facts.class_names,
         notes=tuple(notes),
-        neighbours=None if neighbours is None else torch.tensor(neighbours),
-        array=map_canvases(path, facts),
+        neighbours=None if facts.neighbours is None else torch.tensor(facts.neighbours),
+        array=map_canvases(path, {"count": facts.count, "size": facts.size}),
         layout="NCHW",
-        aspect=torch.tensor(facts["aspect"], dtype=torch.float32),
+        aspect=torch.tensor(facts.aspect, dtype=torch.float32),
     )
+
+
+def _compare(path: Path, facts: dict[str, Any]) -> None:
+    """Compare a file with its checksum, if it has one.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if (written := facts.pop("checksum", None)) is None:
+        return
+    with path.open("rb") as file:
+        canvases = checksum(file, facts["count"] * 3 * facts["size"] ** 2)
+    if zlib.crc32(json.dumps(facts).encode(), canvases) != written:
+        raise UserError(
+            f"{path} is damaged, its checksum is of other content: make it again with similitude "
+            "pack"
+        )

@@ -123,7 +123,8 @@ class Listing:
         """Read the headers of all files.
 
         Raises:
-            UserError: a file that is no tar file, or is compressed; no image in any.
+            UserError: a file that is no tar file, or is compressed; no image in any; a class that
+                is no short text.
         """
         members: list[_Member] = []
         others: Counter[str] = Counter()
@@ -165,9 +166,7 @@ class Listing:
         if self.others:
             listed = ", ".join(f"{count} {s}" for s, count in self.others.most_common(5))
             notes = (f"files in {self.name} that are no known images are not used: {listed}",)
-        labels, class_names = None, None
-        if any(m.label is not None for m in kept):
-            labels, class_names = numbered_classes(m.label for m in kept)
+        labels, class_names = numbered_classes(m.label for m in kept)
         return ShardSource(
             name=self.name if part is None else f"{self.name} {part}",
             names=[m.name for m in kept],
@@ -207,7 +206,11 @@ def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]],
                 else:
                     continue
                 suffix = posixpath.splitext(name)[1].lower()
-                if suffix == _LABEL and place is not None and place[1] <= _LONGEST_LABEL:
+                if suffix == _LABEL and place is not None:
+                    if place[1] > _LONGEST_LABEL:
+                        raise UserError(
+                            f"{name} in {path} is no class: it has more than {_LONGEST_LABEL} bytes"
+                        )
                     content = tar.extractfile(member)
                     text = b"" if content is None else content.read()
                     labels[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()

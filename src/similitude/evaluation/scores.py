@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
@@ -26,6 +27,8 @@ from similitude.comparison import (
     sentences,
     student_95,
 )
+from similitude.reading import read_json
+from similitude.text import visible
 
 
 @dataclass(frozen=True)
@@ -178,14 +181,8 @@ class ScoreTable:
     def from_json(cls, value: dict[str, Any] | str) -> "ScoreTable":
         """The inverse of :meth:`to_json`; also takes the text of the file."""
         data = json.loads(value) if isinstance(value, str) else dict(value)
-        data["rows"] = {
-            row["name"]: {c: Score(**s) for c, s in row["scores"].items()} for row in data["rows"]
-        }
-        data["differences"] = {
-            name: {column: Difference(**d) for column, d in found.items()}
-            for name, found in data.get("differences", {}).items()
-        }
-        return cls(**data)
+        data["rows"] = {row["name"]: row["scores"] for row in data["rows"]}
+        return TypeAdapter(cls).validate_python(data)
 
     def render(self) -> Group:
         """For the terminal: the best of each column is bold, sentences and notes stand below."""
@@ -204,18 +201,18 @@ class ScoreTable:
                 )
                 for column in self.columns
             ]
-            table.add_row(Text(name), *cells)
+            table.add_row(Text(visible(name)), *cells)
         title = (
-            f"{self.data}: {self.num_train:,} training and {self.num_test:,} test images, "
+            f"{visible(self.data)}: {self.num_train:,} training and {self.num_test:,} test images, "
             f"{self.num_classes} classes"
         )
-        return Group(Text(title), table, *(Text(s) for s in [*self.sentences(), *self.notes]))
+        said = [*self.sentences(), *self.notes]
+        return Group(Text(title), table, *(Text(visible(sentence)) for sentence in said))
 
 
 def read_scores(path: Path) -> ScoreTable | None:
     """The table in a run folder's evaluation.json; None where there is none that can be read."""
     try:
-        table = ScoreTable.from_json(path.read_text(encoding="utf-8"))
-        return replace(table, columns=list(table.columns), notes=list(table.notes))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ScoreTable.from_json(read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -20,7 +20,7 @@ from similitude.methods.inva_spread import InvaSpread, InvaSpreadConfig
 from similitude.methods.memory_bank import MemoryBankConfig, MemoryBankContrast
 from similitude.methods.moco import MoCo, MoCoV1Config, MoCoV2Config
 from similitude.methods.moco_v3 import MoCoV3, MoCoV3Config
-from similitude.methods.own import annotated_configs, import_method, place_of
+from similitude.methods.own import annotated_configs, import_method, loaded_method, place_of
 from similitude.methods.raft import RAFT, RAFTConfig
 from similitude.methods.simclr import SimCLR, SimCLRConfig
 from similitude.methods.simclr_v2 import SimCLRv2, SimCLRv2Config
@@ -78,6 +78,7 @@ __all__ = [
     "SwAVConfig",
     "build_method",
     "config_class",
+    "given_method",
     "make_config",
     "method_class",
     "name_of",
@@ -120,15 +121,20 @@ def build_method(config: MethodConfig, backbone: nn.Module) -> Method:
 
 
 def method_class(name: str) -> type[Method]:
-    """A method of METHODS, or one of a user's own as "module:Class".
+    """A method of METHODS, or a loaded one of the user's own as "module:Class".
 
     Raises:
-        UserError: no method has this name.
+        UserError: no method has this name, or its code is not loaded: see :func:`given_method`.
     """
     if name in METHODS:
         return METHODS[name]
     if ":" in name:
-        return import_method(name)
+        if (method := loaded_method(name)) is not None:
+            return method
+        raise UserError(
+            f"the method is code outside of similitude, {name}, which a file may name but not run: "
+            f"if you trust it, give --method {name} (in Python method={name!r}) too"
+        )
     raise UserError(
         f"unknown method {name!r}: {did_you_mean(name, METHODS)} (one of your own is MODULE:CLASS)"
     )
@@ -165,6 +171,20 @@ def make_config(name: str, settings: Mapping[str, Any]) -> MethodConfig:
     named = name in CONFIGS or kind.model_fields["name"].is_required()
     config = kind(**settings, **({"name": name} if named else {}))
     return config.model_copy(update={"name": name})  # by which recipe.yaml finds the class again
+
+
+def given_method(method: str | type[Method]) -> str:
+    """The name of a method that the user gives; one of the user's own is imported.
+
+    Raises:
+        UserError: it cannot be imported, or the name is not known.
+    """
+    if isinstance(method, type):
+        return name_of(method)
+    if ":" in method:
+        import_method(method)
+    config_class(method)  # an unknown name is told with the known ones
+    return method
 
 
 def name_of(method: type[Method]) -> str:

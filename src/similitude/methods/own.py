@@ -1,4 +1,8 @@
-"""Methods of a user's own: classes outside the package, named by the place they are in."""
+"""Methods of a user's own: classes outside the package, named by the place they are in.
+
+A name runs code when it is imported, so only what the user says is: the name in a recipe or a
+checkpoint, which may come from somebody else, finds a class that is loaded already or none.
+"""
 
 import importlib
 import sys
@@ -17,7 +21,7 @@ def annotated_configs(method: type[Method]) -> tuple[type[MethodConfig], ...]:
 
 
 def place_of(method: type[Method]) -> str:
-    """By which `import_method` finds the class in another process: "module:Class"."""
+    """By which :func:`import_method` finds the class in another process: "module:Class"."""
     module = method.__module__
     if module in ("__main__", "__mp_main__"):  # a script, which others import by its file's name
         module = Path(getattr(sys.modules[module], "__file__", module)).stem
@@ -25,7 +29,7 @@ def place_of(method: type[Method]) -> str:
 
 
 def import_method(name: str) -> type[Method]:
-    """The class at "module:Class"; modules in the current folder are found.
+    """The class at "module:Class", which the user names; modules in the current folder are found.
 
     Raises:
         UserError: there is no such module, or no method of this name in it.
@@ -33,19 +37,28 @@ def import_method(name: str) -> type[Method]:
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise UserError(f"{name!r} is not a method of your own: write MODULE:CLASS")
-    main = sys.modules.get("__main__")
-    if Path(getattr(main, "__file__", None) or "").stem == module_name and hasattr(
-        main, class_name
-    ):
-        module = main  # the script that runs: importing it again would run it again
-    else:
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)  # a module beside the photos is found as by python -m
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UserError(f"cannot import {module_name!r} of method {name!r}: {error}") from error
-    method = getattr(module, class_name, None)
-    if not (isinstance(method, type) and issubclass(method, Method)):
+    if (method := loaded_method(name)) is not None:
+        return method
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # a module beside the photos is found as by python -m
+    try:
+        importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"cannot import {module_name!r} of method {name!r}: {error}") from error
+    if (method := loaded_method(name)) is None:
         raise UserError(f"{module_name!r} has no subclass of Method called {class_name!r}")
     return method
+
+
+def loaded_method(name: str) -> type[Method] | None:
+    """The class at "module:Class" if this process has it already; nothing is imported."""
+    module_name, _, class_name = name.partition(":")
+    modules = [sys.modules.get(module_name)]
+    main = sys.modules.get("__main__")
+    if Path(getattr(main, "__file__", None) or "").stem == module_name:
+        modules.insert(0, main)  # the script that runs: importing it again would run it again
+    for module in modules:
+        method = vars(module).get(class_name) if module is not None else None
+        if isinstance(method, type) and issubclass(method, Method):
+            return method
+    return None

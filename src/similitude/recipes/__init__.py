@@ -15,6 +15,7 @@ from similitude.recipes.recipe import (
     load_recipe,
     override,
     parse_recipe,
+    validated,
     with_used_normalisation,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "load_recipe",
     "override",
     "parse_recipe",
+    "validated",
     "with_used_normalisation",
 ]
 

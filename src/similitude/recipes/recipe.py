@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import yaml
@@ -13,6 +13,7 @@ from similitude.backbones import BackboneConfig
 from similitude.errors import UserError, did_you_mean
 from similitude.method import MethodConfig
 from similitude.methods import make_config
+from similitude.reading import parse_yaml, read_yaml
 from similitude.views import ImageSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -21,6 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class OptimizerConfig(BaseModel):
@@ -164,10 +166,7 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
                 raise UserError(f"no field {key!r} in {where}: {hint}")
             if depth < len(keys) - 1:
                 place = place[key]
-        try:
-            place[keys[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{option} {assignment!r}: the value is not valid YAML") from error
+        place[keys[-1]] = parse_yaml(text, f"{option} {assignment!r}: the value")
         data["reasons"] = {
             field: reason
             for field, reason in data["reasons"].items()
@@ -182,16 +181,23 @@ def parse_recipe(data: Any, where: str) -> Recipe:
     Raises:
         UserError: names the first wrong field, its value, and ``where`` it stands.
     """
+    return validated(Recipe, data, where)
+
+
+def validated(kind: type[ModelT], data: Any, where: str) -> ModelT:
+    """A nested mapping as a recipe of some kind; see :func:`parse_recipe`."""
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a recipe: a mapping with method, optimizer, ... is needed")
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         if isinstance(cause := first.get("ctx", {}).get("error"), UserError):
             raise UserError(f"{where}: {cause}") from error
         field = ".".join(str(part) for part in first["loc"])
         given = "" if first["type"] in ("missing", "extra_forbidden") else f" ({first['input']!r})"
+        if len(given) > 200:
+            given = f"{given[:200]}...)"
         raise UserError(f"{where}: {field}{given}: {first['msg']}") from error
 
 
@@ -199,17 +205,9 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe written by :func:`dump_recipe` or by hand.
 
     Raises:
-        UserError: the file is missing, is not YAML, or is not a recipe.
+        UserError: the file is missing, is not plain YAML, or is not a recipe.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"the recipe {path} is not valid YAML") from error
-    return parse_recipe(data, str(path))
+    return parse_recipe(read_yaml(path), str(path))
 
 
 def dump_recipe(recipe: Recipe) -> str:

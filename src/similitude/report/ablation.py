@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from similitude.errors import UserError
+from similitude.reading import read_json
 from similitude.report import curves, figures
 from similitude.report.page import render
 from similitude.report.read import read_run
 from similitude.storage import write_text
+from similitude.text import visible_values
 
 # What is drawn for each varied field: key, title, how to read it, factor.
 MEASURES = (
@@ -35,8 +37,8 @@ def write_ablation_page(folder: Path) -> Path:
         UserError: there is no ablation in the folder, or a file of it is damaged.
     """
     try:
-        facts: Facts = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        facts: Facts = visible_values(read_json(folder / "ablation.json"))
+    except UserError as error:
         raise UserError(f"{folder} holds no finished ablation: run similitude ablate") from error
     cells: list[Facts] = facts["cells"]
     runs = [(i, cell, run) for i, cell in enumerate(cells) for run in cell["runs"]]

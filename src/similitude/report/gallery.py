@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
+from similitude.reading import MAX_JSON, damaged, read_bytes
 from similitude.report.read import Embedding
 
 MAX_IMAGES = 2000
@@ -124,7 +125,9 @@ def _classes(embedding: Embedding) -> tuple[Int[np.ndarray, " M"] | None, list[s
     if labels is None or (labels < 0).all():
         return None, []
     names = list(embedding.class_names or [])
-    names += [f"class {i}" for i in range(len(names), int(labels.max()) + 1)]
+    unnamed = np.unique(labels[labels >= len(names)])
+    labels = np.where(labels >= len(names), len(names) + np.searchsorted(unnamed, labels), labels)
+    names += [f"class {i}" for i in unnamed]
     if (labels >= 0).all():
         return labels, names
     return np.where(labels < 0, len(names), labels), [*names, UNLABELLED]
@@ -236,12 +239,15 @@ def jpeg_uri(picture: Image.Image, limit: int) -> str:
 
 def views_uri(path: Path) -> tuple[str, int, int]:
     """The contact sheet as (data URI, width, height); a large one is made smaller."""
-    data = path.read_bytes()
-    with Image.open(path) as opened:
-        if len(data) <= VIEWS_BYTES:
-            uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-            return uri, opened.width, opened.height
-        picture = opened.convert("RGB")
+    data = read_bytes(path, MAX_JSON)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+            if len(data) <= VIEWS_BYTES:
+                uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+                return uri, opened.width, opened.height
+            picture = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise damaged(path, "it is no picture in PNG") from error
     picture.thumbnail((1600, 4000), Image.Resampling.LANCZOS)
     return jpeg_uri(picture, VIEWS_BYTES), picture.width, picture.height
 

@@ -16,6 +16,7 @@ from similitude.comparison import join
 from similitude.errors import UserError
 from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
+from similitude.run_folders import refuse_links
 from similitude.storage import write_text
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
@@ -46,6 +47,8 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     for position, folder in enumerate(resolved):
         if folder in resolved[:position]:
             raise UserError(f"the run {folders[position]} is given twice: name each run once")
+    for folder in folders:
+        refuse_links(folder)
     summaries = [read_run(folder) for folder in folders]
     if len(summaries) == 1:
         target = Path(out) if out is not None else folders[0] / "report.html"

@@ -5,20 +5,27 @@ patches of a vision transformer.
 """
 
 import csv
-import json
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float, Integer, UInt8
 
 from similitude.comparison import Difference
 from similitude.errors import UserError
+from similitude.reading import (
+    MAX_JSON,
+    MAX_LIST,
+    damaged,
+    read_arrays,
+    read_bytes,
+    read_json,
+    read_yaml,
+)
+from similitude.text import visible, visible_values
 
 STATES = ("healthy", "doubtful", "collapsed")
 
@@ -150,15 +157,17 @@ def read_run(path: Path) -> RunSummary:
             f"{path} is a classifier, and a report shows a pretraining: its curves are in "
             "metrics.csv, its accuracy is in log.txt"
         )
-    reasons = recipe.pop("reasons", None) or {}
+    reasons = recipe.pop("reasons", None)
     views = path / "views.png"
     unreadable = path / "unreadable.txt"
     return RunSummary(
         path=path,
-        name=path.resolve().name,
+        name=visible(path.resolve().name),
         recipe=recipe,
-        reasons={str(key): str(why) for key, why in flatten(reasons)},
-        environment=_mapping(path / "environment.json"),
+        reasons={key: str(why) for key, why in flatten(reasons)}
+        if isinstance(reasons, Mapping)
+        else {},
+        environment=_environment(path / "environment.json"),
         metrics=_metrics(path / "metrics.csv"),
         health=_health(path / "health.json"),
         evaluation=_evaluation(path / "evaluation.json"),
@@ -180,44 +189,41 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return leaves
 
 
-def _damaged(path: Path, why: object) -> UserError:
-    sentence = " ".join(str(why).split())
-    return UserError(f"cannot read {path}: {sentence}; delete the file or write it again")
-
-
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise _damaged(path, error) from error
-    return [line for line in text.splitlines() if line.strip()]
+    lines = read_bytes(path, MAX_LIST).splitlines()
+    return [visible(line.decode(errors="replace")) for line in lines if line.strip()]
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        loaded = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _damaged(path, error) from error
+    loaded = read_json(path) if path.suffix == ".json" else read_yaml(path)
     if not isinstance(loaded, dict):
-        raise _damaged(path, "it does not hold a mapping of names to values")
-    return loaded
+        raise damaged(path, "it does not hold a mapping of names to values")
+    return visible_values(loaded)
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    """Without the numbers that are none, which nobody measured."""
+    return {
+        name: value
+        for name, value in _mapping(path).items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 def _metrics(path: Path) -> Metrics:
     if not path.is_file():
         return Metrics()
+    lines = read_bytes(path, MAX_JSON).decode("utf-8-sig", errors="replace").splitlines()
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise _damaged(path, error) from error
+        rows = list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise damaged(path, error) from error
     columns: dict[str, list[float | None]] = {}
     # A run that was killed may leave half a row: what is not a number there was not measured.
     for name in [key for key in (rows[0] if rows else {}) if key]:
-        columns[name] = [_number(row.get(name)) for row in rows]
+        columns[visible(name)] = [_number(row.get(name)) for row in rows]
     return Metrics(columns)
 
 
@@ -228,18 +234,25 @@ def _number(cell: Any) -> float | None:
         return None
 
 
+def _count(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
 def _health(path: Path) -> Health | None:
     loaded = _mapping(path)
     if not loaded:
         return None
     if loaded.get("state") not in STATES:
-        raise _damaged(path, f"state is {loaded.get('state')!r}, not one of {', '.join(STATES)}")
-    return Health(
-        state=loaded["state"],
-        reasons=[str(reason) for reason in loaded.get("reasons") or []],
-        advice=[str(advice) for advice in loaded.get("advice") or []],
-        readings={str(k): _number(v) for k, v in (loaded.get("readings") or {}).items()},
-    )
+        raise damaged(path, f"state is {loaded.get('state')!r}, not one of {', '.join(STATES)}")
+    try:
+        return Health(
+            state=loaded["state"],
+            reasons=[str(reason) for reason in loaded.get("reasons") or []],
+            advice=[str(advice) for advice in loaded.get("advice") or []],
+            readings={str(k): _number(v) for k, v in (loaded.get("readings") or {}).items()},
+        )
+    except (AttributeError, TypeError) as error:
+        raise damaged(path, error) from error
 
 
 def _evaluation(path: Path) -> Evaluation | None:
@@ -262,9 +275,9 @@ def _evaluation(path: Path) -> Evaluation | None:
         }
         return Evaluation(
             data=str(loaded.get("data", "")),
-            num_train=loaded.get("num_train"),
-            num_test=loaded.get("num_test"),
-            num_classes=loaded.get("num_classes"),
+            num_train=_count(loaded.get("num_train")),
+            num_test=_count(loaded.get("num_test")),
+            num_classes=_count(loaded.get("num_classes")),
             columns=[str(column) for column in loaded["columns"]],
             rows=rows,
             notes=[str(note) for note in loaded.get("notes") or []],
@@ -274,57 +287,58 @@ def _evaluation(path: Path) -> Evaluation | None:
             },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, f"{type(error).__name__} {error}") from error
+        raise damaged(path, f"{type(error).__name__} {error}") from error
 
 
 def _difference(found: Mapping[str, Any]) -> Difference:
     return Difference(float(found["mean"]), _number(found.get("low")), _number(found.get("high")))
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from error
-
-
 def _attention(path: Path) -> Attention | None:
     if not path.is_file():
         return None
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     try:
         maps = np.asarray(arrays["maps"], dtype=np.float32)
         images = np.asarray(arrays["images"], dtype=np.uint8)
-        names = [str(name) for name in arrays["names"]]
-    except (ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
-    if maps.ndim != 4 or images.ndim != 4 or images.shape[-1] != 3:
-        raise _damaged(path, "maps are not [M, H, h, w] or images not [M, T, T, 3]")
-    classes = [str(name) for name in arrays["classes"]] if "classes" in arrays else None
+        names = [visible(str(name)) for name in arrays["names"]]
+        classes = arrays.get("classes")
+        classes = None if classes is None else [visible(str(name)) for name in classes]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    shapes = (*maps.shape, *images.shape)
+    if maps.ndim != 4 or images.ndim != 4 or images.shape[-1] != 3 or 0 in shapes:
+        raise damaged(path, "maps are not [M, H, h, w] or images not [M, T, T, 3]")
     if len({len(maps), len(images), len(names), len(classes or names)}) > 1:
-        raise _damaged(path, "maps, images, names and classes differ in number")
+        raise damaged(path, "maps, images, names and classes differ in number")
     return Attention(maps, images, names, classes)
 
 
 def _embedding(path: Path) -> Embedding | None:
     if not path.is_file():
         return None
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     try:
         features = np.asarray(arrays["features"], dtype=np.float32)
         thumbnails = np.asarray(arrays["thumbnails"], dtype=np.uint8)
-        names = [str(name) for name in arrays["names"]]
-    except (ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
-    labels, class_names = arrays.get("labels"), arrays.get("class_names")
+        names = [visible(str(name)) for name in arrays["names"]]
+        class_names = arrays.get("class_names")
+        class_names = None if class_names is None else [visible(str(name)) for name in class_names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    labels = arrays.get("labels")
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+        raise damaged(path, "labels are not whole numbers [M]")
     counts = {len(features), len(thumbnails), len(names)}
     if len(counts) > 1 or (labels is not None and len(labels) not in counts):
-        raise _damaged(path, "features, thumbnails, names and labels differ in number")
-    if features.ndim != 2 or thumbnails.ndim != 4 or thumbnails.shape[-1] != 3:
-        raise _damaged(path, "features are not [M, D] or thumbnails not [M, T, T, 3]")
+        raise damaged(path, "features, thumbnails, names and labels differ in number")
+    shape = thumbnails.shape
+    if features.ndim != 2 or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+        raise damaged(path, "features are not [M, D] or thumbnails not [M, T, T, 3]")
     if "spectrum" in arrays:
-        singular_values = np.asarray(arrays["spectrum"], dtype=np.float64)
+        singular_values = arrays["spectrum"].ravel()
+        if singular_values.dtype.kind != "f":
+            raise damaged(path, "the spectrum holds no numbers")
     elif np.isfinite(features).all() and len(features):
         centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
         singular_values = np.linalg.svd(centred, compute_uv=False)
@@ -335,6 +349,6 @@ def _embedding(path: Path) -> Embedding | None:
         thumbnails=thumbnails,
         names=names,
         labels=None if labels is None else labels.astype(np.int64),
-        class_names=None if class_names is None else [str(name) for name in class_names],
+        class_names=class_names,
         spectrum=singular_values,
     )

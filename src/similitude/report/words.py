@@ -18,6 +18,7 @@ from similitude.report.scores import (
     gains,
     percent,
 )
+from similitude.text import visible
 
 SPELLING = {
     "simclr": "SimCLR",
@@ -232,13 +233,13 @@ def evaluate_command(run: RunSummary) -> str:
     """The command that makes scores and embedding."""
     known = run.embedding is None or run.embedding.labels is not None
     data = _data(run) if known else "LABELLED_FOLDER"
-    return f"similitude evaluate {shlex.quote(str(run.path))} {data}"
+    return visible(f"similitude evaluate {shlex.quote(str(run.path))} {data}")
 
 
 def repeat_command(run: RunSummary) -> str:
     """The command that trains the same backbone again."""
     path = run.path
-    return (
+    return visible(
         f"similitude pretrain {_data(run)} --recipe {shlex.quote(str(path / 'recipe.yaml'))} "
         f"--out {shlex.quote(str(path) + '-again')}"
     )

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from similitude.backbones import BackboneConfig
+from similitude.checkpoints import check_tensor
 from similitude.errors import UserError
 from similitude.starts.architecture import empty_backbone
 from similitude.starts.layouts import CLASSIFIER, listed, tensors_text
-from similitude.starts.reading import check_tensor
 
 # What timm calls the functions that know the names of a family's original code.
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")

@@ -2,16 +2,15 @@
 
 import re
 import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from similitude.errors import UserError
+from similitude.reading import check_archive
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
@@ -47,10 +46,6 @@ _STANDS_IN = (
 )
 
 
-# Torch opens it, and it takes as much memory as the file says; no checkpoint of tensors has one.
-_CLAIM = b"bytearray"
-
-
 class _Inert:
     """Stands where a checkpoint has an object that is no weight; keeps nothing of it."""
 
@@ -82,7 +77,9 @@ def read_file(path: Path) -> dict[str, Any]:
             raise UserError(
                 f"{path} is cut, damaged or no .safetensors file: fetch it again"
             ) from error
-    _check_zip(path)
+    check_archive(
+        path, "fetch it again, or save its state_dict alone, where you trust it, as .safetensors"
+    )
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):  # type: ignore[arg-type]
             warnings.simplefilter("ignore")  # of what is refused or checked below
@@ -99,22 +96,6 @@ def read_file(path: Path) -> dict[str, Any]:
             f"{path} holds no tensors by name: save the state_dict of the network instead"
         )
     return dict(content)
-
-
-def check_tensor(tensor: Tensor, name: str, where: str) -> None:
-    """Refuse what is no plain array of numbers, or claims more numbers than its file holds.
-
-    Raises:
-        UserError: says which tensor.
-    """
-    strange = (
-        tensor.layout is not torch.strided
-        or tensor.is_quantized
-        or tensor.is_complex()
-        or tensor.device.type != "cpu"
-    )
-    if strange or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise UserError(f"{where}: tensor {name!r} is no plain array of numbers of its own")
 
 
 def _check_outside(path: Path) -> None:
@@ -134,45 +115,3 @@ def _check_outside(path: Path) -> None:
         raise UserError(f"cannot read the weights {path}: {error.strerror}") from error
     if size == 0:
         raise UserError(f"{path} is empty: fetch it again")
-
-
-def _check_zip(path: Path) -> None:
-    """Torch stores its records plainly; a compressed one could fill the memory when read."""
-    try:
-        with path.open("rb") as file:
-            if file.read(2) != b"PK":  # torch's older format, which cannot compress
-                file.seek(0)
-                claims, records = any(_CLAIM in part for part in _overlapping(file)), []
-            else:
-                archive = zipfile.ZipFile(file)
-                records = archive.infolist()
-                texts = [r for r in records if r.filename.endswith(".pkl") and not r.compress_type]
-                claims = any(_CLAIM in archive.read(record) for record in texts)
-    except OSError as error:
-        raise UserError(f"cannot read the weights {path}: {error.strerror}") from error
-    except Exception as error:  # BadZipFile, and whatever else a damaged directory leads to
-        raise UserError(f"{path} is cut or damaged: fetch it again") from error
-    _refuse_claim(claims, path)
-    plain = all(record.compress_type == zipfile.ZIP_STORED for record in records)
-    # records that lie over each other hold more together than the file
-    if not plain or sum(record.file_size for record in records) > path.stat().st_size:
-        raise UserError(
-            f"{path} is compressed, which torch's checkpoints are not: unpack it, or save its "
-            "state_dict as .safetensors"
-        )
-
-
-def _overlapping(file: IO[bytes], size: int = 1 << 24) -> Iterator[bytes]:
-    """The file in parts, each with the end of the one before."""
-    before = b""
-    while part := file.read(size):
-        yield before + part
-        before = part[-len(_CLAIM) :]
-
-
-def _refuse_claim(claims: bool, path: Path) -> None:
-    if claims:
-        raise UserError(
-            f"{path} holds an object of 'bytearray', which may claim any amount of memory: save "
-            "its state_dict alone, where you trust it, as .safetensors"
-        )

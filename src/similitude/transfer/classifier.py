@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor
 
 from similitude.acceleration import computing, keep_freed_memory
@@ -19,7 +18,8 @@ from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
 from similitude.metrics import Metrics, read_metrics
-from similitude.recipes import arithmetic_of, image_spec
+from similitude.reading import MAX_NAMES, read_yaml
+from similitude.recipes import arithmetic_of, image_spec, validated
 from similitude.runs import Progress, Run, Say
 from similitude.transfer.network import ClassifierNetwork, build_network
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
@@ -166,7 +166,10 @@ def load_network(
 def is_classifier(path: str | Path) -> bool:
     """Whether a folder holds a classifier (its recipe names a stage) and not a pretraining."""
     file = Path(path) / "recipe.yaml"
-    return file.is_file() and file.read_text(encoding="utf-8").startswith("stage:")
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(6) == b"stage:"
 
 
 def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
@@ -181,11 +184,11 @@ def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
             f"{path} is not a classifier: make one with: similitude finetune RUN LABELLED "
             f"--out {path}"
         )
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return _KINDS[content["stage"]].model_validate(content)
-    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"{file} is damaged or not the recipe of a classifier") from error
+    content = read_yaml(file, MAX_NAMES)
+    kind = _KINDS.get(str(content["stage"])) if isinstance(content, dict) else None
+    if kind is None:
+        raise UserError(f"{file} is damaged or not the recipe of a classifier")
+    return validated(kind, content, str(file))
 
 
 def dump_transfer(recipe: FinetuneRecipe | DistillRecipe) -> str:

@@ -60,7 +60,7 @@ def read_labelled(
         test = run.load_source(test_source, listener.progress, listener.say)
         tested = torch.ones(len(test), dtype=torch.bool)
     names = _names(train)
-    class_names = [names[i] for i in _labels(train)[~out].unique().tolist() if i >= 0]
+    class_names = [names[i] for i in _labels(train)[~out].unique().tolist() if i in names]
     train, test = _relabel(train, class_names), _relabel(test, class_names)
     candidates, tested = int(tested.sum()), tested & (_labels(test) >= 0)
     if not bool(tested.any()):
@@ -139,15 +139,20 @@ def _labels(images: ImageSet) -> Int[Tensor, " N"]:
     return images.labels
 
 
-def _names(images: ImageSet) -> list[str]:
-    return images.class_names or [str(i) for i in range(int(_labels(images).max()) + 1)]
+def _names(images: ImageSet) -> dict[int, str]:
+    """Of the classes that occur."""
+    occurring = [i for i in _labels(images).unique().tolist() if i >= 0]
+    given = images.class_names
+    return {i: str(i) if given is None else given[i] for i in occurring}
 
 
 def _relabel(images: ImageSet, class_names: Sequence[str]) -> ImageSet:
     """Labels by the position of their class in ``class_names``, -1 for another class."""
     position = {name: i for i, name in enumerate(class_names)}
-    new = torch.tensor([position.get(name, -1) for name in _names(images)] + [-1])
-    return replace(images, labels=new[_labels(images)], class_names=list(class_names))
+    names = _names(images)
+    old, places = _labels(images).unique(return_inverse=True)
+    new = torch.tensor([position.get(names.get(i, ""), -1) for i in old.tolist()])
+    return replace(images, labels=new[places], class_names=list(class_names))
 
 
 def _knows(images: ImageSet, class_names: Sequence[str]) -> bool:

@@ -17,11 +17,13 @@ from similitude.data import ImageSet
 from similitude.errors import UserError
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
-from similitude.methods import build_method
+from similitude.method import Method
+from similitude.methods import build_method, given_method
 from similitude.recipes import Recipe, arithmetic_of
 from similitude.run_folders import (
     check_run_folder,
     free_run_folder,
+    refuse_links,
     replacing_run,
     training_in,
 )
@@ -60,6 +62,7 @@ def finetune(
     run: str | Path,
     data: Any,
     *,
+    method: str | type[Method] | None = None,
     labels: str | Path | None = None,
     label_fraction: float | None = None,
     from_layer: int | None = None,
@@ -83,6 +86,7 @@ def finetune(
     Args:
         run: a folder that :func:`similitude.pretrain` wrote, of any method.
         data: labelled images: a named set, or a folder with one subfolder for each class.
+        method: "module:Class" of your own, or the class, if the run was trained with it.
         labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
         label_fraction: of the training labels to use, (0, 1], as many of each class, drawn with
             the seed; default 1.
@@ -111,6 +115,7 @@ def finetune(
     given = (label_fraction, from_layer, optimizer, lr, epochs, batch_size, seed)
     folder = _check_folder(out, resume=resume, overwrite=overwrite, given=given)
     _keep_apart(folder, run)
+    own = None if method is None else given_method(method)
     stored = _stored(folder, FinetuneRecipe) if resume else None
     fraction = 1.0 if label_fraction is None else label_fraction
     check_fraction(fraction)
@@ -119,14 +124,14 @@ def finetune(
             f"{run} is a classifier already: fine-tune the run it came from, "
             f"{read_transfer(Path(run)).source}"
         )
-    pretrained = Run(run)
+    pretrained = Run(run, method=own)
     network = pretrained.recipe
-    method = build_method(network.method, build_backbone(network.backbone))
-    load_strictly(method, pretrained.checkpoint.method, f"method {network.method.name!r}")
-    method.kept_backbone.load_state_dict(pretrained.kept_weights)
+    learned = build_method(network.method, build_backbone(network.backbone))
+    load_strictly(learned, pretrained.checkpoint.method, f"method {network.method.name!r} of {run}")
+    learned.kept_backbone.load_state_dict(pretrained.kept_weights)
     if from_layer is None:
-        from_layer = 1 if len(projector_layers(method)) > 1 else 0
-    check_layer(method, from_layer)
+        from_layer = 1 if len(projector_layers(learned)) > 1 else 0
+    check_layer(learned, from_layer)
     parts = read_labelled(
         pretrained,
         data,
@@ -184,7 +189,7 @@ def finetune(
             return None if classifier is None else measure_accuracy(classifier, parts.test)
 
         classes = len(parts.class_names)
-        score = learn(ClassifierNetwork(method, recipe.from_layer, classes), recipe, folder)
+        score = learn(ClassifierNetwork(learned, recipe.from_layer, classes), recipe, folder)
         if score is None:
             return None
         log.say(
@@ -209,6 +214,7 @@ def distill(
     teacher: str | Path,
     data: Any,
     *,
+    method: str | type[Method] | None = None,
     backbone: str | BackboneConfig | None = None,
     temperature: float | None = None,
     scale_by_temperature_squared: bool = False,
@@ -230,6 +236,8 @@ def distill(
     Args:
         teacher: a folder that :func:`finetune` or :func:`distill` wrote.
         data: images, better many; labels are not needed.
+        method: "module:Class" of your own, or the class, if the teacher's network was pretrained
+            with it.
         backbone: the student's, a name timm knows or a config; by default the teacher's.
         temperature: of both networks' logits; default 0.1.
         scale_by_temperature_squared: multiply the loss by the temperature squared, as the authors'
@@ -255,11 +263,11 @@ def distill(
     given = (backbone, temperature, lr, epochs, batch_size, seed, squared or None)
     folder = _check_folder(out, resume=resume, overwrite=overwrite, given=given)
     _keep_apart(folder, teacher)
+    master = _teacher(teacher, method)
     recipe = _stored(folder, DistillRecipe) if resume else None
     tau = 0.1 if temperature is None else temperature
     if tau <= 0:
         raise UserError(f"the temperature is {tau:g}; give a number above 0")
-    master = _teacher(teacher)
     known = master.transfer
     network = known.network if recipe else _student(known.network, backbone)
     name, images, tested = read_images(master, known.class_names, data, listener)
@@ -354,8 +362,10 @@ def _keep_apart(folder: Path | None, source: str | Path) -> None:
 @contextmanager
 def _training_into(folder: Path, *, overwrite: bool) -> Iterator[None]:
     """Hold the folder; what it held comes back unless the new training gets under way."""
+    refuse_links(folder, FROM_SCRATCH)
     with ExitStack() as stack:
         stack.enter_context(training_in(folder))
+        refuse_links(folder / FROM_SCRATCH)
         if overwrite:
             baseline = [FROM_SCRATCH] if is_classifier(folder / FROM_SCRATCH) else []
             stack.enter_context(replacing_run(folder, *baseline))
@@ -403,13 +413,13 @@ def _check_batch(recipe: FinetuneRecipe | DistillRecipe, images: ImageSet) -> No
         )
 
 
-def _teacher(folder: str | Path) -> Classifier:
+def _teacher(folder: str | Path, method: str | type[Method] | None) -> Classifier:
     if Path(folder).is_dir() and not is_classifier(folder):
         raise UserError(
             f"{folder} is not a classifier and has no classes to teach: make one with: similitude "
             f"finetune {folder} LABELLED"
         )
-    return Classifier(folder)
+    return Classifier(folder, method=method)
 
 
 def _student(teacher: Recipe, backbone: str | BackboneConfig | None) -> Recipe:
