@@ -1,5 +1,6 @@
 """Ctrl-C ends the command with the exit code that shells know, wherever it meets it."""
 
+import signal
 import subprocess
 import sys
 
@@ -48,12 +49,9 @@ def test_other_exit_codes_stay():
     assert done.returncode == 2
 
 
-def test_what_does_not_train_does_not_import_lightning():
-    """It takes a second; see docs/decisions.md."""
-    code = """
-import sys
-import similitude.cli, similitude.ablation, similitude.api, similitude.report, similitude.transfer
-print("lightning" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+@pytest.mark.parametrize("where", [LOADING, RUNNING])
+def test_sigterm_gives_143_and_says_what_to_do(where):
+    done = run(where, "import signal; signal.raise_signal(signal.SIGTERM)")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "give the same command again" in done.stderr
+    assert done.stderr.count("\n") == 1

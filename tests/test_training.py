@@ -50,7 +50,7 @@ def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     assert content["data"] == "colours"
     assert content["num_images"] == 64
     assert content["seconds"] > 0
-    assert {"torch", "timm", "lightning", "processor", "images_per_second"} <= set(content)
+    assert {"torch", "timm", "processor", "images_per_second"} <= set(content)
 
 
 def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):

@@ -1,31 +1,40 @@
 """What starts: the command ``similitude``, ``python -m similitude``, and torchrun's processes."""
 
 import os
+import signal
 import sys
+from typing import Any, NoReturn
 
-INTERRUPTED = 130  # what a shell calls a command that Ctrl-C has ended
+from similitude.interrupts import INTERRUPTED, TERMINATED
 
 
 def main() -> None:
-    """The command line; Ctrl-C ends it without a traceback, even while it is still loading."""
+    """The command line; Ctrl-C and SIGTERM end it without a traceback, even while it is loading."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         from similitude.cli import main as command_line
 
         command_line()
     except KeyboardInterrupt:
-        _end()
+        _end(INTERRUPTED)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _end()
+        if end.code in (INTERRUPTED, TERMINATED):
+            _end(end.code)
         raise
 
 
-def _end() -> None:
+def _terminate(*_: Any) -> NoReturn:
+    # not print: the signal may have come within one
+    os.write(2, b"stopped: give the same command again; a training that has begun needs --resume\n")
+    raise SystemExit(TERMINATED)
+
+
+def _end(code: int) -> NoReturn:
     # Not sys.exit: Python kills itself with SIGINT at its end if the interrupt once passed through
     # exec, as of a dataclass being made while a module loads, although it has been caught since.
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,12 @@ from similitude.distributed import (
     decided_by_first,
     first_then_others,
     join_processes,
+    processes_of_machine,
     rank,
     world_size,
 )
 from similitude.errors import UserError
+from similitude.interrupts import how_to_resume
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
@@ -61,6 +63,7 @@ from similitude.run_folders import (
 )
 from similitude.runs import Run
 from similitude.starts import Start, open_start, unfit_norm, with_batchnorm
+from similitude.training import train
 from similitude.transfer import Classifier, is_classifier
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -276,8 +279,6 @@ def pretrain(
         decided_by_first(lambda: stack.enter_context(training_in(folder)))
         if overwrite:
             decided_by_first(lambda: stack.enter_context(replacing_run(folder)))
-        from similitude.training import train  # a second for Lightning, which evaluations save
-
         return train(
             images,
             source.name,
@@ -291,7 +292,16 @@ def pretrain(
             stop_collapsed=stop_collapsed,
             report=report,
             profile=profile,
+            goes_on=how_to_resume("pretrain", data, out=folder, options=_processes()),
         )
+
+
+def _processes() -> list[str]:
+    """The options that start as many processes as there are."""
+    here = processes_of_machine()
+    devices = ["--devices", str(here)] if here > 1 else []
+    machines = world_size() // here
+    return devices + (["--num-nodes", str(machines)] if machines > 1 else [])
 
 
 def choose(

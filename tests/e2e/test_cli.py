@@ -1,8 +1,11 @@
 """What a user types and sees: the whole path, and every documented mistake as one sentence."""
 
 import json
+import shlex
 import shutil
+import signal
 import sys
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from safetensors.torch import load_file
 
 from builders import random_images, write_photos
 from similitude import cli
+from similitude.console import Console
 from similitude.methods import METHODS
 
 pytestmark = pytest.mark.slow
@@ -346,49 +350,63 @@ def test_a_full_disk_loses_nothing(similitude, run_folder, photos, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".npz")] == ["out.npz"]
 
 
-def test_ctrl_c_ends_cleanly_and_resume_goes_on(similitude, photos, monkeypatch):
-    import signal
-
-    from similitude.console import Console
-
+@pytest.fixture
+def pressing(monkeypatch):
+    """While it trains under this name, a command gets a signal at its first step."""
     shown = Console.progress
 
-    def press(self, what, done, total, note=""):
-        shown(self, what, done, total, note)
-        if what == "training" and done == 1:
-            signal.raise_signal(signal.SIGINT)
+    @contextmanager
+    def press(number, name="training"):
+        def progress(self, what, done, total, note=""):
+            shown(self, what, done, total, note)
+            if what.startswith(name) and done == 1:
+                signal.raise_signal(number)
 
-    monkeypatch.setattr(Console, "progress", press)
-    code, out, err = similitude("pretrain", photos, "--out", "run", *FAST, *TINY)
-    assert code == 130
-    assert "--resume" in out
-    monkeypatch.setattr(Console, "progress", shown)
-    code, out, err = similitude("pretrain", photos, "--out", "run", "--resume")
-    assert code == 0, err
-    assert Path("run/report.html").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(Console, "progress", progress)
+            yield
+
+    return press
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "exit_code"), SIGNALS)
+def test_a_training_is_saved_and_the_printed_command_goes_on(
+    similitude, run_folder, photos, tmp_path, pressing, number, exit_code
+):
+    """Of every kind of training, in folders whose names a shell would take apart."""
+    data = shutil.copytree(photos, tmp_path / "my photos; $HOME")
+    few = ["--epochs", "2", "--batch-size", "16"]
+    runs = {
+        "pretrain": [data, "--out", "a run", *FAST, *TINY],
+        "finetune": [run_folder, data, "--out", "a class", *few, "--from-scratch"],
+        "distill": ["a class", data, "--out", "a student", *few],
+    }
+    for command, arguments in runs.items():
+        with pressing(number):
+            code, out, err = similitude(command, *arguments)
+        assert code == exit_code, err
+        program, *words = shlex.split(out.partition("goes on: ")[2].splitlines()[0])
+        assert program == "similitude"
+        code, out, err = similitude(*words)
+        assert code == 0, err
+        assert "stopped" not in out
 
 
 ABLATE = ["--epochs", "1", "--seeds", "1", *TINY, *FAST[4:], "--set", "batch_size=16"]
 
 
-def test_ablate_prints_one_table_and_goes_on_where_it_was(similitude, photos, monkeypatch):
-    import signal
-
-    from similitude.console import Console
-
-    shown = Console.progress
-
-    def press(self, what, done, total, note=""):
-        shown(self, what, done, total, note)
-        if what.startswith("2/2") and done == 1:
-            signal.raise_signal(signal.SIGINT)
-
+@pytest.mark.parametrize(("number", "exit_code"), SIGNALS)
+def test_ablate_prints_one_table_and_goes_on_where_it_was(
+    similitude, photos, pressing, number, exit_code
+):
     command = ["ablate", "simsiam", photos, "--vary", "stop_gradient=true,false", *ABLATE]
-    monkeypatch.setattr(Console, "progress", press)
-    code, out, err = similitude(*command)
-    assert code == 130, err
+    with pressing(number, "2/2"):
+        code, out, err = similitude(*command)
+    assert code == exit_code, err
     assert "the same command goes on" in out
-    monkeypatch.setattr(Console, "progress", shown)
     code, out, err = similitude(*command)
     assert code == 0, err
     assert all(word in out for word in ("kNN", "linear", "rank", "std", "loss", "verdict", "min"))

@@ -92,8 +92,10 @@ def ablate(
     keep_freed_memory()
     try:
         return _carry_out(design, data, seeds, out, listener)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
         listener.say("stopped; the same command goes on with what is not finished")
+        if isinstance(ended, SystemExit):
+            raise
         return None
 
 

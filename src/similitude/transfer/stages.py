@@ -15,6 +15,7 @@ from similitude.backbones import BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_strictly
 from similitude.data import ImageSet
 from similitude.errors import UserError
+from similitude.interrupts import how_to_resume
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
@@ -51,6 +52,7 @@ from similitude.transfer.recipes import (
     crop_and_flip,
     student_backbone,
 )
+from similitude.transfer.training import train_network
 
 FROM_SCRATCH = "from_scratch"  # subfolder of the supervised baseline
 RecipeT = TypeVar("RecipeT", FinetuneRecipe, DistillRecipe)
@@ -166,9 +168,9 @@ def finetune(
         )
         assert parts.train.labels is not None
         targets = zlib.crc32(parts.train.labels.numpy().tobytes())
-        from similitude.transfer.training import train_network  # a second for Lightning
-
         criterion = from_labels(parts.train.labels, len(parts.class_names))
+        again = ["--labels", str(labels)] if labels is not None else []
+        again += ["--from-scratch"] if from_scratch else []
 
         def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
             classifier = train_network(
@@ -180,6 +182,7 @@ def finetune(
                 listener=listener,
                 targets=targets,
                 resume=resume and is_classifier(place),
+                goes_on=how_to_resume("finetune", run, data, out=folder, options=again),
             )
             return None if classifier is None else measure_accuracy(classifier, parts.test)
 
@@ -299,8 +302,6 @@ def distill(
             temperature=recipe.temperature,
             scale_by_temperature_squared=recipe.scale_by_temperature_squared,
         )
-        from similitude.transfer.training import train_network  # a second for Lightning
-
         student = train_network(
             build_network(recipe),
             criterion,
@@ -310,6 +311,7 @@ def distill(
             listener=listener,
             targets=zlib.crc32(master.network.logits.weight.detach().cpu().numpy().tobytes()),
             resume=resume,
+            goes_on=how_to_resume("distill", teacher, data, out=folder),
         )
         if student is None:
             return None
