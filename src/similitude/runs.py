@@ -56,7 +56,8 @@ from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
 from similitude.randomness import permutation
 from similitude.recipes import Recipe, arithmetic_of, image_spec
-from similitude.storage import write_text, write_with
+from similitude.run_folders import CHECKPOINT, settle
+from similitude.storage import as_path, check_writable, write_text, write_with
 from similitude.views import ImageSpec
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -79,7 +80,8 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
+        settle(self.path)
         if not self.path.is_dir():
             raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
         if not self.checkpoint_path.exists():
@@ -91,7 +93,7 @@ class Run:
     @property
     def checkpoint_path(self) -> Path:
         """The file that holds the whole state."""
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path.joinpath(*CHECKPOINT)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -231,6 +233,7 @@ class Run:
             UserError: no labels or too few, or labels that do not match.
         """
         protocols = check_protocols(protocols)  # before any image is read
+        check_writable(self.path / "evaluation.json")
         if wants_processes(devices, 1):
             return run_on_devices(
                 _evaluate_in_a_process,
@@ -411,9 +414,10 @@ class Run:
         With timm alone, or through similitude where the method keeps more than one network of timm
         (CPC, CMC).
         """
-        target = Path(path)
+        target = as_path(path)
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
+        check_writable(target)
         export_backbone(self.kept_weights, target)
         network, image = self.recipe.backbone, self.image
         facts = {"image_size": image.size, "mean": image.mean, "std": image.std}

@@ -19,6 +19,7 @@ from similitude.randomness import permutation
 from similitude.recipes import Recipe
 from similitude.recipes.automatic import choose_normalisation, set_num_samples
 from similitude.report.ablation import write_ablation_page
+from similitude.storage import as_path, check_writable
 from similitude.studies import find_study
 from similitude.study import judge
 
@@ -107,7 +108,8 @@ def _carry_out(
         of = Path(str(data)).stem if isinstance(data, str | Path) else "images"
         parts = [design.name] if design.name else [of, design.label, *design.fields]
         out = Path("ablations") / folder_name("-".join(parts))
-    folder, count = Path(out), design.images_of(source)
+    folder, count = as_path(out), design.images_of(source)
+    check_writable(folder, "ablation.json")
     stored = read_plan(folder, design)
     bases = design.bases(source, count) if stored is None else stored[1]
     canvas = design.canvas_size(bases)

@@ -21,6 +21,7 @@ from similitude.evaluation import Score, ScoreTable, evaluate_backbone
 from similitude.listening import Listener
 from similitude.metrics import read_metrics
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
+from similitude.run_folders import settle
 from similitude.runs import Run
 from similitude.storage import write_text
 
@@ -186,6 +187,7 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
     Raises:
         UserError: a run with other settings is there.
     """
+    settle(folder)
     path = folder / "recipe.yaml"
     if path.exists():
         reasons: dict[str, Any] = {"reasons": {}}

@@ -15,6 +15,7 @@ from similitude.data.images import ImageSet
 from similitude.data.lazy import LazyCanvases
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
+from similitude.storage import as_path
 
 
 def open_source(data: Any, *, split: str | None = None) -> ImageSource:
@@ -67,7 +68,7 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
             "file, an array or tensor [N, H, W, 3], or a data set of Hugging Face; an iterator "
             "over the bytes of image files becomes a file with sim.pack"
         )
-    path = Path(data).expanduser()
+    path = as_path(data)
     if files := _shards(path):
         if split is not None:
             raise UserError(f"{path} has no split {split!r}: give the shards of each part by name")
@@ -108,7 +109,7 @@ def list_splits(data: Any) -> list[str]:
         return []
     if str(data).startswith(hugging_face.PREFIX):
         return hugging_face.splits_of(str(data))
-    path = Path(data).expanduser()
+    path = as_path(data)
     if hugging_face.is_saved(path):
         return hugging_face.splits_of(path)
     if str(data) in datasets.NAMES or (path.is_dir() and folders.split_folders(path)):

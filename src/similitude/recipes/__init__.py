@@ -16,6 +16,7 @@ from similitude.recipes.recipe import (
     override,
     parse_recipe,
 )
+from similitude.storage import as_path
 
 __all__ = [
     "RECIPES",
@@ -91,6 +92,6 @@ def find_recipe(name_or_file: str | Path) -> Recipe:
     name = str(name_or_file)
     if name in RECIPES:
         return RECIPES[name]()
-    if Path(name).exists() or name.endswith((".yaml", ".yml")) or "/" in name:
-        return load_recipe(Path(name))
+    if as_path(name).exists() or name.endswith((".yaml", ".yml")) or "/" in name:
+        return load_recipe(as_path(name))
     raise UserError(f"unknown recipe {name!r}: {did_you_mean(name, RECIPES)}")

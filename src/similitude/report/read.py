@@ -19,6 +19,8 @@ from jaxtyping import Float, Integer, UInt8
 
 from similitude.comparison import Difference
 from similitude.errors import UserError
+from similitude.run_folders import settle
+from similitude.storage import as_path
 
 STATES = ("healthy", "doubtful", "collapsed")
 
@@ -136,7 +138,8 @@ def read_run(path: Path) -> RunSummary:
     Raises:
         UserError: the folder is missing, is not a run, or holds a file that is damaged.
     """
-    path = Path(path)
+    path = as_path(path)
+    settle(path)
     if not path.is_dir():
         raise UserError(f"no such run folder: {path}; `similitude pretrain PHOTOS` makes one")
     if not (path / "recipe.yaml").is_file():

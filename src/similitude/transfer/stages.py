@@ -27,6 +27,7 @@ from similitude.run_folders import (
     training_in,
 )
 from similitude.runs import Run
+from similitude.storage import as_path
 from similitude.transfer.classifier import (
     Classifier,
     accuracy,
@@ -119,7 +120,7 @@ def finetune(
     if is_classifier(run):
         raise UserError(
             f"{run} is a classifier already: fine-tune the run it came from, "
-            f"{read_transfer(Path(run)).source}"
+            f"{read_transfer(as_path(run)).source}"
         )
     pretrained = Run(run)
     network = pretrained.recipe
@@ -159,7 +160,7 @@ def finetune(
     )
     _check_batch(recipe, parts.train)
     folder = folder or free_run_folder(data, "finetune")
-    with _training_into(folder, overwrite=overwrite):
+    with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
         log.say(
             f"{len(parts.train):,} labelled images of {len(parts.class_names)} classes to learn "
@@ -290,7 +291,7 @@ def distill(
         )
     _check_batch(recipe, images)
     folder = folder or free_run_folder(data, "distill")
-    with _training_into(folder, overwrite=overwrite):
+    with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
         labelled = "none" if tested is None else f"{len(tested):,}"
         log.say(
@@ -331,13 +332,12 @@ def _check_folder(
 ) -> Path | None:
     """Refuse a place where something would be lost, and options that a resumed run has set."""
     refuse_processes("finetune and distill")
-    is_run = out is not None and (Path(out) / "recipe.yaml").exists()
-    if overwrite and is_run and not is_classifier(Path(str(out))):
+    folder = None if out is None else as_path(out)
+    check_run_folder(folder, resume=resume, overwrite=overwrite)
+    if overwrite and folder and (folder / "recipe.yaml").exists() and not is_classifier(folder):
         raise UserError(
             f"{out} is a run of another kind, which --overwrite would lose: give another --out"
         )
-    if out is not None:
-        check_run_folder(Path(out), resume=resume, overwrite=overwrite)
     if resume and out is None:
         raise UserError("--resume needs the classifier to go on with: --out runs/NAME")
     if resume and any(value is not None for value in given):
@@ -345,19 +345,19 @@ def _check_folder(
             "--resume goes on with the classifier's own recipe: leave out its options, such as "
             "--epochs and --seed"
         )
-    return None if out is None else Path(out)
+    return folder
 
 
 def _keep_apart(folder: Path | None, source: str | Path) -> None:
-    if folder is not None and folder.resolve() == Path(source).resolve():
+    if folder is not None and folder.resolve() == as_path(source).resolve():
         raise UserError(f"{source} is where it starts from: give another --out")
 
 
 @contextmanager
-def _training_into(folder: Path, *, overwrite: bool) -> Iterator[None]:
+def _training_into(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold the folder; what it held comes back unless the new training gets under way."""
     with ExitStack() as stack:
-        stack.enter_context(training_in(folder))
+        stack.enter_context(training_in(folder, resume=resume, overwrite=overwrite))
         if overwrite:
             baseline = [FROM_SCRATCH] if is_classifier(folder / FROM_SCRATCH) else []
             stack.enter_context(replacing_run(folder, *baseline))
@@ -406,7 +406,7 @@ def _check_batch(recipe: FinetuneRecipe | DistillRecipe, images: ImageSet) -> No
 
 
 def _teacher(folder: str | Path) -> Classifier:
-    if Path(folder).is_dir() and not is_classifier(folder):
+    if as_path(folder).is_dir() and not is_classifier(folder):
         raise UserError(
             f"{folder} is not a classifier and has no classes to teach: make one with: similitude "
             f"finetune {folder} LABELLED"
