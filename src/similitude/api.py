@@ -55,6 +55,7 @@ from similitude.recipes.automatic import (
     starting_from,
     too_few_steps,
 )
+from similitude.recipes.rehearsal import check_batchnorm
 from similitude.run_folders import (
     CHECKPOINT,
     check_run_folder,
@@ -574,6 +575,7 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     for size in sizes:
         evaluated = chosen.image_size if chosen.image_size in sizes else size
         check_input(network, chosen.backbone, size, evaluated)
+    check_batchnorm(chosen)
     if start is not None:
         _check_kept(chosen, network, start)
     chosen = choose_arithmetic(chosen, network, facts.device)

@@ -481,6 +481,8 @@ def ablate(
         raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
     console.print(found.render())
     console.print(f"page: {found.path / 'ablation.html'}")
+    if found.failed:
+        raise UserError(f"{found.failed} runs failed, see above; the same command tries them again")
 
 
 @app.command()

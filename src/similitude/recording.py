@@ -28,7 +28,7 @@ BEGINNING = 0.1  # share of a run after which a collapse is one; the papers' rat
 
 
 class Recorder:
-    """Logs, measures, saves and shows a run; stops it when asked or when the loss is not a number.
+    """Logs, measures, saves and shows a run; stops it when asked or when it diverges.
 
     Args:
         folder: the run folder.
@@ -45,7 +45,8 @@ class Recorder:
     Attributes:
         stop_signal: the signal that asked this process to stop, or 0; once a step has been
             recorded, the one that any of the processes got.
-        diverged_at: the step at which the loss or the weights were not numbers, if they were.
+        diverged_at: the step at which the loss, a weight or a feature was found not to be a number,
+            if one was.
         stopped_early: whether it diverged or collapsed before its last step.
         ended: whether no step is to follow.
     """
@@ -120,14 +121,17 @@ class Recorder:
         broken = save and not _is_finite(module.method)
         if broken or measure or stopping or progress.step % log_every == 0:
             values = self._flush(module)
-            if broken or not math.isfinite(values["loss"]):
+            broken = broken or not math.isfinite(values["loss"])
+            if measure and not broken:
+                values |= self._measure(module)
+                infinite = not math.isfinite(values.get("feature_std", 0.0))
+                broken = any_process([infinite], module.device)[0]
+            if broken:
                 self.diverged_at = progress.step
                 self._write(values)
                 self._stop_early(finished, values["step"])
                 self.ended = True
                 return  # the checkpoint on disk stays: it is from before
-            if measure:
-                values |= self._measure(module)
             self._write(values)
             if measure and any_process([self._writes and self._is_lost()], module.device)[0]:
                 self._stop_early(finished, values["step"])

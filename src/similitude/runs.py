@@ -56,8 +56,8 @@ from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener
 from similitude.randomness import permutation
 from similitude.recipes import Recipe, arithmetic_of, image_spec
-from similitude.run_folders import CHECKPOINT, settle
-from similitude.storage import as_path, check_writable, write_text, write_with
+from similitude.run_folders import CHECKPOINT, is_held, settle
+from similitude.storage import as_path, check_writable, version_of, write_text, write_with
 from similitude.views import ImageSpec
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -98,7 +98,13 @@ class Run:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The whole state, read once."""
+        self._version = version_of(self.checkpoint_path)
         return load_checkpoint(self.checkpoint_path)
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether a training has saved other weights since these were read."""
+        return version_of(self.checkpoint_path) != self._version
 
     @property
     def recipe(self) -> Recipe:
@@ -290,7 +296,13 @@ class Run:
         table = replace(table, notes=[*table.notes, *notes])
         if progress is not None:
             progress("evaluating", steps, steps, "")
-        place = self.path / "evaluation.json"
+        place, tell = self.path / "evaluation.json", say or (lambda _: None)
+        of_step = f"these are scores of step {self.checkpoint.step:,}"
+        if self._is_outdated:
+            tell(f"{self.path} has trained on meanwhile: {of_step}, and are not kept")
+            return table
+        if is_held(self.path):
+            tell(f"{self.path} is trained still: {of_step}, and are removed when that ends")
         if (earlier := read_scores(place)) is not None:
             if say is not None and not table.is_alike(earlier):
                 columns = ", ".join(column_title(column) for column in earlier.columns)
@@ -304,6 +316,8 @@ class Run:
             table = table.completed_by(earlier)
         write_text(place, json.dumps(table.to_json(), indent=2))
         self.write_gallery(train if test is None else test)
+        if self._is_outdated:  # the training may have looked for such scores before they were there
+            place.unlink(missing_ok=True)
         return table
 
     def write_gallery(self, images: ImageSet) -> None:

@@ -28,7 +28,7 @@ def as_path(given: str | Path) -> Path:
             path.lstat()
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot use {given}: {why}; give another path") from error
+        raise UserError(f"cannot read or write {given}: {why}; give another path") from error
     return path
 
 

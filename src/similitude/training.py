@@ -18,10 +18,13 @@ from similitude.checkpoints import (
     load_strictly,
     read_start,
 )
+from similitude.comparison import PRETRAINED_BACKBONE
 from similitude.data import ImageSet
 from similitude.distributed import rank, share_state_of_first
 from similitude.environment import write_environment
 from similitude.errors import UserError
+from similitude.evaluation import read_scores
+from similitude.evaluation.baselines import checksum
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.interrupts import end
@@ -189,10 +192,21 @@ def train(
         )
         values = monitor.measure(run.backbone.to(device), device)
         recorder.metrics.add({"step": float(module.step), **values})
+    _drop_other_scores(folder, log)
     run = _finish(folder, images, recorder, module.step, log)
     if report:
         log.say(f"report: {run.report()}")
     return run
+
+
+def _drop_other_scores(folder: Path, log: Listener) -> None:
+    """Remove scores of weights that training went on from, as of `evaluate` while it ran."""
+    now = checksum(Run(folder).backbone)
+    for name in ("evaluation.json", "scores.json"):
+        scores = read_scores(folder / name)
+        if scores is not None and scores.weights.get(PRETRAINED_BACKBONE, now) != now:
+            (folder / name).unlink()
+            log.say(f"  {name} is of weights before the last step and is removed: evaluate again")
 
 
 def _finish(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from similitude.ablation.design import Design, read_plan, write_plan
-from similitude.ablation.findings import Ablation, CellFinding, RunFinding, values_by_cell
+from similitude.ablation.findings import FAILED, Ablation, CellFinding, RunFinding, values_by_cell
 from similitude.ablation.grid import folder_name, parse_variations
 from similitude.ablation.work import Work, scorable
 from similitude.acceleration import keep_freed_memory
@@ -67,7 +67,7 @@ def ablate(
 
     Returns:
         What was found, or None if Ctrl-C stopped it. ``ablation.json``, ``ablation.csv`` and
-        ``ablation.html`` in the folder hold it too.
+        ``ablation.html`` in the folder hold it too. A run that fails is told, and the others go on.
 
     Raises:
         UserError: anything the caller can mend, in one sentence.
@@ -136,11 +136,16 @@ def _carry_out(
     found: dict[str, list[RunFinding]] = {cell.name: [] for cell in cells}
     for seed in range(seeds):  # the first seed of all cells is a table already
         for cell in cells:
-            run = work.finding(cell, seed)
+            try:
+                run = work.finding(cell, seed)
+            except Exception as error:  # whatever it is, it says nothing of the other runs
+                run = work.failure(cell, seed, error)
             if run is None:
                 listener.say("the same command goes on with what is not finished")
                 return None
             found[cell.name].append(run)
+    if all(run.state == FAILED for runs in found.values() for run in runs):
+        raise UserError(f"every run failed; {work.failures[0]}")
     findings = [CellFinding(cell.name, cell.settings, found[cell.name]) for cell in cells]
     study, values = design.study, values_by_cell(findings)
     result = Ablation(

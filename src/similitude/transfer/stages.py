@@ -20,6 +20,7 @@ from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
 from similitude.methods import build_method
 from similitude.recipes import Recipe, arithmetic_of
+from similitude.recipes.rehearsal import check_parts
 from similitude.run_folders import (
     check_run_folder,
     free_run_folder,
@@ -403,6 +404,11 @@ def _check_batch(recipe: FinetuneRecipe | DistillRecipe, images: ImageSet) -> No
             f"{len(images)} images of {recipe.data} are fewer than one batch of "
             f"{recipe.batch_size}: give a smaller --batch-size"
         )
+    if (micro := recipe.training.micro_batch_size) is not None:
+        side = recipe.view.size or recipe.network.image_size
+        advice = f"give a --batch-size that is a multiple of {micro}, of at least {2 * micro}"
+        network = build_network(recipe)
+        check_parts(network.backbone, (3, side, side), recipe.batch_size, micro, advice=advice)
 
 
 def _teacher(folder: str | Path) -> Classifier:
