@@ -1,5 +1,6 @@
 """Ctrl-C ends the command with the exit code that shells know, wherever it meets it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,6 +48,23 @@ def test_other_exit_codes_stay():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "2.0 +- 0.1 cafe ?"), ("utf-8", "2.0 ± 0.1 café ?")]
+)
+def test_what_a_terminal_has_no_sign_for_is_spelled(encoding, shown):
+    """Also the names of files that are no text in any encoding."""
+    how = r"print('2.0 ± 0.1 café \udcff')"
+    code = f"import sys{RUNNING.format(how=how)}from similitude.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert done.stdout.decode().strip() == shown
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("where", [LOADING, RUNNING])

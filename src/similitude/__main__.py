@@ -1,8 +1,11 @@
 """What starts: the command ``similitude``, ``python -m similitude``, and torchrun's processes."""
 
+import codecs
+import io
 import os
 import signal
 import sys
+import unicodedata
 from typing import Any, NoReturn
 
 from similitude.interrupts import INTERRUPTED, TERMINATED
@@ -11,6 +14,10 @@ from similitude.interrupts import INTERRUPTED, TERMINATED
 def main() -> None:
     """The command line; Ctrl-C and SIGTERM end it without a traceback, even while it is loading."""
     signal.signal(signal.SIGTERM, _terminate)
+    codecs.register_error("similitude.spelled", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="similitude.spelled")
     try:
         from similitude.cli import main as command_line
 
@@ -21,6 +28,14 @@ def main() -> None:
         if end.code in (INTERRUPTED, TERMINATED):
             _end(end.code)
         raise
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    """Plain letters for what a terminal has no signs for, as one of ASCII has none for ±."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].replace("±", "+-")
+    plain = (unicodedata.normalize("NFKD", s).encode("ascii", "ignore").decode() for s in text)
+    return "".join(p or "?" for p in plain), error.end
 
 
 def _terminate(*_: Any) -> NoReturn:
