@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+import similitude as sim
 from builders import random_images, write_photos
 from similitude import cli
 from similitude.console import Console
@@ -292,6 +293,25 @@ def check(result, *words):
         (["export", "RUN", "-o", "out.pt"], ["out.pt", ".safetensors"]),
         (["report", "photos"], ["photos"]),
         (["views", "photos", "-o", "views.jpg"], ["views.jpg", ".png"]),
+        (["pretrain", ""], ["empty"]),
+        (["pretrain", "photos", "--out", ""], ["empty path"]),
+        (["pretrain", "photos", "--out", "wrong.csv/run"], ["cannot write wrong.csv/run"]),
+        (["pretrain", "photos", "--out", "dangling"], ["cannot write dangling", "link to nothing"]),
+        (["pretrain", "photos", "--out", "dangling/run"], ["cannot write dangling/run"]),
+        (["pretrain", "photos", "--out", "x" * 300], ["write xxx", "too long"]),
+        (["finetune", "RUN", "photos", "--out", "wrong.csv/run"], ["cannot write wrong.csv/run"]),
+        (["embed", "RUN", "photos", "-o", "x" * 245 + ".npz"], ["cannot write xxx", "too long"]),
+        (["embed", "RUN", "photos", "-o", "wrong.csv/x.npz"], ["cannot write wrong.csv/x.npz"]),
+        (["pack", "photos", "-o", "dangling/x.pack"], ["cannot write dangling/x.pack"]),
+        (["views", "photos", "-o", "wrong.csv/x.png"], ["cannot write wrong.csv/x.png"]),
+        (["export", "RUN", "-o", "wrong.csv/x.safetensors"], ["cannot write wrong.csv/x"]),
+        (["report", "RUN", "-o", "wrong.csv/x.html"], ["cannot write wrong.csv/x.html"]),
+        (["report", "RUN", "-o", "theirs.html"], ["theirs.json is there already"]),
+        (["evaluate", "~no-such-user/run", "photos"], ["~no-such-user/run", "home"]),
+        (
+            ["ablate", "simsiam", "photos", "--vary", "epochs=1,2", "--out", "wrong.csv/a"],
+            ["cannot write wrong.csv/a"],
+        ),
         (["ablate"], ["--vary", "--study"]),
         (["ablate", "simsiam", "--vary", "stop_gradient=true,false"], ["METHOD", "DATA"]),
         (["ablate", "simsiam", "photos", "--vary", "stop_gradient"], ["FIELD=A,B,C"]),
@@ -310,7 +330,47 @@ def test_every_mistake_is_one_sentence_and_exit_code_2(
     (tmp_path / "empty" / "notes.txt").write_text("no images here")
     write_photos(tmp_path / "flat", 20, classes=0)
     (tmp_path / "wrong.csv").write_text("file,label\nmissing.png,cat\n")
+    (tmp_path / "theirs.json").write_text("{}")
+    (tmp_path / "dangling").symlink_to("nothing")
     check(similitude(*(run_folder if a == "RUN" else a for a in arguments)), *words)
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(
+    similitude, run_folder, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(photos, tmp_path / "home" / "photos")
+    assert similitude("pretrain", "~/photos", "--out=~/run", *FAST, *TINY)[0] == 0
+    for command in (
+        ["evaluate", "~/run", "~/photos", "--protocol", "knn", "--against", "~/run"],
+        ["embed", "~/run", "~/photos", "-o", "~/x.npz"],
+        ["export", "~/run", "-o", "~/x.safetensors"],
+        ["report", "~/run", "-o", "~/x.html"],
+        ["views", "~/photos", "-o", "~/x.png"],
+        ["pack", "~/photos", "-o", "~/x.pack"],
+        ["finetune", "~/run", "~/photos", "--epochs", "1", "--out", "~/classifier"],
+        ["pretrain", "~/photos", "--recipe", "~/run/recipe.yaml", "--out", "~/run", "--overwrite"],
+    ):
+        code, out, err = similitude(*command)
+        assert code == 0, err
+    assert sim.load("~/run").path == tmp_path / "home" / "run"
+    made = {path.name for path in (tmp_path / "home").iterdir()}
+    assert {"run", "classifier", *(f"x.{s}" for s in ("npz", "html", "json", "png", "pack"))} < made
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+
+
+def test_what_nobody_named_is_replaced_only_if_it_is_our_own(similitude, run_folder, photos):
+    shutil.copytree(photos, "pictures")
+    Path("pictures.pack").write_text("mine")
+    check(similitude("pack", "pictures"), "pictures.pack is no whole pack")
+    Path("pictures.pack").unlink()
+    assert similitude("pack", "pictures")[0] == 0
+    assert "replaces pictures.pack" in similitude("pack", "pictures")[1]
+    Path("page.json").write_text('{"mine": 1}')
+    check(similitude("report", run_folder, "-o", "page.html"), "page.json is there already")
+    Path("page.json").unlink()
+    assert similitude("report", run_folder, "-o", "page.html")[0] == 0
+    assert similitude("report", run_folder, "-o", "page.html")[0] == 0
 
 
 def test_too_many_unreadable_files_stop_the_run(similitude, tmp_path):
