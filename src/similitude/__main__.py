@@ -6,14 +6,13 @@ import os
 import signal
 import sys
 import unicodedata
-from typing import Any, NoReturn
 
-from similitude.interrupts import INTERRUPTED, TERMINATED
+from similitude.interrupts import INTERRUPTED, TERMINATED, end
 
 
 def main() -> None:
     """The command line; Ctrl-C and SIGTERM end it without a traceback, even while it is loading."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda number, _: end(number))
     codecs.register_error("similitude.spelled", _spelled)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -22,12 +21,18 @@ def main() -> None:
         from similitude.cli import main as command_line
 
         command_line()
+        return
     except KeyboardInterrupt:
-        _end(INTERRUPTED)
-    except SystemExit as end:
-        if end.code in (INTERRUPTED, TERMINATED):
-            _end(end.code)
-        raise
+        code = INTERRUPTED
+    except SystemExit as ended:
+        if ended.code not in (INTERRUPTED, TERMINATED):
+            raise
+        code = ended.code
+    # Not sys.exit: Python kills itself with SIGINT at its end if the interrupt once passed through
+    # exec, as of a dataclass being made while a module loads, although it has been caught since.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
@@ -36,20 +41,6 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
     text = error.object[error.start : error.end].replace("±", "+-")
     plain = (unicodedata.normalize("NFKD", s).encode("ascii", "ignore").decode() for s in text)
     return "".join(p or "?" for p in plain), error.end
-
-
-def _terminate(*_: Any) -> NoReturn:
-    # not print: the signal may have come within one
-    os.write(2, b"stopped: give the same command again; a training that has begun needs --resume\n")
-    raise SystemExit(TERMINATED)
-
-
-def _end(code: int) -> NoReturn:
-    # Not sys.exit: Python kills itself with SIGINT at its end if the interrupt once passed through
-    # exec, as of a dataclass being made while a module loads, although it has been caught since.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What ends a command from outside: Ctrl-C, and SIGTERM, which Slurm, Docker and systemd send."""
 
+import os
 import shlex
 import signal
 import threading
@@ -12,14 +13,20 @@ INTERRUPTED = 128 + signal.SIGINT  # exit codes, as shells give them
 TERMINATED = 128 + signal.SIGTERM
 
 
-def end(number: int) -> NoReturn:
-    """End what is under way as the signal ``number`` asks.
+def end(number: int, *, told: bool = False) -> NoReturn:
+    """End what is under way as a signal asks.
+
+    Args:
+        number: of the signal.
+        told: whether somebody has said how to go on.
 
     Raises:
         SystemExit: with 143, for SIGTERM: whoever sent it wants the process gone.
         KeyboardInterrupt: for Ctrl-C.
     """
     if number == signal.SIGTERM:
+        if not told:  # not by print: the signal may have come within one
+            os.write(2, b"stopped: give the same command again; with --resume if it had begun\n")
         raise SystemExit(TERMINATED)
     raise KeyboardInterrupt
 

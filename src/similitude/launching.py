@@ -254,7 +254,9 @@ def _listen(
             if any(child.is_alive() for child in children) and not _failed(children):
                 continue
             if any(child.exitcode == -signal.SIGTERM for child in children):
-                end(signal.SIGTERM)  # outside of a training; without it the others cannot go on
+                for child in children:  # outside of a training; without it they cannot go on
+                    child.terminate()
+                end(signal.SIGTERM)
             if answer is None:
                 raise UserError(
                     f"{_who_ended(children)}; what it said stands above. If nothing does, the "
@@ -271,7 +273,7 @@ def _listen(
         if answer is not None and answer[0] == "result":
             break
     if answer[0] == "interrupted":
-        end(answer[1])
+        end(answer[1], told=True)
     if answer[0] == "refusal":
         raise UserError(answer[1])
     if answer[0] == "crash":

@@ -20,7 +20,7 @@ def as_path(given: str | Path) -> Path:
         UserError: nothing was given, or something that can be no path: a name that is too long, a
             place that may not be looked into, ``~NAME`` of nobody here.
     """
-    if given == "":
+    if not str(given).strip():
         raise UserError("an empty path was given: name a file or folder")
     try:
         path = Path(given).expanduser()

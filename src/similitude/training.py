@@ -174,7 +174,9 @@ def train(
             f"stopped after step {module.step:,} of {total:,}; everything is saved, and this "
             f"goes on: {goes_on}"
         )
-        return None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal)
+        return (
+            None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal, told=True)
+        )
     if recorder.stopped_early:
         log.say(f"stopped early, after step {module.step:,} of {total:,}")
     if not first:

@@ -211,6 +211,22 @@ def test_a_killed_process_is_named_and_ends_the_others(place):
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+def be_told(listener) -> None:
+    """As a process that gets SIGTERM while the other one waits for it."""
+    if os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+def test_sigterm_outside_of_a_training_ends_all_at_once(capfd):
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        run_on_devices(be_told, {}, devices=2)
+    assert ended.value.code == 143
+    assert time.monotonic() - begun < 15
+    assert capfd.readouterr().err.count("give the same command again") == 1
+
+
 def be_deaf(listener) -> None:
     """As a process that is not there yet."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -101,7 +101,9 @@ def train_network(
             f"stopped after step {module.step:,} of {module.progress.total_steps:,}; everything is "
             f"saved, and this goes on: {goes_on}"
         )
-        return None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal)
+        return (
+            None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal, told=True)
+        )
     classifier = Classifier(folder)
     export_backbone(classifier.checkpoint.backbone, folder / "backbone.safetensors")
     return classifier
