@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from similitude.backbones import BackboneConfig, build_backbone, loading_snippet
+from similitude.backbones import BackboneConfig, build_backbone, check_input, loading_snippet
 from similitude.checkpoints import export_backbone
 from similitude.errors import UserError
 
@@ -30,6 +30,22 @@ def test_features_have_the_promised_width(config, features):
     backbone = build_backbone(config)
     assert backbone.num_features == features
     assert backbone.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, features)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "ghostnet_050", "vgg11", "hgnet_tiny"])
+def test_a_layer_behind_the_pooling_counts(name):
+    """timm's num_features is the width before that layer."""
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneConfig(name=name))
+        features = backbone.eval()(torch.zeros(1, 3, 224, 224))
+    assert features.shape == (1, backbone.num_features)
+
+
+def test_a_network_that_gives_maps_is_refused_before_training():
+    with torch.device("meta"):
+        config = BackboneConfig(name="resnet18", options={"global_pool": ""})
+        with pytest.raises(UserError, match="one row of features"):
+            check_input(build_backbone(config), config, 32, 32)
 
 
 def test_the_small_stem_keeps_the_resolution_of_small_images():
@@ -75,10 +91,9 @@ def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
     path = tmp_path / "backbone.safetensors"
     export_backbone(backbone.state_dict(), path)
     snippet = loading_snippet(
-        config, str(path), image_size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.2, 0.2)
+        config, str(path), canvas_size=40, image_size=32, mean=(0.5,) * 3, std=(0.25, 0.2, 0.2)
     )
-    assert "32 x 32 pixels" in snippet
-    assert "std (0.25, 0.2, 0.2)" in snippet
+    assert "(0.25, 0.2, 0.2)" in snippet
     assert "similitude" not in snippet.replace(str(path), "")
     names: dict = {}
     exec(snippet, names)

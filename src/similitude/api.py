@@ -15,6 +15,7 @@ from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, 
 from similitude.checkpoints import load_checkpoint
 from similitude.data import (
     ImageSource,
+    ValueRange,
     cut_into_tiles,
     load_images,
     load_some,
@@ -37,7 +38,15 @@ from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, method_class, name_of
 from similitude.nets import convert_sync_batchnorm
-from similitude.recipes import Recipe, field_text, find_recipe, image_spec, override, parse_recipe
+from similitude.recipes import (
+    Recipe,
+    field_text,
+    find_recipe,
+    image_spec,
+    override,
+    parse_recipe,
+    with_used_normalisation,
+)
 from similitude.recipes.automatic import (
     Facts,
     better_start,
@@ -241,6 +250,11 @@ def pretrain(
             f"a batch of {chosen.batch_size} does not divide among {world_size()} processes: "
             f"choose a batch size that is a multiple of {world_size()}"
         )
+    if chosen.value_range is not None:
+        source = source.with_values(ValueRange(*chosen.value_range))
+    elif source.values is not None:
+        reasons = chosen.reasons | {"value_range": "measured on these pictures"}
+        chosen = chosen.model_copy(update={"value_range": source.values, "reasons": reasons})
     images = load_images(
         source,
         chosen.canvas_size,
@@ -257,6 +271,7 @@ def pretrain(
             chosen = choose_normalisation(chosen, images, overrides)
         if recipe is None and not isinstance(wanted, MethodConfig):
             chosen = choose_looks(chosen, images, overrides)
+        chosen = with_used_normalisation(chosen)
     if len(images) < chosen.batch_size:
         raise UserError(
             f"{len(images)} images in {source.name} are fewer than one batch of "
@@ -399,6 +414,8 @@ def pack(
         on_progress=lambda done, total: listener.progress("reading images", done, total),
     )
     listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
+    if images.unreadable_note is not None:
+        listener.say(f"  {images.unreadable_note}")
     return path
 
 

@@ -80,6 +80,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     if isinstance(backbone, ResNet):
         backbone.init_weights(zero_init_last=config.zero_init_last)
     convert_convolutions(backbone)
+    # Of networks with a layer between pooling and classifier timm's num_features is its input.
+    backbone.num_features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     backbone.built_from = config  # type: ignore[assignment]
     backbone.has_pretrained_weights = False  # type: ignore[assignment]
     return backbone
@@ -106,11 +108,11 @@ def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_si
         image_size: side of the images in evaluation; views may have another.
 
     Raises:
-        UserError: the network does not take images of this size.
+        UserError: the network does not take images of this size, or gives no row of features.
     """
     try:
         with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 3, size, size))
+            features = backbone.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError) as error:
         hint = f"a ViT wants --set 'backbone.options={{img_size: {image_size}}}'"
         made_for = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
@@ -122,6 +124,11 @@ def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_si
             f"backbone {config.name!r} does not take images of {size} px "
             f"({str(error).splitlines()[0]}); {hint}"
         ) from error
+    if features.shape != (1, backbone.num_features):
+        raise UserError(
+            f"backbone {config.name!r} makes {list(features.shape)} of one image, and a method "
+            "needs one row of features: choose a network with global pooling"
+        )
 
 
 def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:
@@ -157,13 +164,14 @@ def loading_snippet(
     config: BackboneConfig,
     weights: str,
     *,
+    canvas_size: int | None,
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> str:
     """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it.
 
-    Its last lines say in a comment what images the backbone wants.
+    Its last lines make of an image file what the backbone wants.
     """
     options: dict[str, object] = dict(config.options)
     width = config.base_width
@@ -187,13 +195,28 @@ def loading_snippet(
             "backbone.maxpool = nn.Identity()",
         ]
     lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
-    return "\n".join([*lines, what_it_wants(image_size, mean, std)])
+    return "\n".join([*lines, "", preparing_snippet(canvas_size, image_size, mean, std)])
 
 
-def what_it_wants(image_size: int, mean: Sequence[float], std: Sequence[float]) -> str:
-    """A comment for Python on what images a backbone takes."""
-    mean, std = (tuple(round(value, 4) for value in values) for values in (mean, std))
-    return (
-        f"# wants RGB images of {image_size} x {image_size} pixels as (pixels / 255 - mean) / std,"
-        f"\n# mean {mean}, std {std}"
-    )
+def preparing_snippet(
+    canvas_size: int | None, image_size: int, mean: Sequence[float], std: Sequence[float]
+) -> str:
+    """Python with Pillow and torch alone that makes of a file what a backbone takes."""
+    sides = [image_size] if canvas_size in (None, image_size) else [canvas_size, image_size]
+    resized = "".join(f".resize(({side}, {side}), Image.Resampling.BILINEAR)" for side in sides)
+    return f'''
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+
+def prepare(file):
+    """An RGB image as the backbone wants it, [1, 3, {image_size}, {image_size}]."""
+    image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    image = image{resized}
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    mean, std = torch.tensor({[tuple(mean), tuple(std)]})[..., None, None]
+    return (x - mean) / std
+
+
+# features = backbone(prepare("photo.jpg"))'''

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from similitude.acceleration import keep_freed_memory
-from similitude.backbones import build_backbone, loading_snippet, what_it_wants
+from similitude.backbones import build_backbone, loading_snippet, preparing_snippet
 from similitude.checkpoints import (
     Checkpoint,
     export_backbone,
@@ -27,11 +27,12 @@ from similitude.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_B
 from similitude.data import (
     ImageSet,
     ImageSource,
-    list_splits,
+    ValueRange,
     load_images,
-    open_source,
+    open_parts,
     read_labels,
 )
+from similitude.data.classes import check_classes
 from similitude.distributed import first_then_others, join_processes, rank
 from similitude.entrants import (
     Canvases,
@@ -173,10 +174,9 @@ class Run:
             )
         join_processes()
         keep_freed_memory()
-        splits = list_splits(data) or [None]  # type: ignore[arg-type]
-        parts, names = [], []
-        for split in splits:
-            source = first_then_others(lambda split=split: open_source(data, split=split))  # type: ignore[arg-type]
+        sources = first_then_others(lambda: open_parts(data))
+        parts = []
+        for source in sources:
             images = self.load_source(source, progress, say)
 
             def show(done: int, total: int) -> None:
@@ -192,8 +192,10 @@ class Run:
                 over_processes=True,
             )
             parts.append(part)
-            prefix = f"{split}/" if split else ""
-            names += [n if n.startswith(prefix) else prefix + n for n in part.names]
+        names = parts[0].names
+        if len(parts) == 2:
+            train, test = parts
+            names = [f"train/{n}" for n in train.names] + [f"test/{n}" for n in test.names]
         labels = [part.y for part in parts if part.y is not None]
         return Features(
             torch.cat([part.x for part in parts]),
@@ -399,7 +401,7 @@ class Run:
         Args:
             source: what to decode.
             progress: called with what is done, how many, and how many there are.
-            say: called with a sentence on files that cannot be read.
+            say: called with sentences on what is left out.
             size: another side of the canvases in pixels.
         """
 
@@ -407,23 +409,23 @@ class Run:
             if progress is not None:
                 progress(f"reading {source.name}", done, total, "")
 
+        if self.recipe.value_range is not None:
+            source = source.with_values(ValueRange(*self.recipe.value_range))
         images = load_images(source, size or self.recipe.canvas_size, on_progress=show)
         if self.recipe.tile_size is not None and say is not None:
             say(
                 f"the run was trained on tiles of {self.recipe.tile_size} px, and this uses whole "
                 "images: cut them into files of that size to score or embed tiles"
             )
-        if images.unreadable and say is not None:
-            some = ", ".join(f"{name} ({reason})" for name, reason in images.unreadable[:3])
-            more = ", ..." if len(images.unreadable) > 3 else ""
-            say(
-                f"{len(images.unreadable)} of {len(source)} files in {source.name} cannot be read "
-                f"and are left out: {some}{more}"
-            )
+        if say is not None:
+            for note in source.notes:
+                say(note)
+            if images.unreadable_note is not None:
+                say(f"{source.name}: {images.unreadable_note}")
         return images
 
     def export(self, path: str | Path) -> str:
-        """Write the backbone's weights as safetensors; return Python that loads them.
+        """Write the backbone's weights as safetensors; return Python that loads and feeds them.
 
         With timm alone, or through similitude where the method keeps more than one network of timm
         (CPC, CMC).
@@ -434,12 +436,13 @@ class Run:
         check_writable(target)
         export_backbone(self.kept_weights, target)
         network, image = self.recipe.backbone, self.image
-        facts = {"image_size": image.size, "mean": image.mean, "std": image.std}
+        facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
+        facts |= {"mean": image.mean, "std": image.std}
         if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():
             return (
                 "import similitude as sim\n\n"
                 f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
-                f"backbone = sim.load({str(self.path)!r}).backbone\n{what_it_wants(**facts)}"
+                f"backbone = sim.load({str(self.path)!r}).backbone\n{preparing_snippet(**facts)}"
             )
         return loading_snippet(network, str(target), **facts)
 
@@ -486,8 +489,7 @@ def labelled_splits(
     data: object, labels: str | Path | None
 ) -> tuple[ImageSource, ImageSource | None]:
     """Training and test images, both with labels; None where there is one part only."""
-    splits = list_splits(data) or [None]  # type: ignore[arg-type]
-    sources = [open_source(data, split=split) for split in splits]  # type: ignore[arg-type]
+    sources = open_parts(data)
     if labels is not None:
         if len(sources) > 1:
             raise UserError(
@@ -502,6 +504,8 @@ def labelled_splits(
                 "for each class, or give --labels labels.csv with rows FILE,LABEL"
             )
     train = sources[0]
+    for test in sources[1:]:
+        check_classes(train, test)
     assert train.labels is not None
     classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
     if int((counts >= 2).sum()) < 2:

@@ -198,8 +198,8 @@ def test_default_size(tmp_path, make_image):
     for i, size in enumerate([(30, 20), (20, 50), (90, 24)]):
         make_image(tmp_path / f"x/{i}.png", i, size)
     assert default_size(open_source(tmp_path / "x")) == 20
-    assert default_size(open_source(np.zeros((3, 40, 28), np.uint8))) == 28
-    assert default_size(open_source(np.zeros((3, 400, 300), np.uint8))) == 256
+    assert default_size(open_source(np.zeros((4, 40, 28), np.uint8))) == 28
+    assert default_size(open_source(np.zeros((4, 400, 300), np.uint8))) == 256
     assert load_images(open_source(tmp_path / "x")).size == 20
     with pytest.raises(UserError, match="at least 1 pixel"):
         load_images(open_source(tmp_path / "x"), 0)

@@ -34,8 +34,21 @@ def table(tmp_path):
         "id,class,path\n1,dog,a.png\n2,cat,c.png\n",
         'file,label\n"a.png","dog"\nc.png,cat\nb.png,\n',
         "\ufeffa.png,dog\nc.png,cat\n",
+        '"file, as it is called";label\na.png;dog\nc.png;cat\n',
+        "file,label\na.png,dog\nc.png,cat\nb.png,-1\n",
     ],
-    ids=["plain", "no header", "bare name", "semicolon", "tab", "columns", "quotes", "bom"],
+    ids=[
+        "plain",
+        "no header",
+        "bare name",
+        "semicolon",
+        "tab",
+        "columns",
+        "quotes",
+        "bom",
+        "separator in quotes",
+        "unknown",
+    ],
 )
 def test_ways_to_write_the_same(source, table, text):
     labels, class_names = read_labels(table(text), source)
@@ -44,6 +57,25 @@ def test_ways_to_write_the_same(source, table, text):
     labelled = source.with_labels(labels, class_names)
     assert labelled.labels is labels
     assert labelled.names == source.names
+
+
+def test_a_spreadsheet_may_write_utf_16(source, table):
+    labels, class_names = read_labels(table("a.png\tdog\nc.png\tcat\n", "utf-16"), source)
+    assert class_names == ["cat", "dog"]
+
+
+def test_names_match_however_their_accents_are_written(tmp_path, make_image, table):
+    make_image(tmp_path / "x" / "cafe\u0301.png")
+    make_image(tmp_path / "x" / "the\u0301.png")
+    labels, _ = read_labels(table("caf\u00e9.png,a\nth\u00e9.png,b\n"), open_source(tmp_path / "x"))
+    assert sorted(labels.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("rows", [3, 20_000])
+def test_a_stray_quotation_mark_is_told_with_its_line(source, table, rows):
+    text = 'file,label\na.png,dog\n"b.png,dog\n' + "c.png,cat\n" * rows + 'a.png",x\n' * (rows < 9)
+    with pytest.raises(UserError, match=r"labels\.csv line 3 cannot be read"):
+        read_labels(table(text), source)
 
 
 def test_numbers_are_ordered_by_value(source, table):

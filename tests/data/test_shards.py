@@ -1,11 +1,12 @@
 import io
+import os
 import tarfile
 
 import pytest
 import torch
 
 from builders import write_photos
-from similitude.data import load_images, open_source
+from similitude.data import load_images, open_parts, open_source
 from similitude.errors import UserError
 
 
@@ -97,3 +98,55 @@ def test_the_fingerprint_follows_the_files(shards):
     path = shards / "part-1.tar"
     path.write_bytes(path.read_bytes() + b"\0" * 512)
     assert open_source(shards).fingerprint() != before
+
+
+def test_files_that_a_mac_adds_are_left_out_and_others_are_told(tmp_path, photos):
+    files = {"._a.png": b"Mac OS X", "__MACOSX/a.png": b"x", "a.png": photos[0], "b.png": photos[1]}
+    source = open_source(write_shard(tmp_path / "one.tar", files | {"b.jfif": photos[2]}))
+    assert source.names == ["a.png", "b.png"]
+    assert "1 .jfif" in source.notes[0]
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_of_a_tar_file_are_the_files_they_name(tmp_path, photos, kind):
+    path = write_shard(tmp_path / "one.tar", {"x/a.png": photos[0], "x/b.png": photos[1]})
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("x/c.png")
+        info.type, info.linkname = kind, "x/b.png" if kind == tarfile.LNKTYPE else "../x/b.png"
+        tar.addfile(info)
+    images = load_images(open_source(path))
+    assert images.names == ["x/a.png", "x/b.png", "x/c.png"]
+    assert torch.equal(images.pixels[1], images.pixels[2])
+
+
+@pytest.mark.parametrize("form", ["folders", "names", "members"])
+def test_parts_of_shards(tmp_path, photos, form):
+    root = tmp_path / "set"
+    train = {f"{i}.png": photos[i] for i in range(4)} | {f"{i}.cls": b"0" for i in range(4)}
+    valid = {f"{i}.png": photos[i] for i in range(4, 6)} | {f"{i}.cls": b"5" for i in range(4, 6)}
+    if form == "folders":
+        write_shard(root / "train" / "0.tar", train)
+        write_shard(root / "valid" / "0.tar", valid)
+    elif form == "names":
+        write_shard(root / "train-000.tar", train)
+        write_shard(root / "valid-000.tar", valid)
+    else:
+        root = write_shard(
+            tmp_path / "set.tar",
+            {f"train/{name}": content for name, content in train.items()}
+            | {f"valid/{name}": content for name, content in valid.items()},
+        )
+    first, second = open_parts(root)
+    assert (len(first), len(second)) == (4, 2)
+    assert first.class_names == second.class_names == ["0", "5"]
+    assert second.labels.tolist() == [1, 1]
+    assert len(open_source(root)) == 4
+    assert "those of valid are not" in open_source(root).notes[0]
+
+
+def test_a_pipe_is_no_shard(tmp_path):
+    os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(UserError, match="no image in"):
+        open_source(tmp_path)
+    with pytest.raises(UserError, match="no folder or file"):
+        open_source(tmp_path / "x.tar")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from similitude.data import list_splits, load_images, open_source
+from similitude.data import list_splits, load_images, open_parts, open_source
 from similitude.errors import UserError
 
 
@@ -108,23 +108,61 @@ def test_one_class_is_none(tmp_path, make_image):
     assert open_source(tmp_path / "x").labels is None
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
-def test_splits(tmp_path, make_image, test_name):
+@pytest.mark.parametrize("test_name", ["test", "val", "valid", "Validation", "dev"])
+def test_parts(tmp_path, make_image, test_name):
     root = tmp_path / "x"
     make_classes(root / "train", make_image, ["ant", "bee", "cat"])
     make_classes(root / test_name, make_image, ["bee", "cat"], each=2)
     assert list_splits(root) == ["train", "test"]
     train = open_source(root)
     assert len(train) == 9
-    assert "train/ is used" in train.notes[0]
+    assert "the training images are used" in train.notes[0]
     assert test_name in train.notes[0]
     assert open_source(root, split="train").notes == ()
-    test = open_source(root, split="test")
-    assert test.names == ["bee/0.png", "bee/1.png", "cat/0.png", "cat/1.png"]
+    names = ["bee/0.png", "bee/1.png", "cat/0.png", "cat/1.png"]
+    assert open_source(root, split="test").names == names
+    train, test = open_parts(root)
     # a class that the test images lack keeps its number
     assert test.class_names == train.class_names == ["ant", "bee", "cat"]
     assert test.labels is not None
     assert test.labels.tolist() == [1, 1, 2, 2]
+
+
+def test_a_validation_part_with_labels_stands_for_a_test_part_without(tmp_path, make_image):
+    root = tmp_path / "x"
+    for part in ("train", "valid"):
+        make_classes(root / part, make_image, ["ant", "bee"])
+    make_image(root / "test" / "0.png")
+    test = open_source(root, split="test")
+    assert test.folder.name == "valid"
+    assert "valid is used to test in its place" in test.notes[0]
+    make_classes(root / "test", make_image, ["ant", "bee"])
+    (root / "test" / "0.png").unlink()
+    test = open_source(root, split="test")
+    assert test.folder.name == "test"
+    assert "valid is not" in test.notes[0]
+    assert open_source(root, split="val").folder.name == "valid"
+
+
+def test_a_run_inside_the_data_is_no_data(tmp_path, make_image):
+    make_image(tmp_path / "a.png")
+    make_image(tmp_path / "b.png")
+    make_image(tmp_path / "runs/first/views.png")
+    (tmp_path / "runs/first/checkpoints").mkdir()
+    assert len(open_source(tmp_path)) == 3
+    (tmp_path / "runs/first/recipe.yaml").touch()
+    assert open_source(tmp_path).names == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("place", ["loop.png", "deep/loop.png", "loop"])
+def test_a_link_that_leads_to_itself_is_one_unreadable_file(tmp_path, make_image, place):
+    for i in range(12):
+        make_image(tmp_path / f"{i}.png")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / place).symlink_to((tmp_path / place).name)
+    images = load_images(open_source(tmp_path))
+    assert len(images) == 12
+    assert [name for name, _ in images.unreadable] == ([place] if "." in place else [])
 
 
 def test_a_class_called_train_is_no_split(tmp_path, make_image):
@@ -242,7 +280,7 @@ def test_npz_with_splits_and_class_names(tmp_path):
     assert list_splits(path) == ["train", "test"]
     train = open_source(path)
     assert "training images are used" in train.notes[0]
-    assert train.names[5] == "train/00005"
+    assert train.names[5] == "00005"
     assert train.class_names == ["a", "b", "c"]
     assert train.labels is not None
     assert train.labels.tolist() == [1, 0, 1, 2, 0, 0]
@@ -277,3 +315,9 @@ def test_loaded_images_are_a_source_again(photos):
     smaller = load_images(open_source(images), 3)
     assert smaller.pixels.shape == (12, 3, 3, 3)
     assert torch.equal(smaller.aspect, images.aspect)
+
+
+@pytest.mark.parametrize("shape", [(40, 30, 3), (3, 40, 30), (40, 30, 4)])
+def test_one_picture_without_its_axis_is_not_taken_for_many(shape):
+    with pytest.raises(UserError, match=r"looks like one picture.*array\[None\]"):
+        open_source(np.zeros(shape, np.uint8))

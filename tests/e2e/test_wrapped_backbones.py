@@ -43,7 +43,7 @@ def test_a_run_keeps_and_gives_back_the_wrapped_backbone(run, photos):
 def test_the_exported_python_loads_the_backbone_through_similitude(run, tmp_path):
     snippet = run.export(tmp_path / "backbone.safetensors")
     assert (tmp_path / "backbone.safetensors").exists()
-    assert "20 x 20 pixels" in snippet
+    assert "[1, 3, 20, 20]" in snippet
     names: dict = {}
     exec(snippet, names)
     images = torch.rand(2, 3, 20, 20)

@@ -60,6 +60,19 @@ def test_a_view_that_is_given_stays():
     )
 
 
+def test_pictures_without_an_upper_side_get_strong_colors_and_no_weaker_ones_than_before():
+    torch.manual_seed(0)
+    images = pictures(noise())
+    assert choose_looks(small.simclr(), images, []).method.view.jitter == (0.8, 0.8, 0.8, 0.2)
+    given = choose_looks(small.simclr(), images, ["method.view.jitter=[1,0,0,0]"]).method.view
+    assert given.jitter == small.simclr().method.view.jitter  # set later, from what is given
+    assert given.turn == 0.75
+    strong = small.simclr().model_copy(deep=True)
+    view = strong.method.view.model_copy(update={"jitter": (1.0, 0.4, 0.4, 0.5)})
+    strong = strong.model_copy(update={"method": strong.method.model_copy(update={"view": view})})
+    assert choose_looks(strong, images, []).method.view.jitter == (1.0, 0.8, 0.8, 0.5)
+
+
 def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
     torch.manual_seed(0)
     pixels = noise()[:, :1].expand(-1, 3, -1, -1)
@@ -67,7 +80,7 @@ def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
     assert look_at(images).gray
     assert not look_at(pictures(noise())).gray
     view = choose_looks(small.simclr(), images, []).method.view
-    assert (view.jitter[2:], view.grey, view.turn) == ((0.0, 0.0), 0.0, 0.75)
+    assert (view.jitter, view.grey, view.turn) == ((0.8, 0.8, 0.0, 0.0), 0.0, 0.75)
     given = choose_looks(small.simclr(), images, ["method.view.turn=0"])
     assert given.method.view.turn == 0
     assert "method.view.turn" not in given.reasons

@@ -10,7 +10,7 @@ from similitude.ablation.grid import folder_name, parse_variations
 from similitude.ablation.work import Work, scorable
 from similitude.acceleration import keep_freed_memory
 from similitude.checkpoints import fingerprint
-from similitude.data import ImageSet, ImageSource, list_splits, load_images, open_source
+from similitude.data import ImageSet, ImageSource, load_images, open_parts, open_source
 from similitude.errors import UserError
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Silent
@@ -174,8 +174,8 @@ def _open(data: Any, listener: Listener) -> tuple[ImageSource, ImageSource | Non
             data = "digits"
         else:
             listener.say("no DATA was given: taking cifar10")
-    source = open_source(data)
-    return source, open_source(data, split="test") if list_splits(data) else None
+    source, *test = open_parts(data)
+    return source, test[0] if test else None
 
 
 def _load(source: ImageSource, canvas: int | None, listener: Listener) -> ImageSet:

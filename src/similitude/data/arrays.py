@@ -15,7 +15,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from similitude.data.base import ImageSource, numbered
+from similitude.data.classes import numbered_classes
 from similitude.data.decoding import over_white
+from similitude.data.parts import PARTS
 from similitude.errors import UserError
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
@@ -50,10 +52,12 @@ class ArraySource(ImageSource):
             rows = rows.transpose(0, 3, 1, 2)
         if not rows.flags.writeable or any(stride < 0 for stride in rows.strides):
             rows = rows.copy()  # torch wants neither a read-only file nor a reversed axis
-        images = torch.from_numpy(rows)
-        if images.shape[1] == 4:
-            return torch.stack([over_white(image[:3], image[3:]) for image in images])
-        return images
+        if rows.shape[1] == 4:
+            colors = over_white(
+                rows[:, :3].transpose(0, 2, 3, 1), rows[:, 3:].transpose(0, 2, 3, 1)
+            )
+            rows = colors.transpose(0, 3, 1, 2)
+        return torch.from_numpy(rows)
 
     def holds_canvases(self, size: int) -> bool:
         """Whether the array can be used as it is, as canvases of side ``size``."""
@@ -91,14 +95,13 @@ class ArraySource(ImageSource):
         return digest.hexdigest()
 
 
-def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "") -> ArraySource:
+def from_array(data: np.ndarray | Tensor, name: str = "array") -> ArraySource:
     """A source over an array, after a check of its shape, type and range.
 
     Args:
         data: Shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1, 3 or 4 (where both could be
             meant the channels are last); uint8, or float in [0, 1].
         name: What errors call it.
-        prefix: What the names of the images begin with.
 
     Raises:
         UserError: it is something else.
@@ -108,6 +111,12 @@ def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "")
         low = data.dtype == torch.bfloat16
         array = (data.float() if low else data).detach().cpu().numpy()
     assert isinstance(array, np.ndarray)
+    if array.ndim == 3 and (array.shape[2] in (3, 4) or array.shape[0] == 3):
+        raise UserError(
+            f"{name} has shape {list(array.shape)}, which looks like one picture: several are "
+            "[N, H, W, C]; add an axis with array[None] for one picture, with array[..., None] for "
+            "gray ones"
+        )
     layout = _layout(array.shape)
     if layout is None:
         raise UserError(
@@ -121,31 +130,26 @@ def from_array(data: np.ndarray | Tensor, name: str = "array", prefix: str = "")
         )
     if array.dtype.kind == "f":
         _check_range(array, name)
-    return ArraySource(name=name, names=numbered(prefix, len(array)), array=array, layout=layout)
+    return ArraySource(name=name, names=numbered(len(array)), array=array, layout=layout)
 
 
-def open_file(path: Path, split: str | None) -> ArraySource:
+def open_file(path: Path, part: str | None) -> ArraySource:
     """The images of an ``.npy`` file, or of an ``.npz`` file with keys such as images and labels.
 
     Args:
         path: The file. In an ``.npz`` the images are called ``images`` or ``x`` and the labels
-            ``labels`` or ``y``; or, with splits, ``x_train``, ``y_train``, ``x_test``, ``y_test``
-            or ``train_images``, ``train_labels``, ``test_images``, ``test_labels``.
-        split: "train" or "test" if the file has both.
+            ``labels`` or ``y``; of a part ``x_PART``, ``y_PART`` or ``PART_images``,
+            ``PART_labels``.
+        part: Its name; None for a file without parts.
 
     Raises:
         UserError: the file is damaged or holds no images.
     """
     if path.suffix.lower() == ".npy":
-        if split is not None:
-            raise UserError(f"{path} has no split {split!r}: an .npy file is a single array")
+        if part is not None:
+            raise UserError(f"{path} has no split {part!r}: an .npy file is a single array")
         return from_array(_load_npy(path), str(path))
     with _open_npz(path) as archive:
-        notes: tuple[str, ...] = ()
-        part = split
-        if split is None and _splits_of(archive.files):
-            part = "train"
-            notes = (f"{path} has train and test images; the training images are used",)
         images_key = _key(archive.files, _IMAGES, part)
         if images_key is None:
             wanted = "images or x" if part is None else f"x_{part} or {part}_images"
@@ -159,27 +163,22 @@ def open_file(path: Path, split: str | None) -> ArraySource:
         except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
             raise _damaged(path, error) from error
     name = str(path) if part is None else f"{path} {part}"
-    source = from_array(images, name, prefix="" if part is None else f"{part}/")
+    source = from_array(images, name)
     labels, class_names = (None, None) if raw_labels is None else _labels(raw_labels, source)
     return ArraySource(
         name=name,
         names=source.names,
         labels=labels,
         class_names=class_names,
-        notes=notes,
         array=source.array,
         layout=source.layout,
     )
 
 
-def has_splits(path: Path) -> bool:
-    """Whether an ``.npz`` file has images both for training and for testing."""
+def part_names(path: Path) -> list[str]:
+    """The parts that an ``.npz`` file has images of."""
     with _open_npz(path) as archive:
-        return _splits_of(archive.files)
-
-
-def _splits_of(keys: list[str]) -> bool:
-    return all(_key(keys, _IMAGES[2:], split) is not None for split in ("train", "test"))
+        return [part for part in PARTS if _key(archive.files, _IMAGES, part) is not None]
 
 
 def _key(keys: list[str], patterns: tuple[str, ...], split: str | None) -> str | None:
@@ -237,14 +236,11 @@ def _labels(raw: np.ndarray, source: ArraySource) -> tuple[Int[Tensor, " N"], li
     flat = raw.reshape(-1)
     if len(flat) != len(source):
         raise UserError(f"{source.name} has {len(source)} images but {len(flat)} labels")
-    if flat.dtype.kind in "iu" and flat.min() >= -1:
-        labels = torch.from_numpy(flat.astype(np.int64))
-        # numbers stay as they are, so that the classes of two splits agree
-        return labels, [str(c) for c in range(int(labels.max()) + 1)]
-    if flat.dtype.kind not in "SU":
+    if flat.dtype.kind not in "iuSU":
         raise UserError(
             f"{source.name} has labels of type {flat.dtype}: use class numbers from 0 "
             f"(-1 for unknown) or class names"
         )
-    class_names, labels = np.unique(flat.astype(str), return_inverse=True)
-    return torch.from_numpy(labels.astype(np.int64)), class_names.tolist()
+    texts, places = np.unique(flat.astype(str), return_inverse=True)
+    labels, class_names = numbered_classes(texts.tolist())
+    return labels[torch.from_numpy(places)], class_names

@@ -7,8 +7,12 @@ import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Int, UInt8
 from torch import Tensor
+
+from similitude.data import decoding
+from similitude.data.decoding import ImageFile, UnreadableImageError, ValueRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,7 @@ class ImageSource(ABC):
         class_names: Name of each class, or None.
         notes: Choices that were made on the way and that people should hear of, as sentences.
         neighbours: Positions of the images beside each image, or None; see :class:`ImageSet`.
+        values: Of deep pictures (16 bits, floats), or None where there are none.
     """
 
     name: str
@@ -31,6 +36,7 @@ class ImageSource(ABC):
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
     neighbours: Int[Tensor, "N K"] | None = None
+    values: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -38,6 +44,10 @@ class ImageSource(ABC):
     def with_labels(self, labels: Int[Tensor, " N"], class_names: list[str]) -> "ImageSource":
         """The same images with other labels, for example those of :func:`read_labels`."""
         return dataclasses.replace(self, labels=labels, class_names=class_names)
+
+    def with_values(self, values: ValueRange) -> "ImageSource":
+        """The same images, whose deep pictures are shown in another range."""
+        return dataclasses.replace(self, values=values)
 
     @abstractmethod
     def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
@@ -70,6 +80,40 @@ class ImageSource(ABC):
         """A hash that changes when the images change, for the cache."""
 
 
-def numbered(prefix: str, n: int, start: int = 0) -> list[str]:
-    """Names for ``n`` images that have none: ``train/00012``."""
-    return [f"{prefix}{i:05d}" for i in range(start, start + n)]
+@dataclass(frozen=True, kw_only=True)
+class FileSource(ImageSource):
+    """Images that are encoded, each as a file of its own."""
+
+    @abstractmethod
+    def file(self, i: int) -> ImageFile:
+        """The content of image ``i``, at its beginning.
+
+        Raises:
+            UnreadableImageError: it is missing, or no regular file.
+        """
+
+    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+        """Decode image ``i``; see :meth:`ImageSource.read`."""
+        with self.file(i) as file:
+            return decoding.decode(file, size, self.values)
+
+    def probe_size(self, i: int) -> tuple[int, int] | None:
+        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
+        try:
+            with self.file(i) as file:
+                return decoding.probe_size(file)
+        except UnreadableImageError:
+            return None
+
+    def deep_values(self, i: int, count: int) -> np.ndarray | None:
+        """About ``count`` of the stored values of image ``i``; None where it is not deep."""
+        try:
+            with self.file(i) as file:
+                return decoding.deep_values(file, count)
+        except UnreadableImageError:
+            return None
+
+
+def numbered(n: int, start: int = 0) -> list[str]:
+    """Names for ``n`` images that have none: ``00012``."""
+    return [f"{i:05d}" for i in range(start, start + n)]

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 LAZY_FROM = 100_000  # images; so many take minutes to decode
 
-_FORMAT = 2  # of the cache files; larger when a canvas would come out differently
+_FORMAT = 3  # of the cache files; larger when a canvas would come out differently
 
 
 def load_images(
@@ -161,8 +161,9 @@ def pack_images(
             "neighbours": None if beside is None else beside.tolist(),
         }
 
-    write_pack(path, decoder, listing)
-    return load_images(open_pack(path), decoder.size)
+    facts = write_pack(path, decoder, listing)
+    unreadable = [(file, reason) for file, reason in facts["unreadable"]]
+    return dataclasses.replace(load_images(open_pack(path), decoder.size), unreadable=unreadable)
 
 
 def _check_number(source: ImageSource) -> None:
@@ -172,8 +173,13 @@ def _check_number(source: ImageSource) -> None:
         )
 
 
+def _place(source: ImageSource, size: int, folder: Path) -> Path:
+    deep = "" if source.values is None else f"-{source.values.black:g}-{source.values.white:g}"
+    return folder / f"{source.fingerprint()[:32]}{deep}-{size}-{_FORMAT}{SUFFIX}"
+
+
 def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) -> ImageSet:
-    path = folder / f"{source.fingerprint()[:32]}-{size}-{_FORMAT}{SUFFIX}"
+    path = _place(source, size, folder)
     facts = read_facts(path)
     if facts is None or facts["size"] != size:
         logger.info("the canvases of %s do not fit in memory: %s", source.name, path)
@@ -186,7 +192,7 @@ def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) 
 
 def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: int) -> ImageSet:
     """All images, to be decoded when they are needed, into memory, a file, or nowhere."""
-    path = folder / f"{source.fingerprint()[:32]}-{size}-{_FORMAT}{SUFFIX}"
+    path = _place(source, size, folder)
     everything = list(range(len(source)))
     facts = read_facts(path)
     if facts is not None and facts["kept"] == everything and facts["size"] == size:

@@ -112,7 +112,7 @@ def _source(
         notes += (f"{name}: the {used} images are used, those for testing are not",)
     return ArraySource(
         name=f"{name} {split or 'train'}",
-        names=numbered(f"{split or 'train'}/", len(images)),
+        names=numbered(len(images)),
         labels=torch.from_numpy(labels),
         class_names=list(classes),
         notes=notes,

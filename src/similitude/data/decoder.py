@@ -20,6 +20,7 @@ from torch import Tensor
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
 from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
+from similitude.data.depth import with_measured_values
 from similitude.data.images import ImageSet, neighbours_among
 from similitude.data.lazy import MAX_UNREADABLE_SHARE
 from similitude.data.streams import Block, ImageStream
@@ -235,9 +236,11 @@ class StreamDecoder:
         if first is None:
             raise UserError(f"{stream.name} has no images")
         self.size = default_size(first) if size is None else size
+        values = with_measured_values(first).values  # as the first ones are, so are all
         self.source = Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
         self._workers, self._on_progress = workers, on_progress
-        self._blocks = chain([first], blocks)
+        blocks = chain([first], blocks)
+        self._blocks = blocks if values is None else (b.with_values(values) for b in blocks)
 
     def run(self, sink: Sink) -> Found:
         """Decode everything in parallel, hand it to ``sink`` in the order of the stream."""

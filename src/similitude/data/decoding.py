@@ -1,75 +1,128 @@
-"""From the bytes of an image file to uint8 RGB, one rule for every format and colour mode.
+"""From the bytes of an image file to uint8 RGB, one rule for every format and color mode.
 
 - The EXIF orientation is applied.
 - Transparency is laid over white, as browsers and papers' figures show it.
-- 16-bit values keep their full range (65535 is white); 32-bit integers are taken as 16-bit ones;
-  floats are in [0, 1], or in [0, 255] if any is above 1.
+- Integers of 16 and 32 bits and floats are deep: a :class:`ValueRange` says which of their values
+  are black and white, one for all pictures of a data set.
 - Of an animation or a multi-page file the first frame counts.
+- Only the formats of ``SUFFIXES`` are tried, known by their first bytes. Of a picture of more than
+  ``MAX_PIXELS`` nothing but the header is read.
 
 Letters: C channels, H height, W width, S side of a canvas in pixels.
 """
 
-import io
+import os
+import stat
+import threading
+import warnings
+from contextlib import nullcontext
+from io import BufferedReader, BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-try:
-    from torchvision.io import ImageReadMode, decode_image
-except ImportError:  # deprecated since torchvision 0.29: Pillow then decodes everything
-    ImageReadMode = decode_image = None
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+MAX_PIXELS = 2**27  # of a picture
+MAX_BYTES = 2**30  # of a file
+_TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+# What to do with the axes: whether to swap height and width, then the steps along both.
+_ORIENTATIONS = {
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+_SIDEWAYS = tuple(value for value, (swap, *_) in _ORIENTATIONS.items() if swap)
 # a JPEG this many times larger than the canvas is shrunk by a power of two while decoding
 _DRAFT_MARGIN = 2
+_STRIP = 2**22  # pixels that are converted at once, so that no second copy of a picture is held
+_LARGE = 2**24  # pixels: larger pictures are decoded one at a time, whatever the number of threads
+_one_at_a_time = threading.Lock()
+
+# It would name pictures that MAX_PIXELS allows or refuses.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+ImageFile = BytesIO | BufferedReader
 
 
 class UnreadableImageError(Exception):
     """A file that is no image, or not a whole one; the message is the reason in a few words."""
 
 
-def read_file(path: str | Path, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-    """Decode one image file.
+class ValueRange(NamedTuple):
+    """The values of deep pictures that are shown black and white, those between in proportion."""
 
-    Args:
-        path: The file; its suffix does not matter, its first bytes do.
-        size: If given, a large JPEG may come out smaller than it is, though never below
-            twice this short side: much faster when a canvas of that size is made next.
+    black: float
+    white: float
+
+
+SIXTEEN_BITS = ValueRange(0.0, 65535.0)
+UNIT = ValueRange(0.0, 1.0)
+
+
+def open_regular(path: str | Path) -> ImageFile:
+    """Open a file that is one: no pipe or device, which may never end, and of a sane length.
 
     Raises:
-        UnreadableImageError: missing, empty, truncated, not an image.
+        UnreadableImageError: it is not, or cannot be opened.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise UnreadableImageError((error.strerror or str(error)).lower()) from error
-    return decode(data, size)
+        # What waits for another process must not be opened at all, not even to look.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UnreadableImageError("not a regular file")
+        file = open(path, "rb")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableImageError(reason.lower()) from error
+    if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        file.close()
+        raise UnreadableImageError(f"larger than {MAX_BYTES >> 30} GB")
+    return file
 
 
-def decode(data: bytes, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-    """Decode the bytes of an image file; see :func:`read_file`."""
-    if not data:
-        raise UnreadableImageError("empty file")
-    if data.startswith(_JPEG) or _is_plain_png(data):
-        image = _decode_fast(data, size)
-        if image is not None:
-            return image
+def read_file(
+    path: str | Path, size: int | None = None, values: ValueRange | None = None
+) -> UInt8[Tensor, "3 H W"]:
+    """Decode an image file; see :func:`open_regular` and :func:`decode`."""
+    with open_regular(path) as file:
+        return decode(file, size, values)
+
+
+def decode(
+    file: ImageFile, size: int | None = None, values: ValueRange | None = None
+) -> UInt8[Tensor, "3 H W"]:
+    """Decode one image.
+
+    Args:
+        file: At its beginning; its first bytes say what it is.
+        size: If given, a large JPEG may come out smaller than it is, though never below
+            twice this short side: much faster when a canvas of that size is made next.
+        values: Of deep pictures; 16 bits for integers and [0, 1] for floats if not given.
+
+    Raises:
+        UnreadableImageError: empty, truncated, too large, not an image.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if size is not None and opened.format == "JPEG":
-                opened.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
-            return _from_pil(opened)
+        with _opened(file) as image, _one_at_a_time if _is_large(image) else nullcontext():
+            if size is not None and image.format == "JPEG":
+                image.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
+            image.load()
+            pixels = _deep(image, values) if _is_deep(image) else _colors(image)
+            # of TIFF Pillow turns the pixels itself and forgets the orientation
+            return _upright(pixels, image.getexif().get(_EXIF_ORIENTATION, 1))
     except UnreadableImageError:
         raise
     # Pillow's decoders raise almost anything on damaged files: SyntaxError, struct.error, ...
@@ -77,96 +130,148 @@ def decode(data: bytes, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
         raise UnreadableImageError(_reason(error)) from error
 
 
-def _is_plain_png(data: bytes) -> bool:
-    """Whether a PNG holds 8-bit grey or colour, with or without a channel of transparency."""
-    return (
-        data.startswith(_PNG)
-        and data[24:25] == b"\x08"
-        and data[25:26] in (b"\x00", b"\x02", b"\x04", b"\x06")
-        and b"tRNS" not in data[: max(0, data.find(b"IDAT"))]
-    )
-
-
-def _decode_fast(data: bytes, size: int | None) -> UInt8[Tensor, "3 H W"] | None:
-    """Decode with torchvision, which needs no interpreter lock; None where Pillow has to."""
-    if ImageReadMode is None or decode_image is None:
-        return None
-    # a file of fewer bytes is not large enough to gain: no need to read the header
-    if size is not None and data.startswith(_JPEG) and len(data) > size * size:
-        try:
-            with Image.open(io.BytesIO(data)) as opened:  # the header only
-                if min(opened.size) >= 2 * _DRAFT_MARGIN * size:
-                    return None
-        except Exception:  # a damaged header; the caller finds out the reason
-            return None
-    try:
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        image = decode_image(buffer, ImageReadMode.UNCHANGED, apply_exif_orientation=True)
-    except (RuntimeError, DeprecationWarning):  # the latter where warnings are errors
-        return None
-    channels = image.shape[0]
-    if image.dtype != torch.uint8 or (channels == 4 and data.startswith(_JPEG)):  # CMYK
-        return None
-    if channels in (2, 4):
-        image = over_white(image[:-1], image[-1:])
-    return image.expand(3, -1, -1)
-
-
-def over_white(
-    color: UInt8[Tensor, "C H W"], alpha: UInt8[Tensor, "1 H W"]
-) -> UInt8[Tensor, "C H W"]:
-    """Colours laid over white; ``alpha`` is 0 where nothing is seen of them, 255 where all is."""
-    alpha32 = alpha.to(torch.int32)
-    blend = color.to(torch.int32) * alpha32 + 255 * (255 - alpha32)
-    return ((blend + 127) // 255).to(torch.uint8)
-
-
-def _from_pil(opened: Image.Image) -> UInt8[Tensor, "3 H W"]:
-    opened.load()
-    image = ImageOps.exif_transpose(opened)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _from_deep_grey(np.asarray(image))
-    if image.has_transparency_data:
-        pixels = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1)
-        return over_white(pixels[:3], pixels[3:])
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def _from_deep_grey(values: np.ndarray) -> UInt8[Tensor, "3 H W"]:
-    scaled = values.astype(np.float64)
-    if values.dtype.kind == "f":
-        if not np.isfinite(scaled).all():
-            raise UnreadableImageError("holds values that are not numbers")
-        scaled = scaled * 255 if scaled.max() <= 1 else scaled
-    else:
-        scaled = scaled / 257
-    grey = torch.from_numpy(scaled.round().clip(0, 255).astype(np.uint8))
-    return grey.expand(3, -1, -1)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    if "truncated" in text.lower() or "not enough" in text.lower():
-        return "truncated"
-    if isinstance(error, Image.DecompressionBombError):
-        return "more than 178 million pixels"
-    return f"damaged: {text.splitlines()[0][:60]}" if text else "damaged"
-
-
-def probe_size(file: str | Path | io.BytesIO) -> tuple[int, int] | None:
+def probe_size(file: ImageFile) -> tuple[int, int] | None:
     """Width and height of an image as it is shown, from its header; None if unreadable."""
     try:
-        with Image.open(file) as opened:
-            width, height = opened.size
+        with _opened(file) as image:
+            width, height = image.size
             # of TIFF Pillow gives the size as shown; of PNG it would have to decode the pixels
-            has_exif = opened.format in ("JPEG", "MPO", "WEBP")
-            if has_exif and opened.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS:
+            has_exif = image.format in ("JPEG", "MPO", "WEBP")
+            if has_exif and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS:
                 width, height = height, width
     except Exception:  # Pillow raises almost anything on damaged files
         return None
     return width, height
+
+
+def deep_values(file: ImageFile, count: int) -> np.ndarray | None:
+    """About ``count`` values of a deep picture, evenly spread, as they are stored; else None."""
+    try:
+        with _opened(file) as image:
+            if not _is_deep(image):
+                return None
+            flat = np.asarray(image).reshape(-1)
+    except Exception:  # decoding it for good finds the reason
+        return None
+    return flat[:: max(1, len(flat) // count)]
+
+
+def _opened(file: ImageFile) -> Image.Image:
+    """The image with its header read, and checked before any memory is taken for pixels."""
+    head = file.read(32)
+    file.seek(0)
+    if not head:
+        raise UnreadableImageError("empty file")
+    _check_pixels(_webp_canvas(head))
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(_unknown(file, head)) from error
+    _check_pixels(image.size)
+    return image
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnreadableImageError(_TOO_LARGE)
+
+
+def _webp_canvas(head: bytes) -> tuple[int, int]:
+    """The size in an extended or lossless WebP's header; Pillow takes memory for it at once."""
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return 0, 0
+    bits = int.from_bytes(head[21:25], "little")
+    match head[12:16]:
+        case b"VP8X":
+            wide, high = head[24:27], head[27:30]
+            return int.from_bytes(wide, "little") + 1, int.from_bytes(high, "little") + 1
+        case b"VP8L":
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    wide, high = head[26:28], head[28:30]
+    return int.from_bytes(wide, "little") & 0x3FFF, int.from_bytes(high, "little") & 0x3FFF
+
+
+def _is_large(image: Image.Image) -> bool:
+    return image.size[0] * image.size[1] > _LARGE
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _strips(image: Image.Image) -> list[tuple[int, int]]:
+    """First and last row of parts that are converted one after the other."""
+    rows = max(1, _STRIP // image.width)
+    return [(top, min(image.height, top + rows)) for top in range(0, image.height, rows)]
+
+
+def _colors(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, bottom in _strips(image):
+        strip = np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
+        if mode == "RGBA":
+            strip = over_white(strip[..., :3], strip[..., 3:])
+        pixels[top:bottom] = strip
+    return pixels
+
+
+def _deep(image: Image.Image, values: ValueRange | None) -> UInt8[np.ndarray, "H W 1"]:
+    black, white = values or (UNIT if image.mode == "F" else SIXTEEN_BITS)
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # WhiteIsZero
+        black, white = white, black
+    pixels = np.empty((image.height, image.width, 1), np.uint8)
+    stored = np.asarray(image)
+    for top, bottom in _strips(image):
+        strip = stored[top:bottom].astype(np.float64)
+        if not np.isfinite(strip).all():
+            raise UnreadableImageError("holds values that are not numbers")
+        shown = (strip - black) * (255 / (white - black))
+        pixels[top:bottom, :, 0] = shown.round().clip(0, 255)
+    return pixels
+
+
+def over_white(
+    color: UInt8[np.ndarray, "... C"], alpha: UInt8[np.ndarray, "... 1"]
+) -> UInt8[np.ndarray, "... C"]:
+    """Colors laid over white; ``alpha`` is 0 where nothing is seen of them, 255 where all is."""
+    share = alpha.astype(np.uint16)
+    return ((color * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+
+
+def _upright(pixels: UInt8[np.ndarray, "H W C"], orientation: int) -> UInt8[Tensor, "3 A B"]:
+    if orientation in _ORIENTATIONS:
+        swap, down, right = _ORIENTATIONS[orientation]
+        pixels = np.ascontiguousarray((pixels.swapaxes(0, 1) if swap else pixels)[::down, ::right])
+    return torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return _TOO_LARGE
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    if "truncated" in text.lower() or "not enough" in text.lower():
+        return "truncated"
+    return f"damaged: {text.splitlines()[0][:60]}" if text else "damaged"
+
+
+def _unknown(file: ImageFile, head: bytes) -> str:
+    """Why Pillow does not take a file for an image."""
+    if head[:4] not in (b"II*\0", b"MM\0*"):
+        return "not an image"
+    try:
+        file.seek(0)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        bits = tags[TiffImagePlugin.BITSPERSAMPLE]
+        kind = {1: "", 2: "signed ", 3: "float "}[tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0]]
+        return f"a TIFF of {len(bits)} x {kind}{bits[0]} bits, which is not read"
+    except Exception:  # a damaged TIFF
+        return "not an image"
 
 
 def to_canvas(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 S S"]:

@@ -1,6 +1,6 @@
 """A folder of image files, flat or nested, with or without splits and classes.
 
-Letters: N images, H height, W width.
+Letters: N images.
 """
 
 import hashlib
@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource
+from similitude.data.base import FileSource
+from similitude.data.decoding import ImageFile
 from similitude.errors import UserError
 
-_SPLITS = {"train": ("train",), "test": ("test", "val"), "val": ("val",)}
+_OF_A_RUN = {
+    "recipe.yaml",
+    "checkpoints",
+}  # a folder with both is a run: its pictures are no photos
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSource(ImageSource):
+class FolderSource(FileSource):
     """Image files below a folder.
 
     Attributes:
@@ -38,13 +42,9 @@ class FolderSource(ImageSource):
         """Where file ``i`` is."""
         return os.path.join(self.folder, self.files[i])
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode file ``i``; see :meth:`ImageSource.read`."""
-        return decoding.read_file(self.path(i), size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of file ``i``; see :meth:`ImageSource.probe_size`."""
-        return decoding.probe_size(self.path(i))
+    def file(self, i: int) -> ImageFile:
+        """Open file ``i``; see :meth:`FileSource.file`."""
+        return decoding.open_regular(self.path(i))
 
     def fingerprint(self) -> str:
         """A hash of the folder's path and of every file's name, length and time."""
@@ -59,81 +59,57 @@ class FolderSource(ImageSource):
         return digest.hexdigest()
 
 
-def open_folder(base: Path, split: str | None) -> FolderSource:
-    """List the images of a folder, or of one split of it.
+def open_folder(base: Path, part: str | None) -> FolderSource:
+    """List the images of a folder, or of one of its parts.
 
-    Labels exist only where every image sits in a class folder directly below the (split) folder,
-    and there are at least two of these. The classes of a split folder are those of all splits
-    together, so that a class that one of them lacks does not shift the others.
+    Labels exist only where every image sits in a class folder directly below the folder of the
+    part, and there are at least two of these.
 
     Args:
         base: The folder.
-        split: "train", "test" (``test/``, else ``val/``), "val", or None: ``train/`` if there is
-            also ``test/`` or ``val/``, else the whole folder.
+        part: Name of a folder in it; None for the whole.
 
     Raises:
-        UserError: no such split, a folder that cannot be listed, or no image in it.
+        UserError: no such part, a folder that cannot be listed, or no image in it.
     """
-    splits = split_folders(base)
-    notes: list[str] = []
-    folder = base
-    if split is not None:
-        folder = _pick(base, splits, split)
-    elif splits:
-        folder = splits["train"]
-        others = sorted(p.name for p in _subfolders(base) if p.name != folder.name)
-        notes.append(
-            f"{base} has splits: {folder.name}/ is used, {', '.join(f'{o}/' for o in others)} not"
+    if part is not None and part not in part_names(base):
+        raise UserError(
+            f"{base} has no split {part!r}: that takes subfolders train/ and test/ (or val/)"
         )
+    folder = base if part is None else base / part
     found, other_suffixes = _scan(folder)
     if not found:
         raise _no_image(folder, other_suffixes)
+    notes = ()
     if other_suffixes:
         listed = ", ".join(f"{count} {s}" for s, count in other_suffixes.most_common(5))
-        notes.append(f"files in {folder} that are no known images are not used: {listed}")
+        notes = (f"files in {folder} that are no known images are not used: {listed}",)
     names = [_printable(file) for file in found]
-    siblings = [splits[key] for key in splits] if folder != base else [folder]
-    labels, class_names = _class_labels(names, siblings)
+    labels, class_names = _class_labels(names)
     return FolderSource(
         name=str(folder),
         names=names,
         labels=labels,
         class_names=class_names,
-        notes=tuple(notes),
+        notes=notes,
         folder=folder,
         files=found,
         base=base,
     )
 
 
-def split_folders(base: Path) -> dict[str, Path]:
-    """The folders of "train", and of "test" or "val" or both; empty unless two are there."""
-    by_name = {path.name.lower(): path for path in _subfolders(base)}
-    splits = {name: by_name[name] for name in ("train", "test", "val") if name in by_name}
-    return splits if "train" in splits and len(splits) > 1 else {}
+def part_names(base: Path) -> list[str]:
+    """The folders in a folder, by name: what may be parts of a data set."""
+    try:
+        with os.scandir(base) as entries:
+            return sorted(e.name for e in entries if _is_folder(e) and not _ignored(e.name))
+    except OSError as error:
+        raise _cannot_list(base, error) from error
 
 
 def image_names(folder: Path) -> list[str]:
     """Name of each image below ``folder``, relative to it, parts joined by ``/``, sorted."""
     return [_printable(file) for file in _scan(folder)[0]]
-
-
-def _pick(base: Path, splits: dict[str, Path], split: str) -> Path:
-    for name in _SPLITS.get(split, ()):
-        if name in splits:
-            return splits[name]
-    raise UserError(
-        f"{base} has no split {split!r}: that takes subfolders train/ and test/ (or val/)"
-    )
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            named = [e.name for e in entries if e.is_dir() and not _ignored(e.name)]
-    except OSError as error:
-        raise _cannot_list(folder, error) from error
-    return [folder / name for name in sorted(named)]
 
 
 def _ignored(name: str) -> bool:
@@ -162,18 +138,27 @@ def _scan(root: Path) -> tuple[list[str], Counter[str]]:
                 entries = sorted(scanned, key=lambda e: e.name)
         except OSError as error:
             raise _cannot_list(folder, error) from error
+        if {entry.name for entry in entries} >= _OF_A_RUN:
+            continue
         for entry in entries:
             if _ignored(entry.name):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 below = (f"{prefix}{entry.name}/", entry.path)
                 (links if entry.is_symlink() else folders).append(below)
             elif (suffix := _suffix(entry.name)) not in decoding.SUFFIXES:
                 others[suffix or "without suffix"] += 1
-            elif entry.is_file() or entry.is_symlink():  # not a pipe; a broken link is told later
+            elif entry.is_symlink() or entry.is_file():  # no pipe; reading tells a broken link
                 found.append(prefix + entry.name)
     found.sort(key=_printable)
     return found, others
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _suffix(name: str) -> str:
@@ -186,28 +171,18 @@ def _printable(name: str) -> str:
     return name if shown == name else shown  # the same string twice is held once
 
 
-def _class_labels(
-    names: list[str], siblings: list[Path]
-) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
+def _class_labels(names: list[str]) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
     if any(name.count("/") != 1 for name in names):
         return None, None
-    classes = {_class_of(name) for name in names}
-    for folder in siblings:
-        classes |= {_printable(sub.name) for sub in _subfolders(folder) if _has_image(sub)}
-    if len(classes) < 2:
+    class_names = sorted({_class_of(name) for name in names})
+    if len(class_names) < 2:
         return None, None
-    class_names = sorted(classes)
     position = {name: i for i, name in enumerate(class_names)}
     return torch.tensor([position[_class_of(name)] for name in names]), class_names
 
 
 def _class_of(name: str) -> str:
     return name[: name.index("/")]
-
-
-def _has_image(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(_suffix(e.name) in decoding.SUFFIXES and not _ignored(e.name) for e in entries)
 
 
 def _cannot_list(folder: str | Path, error: OSError) -> UserError:

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource, numbered
-from similitude.data.decoding import UnreadableImageError
+from similitude.data.base import FileSource, numbered
+from similitude.data.decoding import ImageFile, UnreadableImageError
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 
 PREFIX = "hf:"  # of the name of a data set on the hub
-_SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFaceSource(ImageSource):
+class HuggingFaceSource(FileSource):
     """Images in a column of a ``datasets.Dataset``.
 
     Attributes:
@@ -33,31 +32,17 @@ class HuggingFaceSource(ImageSource):
     dataset: Any
     column: str
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
-        image = self._image(i)
-        if image["bytes"] is not None:
-            return decoding.decode(image["bytes"], size)
-        return decoding.read_file(image["path"], size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
-        try:
-            image = self._image(i)
-        except UnreadableImageError:
-            return None
+    def file(self, i: int) -> ImageFile:
+        """The content of image ``i``; see :meth:`FileSource.file`."""
+        image = self.dataset[i][self.column]
+        if image is None:
+            raise UnreadableImageError("no image in this row")
         data = image["bytes"]
-        return decoding.probe_size(image["path"] if data is None else io.BytesIO(data))
+        return decoding.open_regular(image["path"]) if data is None else io.BytesIO(data)
 
     def fingerprint(self) -> str:
         """The library's own hash of the content and of what was done to it."""
         return f"hf-{self.dataset._fingerprint}-{len(self)}"
-
-    def _image(self, i: int) -> Mapping[str, Any]:
-        image = self.dataset[i][self.column]
-        if image is None:
-            raise UnreadableImageError("no image in this row")
-        return image
 
 
 def is_dataset(data: object) -> bool:
@@ -72,32 +57,12 @@ def is_saved(folder: Path) -> bool:
     )
 
 
-def open_saved(folder: Path, split: str | None) -> HuggingFaceSource:
-    """The images of a folder that ``save_to_disk`` wrote; see :func:`open_dataset`."""
-    return open_dataset(_library(str(folder)).load_from_disk(str(folder)), str(folder), split)
+def load_saved(folder: Path) -> Any:
+    """What ``save_to_disk`` wrote to a folder, for :func:`open_dataset`."""
+    return _library(str(folder)).load_from_disk(str(folder))
 
 
-def open_on_hub(name: str, split: str | None) -> HuggingFaceSource:
-    """The images of ``hf:NAME``, downloaded once; see :func:`open_dataset`.
-
-    Raises:
-        UserError: as :func:`open_dataset`, or the data set cannot be had.
-    """
-    return open_dataset(_load(name), name, split)
-
-
-def splits_of(data: object) -> list[str]:
-    """["train", "test"] where a data set has both, else none."""
-    if isinstance(data, Path):
-        data = _library(str(data)).load_from_disk(str(data)) if is_saved(data) else None
-    elif isinstance(data, str):
-        data = _load(data)
-    if not isinstance(data, Mapping):
-        return []
-    return ["train", "test"] if all(_pick(data, split) for split in _SPLITS) else []
-
-
-def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
+def open_dataset(data: Any, name: str, part: str | None) -> HuggingFaceSource:
     """The images of a ``Dataset``, or of one part of a ``DatasetDict``.
 
     The first column of images counts. A column of class labels gives the classes, if there is one.
@@ -105,12 +70,12 @@ def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
     Args:
         data: From the library.
         name: What errors call it.
-        split: "train", "test" (or validation), or None: the training part, or the only one.
+        part: Name of one part; None for the only one, or the training part.
 
     Raises:
         UserError: a stream, no such part, no column of images, or no rows.
     """
-    data, name, notes = _choose(data, name, split)
+    data, name, notes = _choose(data, name, part)
     if not hasattr(data, "__len__"):
         raise UserError(
             f"{name} is a stream: make a file of it with sim.pack, or load it without "
@@ -125,7 +90,7 @@ def open_dataset(data: Any, name: str, split: str | None) -> HuggingFaceSource:
     labels, class_names = _labels(data, _column(data.features, library.ClassLabel))
     return HuggingFaceSource(
         name=name,
-        names=numbered("", len(data)),
+        names=numbered(len(data)),
         labels=labels,
         class_names=class_names,
         notes=notes,
@@ -177,23 +142,24 @@ def _files(
 
 def _content(path: str) -> bytes | None:
     try:
-        return Path(path).read_bytes()
-    except OSError:
+        with decoding.open_regular(path) as file:
+            return file.read()
+    except UnreadableImageError:
         return None
 
 
-def _choose(data: Any, name: str, split: str | None) -> tuple[Any, str, tuple[str, ...]]:
+def _choose(data: Any, name: str, part: str | None) -> tuple[Any, str, tuple[str, ...]]:
     """One part of a data set with several, its name, and what people should hear of."""
     notes: tuple[str, ...] = ()
     if isinstance(data, Mapping):
-        part = _pick(data, split or "train") or (next(iter(data)) if len(data) == 1 else None)
-        if part is None or (split is not None and part not in _SPLITS.get(split, (split,))):
-            raise UserError(f"{name} has no split {split or 'train'!r}, only {', '.join(data)}")
-        if split is None and len(data) > 1:
-            notes = (f"{name} has the parts {', '.join(data)}: {part} is used",)
-        data, name = data[part], f"{name} {part}"
-    elif split is not None:
-        raise UserError(f"{name} has no split {split!r}: it is a single set of images")
+        chosen = part or (next(iter(data)) if len(data) == 1 else "train")
+        if chosen not in data:
+            raise UserError(f"{name} has no split {chosen!r}, only {', '.join(data)}")
+        if part is None and len(data) > 1:
+            notes = (f"{name} has the parts {', '.join(data)}: {chosen} is used",)
+        data, name = data[chosen], f"{name} {chosen}"
+    elif part is not None:
+        raise UserError(f"{name} has no split {part!r}: it is a single set of images")
     return data, name, notes
 
 
@@ -209,11 +175,12 @@ def _labels(data: Any, column: str | None) -> tuple[Int[Tensor, " N"] | None, li
     return torch.tensor(numbers), list(data.features[column].names)
 
 
-def _pick(parts: Mapping[str, Any], split: str) -> str | None:
-    return next((name for name in _SPLITS.get(split, (split,)) if name in parts), None)
+def load_from_hub(name: str) -> Any:
+    """What ``hf:NAME`` is, downloaded once, for :func:`open_dataset`.
 
-
-def _load(name: str) -> Any:
+    Raises:
+        UserError: the data set cannot be had.
+    """
     library = _library(name)
     try:
         return library.load_dataset(name.removeprefix(PREFIX))

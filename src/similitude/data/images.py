@@ -25,7 +25,7 @@ class ImageSet:
             decoded when they are first taken out by ``pixels[index]``.
         aspect: Width / height of each original (as shown, after EXIF rotation), shape [N]; known
             once the canvas is.
-        names: File name relative to the folder with ``/`` between the parts, or ``train/00012``.
+        names: File name relative to the folder with ``/`` between the parts, or ``00012``.
         labels: Class of each image, shape [N], -1 where unknown; None without any labels. Only
             evaluations look at them.
         class_names: Name of each class, or None.
@@ -80,6 +80,16 @@ class ImageSet:
             return torch.zeros(len(self), dtype=torch.bool)
         unreadable = {name for name, _ in self.unreadable}
         return torch.tensor([name in unreadable for name in self.names])
+
+    @property
+    def unreadable_note(self) -> str | None:
+        """A sentence on the files that are left out, or None."""
+        if not self.unreadable:
+            return None
+        some = ", ".join(f"{name} ({reason})" for name, reason in self.unreadable[:3])
+        more = ", ..." if len(self.unreadable) > 3 else ""
+        count = len(self.unreadable)
+        return f"{count} file{'s' * (count > 1)} cannot be read and are left out: {some}{more}"
 
     def spread(self, count: int) -> "ImageSet":
         """At most so many images, at even distances: names, and so classes, stand in order."""

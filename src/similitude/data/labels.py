@@ -3,15 +3,19 @@
 Letters: N images.
 """
 
+import codecs
 import csv
 import io
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.base import ImageSource
+from similitude.data.classes import numbered_classes
+from similitude.data.decoding import UnreadableImageError, open_regular
 from similitude.data.folders import FolderSource, image_names
 from similitude.errors import UserError
 from similitude.storage import as_path
@@ -74,10 +78,8 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
             f"line {line}: {file!r} (an image there is called {source.names[0]!r})"
             + ("; call the columns of a header file,label" if line == 1 and count == 1 else "")
         )
-    class_names = sorted({label for _, _, label in rows if label})
-    if all(_is_number(name) for name in class_names):
-        class_names.sort(key=float)
-    number = {name: c for c, name in enumerate(class_names)} | {"": -1}
+    numbers, class_names = numbered_classes(label for _, _, label in rows)
+    number = dict(zip((label for _, _, label in rows), numbers.tolist(), strict=True))
     labels = torch.full((len(source),), -1, dtype=torch.int64)
     for i, label in given.items():
         labels[i] = number[label]
@@ -87,6 +89,7 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
 def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
     """Position by relative name and by bare name; -1 for a bare name of several images."""
     bare: dict[str, int] = {}
+    names = [normalize("NFC", name) for name in names]
     for i, name in enumerate(names):
         last = name.rsplit("/", 1)[-1]
         bare[last] = -1 if last in bare else i
@@ -95,16 +98,21 @@ def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
 
 def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
     """Line number, file and label of each row that is not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: save it as CSV in UTF-8") from error
+    text = _text(path)
     first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)  # the comma where none occurs
+    # the comma where none occurs; a separator inside quotes is none
+    delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    table = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    table: list[tuple[int, list[str]]] = []
+    try:
+        for row in reader:
+            if any("\n" in cell for cell in row):
+                raise csv.Error("a quotation mark is not closed")
+            if any(cell.strip() for cell in row):
+                table.append((reader.line_num, row))
+    except csv.Error as error:
+        line = table[-1][0] + 1 if table else 1
+        raise UserError(f"{path} line {line} cannot be read: {error}") from error
     file_column, label_column = 0, 1
     if table and _is_header(table[0][1], position):
         header = [cell.strip().lower() for cell in table[0][1]]
@@ -117,20 +125,24 @@ def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
             raise UserError(
                 f"{path} line {line} has {len(row)} column(s), but file,label are needed"
             )
-        file = row[file_column].strip().replace("\\", "/").removeprefix("./")
+        file = normalize("NFC", row[file_column].strip()).replace("\\", "/").removeprefix("./")
         rows.append((line, file, row[label_column].strip()))
     return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnreadableImageError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: save it as CSV in UTF-8") from error
 
 
 def _is_header(row: list[str], position: dict[str, int]) -> bool:
     cells = [cell.strip().lower() for cell in row]
     known = any(c in _FILE_COLUMNS for c in cells) or any(c in _LABEL_COLUMNS for c in cells)
     return known and not any(cell.strip() in position for cell in row)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -8,26 +8,32 @@ unpacked.
 
 import hashlib
 import io
+import posixpath
+import re
 import tarfile
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
-from torch import Tensor
+from jaxtyping import Int
 
 from similitude.data import decoding
-from similitude.data.base import ImageSource
-from similitude.data.decoding import UnreadableImageError
+from similitude.data.base import FileSource
+from similitude.data.classes import numbered_classes
+from similitude.data.decoding import ImageFile, UnreadableImageError
+from similitude.data.parts import PARTS
 from similitude.errors import UserError
 
 SUFFIX = ".tar"
 _LABEL = ".cls"
+_LONGEST_LABEL = 1000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardSource(ImageSource):
+class ShardSource(FileSource):
     """Images inside tar files that are not compressed.
 
     Attributes:
@@ -38,16 +44,17 @@ class ShardSource(ImageSource):
     shards: list[Path]
     places: Int[np.ndarray, "N 3"]
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
-        return decoding.decode(self._bytes(i), size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
+    def file(self, i: int) -> ImageFile:
+        """The bytes of image ``i``; see :meth:`FileSource.file`."""
+        shard, start, length = self.places[i].tolist()
+        if length > decoding.MAX_BYTES:
+            raise UnreadableImageError(f"larger than {decoding.MAX_BYTES >> 30} GB")
         try:
-            return decoding.probe_size(io.BytesIO(self._bytes(i)))
-        except UnreadableImageError:
-            return None
+            with self.shards[shard].open("rb") as file:
+                file.seek(start)
+                return io.BytesIO(file.read(length))
+        except OSError as error:
+            raise UnreadableImageError((error.strerror or str(error)).lower()) from error
 
     def fingerprint(self) -> str:
         """A hash of every shard's path, length and time."""
@@ -58,105 +65,163 @@ class ShardSource(ImageSource):
             digest.update(stamp.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _bytes(self, i: int) -> bytes:
-        shard, start, length = self.places[i].tolist()
-        try:
-            with self.shards[shard].open("rb") as file:
-                file.seek(start)
-                return file.read(length)
-        except OSError as error:
-            raise UnreadableImageError((error.strerror or str(error)).lower()) from error
 
+def shards_of(path: Path) -> list[Path]:
+    """The tar files that a path means: itself, those of a pattern, all of a folder of them.
 
-def shards_of(folder: Path) -> list[Path]:
-    """The tar files in a folder, by name; none if there are images or folders in it too."""
-    entries = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    others = (p for p in entries if p.is_dir() or p.suffix.lower() in decoding.SUFFIXES)
-    if any(others):
-        return []
-    return sorted(p for p in entries if p.suffix.lower() == SUFFIX)
-
-
-def open_shards(shards: list[Path], name: str) -> ShardSource:
-    """List the images of tar files.
-
-    An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its class is what
-    the file ``KEY.cls`` beside it says, KEY being its name up to the first dot: class numbers stay
-    as they are, other texts are sorted.
-
-    Args:
-        shards: One or more.
-        name: What they are called together.
-
-    Raises:
-        UserError: a file that is no tar file, or is compressed; no image in any.
+    In a folder they lie side by side or in folders of parts (``train/``, ``val/``). A folder that
+    holds images or other folders too is none of shards.
     """
-    names: list[str] = []
-    places: list[tuple[int, int, int]] = []
-    classes: list[str | None] = []
-    for number, path in enumerate(shards):
-        prefix = f"{path.name}/" if len(shards) > 1 else ""
-        labels: dict[str, str] = {}
-        keys: list[str] = []
-        for member, label in _members(path):
-            key = _key(member.name)
-            if label is not None:
-                labels[key] = label
-            elif Path(member.name).suffix.lower() in decoding.SUFFIXES:
-                names.append(prefix + member.name)
-                places.append((number, member.offset_data, member.size))
-                keys.append(key)
-        classes += [labels.get(key) for key in keys]
-    if not names:
-        raise UserError(
-            f"no image in {name}: looked in {len(shards)} tar file(s) for "
-            f"{' '.join(decoding.SUFFIXES)}"
+    if not path.is_dir():
+        named = [path] if path.is_file() else path.parent.glob(path.name)
+        is_shard = path.suffix.lower() == SUFFIX
+        return sorted(p for p in named if p.is_file()) if is_shard else []
+    try:
+        entries = [p for p in path.iterdir() if not p.name.startswith(".")]
+    except OSError:  # who lists the folder next says why
+        return []
+    if any(p.suffix.lower() in decoding.SUFFIXES for p in entries):
+        return []
+    folders = sorted(p for p in entries if p.is_dir())
+    if not folders:
+        return sorted(p for p in entries if p.suffix.lower() == SUFFIX and p.is_file())
+    below = [shards_of(p) if p.name.lower() in PARTS else [] for p in folders]
+    return list(chain.from_iterable(below)) if all(below) else []
+
+
+class _Member(NamedTuple):
+    part: str | None  # "train", "valid", ... as it is called there
+    name: str
+    shard: int
+    start: int  # first byte
+    length: int
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in some tar files, of all parts.
+
+    An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its part is the
+    folder of its shard, the first word of the shard's name, or the first folder of its own name.
+    Its class is what the file ``KEY.cls`` beside it says, KEY being its name up to the first dot.
+
+    Attributes:
+        name: What the shards are called together.
+        shards: One or more.
+        members: The images.
+        others: How many files of each other suffix there are.
+    """
+
+    name: str
+    shards: list[Path]
+    members: list[_Member]
+    others: Counter[str]
+
+    @classmethod
+    def of(cls, shards: list[Path], name: str) -> "Listing":
+        """Read the headers of all files.
+
+        Raises:
+            UserError: a file that is no tar file, or is compressed; no image in any.
+        """
+        members: list[_Member] = []
+        others: Counter[str] = Counter()
+        for number, path in enumerate(shards):
+            found, labels = _read(path, others)
+            of_shard = _part_of_shard(path)
+            for file, (start, length) in found.items():
+                part, shown = of_shard, file
+                folder, slash, below = file.partition("/")
+                if part is None and slash and folder.lower() in PARTS:
+                    part, shown = folder, below
+                if len(shards) > 1:
+                    shown = f"{path.name}/{shown}"
+                members.append(_Member(part, shown, number, start, length, labels.get(_key(file))))
+        if not members:
+            raise UserError(
+                f"no image in {name}: looked in {len(shards)} tar file(s) for "
+                f"{' '.join(decoding.SUFFIXES)}"
+            )
+        return cls(name, shards, members, others)
+
+    @property
+    def part_names(self) -> list[str]:
+        """The parts there are images of."""
+        return sorted({member.part for member in self.members if member.part is not None})
+
+    def open(self, part: str | None) -> ShardSource:
+        """The images of one part, or all.
+
+        Raises:
+            UserError: no such part.
+        """
+        kept = self.members
+        if part is not None and not (kept := [m for m in kept if m.part == part]):
+            raise UserError(
+                f"{self.name} has no split {part!r}: give the shards of each part by name"
+            )
+        notes = ()
+        if self.others:
+            listed = ", ".join(f"{count} {s}" for s, count in self.others.most_common(5))
+            notes = (f"files in {self.name} that are no known images are not used: {listed}",)
+        labels, class_names = None, None
+        if any(m.label is not None for m in kept):
+            labels, class_names = numbered_classes(m.label for m in kept)
+        return ShardSource(
+            name=self.name if part is None else f"{self.name} {part}",
+            names=[m.name for m in kept],
+            labels=labels,
+            class_names=class_names,
+            notes=notes,
+            shards=self.shards,
+            places=np.array([(m.shard, m.start, m.length) for m in kept], dtype=np.int64),
         )
-    numbers, class_names = _class_labels(classes)
-    return ShardSource(
-        name=name,
-        names=names,
-        labels=numbers,
-        class_names=class_names,
-        shards=shards,
-        places=np.array(places, dtype=np.int64),
-    )
 
 
-def _members(path: Path) -> list[tuple[tarfile.TarInfo, str | None]]:
-    """The files in a shard, each with its text if it holds a class."""
-    found: list[tuple[tarfile.TarInfo, str | None]] = []
+def _part_of_shard(path: Path) -> str | None:
+    first_word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
+    for name in (path.parent.name, first_word):
+        if name.lower() in PARTS:
+            return name
+    return None
+
+
+def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Where the images of a shard lie, and the texts of its classes by key."""
+    files: dict[str, tuple[int, int]] = {}
+    labels: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if not member.isfile():
+                name = posixpath.normpath(member.name)
+                if posixpath.basename(name).startswith(".") or "__MACOSX" in name.split("/"):
                     continue
-                label = None
-                if member.name.endswith(_LABEL):
+                if member.islnk():
+                    place = files.get(posixpath.normpath(member.linkname))
+                elif member.issym():
+                    beside = posixpath.join(posixpath.dirname(name), member.linkname)
+                    place = files.get(posixpath.normpath(beside))
+                elif member.isfile():
+                    place = member.offset_data, member.size
+                else:
+                    continue
+                suffix = posixpath.splitext(name)[1].lower()
+                if suffix == _LABEL and place is not None and place[1] <= _LONGEST_LABEL:
                     content = tar.extractfile(member)
-                    label = "" if content is None else content.read().decode(errors="replace")
-                found.append((member, None if label is None else label.strip()))
-    except (tarfile.TarError, OSError, EOFError) as error:
+                    text = b"" if content is None else content.read()
+                    labels[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
+                elif suffix in decoding.SUFFIXES:
+                    files[name] = place or (0, 0)  # a link to nothing is an empty file
+                elif member.isfile():
+                    others[suffix or "without suffix"] += 1
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise UserError(
             f"cannot read {path}: {error}; shards are tar files without compression"
         ) from error
-    return found
+    return files, labels
 
 
 def _key(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
-
-
-def _class_labels(classes: list[str | None]) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
-    known = {c for c in classes if c is not None}
-    if not known:
-        return None, None
-    if all(c.isdecimal() for c in known):
-        class_names = [str(c) for c in range(max(map(int, known)) + 1)]
-        numbers = [-1 if c is None else int(c) for c in classes]
-    else:
-        class_names = sorted(known)
-        position = {c: i for i, c in enumerate(class_names)}
-        numbers = [-1 if c is None else position[c] for c in classes]
-    return torch.tensor(numbers), class_names

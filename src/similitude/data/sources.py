@@ -1,7 +1,8 @@
 """Find the images that a user names: a folder, an array, a file of arrays or a known data set."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,20 @@ from torch import Tensor
 from similitude.data import arrays, datasets, folders, hugging_face, packs, shards, streams
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
+from similitude.data.classes import has_labels, with_same_classes
+from similitude.data.decoding import ValueRange
+from similitude.data.depth import with_measured_values
 from similitude.data.images import ImageSet
 from similitude.data.lazy import LazyCanvases
+from similitude.data.parts import parts_of
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 from similitude.storage import as_path
 
 
-def open_source(data: Any, *, split: str | None = None) -> ImageSource:
+def open_source(
+    data: Any, *, split: str | None = None, values: ValueRange | None = None
+) -> ImageSource:
     """Find the images that ``data`` names.
 
     Args:
@@ -30,60 +37,138 @@ def open_source(data: Any, *, split: str | None = None) -> ImageSource:
             the same name write ``./digits``.
         split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``
             or ``val/``, an ``.npz`` with ``x_train`` and ``x_test``, a named set. With None, for
-            pretraining, the training images are used, and ``notes`` says so.
+            pretraining, the training images are used, and ``notes`` says so. A part may be called
+            train, test, val, valid, validation or dev; "test" is the validation part where there
+            is no test part, or where that has no labels.
+        values: of deep pictures (16 bits, floats); measured on some of them if not given.
 
     Raises:
         UserError: there is nothing there, or no image in it, or no such split.
     """
+    found = _find(data)
+    if split is None:
+        name = found.default
+    else:
+        stands_for = "val" if split == "test" and "test" not in found.parts else split
+        name = found.parts.get(stands_for, split)
+    source = found.open(name)
+    notes = source.notes
+    if split is None and found.default is not None:
+        others = ", ".join(part for part in found.parts.values() if part != name)
+        notes += (f"{source.name}: the training images are used, those of {others} are not",)
+    elif split == "test" and {"test", "val"} <= found.parts.keys():
+        source, notes = _labelled_test(found, source)
+    source = replace(source, notes=notes)
+    return with_measured_values(source) if values is None else source.with_values(values)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a user's data turned out to be."""
+
+    open: Callable[[str | None], ImageSource]  # a part by its own name, or None
+    parts: dict[str, str] = field(
+        default_factory=dict
+    )  # "train", "test", "val" -> the name it has there
+    default: str | None = None  # of the part that is opened where none is asked for
+
+
+def _find(data: Any) -> _Found:
     if isinstance(data, ImageSource):
-        return data
+        return _Found(lambda part: data)
     if isinstance(data, ImageSet):
-        if isinstance(data.pixels, LazyCanvases):
-            return data.pixels.source
-        return ArraySource(
-            name="images in memory",
-            names=data.names,
-            labels=data.labels,
-            class_names=data.class_names,
-            array=data.pixels.numpy(),
-            layout="NCHW",
-            aspect=data.aspect,
-            neighbours=data.neighbours,
-        )
+        return _Found(lambda part: _of_loaded(data))
     if isinstance(data, Iterator):
         raise UserError(
             "an iterator cannot be read twice, as learning does: make a file of it with sim.pack"
         )
     if isinstance(data, (np.ndarray, Tensor)):
-        return arrays.from_array(data)
+        return _Found(lambda part: arrays.from_array(data))
     if hugging_face.is_dataset(data):
-        return hugging_face.open_dataset(data, "the data set", split)
+        return _of_hugging_face(data, "the data set")
     if str(data) in datasets.NAMES:
-        return datasets.open_named(str(data), split)
+        parts = {"train": "train", "test": "test"}
+        return _Found(lambda part: datasets.open_named(str(data), part), parts)
     if str(data).startswith(hugging_face.PREFIX):
-        return hugging_face.open_on_hub(str(data), split)
+        return _of_hugging_face(hugging_face.load_from_hub(str(data)), str(data))
     if not isinstance(data, (str, Path)):
         raise UserError(
             f"images cannot be read from an object of type {type(data).__name__}: give a folder, a "
             "file, an array or tensor [N, H, W, 3], or a data set of Hugging Face; an iterator "
             "over the bytes of image files becomes a file with sim.pack"
         )
-    path = as_path(data)
-    if files := _shards(path):
-        if split is not None:
-            raise UserError(f"{path} has no split {split!r}: give the shards of each part by name")
-        return shards.open_shards(files, str(data))
+    if not str(data).strip():
+        raise UserError("DATA is empty: give a folder, a file, or the name of a data set")
+    return _on_disk(str(data), as_path(data))
+
+
+def _on_disk(name: str, path: Path) -> _Found:
+    if files := shards.shards_of(path):
+        listed = shards.Listing.of(files, name)
+        parts = parts_of(listed.part_names)
+        return _Found(lambda part: listed.open(part), parts, parts.get("train"))
     if hugging_face.is_saved(path):
-        return hugging_face.open_saved(path, split)
+        return _of_hugging_face(hugging_face.load_saved(path), str(path))
     if path.is_dir():
-        return folders.open_folder(path, split)
+        parts = parts_of(folders.part_names(path))
+        return _Found(lambda part: folders.open_folder(path, part), parts, parts.get("train"))
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
-        return arrays.open_file(path, split)
+        names = arrays.part_names(path) if path.suffix.lower() == ".npz" else []
+        parts = parts_of(names)
+        return _Found(lambda part: arrays.open_file(path, part), parts, parts.get("train"))
     if path.suffix.lower() == packs.SUFFIX and path.is_file():
-        if split is not None:
-            raise UserError(f"{path} has no split {split!r}: a pack is one set of images")
-        return packs.open_pack(path)
-    raise _not_found(str(data), path, datasets.NAMES)
+        return _Found(lambda part: _whole(packs.open_pack(path), part))
+    raise _not_found(name, path, datasets.NAMES)
+
+
+def _of_hugging_face(data: Any, name: str) -> _Found:
+    parts = parts_of(data) if isinstance(data, Mapping) else {}
+    opened = lambda part: hugging_face.open_dataset(data, name, part)  # noqa: E731
+    return _Found(opened, parts, parts.get("train"))
+
+
+def _of_loaded(data: ImageSet) -> ImageSource:
+    if isinstance(data.pixels, LazyCanvases):
+        return data.pixels.source
+    return ArraySource(
+        name="images in memory",
+        names=data.names,
+        labels=data.labels,
+        class_names=data.class_names,
+        array=data.pixels.numpy(),
+        layout="NCHW",
+        aspect=data.aspect,
+        neighbours=data.neighbours,
+    )
+
+
+def _whole(source: ImageSource, part: str | None) -> ImageSource:
+    if part is not None:
+        raise UserError(f"{source.name} has no split {part!r}: a pack is one set of images")
+    return source
+
+
+def _labelled_test(found: _Found, source: ImageSource) -> tuple[ImageSource, tuple[str, ...]]:
+    """The test part, or the validation part where that alone has labels; with a note."""
+    test, val = found.parts["test"], found.parts["val"]
+    if not has_labels(source) and has_labels(other := found.open(val)):
+        note = f"{source.name} has no labels: {val} is used to test in its place"
+        return other, (*other.notes, note)
+    return source, (*source.notes, f"{source.name}: {test} is used to test, {val} is not")
+
+
+def open_parts(data: Any) -> list[ImageSource]:
+    """The training and the test images of ``data``, or all where it has one part only.
+
+    Classes have one numbering, and deep pictures of the second are shown in the range of the first.
+
+    Raises:
+        UserError: as :func:`open_source`.
+    """
+    first, *others = list_splits(data) or [None]
+    source = open_source(data, split=first)
+    more = [open_source(data, split=s, values=source.values) for s in others]
+    return with_same_classes([source, *more])
 
 
 def open_stream(data: Any) -> ImageStream | None:
@@ -103,29 +188,8 @@ def open_stream(data: Any) -> ImageStream | None:
 
 def list_splits(data: Any) -> list[str]:
     """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
-    if hugging_face.is_dataset(data):
-        return hugging_face.splits_of(data)
-    if not isinstance(data, (str, Path)):
-        return []
-    if str(data).startswith(hugging_face.PREFIX):
-        return hugging_face.splits_of(str(data))
-    path = as_path(data)
-    if hugging_face.is_saved(path):
-        return hugging_face.splits_of(path)
-    if str(data) in datasets.NAMES or (path.is_dir() and folders.split_folders(path)):
-        return ["train", "test"]
-    if path.suffix.lower() == ".npz" and path.is_file() and arrays.has_splits(path):
-        return ["train", "test"]
-    return []
-
-
-def _shards(path: Path) -> list[Path]:
-    """The tar files that a path means: itself, those of a pattern, all of a folder of shards."""
-    if path.suffix.lower() != shards.SUFFIX:
-        return shards.shards_of(path) if path.is_dir() else []
-    if path.is_file():
-        return [path]
-    return sorted(p for p in path.parent.glob(path.name) if p.is_file())
+    parts = _find(data).parts
+    return ["train", "test"] if parts else []
 
 
 def _not_found(data: str, path: Path, known: Sequence[str]) -> UserError:

@@ -8,12 +8,9 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
-from similitude.data import decoding
-from similitude.data.base import ImageSource, numbered
-from similitude.data.decoding import UnreadableImageError
+from similitude.data.base import FileSource, numbered
+from similitude.data.decoding import ImageFile, UnreadableImageError
 from similitude.errors import UserError
 
 _BLOCK = 1024  # images that wait in memory, encoded
@@ -40,7 +37,7 @@ class ImageStream:
         """The images in pieces of a known length, called by their number in the stream."""
         images, start = iter(self.images), 0
         while pairs := self._next(images, start):
-            names = numbered("", len(pairs), start)
+            names = numbered(len(pairs), start)
             labels = torch.tensor([label for _, label in pairs])
             yield Block(
                 name=self.name, names=names, labels=labels, files=[data for data, _ in pairs]
@@ -62,7 +59,7 @@ class ImageStream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block(ImageSource):
+class Block(FileSource):
     """Some images of a stream.
 
     Attributes:
@@ -71,16 +68,12 @@ class Block(ImageSource):
 
     files: list[bytes | None]
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
+    def file(self, i: int) -> ImageFile:
+        """The bytes of image ``i``; see :meth:`FileSource.file`."""
         data = self.files[i]
         if data is None:
             raise UnreadableImageError("no image in this row")
-        return decoding.decode(data, size)
-
-    def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
-        return decoding.probe_size(io.BytesIO(self.files[i] or b""))
+        return io.BytesIO(data)
 
     def fingerprint(self) -> str:
         """A hash of the files."""

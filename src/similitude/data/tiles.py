@@ -5,7 +5,7 @@ Letters: N tiles, H height, W width, T side of a tile in pixels.
 
 import hashlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int, UInt8
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from similitude.data.arrays import ArraySource
 from similitude.data.base import ImageSource
-from similitude.data.decoding import UnreadableImageError
+from similitude.data.decoding import UnreadableImageError, ValueRange
 from similitude.errors import UserError
 
 # The image each thread decoded last: its tiles follow each other, and a large image is slow to
@@ -53,6 +53,10 @@ class TiledSource(ImageSource):
             _latest.pixels = self.source.read(image)
             _latest.source, _latest.number = self, image
         return _latest.pixels
+
+    def with_values(self, values: ValueRange) -> "TiledSource":
+        """The same tiles, of deep pictures shown in another range."""
+        return replace(self, values=values, source=self.source.with_values(values))
 
     def probe_size(self, i: int) -> tuple[int, int] | None:
         """T x T, or the size of an image that stays whole; see :meth:`ImageSource.probe_size`."""
@@ -125,6 +129,7 @@ def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
         class_names=source.class_names,
         notes=(*source.notes, *notes),
         neighbours=torch.cat(neighbours),
+        values=source.values,
         source=source,
         tile_size=tile_size,
         places=where,

@@ -15,6 +15,7 @@ from similitude.recipes.recipe import (
     load_recipe,
     override,
     parse_recipe,
+    with_used_normalisation,
 )
 from similitude.storage import as_path
 
@@ -30,6 +31,7 @@ __all__ = [
     "load_recipe",
     "override",
     "parse_recipe",
+    "with_used_normalisation",
 ]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -32,6 +32,7 @@ MANY_STEPS = 10_000  # worth more than a wider network or larger views, up to he
 MOST_EPOCHS = 500  # of a chosen run: images seen more often are learned by heart
 FEWEST_ADAPTING = 200  # of a run that starts from published weights
 ADAPTING_SIZE = 128  # pixels of views on a CPU; evaluation is at the start's own size
+STRONG_JITTER = (0.8, 0.8, 0.8, 0.2)  # SimCLR's on ImageNet (Chen et al. 2020, App. A)
 CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
 
 
@@ -537,8 +538,14 @@ def too_few_steps(recipe: Recipe, facts: Facts) -> str | None:
 
 
 def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
-    """Mean and standard deviation of the pixels, unless an override sets them."""
+    """Mean and standard deviation of the pixels, unless an override sets them.
+
+    Where no view is normalized, as in SimCLR's paper, none are used: 0 and 1.
+    """
     if {"mean", "std"} & {assignment.partition("=")[0].strip() for assignment in overrides}:
+        return recipe
+    views = recipe.method.view_configs.values()
+    if views and not any(view.normalize for view in views):
         return recipe
     few = images.pixels[:: max(1, len(images) // 2000)].float() / 255
     mean = few.mean(dim=(0, 2, 3)).tolist()
@@ -553,7 +560,10 @@ def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[s
 
 
 def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
-    """Turns where pictures have no upper side; no changes of color where there is none.
+    """Turns and strong colors where pictures have no upper side; no color where there is none.
+
+    Pictures that look alike whichever side is up are taken from above or through a microscope: what
+    differs between two sets of them is the light and the stain.
 
     Args:
         recipe: the views are chosen.
@@ -569,12 +579,14 @@ def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> 
         # the patches of an image lie above each other
         if isinstance(view, PatchViewConfig) or f"method.{name}" in given:
             continue
-        brightness, contrast, *_ = view.jitter
         update: dict[str, Any] = {}
         if not looks.upright:
             update["turn"] = 0.75
+            update["jitter"] = tuple(map(max, view.jitter, STRONG_JITTER))
             reasons[f"method.{name}.turn"] = "these pictures look alike whichever side is up"
+            reasons[f"method.{name}.jitter"] = "light and stain differ where these come from"
         if looks.gray:
+            brightness, contrast, *_ = update.get("jitter", view.jitter)
             update |= {"jitter": (brightness, contrast, 0.0, 0.0), "grey": 0.0}
             reasons[f"method.{name}.jitter"] = "these pictures are gray"
         update = {f: v for f, v in update.items() if f"method.{name}.{f}" not in given}

@@ -78,6 +78,8 @@ class Recipe(BaseModel):
     # anything else; each tile is a sample. None leaves images whole.
     tile_size: int | None = Field(default=None, ge=1)
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
+    # Values of deep pictures (16 bits, floats) that are black and white; None: there were none.
+    value_range: tuple[float, float] | None = None
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     # Of the backbone's arithmetic; "auto" is settled by a rule on network and processor.
@@ -121,6 +123,16 @@ def image_spec(recipe: Recipe) -> ImageSpec:
     if views and not any(view.normalize for view in views):
         return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
+
+
+def with_used_normalisation(recipe: Recipe) -> Recipe:
+    """The recipe with the mean and std of :func:`image_spec`: its file says what is used."""
+    spec = image_spec(recipe)
+    if (spec.mean, spec.std) == (recipe.mean, recipe.std):
+        return recipe
+    reason = "the method's views stay in [0, 1]"
+    reasons = recipe.reasons | {"mean": reason, "std": reason}
+    return recipe.model_copy(update={"mean": spec.mean, "std": spec.std, "reasons": reasons})
 
 
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:

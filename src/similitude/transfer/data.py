@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from similitude.data import ImageSet, list_splits, open_source
+from similitude.data import ImageSet, open_parts
 from similitude.errors import UserError
 from similitude.evaluation.baselines import TEST_FRACTION
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
@@ -83,8 +83,7 @@ def read_images(
     A test part is taken as it is; class subfolders without one give the fifth that fine-tuning
     holds out too.
     """
-    splits = list_splits(data) or [None]
-    sources = [open_source(data, split=split) for split in splits]
+    sources = open_parts(data)
     images = teacher.load_source(sources[0], listener.progress, listener.say)
     test = None
     if len(sources) > 1:

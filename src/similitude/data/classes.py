@@ -1,0 +1,88 @@
+"""Classes that are given as texts, and one numbering of them in all parts of a data set.
+
+Letters: N images.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from unicodedata import normalize
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from similitude.data.base import ImageSource
+from similitude.errors import UserError
+
+_UNKNOWN = ("", "-1")
+
+
+def numbered_classes(texts: Iterable[str | None]) -> tuple[Int[Tensor, " N"], list[str]]:
+    """Numbers of classes that are given as texts, and the names of the classes that occur.
+
+    None, an empty text and -1 mean unknown. Names are in order, by value if all are numbers; 1 and
+    1.0 are one class, and so are two ways to write an accent.
+    """
+    names = [None if text is None else _name(text) for text in texts]
+    known = sorted({name for name in names if name is not None})
+    if all(map(_is_number, known)):
+        known.sort(key=float)
+    numbers: dict[str | None, int] = {name: i for i, name in enumerate(known)}
+    return torch.tensor([numbers.get(name, -1) for name in names], dtype=torch.int64), known
+
+
+def _name(text: str) -> str | None:
+    name = re.sub(r"^(-?\d+)\.0*$", r"\1", normalize("NFC", text.strip()))
+    return None if name in _UNKNOWN else name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def has_labels(source: ImageSource) -> bool:
+    """Whether the class of any image is known."""
+    return source.labels is not None and bool((source.labels >= 0).any())
+
+
+def with_same_classes(sources: Sequence[ImageSource]) -> list[ImageSource]:
+    """The sources with one numbering of classes: those of the first, then what others add."""
+    if any(source.labels is None or source.class_names is None for source in sources):
+        return list(sources)
+    union: dict[str, int] = {}
+    for source in sources:
+        for name in source.class_names or ():
+            union.setdefault(name, len(union))
+    found: list[ImageSource] = []
+    for source in sources:
+        numbers = torch.tensor([*(union[name] for name in source.class_names or ()), -1])
+        assert source.labels is not None
+        found.append(replace(source, labels=numbers[source.labels], class_names=list(union)))
+    return found
+
+
+def check_classes(train: ImageSource, test: ImageSource) -> None:
+    """Refuse to test on classes that nothing can be learned of.
+
+    Raises:
+        UserError: a class of the test images without a training image, as ``Cat`` beside ``cat``.
+    """
+    names = train.class_names
+    if names is None or test.class_names != names:  # not numbered alike: another check refuses
+        return
+    known, asked = (
+        {names[label] for label in source.labels.unique().tolist() if label >= 0}
+        for source in (train, test)
+        if source.labels is not None
+    )
+    if missing := sorted(asked - known):
+        some, there = ", ".join(missing[:5]), ", ".join(sorted(known)[:5])
+        raise UserError(
+            f"{len(missing)} classes of {test.name} have no image in {train.name}: {some} (there: "
+            f"{there}): rename the classes, or leave these images out"
+        )
