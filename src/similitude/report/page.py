@@ -55,14 +55,18 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
         target = as_path(out) if out is not None else parent / "report-comparison.html"
         labels = [_label(folder, resolved, parent) for folder in resolved]
         html, facts = render_comparison(summaries, labels)
-    _check_target(target, named=out is not None)
+    if out is not None:
+        expected = {target}
+    else:  # a run's own page may be written again, whatever it is
+        expected = {target, target.with_suffix(".json")} if len(summaries) == 1 else set()
+    _check_target(target, expected)
     write_text(target.with_suffix(".json"), json.dumps(facts, indent=2, allow_nan=False) + "\n")
     write_text(target, html)
     return target
 
 
-def _check_target(target: Path, *, named: bool) -> None:
-    """Refuse a place that cannot be written, or where something would go that nobody named."""
+def _check_target(target: Path, expected: set[Path]) -> None:
+    """Refuse a place that cannot be written, or a file that nobody expects to be replaced."""
     if target.is_dir():
         raise UserError(f"{target} is a folder: give the name of an HTML file")
     if target.suffix == ".json":
@@ -70,7 +74,7 @@ def _check_target(target: Path, *, named: bool) -> None:
     facts = target.with_suffix(".json")
     for path in (target, facts):
         check_writable(path)
-        if path.exists() and not (named and path == target) and not _is_ours(path):
+        if path.exists() and path not in expected and not _is_ours(path):
             raise UserError(
                 f"{path} is there already and is no report of similitude: give another name with "
                 "-o; the numbers of a report go beside it, into a file of the same name"
