@@ -29,6 +29,7 @@ from similitude.run_folders import (
 )
 from similitude.runs import Run
 from similitude.storage import as_path
+from similitude.transfer import training
 from similitude.transfer.classifier import (
     Classifier,
     accuracy,
@@ -54,7 +55,6 @@ from similitude.transfer.recipes import (
     crop_and_flip,
     student_backbone,
 )
-from similitude.transfer.training import train_network
 
 FROM_SCRATCH = "from_scratch"  # subfolder of the supervised baseline
 RecipeT = TypeVar("RecipeT", FinetuneRecipe, DistillRecipe)
@@ -175,7 +175,7 @@ def finetune(
         again += ["--from-scratch"] if from_scratch else []
 
         def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
-            classifier = train_network(
+            classifier = training.train_network(
                 net,
                 criterion,
                 parts.train,
@@ -304,7 +304,7 @@ def distill(
             temperature=recipe.temperature,
             scale_by_temperature_squared=recipe.scale_by_temperature_squared,
         )
-        student = train_network(
+        student = training.train_network(
             build_network(recipe),
             criterion,
             images,
