@@ -74,6 +74,32 @@ def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
     assert any("evaluate again" in sentence for sentence in ears.sentences)
 
 
+def test_a_job_of_a_cluster_is_one_process_and_writes_nowhere_else(tmp_path, monkeypatch):
+    for name, value in {
+        "SLURM_NTASKS": "4",
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "x",
+        "SLURM_PROCID": "2",
+        "LSB_JOBID": "1",
+        "LSB_DJOB_RANKFILE": "/nowhere",
+        "JSM_NAMESPACE_SIZE": "4",
+        "WORLD_SIZE": "",
+        "RANK": "",
+        "KUBERNETES_PORT": "1",
+        "OMPI_COMM_WORLD_SIZE": "4",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_text("of another run")
+    handlers = [signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)]
+    run = sim.pretrain(random_images(64), recipe=small_recipe("simclr"), out="r")
+    assert run is not None
+    assert run.checkpoint.step == 12
+    assert '"processes": 1' in (run.path / "environment.json").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "r"}
+    assert [signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)] == handlers
+
+
 class Interjecting(Silent):
     """Does something once, in the middle of a training."""
 
