@@ -129,7 +129,7 @@ def budgeted(recipe: Recipe, train: ImageSet, minutes: float) -> dict[str, Any]:
     for step, batch in enumerate(loader):
         if step == WARM_UP:
             start = time.perf_counter()
-        module.optimize(batch, module.optimizer)
+        module.optimize(batch)
     per_epoch = (time.perf_counter() - start) / TRIAL_STEPS * module.steps_per_epoch
     return {
         "epochs": max(1, round(60 * minutes / per_epoch)),

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from builders import random_images
-from similitude import ablation, studies
+from similitude import ablation, api, studies
 from similitude.ablation import ablate, findings, work
 from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
@@ -152,6 +152,31 @@ def test_every_cell_is_a_scored_run_folder_and_the_files_agree(tmp_path):
     assert float(rows[0]["knn"]) == pytest.approx(facts["cells"][0]["runs"][0]["values"]["knn"])
     assert "stop_gradient=false" in (tmp_path / "a" / "ablation.html").read_text()
     assert write_report([tmp_path / "a" / "stop_gradient=true" / "seed-0"]).exists()
+
+
+def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(tmp_path, monkeypatch):
+    real = api.pretrain
+
+    def failing(*args, out, **options):
+        if out.parent.name == "stop_gradient=true" or out.parent.parent.name == "b":
+            raise RuntimeError("out of memory")
+        return real(*args, out=out, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "pretrain", failing)
+        found = run(tmp_path / "a")
+        with pytest.raises(UserError, match="every run failed; stop_gradient=true, seed 0"):
+            run(tmp_path / "b")
+    assert found is not None
+    assert found.failed == 1
+    assert found.cells[0].verdict == "failed"
+    assert "knn" in found.cells[1].runs[0].values
+    assert "stop_gradient=true, seed 0, failed: RuntimeError: out of memory" in found.notes
+    assert "failed" in (tmp_path / "a" / "ablation.html").read_text()
+    again = run(tmp_path / "a")
+    assert again is not None
+    assert again.failed == 0
+    assert "knn" in again.cells[0].runs[0].values
 
 
 def test_a_test_part_is_scored_and_baselines_are_measured_once(tmp_path, monkeypatch):

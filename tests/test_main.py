@@ -1,5 +1,7 @@
 """Ctrl-C ends the command with the exit code that shells know, wherever it meets it."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -48,12 +50,26 @@ def test_other_exit_codes_stay():
     assert done.returncode == 2
 
 
-def test_what_does_not_train_does_not_import_lightning():
-    """It takes a second; see docs/decisions.md."""
-    code = """
-import sys
-import similitude.cli, similitude.ablation, similitude.api, similitude.report, similitude.transfer
-print("lightning" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "2.0 +- 0.1 cafe ?"), ("utf-8", "2.0 ± 0.1 café ?")]
+)
+def test_what_a_terminal_has_no_sign_for_is_spelled(encoding, shown):
+    """Also the names of files that are no text in any encoding."""
+    how = r"print('2.0 ± 0.1 café \udcff')"
+    code = f"import sys{RUNNING.format(how=how)}from similitude.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert done.stdout.decode().strip() == shown
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("where", [LOADING, RUNNING])
+def test_sigterm_gives_143_and_says_what_to_do(where):
+    done = run(where, "import signal; signal.raise_signal(signal.SIGTERM)")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "give the same command again" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -7,9 +7,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import similitude as sim
 from builders import random_images, small_recipe
 from similitude import recording
 from similitude.evaluation.health import diagnose
+from similitude.evaluation.online import OnlineMonitor
 from similitude.listening import Silent
 from similitude.method import Progress
 from similitude.metrics import Metrics, read_metrics
@@ -44,6 +46,32 @@ def test_weights_that_a_step_broke_are_not_saved_over_sound_ones(tmp_path):
     assert run.verdict.state == "collapsed"
     assert "not a number since step 1" in run.verdict.sentence
     assert all(weight.isfinite().all() for weight in run.backbone.state_dict().values())
+
+
+def test_features_that_are_not_numbers_end_the_run_with_a_verdict(tmp_path, monkeypatch):
+    """Weights and loss may be numbers still: they are of before the last activations overflow."""
+    measure = OnlineMonitor.measure
+
+    def overflowing(self, backbone, device):
+        if not calls:
+            calls.append(1)
+            return measure(self, backbone, device)
+        with torch.no_grad():
+            hook = backbone.register_forward_hook(lambda *a: a[2] * math.inf)
+        try:
+            return measure(self, backbone, device)
+        finally:
+            hook.remove()
+
+    calls = []
+    monkeypatch.setattr(OnlineMonitor, "measure", overflowing)
+    run = sim.pretrain(random_images(64), recipe=small_recipe("simclr"), out=tmp_path / "run")
+    assert run is not None
+    assert run.verdict.state == "collapsed"
+    assert "A weight or feature is not a number since step 4" in run.verdict.sentence
+    assert run.checkpoint.step == 0  # the one from before
+    for name in ("report.html", "health.json", "embedding.npz", "backbone.safetensors"):
+        assert (run.path / name).exists()
 
 
 def test_speed_and_waiting_are_logged(tmp_path):

@@ -1,74 +1,153 @@
-"""A run folder of somebody else leads to no file of mine."""
+"""Whatever moment a process is killed at, the next one finds a whole run."""
 
 import os
+import shutil
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-import similitude as sim
-from builders import BACKBONE, write_photos
-from similitude.cli import app
 from similitude.errors import UserError
-from similitude.run_folders import RUN_FILES, refuse_links
+from similitude.run_folders import (
+    RUN_FILES,
+    check_run_folder,
+    is_held,
+    replacing_run,
+    settle,
+    training_in,
+)
 
-PLACES = [*RUN_FILES, ".lock", ".replaced", "checkpoints/last.ckpt"]
-
-
-@pytest.mark.parametrize("name", PLACES)
-@pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
-def test_every_place_that_is_written_to_must_be_of_the_run(tmp_path, name, kind):
-    path = tmp_path / "run" / name
-    path.parent.mkdir(parents=True)
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        target = tmp_path / "mine"
-        if kind == "link":
-            target.write_text("precious")
-        path.symlink_to(target)
-    with pytest.raises(UserError, match=r"link to another place|pipe or device"):
-        refuse_links(tmp_path / "run")
+CALLS = ("mkdir", "rename", "replace", "rmdir", "unlink")  # that change a folder
+FOLDERS = ("checkpoints", "events")
 
 
-def test_what_is_appended_to_has_no_other_name(tmp_path):
-    (tmp_path / "mine").write_text("precious")
-    for name in ("log.txt", ".lock"):
-        os.link(tmp_path / "mine", tmp_path / name)
-        with pytest.raises(UserError, match="link to another place"):
-            refuse_links(tmp_path)
-        (tmp_path / name).unlink()
-    os.link(tmp_path / "mine", tmp_path / "metrics.csv")  # a copy by hard links: it is replaced
-    refuse_links(tmp_path)
+class Killed(BaseException):
+    """What follows does not happen."""
 
 
-def test_no_command_writes_through_a_link(tmp_path, monkeypatch):
+@contextmanager
+def killed_at(monkeypatch, number):
+    """From this call on nothing is changed on the disk; counts the calls."""
+    calls = []
+
+    def counted(real):
+        def call(*args, **options):
+            calls.append(real)
+            if len(calls) > number:
+                raise Killed
+            return real(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        for name in CALLS:
+            patch.setattr(os, name, counted(getattr(os, name)))
+        yield calls
+
+
+def write_run(folder: Path, content: str, *, without: tuple[str, ...] = ()) -> None:
+    for name in RUN_FILES:
+        path = folder / name / "last.ckpt" if name in FOLDERS else folder / name
+        if name not in without:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+
+def read(folder: Path) -> dict[str, str]:
+    """Every file of the folder but its lock."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+def whole(content: str) -> dict[str, str]:
+    names = {n: f"{n}/last.ckpt" if n in FOLDERS else n for n in RUN_FILES}
+    return {**dict.fromkeys(names.values(), content), "notes.txt": "mine"}
+
+
+def replace_run(folder: Path, *, succeeds: bool) -> None:
+    with training_in(folder, overwrite=True), replacing_run(folder):
+        write_run(folder, "new", without=("checkpoints",))
+        if not succeeds:
+            raise UserError("no checkpoint")
+        write_run(folder, "new")
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_a_replacement_that_is_killed_anywhere_leaves_the_old_run_or_the_new_one(
+    succeeds, tmp_path, monkeypatch, caplog
+):
+    """Killed a second time while the first kill is being repaired, too."""
+    write_run(tmp_path / "run", "old")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    folder, found, number, was_killed = tmp_path / "copy", set(), 0, True
+    while was_killed:
+        for second in (0, 3):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(tmp_path / "run", folder)
+            with killed_at(monkeypatch, number) as calls, suppress(UserError):
+                replace_run(folder, succeeds=succeeds)
+            was_killed = len(calls) > number
+            with killed_at(monkeypatch, second):
+                settle(folder)
+            caplog.clear()
+            settle(folder)
+            assert read(folder) in (whole("old"), whole("new")), number
+            found.add(read(folder)["recipe.yaml"])
+            check_run_folder(folder, resume=True)
+        number += 1
+    assert number > 30
+    assert found == ({"old", "new"} if succeeds else {"old"})
+
+
+def test_a_repair_is_told(tmp_path, monkeypatch, caplog):
+    write_run(tmp_path, "old")
+    with killed_at(monkeypatch, 5):
+        replace_run(tmp_path, succeeds=False)
+    settle(tmp_path)
+    assert f"the run in {tmp_path}" in caplog.text
+    assert "the old one" in caplog.text
+
+
+def test_a_replacement_under_way_is_left_alone(tmp_path):
+    write_run(tmp_path, "old")
+    with training_in(tmp_path, overwrite=True), replacing_run(tmp_path):
+        assert is_held(tmp_path)
+        settle(tmp_path)
+        assert (tmp_path / ".replaced" / "recipe.yaml").exists()
+        write_run(tmp_path, "new")
+    assert not is_held(tmp_path)
+    assert set(read(tmp_path).values()) == {"new"}
+
+
+def test_a_folder_that_was_filled_meanwhile_is_refused_under_the_lock(tmp_path):
+    folder = tmp_path / "run"
+    check_run_folder(folder)
+    write_run(folder, "of another command")
+    with pytest.raises(UserError, match="not empty"), training_in(folder):
+        pass
+    assert set(read(folder).values()) == {"of another command"}
+
+
+def test_what_killed_processes_were_writing_is_removed_and_does_not_stand_in_the_way(tmp_path):
+    ended = 2**22 + 1  # above every process of Linux
+    left = [f".recipe.yaml.{ended}.tmp.yaml", f"checkpoints/.last.ckpt.{ended}.tmp.ckpt"]
+    left += [f".x.{os.getpid()}.tmp"]  # of a process of before, as in another container
+    kept = [f".scores.json.{os.getppid()}.tmp.json", ".hidden.tmp"]
+    (tmp_path / "checkpoints").mkdir()
+    for name in left + kept:
+        (tmp_path / name).write_text("half")
+    with training_in(tmp_path, resume=True):
+        pass
+    assert sorted(read(tmp_path)) == sorted(kept)
+    for path in tmp_path.iterdir():
+        path.rmdir() if path.is_dir() else path.unlink()
+    (tmp_path / left[0]).write_text("half")
+    (tmp_path / "log.txt").write_text("before the recipe was written")
+    check_run_folder(tmp_path)
+
+
+def test_the_own_default_place_is_checked_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_photos(tmp_path / "photos", 40)
-    small = {"backbone": BACKBONE, "epochs": 1, "batch_size": 8}
-    assert sim.pretrain("photos", out="run", **small) is not None
-    (tmp_path / "mine").write_text("precious")
-    (tmp_path / "elsewhere").mkdir()
-    runner = CliRunner()
-    for name, commands in {
-        "log.txt": (["pretrain", "photos", "--out", "run", "--resume"],),
-        ".lock": (
-            ["pretrain", "photos", "--out", "run", "--resume"],
-            ["pretrain", "photos", "--out", "run", "--overwrite"],
-        ),
-        "evaluation.json": (["evaluate", "run", "photos", "--protocol", "knn"],),
-        "report.html": (["report", "run"], ["evaluate", "run", "photos"]),
-        "events": (["pretrain", "photos", "--out", "run", "--resume"],),
-    }.items():
-        place, aside = tmp_path / "run" / name, tmp_path / "aside"
-        if place.exists():
-            place.rename(aside)
-        place.symlink_to(tmp_path / ("elsewhere" if name == "events" else "mine"))
-        for words in commands:
-            refused = runner.invoke(app, words).exception
-            assert isinstance(refused, UserError), words
-            assert str(place.relative_to(tmp_path)) in str(refused)
-        place.unlink()
-        if aside.exists():
-            aside.rename(place)
-    assert (tmp_path / "mine").read_text() == "precious"
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match="cannot write runs"):
+        check_run_folder(None)

@@ -1,6 +1,7 @@
 """A run that starts from published weights keeps what it needs of them, and stays near them."""
 
 import shutil
+import signal
 
 import pytest
 import torch
@@ -112,14 +113,14 @@ def test_a_stopped_run_goes_on_bit_for_bit_without_the_file(
     copy = tmp_path / "published.safetensors"
     shutil.copyfile(weights, copy)
     whole = sim.pretrain(photos, init=copy, out=tmp_path / "whole", report=False, **options)
-    end = Recorder.on_train_batch_end
+    record = Recorder.record
 
-    def stopping(self, trainer, module, *rest):
-        self.stop_requested = module.step == 5
-        end(self, trainer, module, *rest)
+    def stopping(self, module, outputs):
+        self.stop_signal = signal.SIGINT if module.step == 5 else 0
+        record(self, module, outputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_train_batch_end", stopping)
+        patch.setattr(Recorder, "record", stopping)
         stopped = sim.pretrain(photos, init=copy, out=tmp_path / "half", report=False, **options)
     assert stopped is None
     copy.unlink()

@@ -50,7 +50,7 @@ def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     assert content["data"] == "colours"
     assert content["num_images"] == 64
     assert content["seconds"] > 0
-    assert {"torch", "timm", "lightning", "processor", "images_per_second"} <= set(content)
+    assert {"torch", "timm", "processor", "images_per_second"} <= set(content)
 
 
 def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
@@ -72,6 +72,120 @@ def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
     assert not (tmp_path / "r" / "evaluation.json").exists()
     assert not (tmp_path / "r" / "scores.json").exists()
     assert any("evaluate again" in sentence for sentence in ears.sentences)
+
+
+def test_a_job_of_a_cluster_is_one_process_and_writes_nowhere_else(tmp_path, monkeypatch):
+    for name, value in {
+        "SLURM_NTASKS": "4",
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "x",
+        "SLURM_PROCID": "2",
+        "LSB_JOBID": "1",
+        "LSB_DJOB_RANKFILE": "/nowhere",
+        "JSM_NAMESPACE_SIZE": "4",
+        "WORLD_SIZE": "",
+        "RANK": "",
+        "KUBERNETES_PORT": "1",
+        "OMPI_COMM_WORLD_SIZE": "4",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_text("of another run")
+    handlers = [signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)]
+    run = sim.pretrain(random_images(64), recipe=small_recipe("simclr"), out="r")
+    assert run is not None
+    assert run.checkpoint.step == 12
+    assert '"processes": 1' in (run.path / "environment.json").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "r"}
+    assert [signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)] == handlers
+
+
+class Interjecting(Silent):
+    """Does something once, in the middle of a training."""
+
+    def __init__(self, what):
+        self.what = what
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+    def progress(self, what, done, total, note=""):
+        if what == "training" and done == total // 2 and self.what is not None:
+            act, self.what = self.what, None
+            act()
+
+
+def test_scores_that_are_given_while_a_run_trains_do_not_survive_it(tmp_path):
+    images, out, heard = random_images(64), tmp_path / "r", []
+
+    def evaluate():
+        sim.load(out).evaluate(images, protocols="knn", say=heard.append)
+        assert (out / "evaluation.json").exists()
+
+    listener = Interjecting(evaluate)
+    sim.pretrain(images, recipe=small_recipe("simclr"), out=out, listener=listener)
+    assert any("is trained still: these are scores of step" in sentence for sentence in heard)
+    assert any("evaluation.json is of weights before" in s for s in listener.sentences)
+    assert json.loads((out / "report.json").read_text())["evaluation"] is None
+    sim.load(out).evaluate(images, protocols="knn")
+    sim.pretrain(images, out=out, resume=True)  # finished: the scores are of its weights
+    assert (out / "evaluation.json").exists()
+
+
+def test_scores_are_not_kept_if_the_run_has_trained_on_meanwhile(tmp_path):
+    images, out, heard = random_images(64), tmp_path / "r", []
+    stop = Interjecting(lambda: signal.raise_signal(signal.SIGINT))
+    assert sim.pretrain(images, recipe=small_recipe("simclr"), out=out, listener=stop) is None
+    run = sim.load(out)
+    assert run.checkpoint.step < 12
+    sim.pretrain(images, out=out, resume=True)
+    run.evaluate(images, protocols="knn", say=heard.append)
+    assert any("has trained on meanwhile" in sentence for sentence in heard)
+    assert not (out / "evaluation.json").exists()
+
+
+def test_resuming_what_another_command_has_resumed_meanwhile_is_refused(tmp_path, monkeypatch):
+    images, out = random_images(64), tmp_path / "r"
+    stop = Interjecting(lambda: signal.raise_signal(signal.SIGINT))
+    sim.pretrain(images, recipe=small_recipe("simclr"), out=out, listener=stop)
+    load = sim.api.load_images
+
+    def slowly(*args, **options):
+        monkeypatch.setattr(sim.api, "load_images", load)
+        sim.pretrain(images, out=out, resume=True)
+        return load(*args, **options)
+
+    monkeypatch.setattr(sim.api, "load_images", slowly)
+    with pytest.raises(UserError, match="another command has gone on with the run"):
+        sim.pretrain(images, out=out, resume=True)
+    assert sim.load(out).checkpoint.step == 12
+
+
+def test_a_folder_that_another_command_fills_while_images_are_read_is_left_alone(
+    tmp_path, monkeypatch
+):
+    images, out, load = random_images(64), tmp_path / "r", sim.api.load_images
+
+    def slowly(*args, **options):
+        monkeypatch.setattr(sim.api, "load_images", load)
+        sim.pretrain(images, recipe=small_recipe("simclr"), out=out)
+        return load(*args, **options)
+
+    monkeypatch.setattr(sim.api, "load_images", slowly)
+    with pytest.raises(UserError, match="not empty"):
+        sim.pretrain(images, recipe=small_recipe("byol"), out=out)
+    assert sim.load(out).recipe.method.name == "simclr"
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_micro_batches_of_one_image_are_refused_before_anything_is_begun(tmp_path, micro):
+    """The last maps are of one pixel: BatchNorm has one number to take the spread of."""
+    options = {"method": "byol", "out": tmp_path / "r", "epochs": 1, "batch_size": 16}
+    settings = ["backbone.base_width=4", "backbone.stem=standard", "image_size=32"]
+    with pytest.raises(UserError, match="give --micro-batch-size 2"):
+        sim.pretrain(random_images(64), micro_batch_size=micro, overrides=settings, **options)
+    assert not (tmp_path / "r").exists()
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path):

@@ -27,10 +27,12 @@ from similitude.distributed import (
     decided_by_first,
     first_then_others,
     join_processes,
+    processes_of_machine,
     rank,
     world_size,
 )
 from similitude.errors import UserError
+from similitude.interrupts import how_to_resume
 from similitude.launching import run_on_devices, wants_processes
 from similitude.listening import Listener, Silent
 from similitude.method import Method, MethodConfig
@@ -62,7 +64,9 @@ from similitude.recipes.automatic import (
     starting_from,
     too_few_steps,
 )
+from similitude.recipes.rehearsal import check_batchnorm
 from similitude.run_folders import (
+    CHECKPOINT,
     check_run_folder,
     free_run_folder,
     replacing_run,
@@ -70,6 +74,8 @@ from similitude.run_folders import (
 )
 from similitude.runs import Run
 from similitude.starts import Start, open_start, unfit_norm, with_batchnorm
+from similitude.storage import as_path, check_writable, version_of
+from similitude.training import train
 from similitude.transfer import Classifier, is_classifier
 from similitude.views.contact_sheet import write_contact_sheet
 
@@ -196,9 +202,9 @@ def pretrain(
         backbone = _origin(given)
     wanted = _by_name(method)
     named = wanted if isinstance(wanted, str) else None
-    if out is not None:
-        place = Path(out)
-        decided_by_first(lambda: check_run_folder(place, resume=resume, overwrite=overwrite))
+    place = None if out is None else as_path(out)
+    modes = {"resume": resume, "overwrite": overwrite}
+    decided_by_first(lambda: check_run_folder(place, **modes))
     if minutes is not None and epochs is not None:
         raise UserError("--minutes and --epochs both say how long to train: give one of them")
     if minutes is not None and not 0 < minutes < float("inf"):
@@ -214,9 +220,9 @@ def pretrain(
         overrides=tuple(overrides),
         seed=seed,
     )
-    checkpoint = None
+    checkpoint, read = None, None
     if resume:
-        if out is None:
+        if place is None:
             raise UserError("--resume needs the run to go on with: --out runs/NAME")
         if init is not None or wishes != _Wishes():
             raise UserError(
@@ -224,7 +230,8 @@ def pretrain(
                 "--init, --minutes, --epochs, --batch-size, --micro-batch-size, --recipe, --seed "
                 "and --set"
             )
-        checkpoint = load_checkpoint(Path(out) / "checkpoints" / "last.ckpt", method=named)
+        path = place.joinpath(*CHECKPOINT)
+        checkpoint, read = load_checkpoint(path, method=named), version_of(path)
     source = first_then_others(lambda: open_source(data))
     source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
     together = f", shared by {world_size()} processes" if world_size() > 1 else ""
@@ -293,13 +300,15 @@ def pretrain(
         for warning in filter(None, warnings):
             listener.say(f"  {warning}")
     name = chosen.method.name
-    folder = Path(out) if out else decided_by_first(lambda: free_run_folder(data, name))
+    folder = place or decided_by_first(lambda: free_run_folder(data, name))
     with ExitStack() as stack:
-        decided_by_first(lambda: stack.enter_context(training_in(folder)))
+        decided_by_first(lambda: stack.enter_context(training_in(folder, **modes)))
+        if read is not None and read != version_of(folder.joinpath(*CHECKPOINT)):
+            raise UserError(
+                f"another command has gone on with the run in {folder}: give this one again"
+            )
         if overwrite:
             decided_by_first(lambda: stack.enter_context(replacing_run(folder)))
-        from similitude.training import train  # a second for Lightning, which evaluations save
-
         return train(
             images,
             source.name,
@@ -313,7 +322,16 @@ def pretrain(
             stop_collapsed=stop_collapsed,
             report=report,
             profile=profile,
+            goes_on=how_to_resume("pretrain", data, out=folder, options=_processes()),
         )
+
+
+def _processes() -> list[str]:
+    """The options that start as many processes as there are."""
+    here = processes_of_machine()
+    devices = ["--devices", str(here)] if here > 1 else []
+    machines = world_size() // here
+    return devices + (["--num-nodes", str(machines)] if machines > 1 else [])
 
 
 def choose(
@@ -397,7 +415,11 @@ def pack(
     for note in source.notes:
         listener.say(f"  {note}")
     name = Path(data).resolve().stem if isinstance(data, str | Path) else "images"
-    path = Path(output) if output is not None else Path(f"{name}.pack")
+    path = as_path(output) if output is not None else Path(f"{name}.pack")
+    check_writable(path)
+    if output is None and path.exists():
+        open_source(path)  # or it is no pack, and nobody said that it may go
+        listener.say(f"  replaces {path}")
     images = pack_images(
         source,
         path,
@@ -432,9 +454,10 @@ def draw_views(
     Raises:
         UserError: as :func:`pretrain`, or the name does not end in .png.
     """
-    target = Path(output)
+    target = as_path(output)
     if target.suffix.lower() != ".png":
         raise UserError(f"cannot draw to {target}: the name must end in .png")
+    check_writable(target)
     name = None if method is None else given_method(method)
     source = _in_tiles(open_source(data), recipe, overrides)
     facts = Facts(len(source), _short_sides(source), torch.device("cpu"))
@@ -576,6 +599,7 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     for size in sizes:
         evaluated = chosen.image_size if chosen.image_size in sizes else size
         check_input(network, chosen.backbone, size, evaluated)
+    check_batchnorm(chosen)
     if start is not None:
         _check_kept(chosen, network, start)
     chosen = choose_arithmetic(chosen, network, facts.device)

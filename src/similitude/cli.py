@@ -1,7 +1,6 @@
 """The command line: parses, calls, prints; nothing else."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,8 +30,10 @@ Devices = Annotated[
     typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
 ]
 Labels = Annotated[
-    Path | None,
-    typer.Option(help="CSV with rows FILE,LABEL; default: names of the class subfolders."),
+    str | None,
+    typer.Option(
+        metavar="PATH", help="CSV with rows FILE,LABEL; default: names of the class subfolders."
+    ),
 ]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Default: chosen.")]
 OwnMethod = Annotated[
@@ -45,7 +46,7 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the classifier in --out, if there is one.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with that in --out, bit for bit.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -111,8 +112,8 @@ def pretrain(
         typer.Option(min=1, help="Images in memory at once; the loss still sees the whole batch."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The run folder. Default: runs/NAME-METHOD."),
+        str | None,
+        typer.Option(metavar="PATH", help="The run folder. Default: runs/NAME-METHOD."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -219,27 +220,28 @@ def embed(
     run: RunFolder,
     data: Data,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .npz or .parquet file to write.")
+        str,
+        typer.Option("--output", "-o", metavar="PATH", help="A .npz or .parquet file to write."),
     ],
     method: OwnMethod = None,
     devices: Devices = None,
 ) -> None:
     """Write the embedding of every image: file name and vector."""
     from similitude.console import Console
-    from similitude.embeddings import check_suffix, write_embeddings
+    from similitude.embeddings import check_output, write_embeddings
     from similitude.runs import Run
 
     console = Console()
-    check_suffix(output)
+    path = check_output(output)
     with console:
         features = Run(run, method=method).embed(
             data, devices=devices, progress=console.progress, say=console.say
         )
     if not console.speaks:
         return
-    write_embeddings(features, output)
+    write_embeddings(features, path)
     count, dim = features.x.shape
-    console.print(f"{count:,} embeddings of {dim} numbers: {output}")
+    console.print(f"{count:,} embeddings of {dim} numbers: {path}")
 
 
 @app.command()
@@ -277,8 +279,8 @@ def finetune(
         typer.Option(min=0, help="Of the labels drawn, order and views. Default: 0."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The classifier's folder. Default: runs/NAME-finetune."),
+        str | None,
+        typer.Option(metavar="PATH", help="The classifier's folder. Default: runs/NAME-finetune."),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -313,7 +315,7 @@ def finetune(
 @app.command()
 def distill(
     teacher: Annotated[
-        Path, typer.Argument(metavar="TEACHER", help="A classifier, made by finetune or distill.")
+        str, typer.Argument(metavar="TEACHER", help="A classifier, made by finetune or distill.")
     ],
     data: Data,
     method: OwnMethod = None,
@@ -343,8 +345,8 @@ def distill(
         typer.Option(min=0, help="Of weights, order and views. Default: 0."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The student's folder. Default: runs/NAME-distill."),
+        str | None,
+        typer.Option(metavar="PATH", help="The student's folder. Default: runs/NAME-distill."),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -378,8 +380,13 @@ def distill(
 def pack(
     photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="As for pretrain.")],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="A .pack file to write. Default: NAME.pack, here."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A .pack file to write. Default: NAME.pack, here.",
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -397,10 +404,12 @@ def pack(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
     out: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The page. Default: report.html in the run."),
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="The page. Default: report.html in the run."
+        ),
     ] = None,
 ) -> None:
     """Write one HTML page that shows whether learning worked; two runs give a comparison."""
@@ -449,8 +458,8 @@ def ablate(
         typer.Option("--set", metavar="FIELD=VALUE", help="For all cells; repeat."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The folder. Default: ablations/NAME."),
+        str | None,
+        typer.Option(metavar="PATH", help="The folder. Default: ablations/NAME."),
     ] = None,
 ) -> None:
     """Vary settings over several seeds, score every run, and compare them in one table and page.
@@ -487,6 +496,8 @@ def ablate(
         raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
     console.print(found.render())
     console.print(f"page: {found.path / 'ablation.html'}")
+    if found.failed:
+        raise UserError(f"{found.failed} runs failed, see above; the same command tries them again")
 
 
 @app.command()
@@ -518,7 +529,9 @@ def methods() -> None:
 @app.command()
 def views(
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture, a .png file.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PATH", help="The picture, a .png file.")
+    ],
     method: Annotated[
         str | None,
         typer.Option(help="Whose views: a name, or MODULE:CLASS of your own. Default: simclr."),
@@ -544,7 +557,8 @@ def views(
 def export(
     run: RunFolder,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The weights, a .safetensors file.")
+        str,
+        typer.Option("--output", "-o", metavar="PATH", help="The weights, a .safetensors file."),
     ],
     method: OwnMethod = None,
 ) -> None:

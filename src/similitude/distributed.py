@@ -57,7 +57,8 @@ def alone() -> Iterator[None]:
 
 def is_launched() -> bool:
     """Whether a launcher (ours or torchrun) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    size = os.environ.get("WORLD_SIZE", "")
+    return "RANK" in os.environ and size.isdigit() and int(size) > 1
 
 
 def is_first_launched() -> bool:
@@ -76,9 +77,19 @@ def processes_of_machine() -> int:
 
 
 def join_processes() -> None:
-    """Meet the other processes that a launcher started; nothing where there are none."""
+    """Meet the other processes that a launcher started; nothing where there are none.
+
+    Raises:
+        UserError: the environment says that there are others and not where.
+    """
     global _shared
     if is_launched() and not dist.is_initialized():
+        missing = [n for n in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+        if missing:
+            raise UserError(
+                f"the environment has WORLD_SIZE and RANK without {', '.join(missing)}: start the "
+                "processes with torchrun or --devices, or unset WORLD_SIZE to have one"
+            )
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl" if torch.cuda.is_available() else "gloo"

@@ -6,17 +6,20 @@ import numpy as np
 
 from similitude.errors import UserError
 from similitude.evaluation import Features
-from similitude.storage import write_with
+from similitude.storage import as_path, check_writable, write_with
 
 SUFFIXES = (".npz", ".parquet")
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse a format we do not write before any work is done.
+def check_output(given: str | Path) -> Path:
+    """The file that is to be written; refuses a format or place before any work is done for it.
 
     Raises:
-        UserError: the name ends in neither .npz nor .parquet, or pyarrow is missing.
+        UserError: the name ends in neither .npz nor .parquet, pyarrow is missing, or the place
+            cannot be written.
     """
+    path = as_path(given)
+    check_writable(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"cannot write embeddings to {path}: the name must end in .npz or .parquet")
     if path.suffix == ".parquet":
@@ -27,6 +30,7 @@ def check_suffix(path: Path) -> None:
                 f"cannot write {path}: Parquet needs pyarrow (pip install 'similitude[parquet]'); "
                 "a name that ends in .npz needs nothing more"
             ) from error
+    return path
 
 
 def write_embeddings(features: Features, path: Path) -> None:
@@ -38,7 +42,7 @@ def write_embeddings(features: Features, path: Path) -> None:
     Raises:
         UserError: an unknown suffix, or the disk is full.
     """
-    check_suffix(path)
+    path = check_output(path)
     vectors = features.x.float().numpy()
 
     def write_npz(temporary: Path) -> None:

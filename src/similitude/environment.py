@@ -23,7 +23,7 @@ def write_environment(
     rows = [row for row in recorder.metrics.rows if "images_per_second" in row]
     speeds = sorted(row["images_per_second"] for row in rows)
     waits = [row["waiting_share"] for row in rows]
-    packages = ("similitude", "torch", "torchvision", "timm", "lightning")
+    packages = ("similitude", "torch", "torchvision", "timm")
     content = {
         **{name: version(name) for name in packages},
         "python": platform.python_version(),

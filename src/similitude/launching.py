@@ -21,6 +21,7 @@ import torch.multiprocessing as mp
 
 from similitude.distributed import MEETING, is_launched
 from similitude.errors import UserError
+from similitude.interrupts import INTERRUPTED, TERMINATED, end, hearing
 from similitude.listening import Listener
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -123,13 +124,13 @@ def _run_in(
         try:
             for child in children:
                 child.start()
-                if interrupts.presses:  # while there was nobody yet to tell
+                if interrupts.number:  # while there was nobody yet to tell
                     child.kill()
-                    raise KeyboardInterrupt
+                    end(interrupts.number)
             return _listen(children, messages, listener, interrupts)
         except (UserError, RuntimeError):
-            if interrupts.presses:  # they died of it, wherever they were
-                raise KeyboardInterrupt from None
+            if interrupts.number:  # they died of it, wherever they were
+                end(interrupts.number)
             raise
         finally:
             _end(children)
@@ -183,36 +184,32 @@ def _end(children: list[Any]) -> None:
 
 @dataclass
 class _Interrupts:
-    """How often Ctrl-C was pressed, and whether the processes have begun to speak."""
+    """The last signal, how many there were, and whether the processes have begun to speak."""
 
-    presses: int = 0
+    number: int = 0
+    times: int = 0
     begun: bool = False
 
 
 @contextmanager
 def _passing_interrupts_on(children: list[Any]) -> Iterator[_Interrupts]:
-    """Ctrl-C goes to the children, which end in their own way.
+    """Ctrl-C and SIGTERM go to the children, which end in their own way.
 
     The third one kills them, and so does one before they have begun: nothing is lost yet, and not
     all of them may be there to hear it.
     """
     interrupts = _Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts  # signals reach the main thread only
-        return
 
-    def interrupt(number: int, _: Any) -> None:
-        interrupts.presses += 1
-        gently = interrupts.begun and interrupts.presses < 3
+    def hear(number: int) -> None:
+        interrupts.number = number
+        interrupts.times += 1
+        gently = interrupts.begun and interrupts.times < 3
         for child in children:
             if child.pid is not None and child.is_alive():
-                os.kill(child.pid, signal.SIGINT if gently else signal.SIGKILL)
+                os.kill(child.pid, number if gently else signal.SIGKILL)
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
+    with hearing(hear):
         yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Relay:
@@ -245,9 +242,12 @@ def _child(
     except UserError as error:
         messages.put(("refusal", str(error)))
         sys.exit(2)
-    except (KeyboardInterrupt, SystemExit):
-        messages.put(("interrupted", None))
-        sys.exit(130)
+    except KeyboardInterrupt:
+        messages.put(("interrupted", signal.SIGINT))
+        sys.exit(INTERRUPTED)
+    except SystemExit:
+        messages.put(("interrupted", signal.SIGTERM))
+        sys.exit(TERMINATED)
     except BaseException:
         messages.put(("crash", traceback.format_exc()))
         sys.exit(1)
@@ -277,6 +277,10 @@ def _listen(
         except queue.Empty:
             if any(child.is_alive() for child in children) and not _failed(children):
                 continue
+            if any(child.exitcode == -signal.SIGTERM for child in children):
+                for child in children:  # outside of a training; without it they cannot go on
+                    child.terminate()
+                end(signal.SIGTERM)
             if answer is None:
                 raise UserError(
                     f"{_who_ended(children)}; what it said stands above. If nothing does, the "
@@ -293,7 +297,7 @@ def _listen(
         if answer is not None and answer[0] == "result":
             break
     if answer[0] == "interrupted":
-        raise KeyboardInterrupt
+        end(answer[1], told=True)
     if answer[0] == "refusal":
         raise UserError(answer[1])
     if answer[0] == "crash":

@@ -1,25 +1,17 @@
-"""The optimizer steps of a run, one after the other, under Lightning."""
+"""The optimizer steps of a run, one after the other."""
 
-import logging
 import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import lightning
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from similitude.checkpoints import Checkpoint
 from similitude.data import CanvasLoader, ImageSet
-from similitude.distributed import processes_of_machine, rank, world_size
+from similitude.distributed import rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
+from similitude.interrupts import hearing
 from similitude.listening import Listener
 from similitude.metrics import Metrics
 from similitude.pretraining import Pretraining
@@ -114,7 +106,7 @@ def run_steps(
         with module.stages.counting():
             module.rehearse(loader.batch(first_step % total_steps))
     if steps > 0:
-        _fit(module, loader, recorder, steps)
+        _take_steps(module, loader, recorder)
     if isinstance(module.stages, Profile):
         limits = measure_limits(module.arithmetic.dtype, module.device)
         text = module.stages.table(limits)
@@ -125,76 +117,25 @@ def run_steps(
     return recorder
 
 
-def _fit(module: Pretraining, loader: CanvasLoader, recorder: Recorder, steps: int) -> None:
-    """Take ``steps`` optimizer steps under Lightning; Ctrl-C ends them after the one under way."""
-    # Lightning's notices (no TPU, tips) are about Lightning; ours go to the listener.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator="cuda" if loader.device.type == "cuda" else "cpu",
-        **_processes(),
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    with _stopping_on_interrupt(recorder), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-        trainer.fit(module, train_dataloaders=_Stream(loader))
+def _take_steps(module: Pretraining, loader: CanvasLoader, recorder: Recorder) -> None:
+    """Take the steps of the loader.
 
-
-class _Together(DDPStrategy):
-    """Lightning's processes without its wrapper: the module averages gradients itself.
-
-    DDP's averages while a backward pass runs, and so only one; micro-batches need several.
+    Ctrl-C and SIGTERM end them after the one under way, a second Ctrl-C at once. SIGTERM may come
+    more than once: systemd sends it to every process, and those who started this one pass it on.
     """
 
-    def configure_ddp(self) -> None:
-        """No wrapper."""
+    def hear(number: int) -> None:
+        if recorder.stop_signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        recorder.stop_signal = number
 
-
-def _processes() -> dict[str, Any]:
-    """What the trainer has to know of the processes that train together."""
-    if world_size() == 1:
-        return {"devices": 1}
-    devices = processes_of_machine()
-    return {
-        "devices": devices,
-        "num_nodes": world_size() // devices,
-        "strategy": _Together(cluster_environment=TorchElasticEnvironment()),
-    }
-
-
-class _Stream:
-    """The loader without a length: to Lightning the run is one pass, whatever step it starts at."""
-
-    def __init__(self, loader: CanvasLoader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
-
-
-@contextmanager
-def _stopping_on_interrupt(recorder: Recorder) -> Iterator[None]:
-    """The first Ctrl-C ends the run after its step and saves it; the second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        recorder.stop_requested = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with hearing(hear):
+        recorder.begin(module)
+        for batch in loader:
+            recorder.record(module, module.training_step(batch))
+            if recorder.ended:
+                break
+        recorder.close()
 
 
 def training_note(values: Mapping[str, float]) -> str:

@@ -1,11 +1,10 @@
-"""Runs any Method under Lightning: one optimizer step for each batch."""
+"""One optimizer step of any Method for each batch."""
 
 import copy
 from typing import Any
 
-import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from similitude.acceleration import (
     GradientCache,
@@ -67,7 +66,7 @@ def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     return OPTIMIZERS[config.name](groups, **options)
 
 
-class Pretraining(lightning.LightningModule):
+class Pretraining(nn.Module):
     """One optimizer step of a method for each batch of canvases.
 
     Args:
@@ -85,7 +84,6 @@ class Pretraining(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.stages = Stages()
-        self.automatic_optimization = False  # hooks around the step are the method's contract
         self.method = convert_sync_batchnorm(method) if world_size() > 1 else method
         self.recipe = recipe
         self.step = first_step
@@ -107,29 +105,31 @@ class Pretraining(lightning.LightningModule):
         total = self.steps_per_epoch * self.recipe.epochs
         return Progress(self.step, total, self.steps_per_epoch)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer made with the module, so that a checkpoint can fill it before the start."""
-        return self.optimizer
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.method.parameters()).device
 
-    def training_step(self, batch: CanvasBatch, batch_idx: int) -> dict[str, Tensor]:
-        """One whole step, timed by stages where that is asked for."""
+    def training_step(self, batch: CanvasBatch) -> dict[str, Tensor]:
+        """One whole step, timed by stages where that is asked for; the loss and other metrics."""
         with self.stages.step():
-            return self.optimize(batch, self.optimizers())
+            return self.optimize(batch)
 
     def rehearse(self, batch: CanvasBatch) -> None:
         """Take a step and undo it: for what only a whole step can show."""
         state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
         step = self.step
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            self.optimize(batch, self.optimizer)
+            self.optimize(batch)
         self.method.load_state_dict(state[0])
         self.optimizer.load_state_dict(state[1])
         self.optimizer.zero_grad()
         self.step = step
 
-    def optimize(self, batch: CanvasBatch, optimizer: Any) -> dict[str, Tensor]:
+    def optimize(self, batch: CanvasBatch) -> dict[str, Tensor]:
         """Move weights, targets and memory by one batch; the loss and other metrics."""
         recipe, progress, stage = self.recipe, self.progress, self.stages.stage
+        optimizer = self.optimizer
         with stage("views"):
             views = self.multi_view(
                 batch.canvases,

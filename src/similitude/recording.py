@@ -2,17 +2,15 @@
 
 import math
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from tensorboard.compat.proto.event_pb2 import (
     Event,  # pyright: ignore[reportAttributeAccessIssue]
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
@@ -41,8 +39,8 @@ FIRST_STEPS = 20  # after which the estimate of a run's length is corrected
 BEGINNING = 0.1  # share of a run after which a collapse is one; the papers' rates have warmed up
 
 
-class Recorder(Callback):
-    """Logs, measures, saves and shows a run; stops it when asked or when the loss is not a number.
+class Recorder:
+    """Logs, measures, saves and shows a run; stops it when asked or when it diverges.
 
     Args:
         folder: the run folder.
@@ -55,6 +53,14 @@ class Recorder(Callback):
         tell: called with a sentence: how long the run will take, once its first steps are timed.
         collapsed: whether metrics tell of a collapse. If given, a run of which two measurements in
             a row do so, both after its beginning, is stopped: it would only burn time.
+
+    Attributes:
+        stop_signal: the signal that asked this process to stop, or 0; once a step has been
+            recorded, the one that any of the processes got.
+        diverged_at: the step at which the loss, a weight or a feature was found not to be a number,
+            if one was.
+        stopped_early: whether it diverged or collapsed before its last step.
+        ended: whether no step is to follow.
     """
 
     def __init__(
@@ -79,9 +85,10 @@ class Recorder(Callback):
         self.show = show
         self.tell = tell
         self.collapsed = collapsed
-        self.stop_requested = False
+        self.stop_signal = 0
         self.diverged_at: int | None = None
-        self.stopped_early = False  # because it diverged or collapsed, before its last step
+        self.stopped_early = False
+        self.ended = False
         self._writes = rank() == 0  # all processes count and stop together; the first one writes
         self._steps = 0  # of this process
         self._second_step_at = 0.0
@@ -93,28 +100,28 @@ class Recorder(Callback):
         """Where the run's state goes."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def begin(self, module: Pretraining) -> None:
         """Measure the random backbone, so that later values have something to beat."""
         if self._writes:
-            self._events = _Events(self.folder / "events", pl_module.step, self.tell)
-        if pl_module.step == 0:
-            self._write({"step": 0.0, "epoch": 0.0, **self._measure(pl_module)})
-            self.save(pl_module)  # a run that diverges at once is a run too
-        self._segment_start = self._saved_at = time.perf_counter()
-        self._segment_steps = 0
-        self._waited = self.loader.waiting_seconds
+            self._events = _Events(self.folder / "events", module.step, self.tell)
+        if module.step == 0:
+            self._write({"step": 0.0, "epoch": 0.0, **self._measure(module)})
+            self.save(module)  # a run that diverges at once is a run too
+        self._start_segment()
+        self._saved_at = self._segment_start
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def record(self, module: Pretraining, outputs: dict[str, Tensor]) -> None:
         """Count the step; log, measure and save when it is time."""
-        module: Pretraining = pl_module
         self._pending.append(outputs)
         self._segment_steps += 1
         progress = module.progress
         self._correct_estimate(module)
         overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
-        stopping, overdue = any_process([self.stop_requested, overdue], module.device)
+        asked = [self.stop_signal == number for number in (signal.SIGINT, signal.SIGTERM)]
+        interrupted, terminated, overdue = any_process([*asked, overdue], module.device)
+        stopping = interrupted or terminated
+        if stopping:
+            self.stop_signal = signal.SIGTERM if terminated else signal.SIGINT
         finished = progress.step == progress.total_steps
         log_every = max(1, min(progress.steps_per_epoch, progress.total_steps // ROWS))
         measure_every = max(progress.steps_per_epoch, progress.total_steps // MEASUREMENTS)
@@ -124,21 +131,24 @@ class Recorder(Callback):
         broken = save and not _is_finite(module.method)
         if broken or measure or stopping or progress.step % log_every == 0:
             values = self._flush(module)
-            if broken or not math.isfinite(values["loss"]):
+            broken = broken or not math.isfinite(values["loss"])
+            if measure and not broken:
+                values |= self._measure(module)
+                infinite = not math.isfinite(values.get("feature_std", 0.0))
+                broken = any_process([infinite], module.device)[0]
+            if broken:
                 self.diverged_at = progress.step
                 self._write(values)
                 self._stop_early(finished, values["step"])
-                trainer.should_stop = True
+                self.ended = True
                 return  # the checkpoint on disk stays: it is from before
-            if measure:
-                values |= self._measure(module)
             self._write(values)
             if measure and any_process([self._writes and self._is_lost()], module.device)[0]:
                 self._stop_early(finished, values["step"])
             self._start_segment()
         if save:
             self.save(module)
-        trainer.should_stop = stopping or self.stopped_early
+        self.ended = stopping or self.stopped_early
 
     def _correct_estimate(self, module: Pretraining) -> None:
         """Say how long the run will take, from the time of its first steps but the very first."""
@@ -155,7 +165,7 @@ class Recorder(Callback):
                     f"{module.recipe.batch_size / seconds:.0f} images/s"
                 )
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def close(self) -> None:
         """Close the event file."""
         if self._events is not None:
             self._events.close()

@@ -61,8 +61,8 @@ from similitude.methods import given_method
 from similitude.randomness import permutation
 from similitude.reading import damaged, read_json
 from similitude.recipes import Recipe, arithmetic_of, image_spec
-from similitude.run_folders import refuse_links
-from similitude.storage import write_text, write_with
+from similitude.run_folders import CHECKPOINT, is_held, refuse_links, settle
+from similitude.storage import as_path, check_writable, version_of, write_text, write_with
 from similitude.views import ImageSpec
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -90,8 +90,9 @@ class Run:
     """
 
     def __init__(self, path: str | Path, *, method: str | type[Method] | None = None) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self._method = None if method is None else given_method(method)
+        settle(self.path)
         if not self.path.is_dir():
             raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
         if not self.checkpoint_path.exists():
@@ -103,12 +104,18 @@ class Run:
     @property
     def checkpoint_path(self) -> Path:
         """The file that holds the whole state."""
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path.joinpath(*CHECKPOINT)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The whole state, read once."""
+        self._version = version_of(self.checkpoint_path)
         return load_checkpoint(self.checkpoint_path, method=self._method)
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether a training has saved other weights since these were read."""
+        return version_of(self.checkpoint_path) != self._version
 
     @property
     def recipe(self) -> Recipe:
@@ -249,6 +256,7 @@ class Run:
         """
         protocols = check_protocols(protocols)  # before any image is read
         refuse_links(self.path)
+        check_writable(self.path / "evaluation.json")
         if wants_processes(devices, 1):
             return run_on_devices(
                 _evaluate_in_a_process,
@@ -306,7 +314,13 @@ class Run:
         table = replace(table, notes=[*table.notes, *notes])
         if progress is not None:
             progress("evaluating", steps, steps, "")
-        place = self.path / "evaluation.json"
+        place, tell = self.path / "evaluation.json", say or (lambda _: None)
+        of_step = f"these are scores of step {self.checkpoint.step:,}"
+        if self._is_outdated:
+            tell(f"{self.path} has trained on meanwhile: {of_step}, and are not kept")
+            return table
+        if is_held(self.path):
+            tell(f"{self.path} is trained still: {of_step}, and are removed when that ends")
         if (earlier := read_scores(place)) is not None:
             if say is not None and not table.is_alike(earlier):
                 columns = ", ".join(column_title(column) for column in earlier.columns)
@@ -320,6 +334,8 @@ class Run:
             table = table.completed_by(earlier)
         write_text(place, json.dumps(table.to_json(), indent=2))
         self.write_gallery(train if test is None else test)
+        if self._is_outdated:  # the training may have looked for such scores before they were there
+            place.unlink(missing_ok=True)
         return table
 
     def write_gallery(self, images: ImageSet) -> None:
@@ -432,9 +448,10 @@ class Run:
         With timm alone, or through similitude where the method keeps more than one network of timm
         (CPC, CMC).
         """
-        target = Path(path)
+        target = as_path(path)
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
+        check_writable(target)
         export_backbone(self.backbone.state_dict(), target)
         network, image = self.recipe.backbone, self.image
         facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}

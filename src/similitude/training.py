@@ -1,6 +1,7 @@
 """One training, from images and a recipe to a finished run folder."""
 
 import json
+import signal
 from pathlib import Path
 
 import torch
@@ -17,17 +18,16 @@ from similitude.checkpoints import (
     load_strictly,
     read_start,
 )
+from similitude.comparison import PRETRAINED_BACKBONE
 from similitude.data import ImageSet
-from similitude.distributed import (
-    processes_of_machine,
-    rank,
-    share_state_of_first,
-    world_size,
-)
+from similitude.distributed import rank, share_state_of_first
 from similitude.environment import write_environment
 from similitude.errors import UserError
+from similitude.evaluation import read_scores
+from similitude.evaluation.baselines import checksum
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
+from similitude.interrupts import end
 from similitude.listening import Listener, Log, Silent
 from similitude.loop import run_steps
 from similitude.method import Method
@@ -61,6 +61,7 @@ def train(
     stop_collapsed: bool = False,
     report: bool = True,
     profile: bool = False,
+    goes_on: str = "pretrain with resume=True",
 ) -> Run | None:
     """Train, judge, and write everything a run folder holds.
 
@@ -78,9 +79,13 @@ def train(
         stop_collapsed: stop where two measurements in a row tell of a collapse.
         report: write report.html too.
         profile: see :func:`run_steps`.
+        goes_on: what resumes the run, for whoever stops it.
 
     Returns:
-        The run, or None if it was stopped before its end.
+        The run, or None if Ctrl-C stopped it before its end.
+
+    Raises:
+        SystemExit: with 143, if SIGTERM did.
     """
     first = rank() == 0  # of several processes it speaks and writes
     log = Log(listener, folder / "log.txt") if first else Silent()
@@ -165,15 +170,16 @@ def train(
     if first:
         write_environment(folder, data, images, recorder, device)
     total = module.progress.total_steps
-    if recorder.stopped_early:
-        log.say(f"stopped early, after step {module.step:,} of {total:,}")
-    elif recorder.diverged_at is None and module.step < total:
-        devices = f" --devices {world_size()}" if 1 < world_size() == processes_of_machine() else ""
+    if recorder.stop_signal:
         log.say(
             f"stopped after step {module.step:,} of {total:,}; everything is saved, and this "
-            f"goes on: similitude pretrain {data} --out {folder} --resume{devices}"
+            f"goes on: {goes_on}"
         )
-        return None
+        return (
+            None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal, told=True)
+        )
+    if recorder.stopped_early:
+        log.say(f"stopped early, after step {module.step:,} of {total:,}")
     if not first:
         return Run(folder)
     if start is not None:  # what is kept is not what trained at last, and is judged on more images
@@ -189,10 +195,21 @@ def train(
         )
         values = monitor.measure(run.backbone.to(device), device)
         recorder.metrics.add({"step": float(module.step), **values})
+    _drop_other_scores(folder, log)
     run = _finish(folder, images, recorder, module.step, log)
     if report:
         log.say(f"report: {run.report()}")
     return run
+
+
+def _drop_other_scores(folder: Path, log: Listener) -> None:
+    """Remove scores of weights that training went on from, as of `evaluate` while it ran."""
+    now = checksum(Run(folder).backbone)
+    for name in ("evaluation.json", "scores.json"):
+        scores = read_scores(folder / name)
+        if scores is not None and scores.weights.get(PRETRAINED_BACKBONE, now) != now:
+            (folder / name).unlink()
+            log.say(f"  {name} is of weights before the last step and is removed: evaluate again")
 
 
 def _finish(

@@ -1,8 +1,11 @@
 """What a user types and sees: the whole path, and every documented mistake as one sentence."""
 
 import json
+import shlex
 import shutil
+import signal
 import sys
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +17,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+import similitude as sim
 from builders import random_images, write_photos
 from similitude import cli
+from similitude.console import Console
 from similitude.methods import METHODS
 
 pytestmark = pytest.mark.slow
@@ -288,6 +293,25 @@ def check(result, *words):
         (["export", "RUN", "-o", "out.pt"], ["out.pt", ".safetensors"]),
         (["report", "photos"], ["photos"]),
         (["views", "photos", "-o", "views.jpg"], ["views.jpg", ".png"]),
+        (["pretrain", ""], ["empty"]),
+        (["pretrain", "photos", "--out", ""], ["empty path"]),
+        (["pretrain", "photos", "--out", "wrong.csv/run"], ["cannot write wrong.csv/run"]),
+        (["pretrain", "photos", "--out", "dangling"], ["cannot write dangling", "link to nothing"]),
+        (["pretrain", "photos", "--out", "dangling/run"], ["cannot write dangling/run"]),
+        (["pretrain", "photos", "--out", "x" * 300], ["write xxx", "too long"]),
+        (["finetune", "RUN", "photos", "--out", "wrong.csv/run"], ["cannot write wrong.csv/run"]),
+        (["embed", "RUN", "photos", "-o", "x" * 245 + ".npz"], ["cannot write xxx", "too long"]),
+        (["embed", "RUN", "photos", "-o", "wrong.csv/x.npz"], ["cannot write wrong.csv/x.npz"]),
+        (["pack", "photos", "-o", "dangling/x.pack"], ["cannot write dangling/x.pack"]),
+        (["views", "photos", "-o", "wrong.csv/x.png"], ["cannot write wrong.csv/x.png"]),
+        (["export", "RUN", "-o", "wrong.csv/x.safetensors"], ["cannot write wrong.csv/x"]),
+        (["report", "RUN", "-o", "wrong.csv/x.html"], ["cannot write wrong.csv/x.html"]),
+        (["report", "RUN", "-o", "theirs.html"], ["theirs.json is there already"]),
+        (["evaluate", "~no-such-user/run", "photos"], ["~no-such-user/run", "home"]),
+        (
+            ["ablate", "simsiam", "photos", "--vary", "epochs=1,2", "--out", "wrong.csv/a"],
+            ["cannot write wrong.csv/a"],
+        ),
         (["ablate"], ["--vary", "--study"]),
         (["ablate", "simsiam", "--vary", "stop_gradient=true,false"], ["METHOD", "DATA"]),
         (["ablate", "simsiam", "photos", "--vary", "stop_gradient"], ["FIELD=A,B,C"]),
@@ -306,7 +330,47 @@ def test_every_mistake_is_one_sentence_and_exit_code_2(
     (tmp_path / "empty" / "notes.txt").write_text("no images here")
     write_photos(tmp_path / "flat", 20, classes=0)
     (tmp_path / "wrong.csv").write_text("file,label\nmissing.png,cat\n")
+    (tmp_path / "theirs.json").write_text("{}")
+    (tmp_path / "dangling").symlink_to("nothing")
     check(similitude(*(run_folder if a == "RUN" else a for a in arguments)), *words)
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(
+    similitude, run_folder, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(photos, tmp_path / "home" / "photos")
+    assert similitude("pretrain", "~/photos", "--out=~/run", *FAST, *TINY)[0] == 0
+    for command in (
+        ["evaluate", "~/run", "~/photos", "--protocol", "knn", "--against", "~/run"],
+        ["embed", "~/run", "~/photos", "-o", "~/x.npz"],
+        ["export", "~/run", "-o", "~/x.safetensors"],
+        ["report", "~/run", "-o", "~/x.html"],
+        ["views", "~/photos", "-o", "~/x.png"],
+        ["pack", "~/photos", "-o", "~/x.pack"],
+        ["finetune", "~/run", "~/photos", "--epochs", "1", "--out", "~/classifier"],
+        ["pretrain", "~/photos", "--recipe", "~/run/recipe.yaml", "--out", "~/run", "--overwrite"],
+    ):
+        code, out, err = similitude(*command)
+        assert code == 0, err
+    assert sim.load("~/run").path == tmp_path / "home" / "run"
+    made = {path.name for path in (tmp_path / "home").iterdir()}
+    assert {"run", "classifier", *(f"x.{s}" for s in ("npz", "html", "json", "png", "pack"))} < made
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+
+
+def test_what_nobody_named_is_replaced_only_if_it_is_our_own(similitude, run_folder, photos):
+    shutil.copytree(photos, "pictures")
+    Path("pictures.pack").write_text("mine")
+    check(similitude("pack", "pictures"), "pictures.pack is no whole pack")
+    Path("pictures.pack").unlink()
+    assert similitude("pack", "pictures")[0] == 0
+    assert "replaces pictures.pack" in similitude("pack", "pictures")[1]
+    Path("page.json").write_text('{"mine": 1}')
+    check(similitude("report", run_folder, "-o", "page.html"), "page.json is there already")
+    Path("page.json").unlink()
+    assert similitude("report", run_folder, "-o", "page.html")[0] == 0
+    assert similitude("report", run_folder, "-o", "page.html")[0] == 0
 
 
 def test_too_many_unreadable_files_stop_the_run(similitude, tmp_path):
@@ -346,49 +410,63 @@ def test_a_full_disk_loses_nothing(similitude, run_folder, photos, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".npz")] == ["out.npz"]
 
 
-def test_ctrl_c_ends_cleanly_and_resume_goes_on(similitude, photos, monkeypatch):
-    import signal
-
-    from similitude.console import Console
-
+@pytest.fixture
+def pressing(monkeypatch):
+    """While it trains under this name, a command gets a signal at its first step."""
     shown = Console.progress
 
-    def press(self, what, done, total, note=""):
-        shown(self, what, done, total, note)
-        if what == "training" and done == 1:
-            signal.raise_signal(signal.SIGINT)
+    @contextmanager
+    def press(number, name="training"):
+        def progress(self, what, done, total, note=""):
+            shown(self, what, done, total, note)
+            if what.startswith(name) and done == 1:
+                signal.raise_signal(number)
 
-    monkeypatch.setattr(Console, "progress", press)
-    code, out, err = similitude("pretrain", photos, "--out", "run", *FAST, *TINY)
-    assert code == 130
-    assert "--resume" in out
-    monkeypatch.setattr(Console, "progress", shown)
-    code, out, err = similitude("pretrain", photos, "--out", "run", "--resume")
-    assert code == 0, err
-    assert Path("run/report.html").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(Console, "progress", progress)
+            yield
+
+    return press
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "exit_code"), SIGNALS)
+def test_a_training_is_saved_and_the_printed_command_goes_on(
+    similitude, run_folder, photos, tmp_path, pressing, number, exit_code
+):
+    """Of every kind of training, in folders whose names a shell would take apart."""
+    data = shutil.copytree(photos, tmp_path / "my photos; $HOME")
+    few = ["--epochs", "2", "--batch-size", "16"]
+    runs = {
+        "pretrain": [data, "--out", "a run", *FAST, *TINY],
+        "finetune": [run_folder, data, "--out", "a class", *few, "--from-scratch"],
+        "distill": ["a class", data, "--out", "a student", *few],
+    }
+    for command, arguments in runs.items():
+        with pressing(number):
+            code, out, err = similitude(command, *arguments)
+        assert code == exit_code, err
+        program, *words = shlex.split(out.partition("goes on: ")[2].splitlines()[0])
+        assert program == "similitude"
+        code, out, err = similitude(*words)
+        assert code == 0, err
+        assert "stopped" not in out
 
 
 ABLATE = ["--epochs", "1", "--seeds", "1", *TINY, *FAST[4:], "--set", "batch_size=16"]
 
 
-def test_ablate_prints_one_table_and_goes_on_where_it_was(similitude, photos, monkeypatch):
-    import signal
-
-    from similitude.console import Console
-
-    shown = Console.progress
-
-    def press(self, what, done, total, note=""):
-        shown(self, what, done, total, note)
-        if what.startswith("2/2") and done == 1:
-            signal.raise_signal(signal.SIGINT)
-
+@pytest.mark.parametrize(("number", "exit_code"), SIGNALS)
+def test_ablate_prints_one_table_and_goes_on_where_it_was(
+    similitude, photos, pressing, number, exit_code
+):
     command = ["ablate", "simsiam", photos, "--vary", "stop_gradient=true,false", *ABLATE]
-    monkeypatch.setattr(Console, "progress", press)
-    code, out, err = similitude(*command)
-    assert code == 130, err
+    with pressing(number, "2/2"):
+        code, out, err = similitude(*command)
+    assert code == exit_code, err
     assert "the same command goes on" in out
-    monkeypatch.setattr(Console, "progress", shown)
     code, out, err = similitude(*command)
     assert code == 0, err
     assert all(word in out for word in ("kNN", "linear", "rank", "std", "loss", "verdict", "min"))

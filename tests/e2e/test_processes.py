@@ -170,6 +170,33 @@ def test_ctrl_c_ends_all_processes(place, progress):
         assert (place / out / "checkpoints" / "last.ckpt").exists()
 
 
+def workers_of(running: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
+    return [pid for pid, command in commands.items() if "spawn_main" in command]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize("told", ["the one that started them", "first", "second", "all of them"])
+def test_sigterm_to_any_process_saves_and_ends_all(place, told):
+    out = f"told-{told}"
+    settings = [*SETTINGS, "--set", "epochs=500", "--out", out, "--devices", "2"]
+    running = start(place, *SIMILITUDE, "pretrain", "photos", *settings)
+    assert running.stdout is not None
+    assert any("training" in line for line in running.stdout)
+    time.sleep(1)  # into the steps
+    first, second = workers_of(running)
+    of = {"the one that started them": [running.pid], "first": [first], "second": [second]}
+    for pid in of.get(told, [running.pid, first, second]):
+        os.kill(pid, signal.SIGTERM)
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 143
+    assert "everything is saved" in said
+    metrics = (place / out / "metrics.csv").read_text().splitlines()
+    step = load_checkpoint(place / out / "checkpoints" / "last.ckpt").step
+    assert step == int(float(metrics[-1].split(",")[0])) > 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_killed_process_is_named_and_ends_the_others(place):
     settings = [*SETTINGS, "--set", "epochs=500", "--out", "killed", "--devices", "2"]
@@ -177,13 +204,28 @@ def test_a_killed_process_is_named_and_ends_the_others(place):
     assert running.stdout is not None
     assert any("training" in line for line in running.stdout)
     time.sleep(1)  # into the steps
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(int(workers[1]), signal.SIGKILL)
+    workers = workers_of(running)
+    os.kill(workers[1], signal.SIGKILL)
     _, error = running.communicate(timeout=120)
     assert running.returncode == 2
     assert "process 2 of 2 was killed by signal 9" in error.replace("\n", " ")
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def be_told(listener) -> None:
+    """As a process that gets SIGTERM while the other one waits for it."""
+    if os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+def test_sigterm_outside_of_a_training_ends_all_at_once(capfd):
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        run_on_devices(be_told, {}, devices=2)
+    assert ended.value.code == 143
+    assert time.monotonic() - begun < 15
+    assert capfd.readouterr().err.count("give the same command again") == 1
 
 
 def be_deaf(listener) -> None:

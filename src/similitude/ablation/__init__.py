@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from similitude.ablation.design import Design, read_plan, write_plan
-from similitude.ablation.findings import Ablation, CellFinding, RunFinding, values_by_cell
+from similitude.ablation.findings import FAILED, Ablation, CellFinding, RunFinding, values_by_cell
 from similitude.ablation.grid import folder_name, parse_variations
 from similitude.ablation.work import Work, scorable
 from similitude.acceleration import keep_freed_memory
@@ -20,6 +20,7 @@ from similitude.randomness import permutation
 from similitude.recipes import Recipe
 from similitude.recipes.automatic import choose_normalisation, set_num_samples
 from similitude.report.ablation import write_ablation_page
+from similitude.storage import as_path, check_writable
 from similitude.studies import find_study
 from similitude.study import judge
 
@@ -67,7 +68,7 @@ def ablate(
 
     Returns:
         What was found, or None if Ctrl-C stopped it. ``ablation.json``, ``ablation.csv`` and
-        ``ablation.html`` in the folder hold it too.
+        ``ablation.html`` in the folder hold it too. A run that fails is told, and the others go on.
 
     Raises:
         UserError: anything the caller can mend, in one sentence.
@@ -95,8 +96,10 @@ def ablate(
     keep_freed_memory()
     try:
         return _carry_out(design, data, seeds, out, listener)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
         listener.say("stopped; the same command goes on with what is not finished")
+        if isinstance(ended, SystemExit):
+            raise
         return None
 
 
@@ -108,7 +111,8 @@ def _carry_out(
         of = Path(str(data)).stem if isinstance(data, str | Path) else "images"
         parts = [design.name] if design.name else [of, design.label, *design.fields]
         out = Path("ablations") / folder_name("-".join(parts))
-    folder, count = Path(out), design.images_of(source)
+    folder, count = as_path(out), design.images_of(source)
+    check_writable(folder, "ablation.json")
     stored = read_plan(folder, design)
     bases = design.bases(source, count) if stored is None else stored[1]
     canvas = design.canvas_size(bases)
@@ -135,11 +139,16 @@ def _carry_out(
     found: dict[str, list[RunFinding]] = {cell.name: [] for cell in cells}
     for seed in range(seeds):  # the first seed of all cells is a table already
         for cell in cells:
-            run = work.finding(cell, seed)
+            try:
+                run = work.finding(cell, seed)
+            except Exception as error:  # whatever it is, it says nothing of the other runs
+                run = work.failure(cell, seed, error)
             if run is None:
                 listener.say("the same command goes on with what is not finished")
                 return None
             found[cell.name].append(run)
+    if all(run.state == FAILED for runs in found.values() for run in runs):
+        raise UserError(f"every run failed; {work.failures[0]}")
     findings = [CellFinding(cell.name, cell.settings, found[cell.name]) for cell in cells]
     study, values = design.study, values_by_cell(findings)
     result = Ablation(

@@ -15,7 +15,7 @@ from similitude.errors import UserError
 from similitude.method import MethodConfig
 from similitude.reading import read_yaml
 from similitude.recipes import Recipe, find_recipe, override, parse_recipe
-from similitude.storage import write_text
+from similitude.storage import contents, write_text
 from similitude.study import Study
 
 PLAN = "ablation.yaml"
@@ -167,7 +167,7 @@ def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | N
         UserError: the folder holds something else, or was made with other settings.
     """
     path = folder / PLAN
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not path.exists()):
+    if folder.is_file() or (folder.is_dir() and contents(folder) and not path.exists()):
         raise UserError(f"{folder} is there already and no ablation: give another --out")
     if not path.exists():
         return None

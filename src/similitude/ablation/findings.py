@@ -22,6 +22,7 @@ from similitude.studies import STUDIES
 from similitude.study import ACCURACIES, COLLAPSED, Judgement
 from similitude.text import visible
 
+FAILED = "failed"  # in place of a verdict: the run ended with an error
 # Columns of the terminal's table: measure, title, digits after the point.
 COLUMNS = (
     ("knn", "kNN", 1),
@@ -42,7 +43,7 @@ class RunFinding:
 
     seed: int
     path: Path
-    state: str  # the verdict: healthy, doubtful, collapsed
+    state: str  # the verdict: healthy, doubtful, collapsed; or FAILED
     stopped_early: bool
     seconds: float  # of training
     values: dict[str, float]  # scores, and the last of everything measured in training
@@ -59,7 +60,8 @@ class CellFinding:
     def values(self, measure: str) -> list[float]:
         """One number for each run, NaN where it has none."""
         if measure == COLLAPSED:
-            return [float(run.state == "collapsed") for run in self.runs]
+            known = {FAILED: math.nan, "collapsed": 1.0}
+            return [known.get(run.state, 0.0) for run in self.runs]
         return [run.values.get(measure, math.nan) for run in self.runs]
 
     def mean(self, measure: str) -> Score | None:
@@ -109,6 +111,11 @@ class Ablation:
     baselines: dict[str, dict[str, Score]]
     cells: list[CellFinding]
     judgements: list[Judgement]
+
+    @property
+    def failed(self) -> int:
+        """How many runs ended with an error; the same call tries them again."""
+        return sum(run.state == FAILED for cell in self.cells for run in cell.runs)
 
     def render(self) -> Group:
         """For the terminal: the table, its legend, and a line for each expectation."""

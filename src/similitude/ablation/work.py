@@ -12,7 +12,7 @@ from torch import nn
 
 from similitude import api
 from similitude.ablation.design import Planned
-from similitude.ablation.findings import RunFinding
+from similitude.ablation.findings import FAILED, RunFinding
 from similitude.checkpoints import fresh_backbone
 from similitude.comparison import PRETRAINED_BACKBONE
 from similitude.data import ImageSet, open_source
@@ -22,7 +22,7 @@ from similitude.listening import Listener
 from similitude.metrics import read_metrics
 from similitude.reading import damaged, read_json
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
-from similitude.run_folders import refuse_links
+from similitude.run_folders import refuse_links, settle
 from similitude.runs import Run
 from similitude.storage import write_text
 
@@ -51,6 +51,7 @@ class Work:
         self.listener = listener
         self.total = total
         self.done = 0
+        self.failures: list[str] = []
         self.seconds: list[float] = []  # of the runs that were not only read
         # Raw pixels and random weights do not depend on what is ablated, unless these do.
         self.baselines: dict[tuple[Any, ...], dict[str, dict[str, Score]]] = {}
@@ -61,7 +62,7 @@ class Work:
         """What a run gave: read, resumed or trained; None if Ctrl-C stopped it."""
         start = time.perf_counter()
         self.done += 1
-        folder = self.folder / cell.folder / f"seed-{seed}"
+        folder = self._folder(cell, seed)
         refuse_links(self.folder, cell.folder, f"{cell.folder}/{folder.name}")
         recipe = cell.recipe.model_copy(update={"seed": seed})
         was_there = _is_finished(folder, recipe)
@@ -73,6 +74,16 @@ class Work:
         found = _read(run, seed, table)
         self._tell(title, found, None if was_there else time.perf_counter() - start)
         return found
+
+    def failure(self, cell: Planned, seed: int, error: Exception) -> RunFinding:
+        """A run that ended with an error: told, and without numbers."""
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.failures.append(f"{cell.name}, seed {seed}, failed: {said}")
+        self.listener.say(self.failures[-1])
+        return RunFinding(seed, self._folder(cell, seed), FAILED, False, 0.0, {})
+
+    def _folder(self, cell: Planned, seed: int) -> Path:
+        return self.folder / cell.folder / f"seed-{seed}"
 
     def _train(self, recipe: Recipe, folder: Path, title: str) -> Run | None:
         saved = (folder / "checkpoints" / "last.ckpt").exists()
@@ -154,7 +165,7 @@ class Work:
 
     def notes(self) -> list[str]:
         """What a reader of the table must know of images and scores."""
-        notes = [f"{len(self.images):,} training images of {self.data}."]
+        notes = [*self.failures, f"{len(self.images):,} training images of {self.data}."]
         if self.table is None:
             return [*notes, "They have no labels, so nothing is scored."]
         return [*notes, f"Scored on {self.table.num_test:,} test images.", *self.table.notes]
@@ -189,6 +200,7 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
     Raises:
         UserError: a run with other settings is there.
     """
+    settle(folder)
     path = folder / "recipe.yaml"
     if path.exists():
         reasons: dict[str, Any] = {"reasons": {}}

@@ -6,7 +6,6 @@ Letters: N images.
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from similitude.data.cache import cache_folder
 from similitude.data.downloads import FetchError, fetch, publish, workshop
 from similitude.data.fashion_mnist import DEBIAN_PACKAGE, load_fashion_mnist
 from similitude.errors import UserError
+from similitude.storage import as_path
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _load(name: str, kind: type[_Kind], load: Callable[[str], _Kind]) -> _Kind:
     target = cache_folder() / name
     places = [target]
     if data := os.environ.get("SIMILITUDE_DATA"):
-        places = [Path(data).expanduser() / name, Path(data).expanduser(), target]
+        places = [as_path(data) / name, as_path(data), target]
     for place in places:
         if (place / kind.base_folder).is_dir():
             try:

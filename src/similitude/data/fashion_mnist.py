@@ -23,6 +23,7 @@ from similitude.data.downloads import (
     workshop,
 )
 from similitude.errors import UserError
+from similitude.storage import as_path
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def load_fashion_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
 def _places() -> Iterator[Path]:
     if data := os.environ.get("SIMILITUDE_DATA"):
         for below in ("fashion-mnist", "FashionMNIST/raw", "."):
-            yield Path(data).expanduser() / below
+            yield as_path(data) / below
     yield cache_folder() / "fashion-mnist"
     yield DEBIAN_FOLDER
 

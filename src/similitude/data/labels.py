@@ -18,6 +18,7 @@ from similitude.data.classes import numbered_classes
 from similitude.data.folders import FolderSource, image_names
 from similitude.errors import UserError
 from similitude.reading import MAX_LIST, read_bytes
+from similitude.storage import as_path
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "image_path")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
@@ -42,7 +43,7 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
         UserError: no such file, rows that match no image or contradict each other, or no row that
             matches.
     """
-    path = Path(csv_path).expanduser()
+    path = as_path(csv_path)
     position = _positions(source.names)
     rows = _rows(path, position)
     if isinstance(source, FolderSource) and source.folder != source.base:

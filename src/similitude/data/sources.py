@@ -20,6 +20,7 @@ from similitude.data.lazy import LazyCanvases
 from similitude.data.parts import parts_of
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
+from similitude.storage import as_path
 
 
 def open_source(
@@ -98,7 +99,7 @@ def _find(data: Any) -> _Found:
         )
     if not str(data).strip():
         raise UserError("DATA is empty: give a folder, a file, or the name of a data set")
-    return _on_disk(str(data), Path(data).expanduser())
+    return _on_disk(str(data), as_path(data))
 
 
 def _on_disk(name: str, path: Path) -> _Found:

@@ -361,7 +361,7 @@ def evaluate_entrants(
                 over_processes=over_processes,
             ),
         )
-    weights = {entrant.name: _checksum(entrant.backbone) for entrant in entrants}
+    weights = {entrant.name: checksum(entrant.backbone) for entrant in entrants}
     return ScoreTable(
         data=data,
         num_train=len(labels),
@@ -389,7 +389,7 @@ def _differences(
     }
 
 
-def _checksum(backbone: nn.Module) -> str:
+def checksum(backbone: nn.Module) -> str:
     """Of the weights, in a few characters."""
     found = 0
     for tensor in backbone.state_dict().values():

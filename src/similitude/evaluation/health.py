@@ -55,7 +55,7 @@ class Readings:
         chance_loss: Loss of a code that carries no information, e.g. ln K; None where a method
             has none.
         loss_floor: The lowest loss there is, where that is not 0: DIET's, with smoothed labels.
-        nan_step: First step at which the loss was not finite.
+        nan_step: First step at which the loss, a weight or a feature was not finite.
         feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
         feature_dim: D.
         feature_std_start: The same of the random weights.
@@ -164,10 +164,13 @@ def _not_finite(r: Readings) -> Finding | None:
     broken = r.nan_step is not None or (r.loss is not None and not math.isfinite(r.loss))
     if not broken:
         return None
+    what = "The loss"
+    if r.loss is not None and math.isfinite(r.loss):
+        what = "A weight or feature"
     since = "" if r.nan_step is None else f" since step {r.nan_step}"
     return Finding(
         "collapsed",
-        f"The loss is not a number{since}.",
+        f"{what} is not a number{since}.",
         "Lower the learning rate, lengthen the warm-up, or compute in float32 "
         "(--set precision=float32).",
     )

@@ -1,5 +1,7 @@
 """What is measured while training runs: kNN where labels exist, and the shape of the features."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
@@ -74,18 +76,11 @@ class OnlineMonitor:
     def measure(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """The shape of the features, by name of reading; ``knn`` accuracy where there are labels.
 
-        The backbone is used in evaluation mode and left in the mode it was in.
+        Where a feature is not a finite number, ``feature_std`` is NaN and alone. The backbone is
+        used in evaluation mode and left in the mode it was in.
         """
         features = self._features(backbone, device)
         x = features.x
-        readings = {
-            "feature_std": float(feature_std(x)),
-            "feature_dim": float(x.shape[1]),
-            "effective_rank": float(effective_rank(x)),
-            "uniformity": float(uniformity(x)),
-        }
-        if self.start_features is not None:
-            readings["drift"] = 1.0 - linear_cka(self.start_features.x, x)
         modes = [(m, m.training) for m in backbone.modules()]
         backbone.eval()
         try:
@@ -98,7 +93,17 @@ class OnlineMonitor:
         finally:
             for module, mode in modes:
                 module.training = mode
-        readings["alignment"] = float(alignment(h1, h2))
+        if not all(bool(h.isfinite().all()) for h in (x, h1, h2)):
+            return {"feature_std": math.nan}
+        readings = {
+            "feature_std": float(feature_std(x)),
+            "feature_dim": float(x.shape[1]),
+            "effective_rank": float(effective_rank(x)),
+            "uniformity": float(uniformity(x)),
+            "alignment": float(alignment(h1, h2)),
+        }
+        if self.start_features is not None:
+            readings["drift"] = 1.0 - linear_cka(self.start_features.x, x)
         if self.knn_of_pixels is not None:
             readings["knn_queries"] = float(self.num_queries)
         accuracies = {

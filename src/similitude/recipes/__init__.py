@@ -18,6 +18,7 @@ from similitude.recipes.recipe import (
     validated,
     with_used_normalisation,
 )
+from similitude.storage import as_path
 
 __all__ = [
     "RECIPES",
@@ -95,6 +96,6 @@ def find_recipe(name_or_file: str | Path) -> Recipe:
     name = str(name_or_file)
     if name in RECIPES:
         return RECIPES[name]()
-    if Path(name).exists() or name.endswith((".yaml", ".yml")) or "/" in name:
-        return load_recipe(Path(name))
+    if as_path(name).exists() or name.endswith((".yaml", ".yml")) or "/" in name:
+        return load_recipe(as_path(name))
     raise UserError(f"unknown recipe {name!r}: {did_you_mean(name, RECIPES)}")

@@ -41,7 +41,7 @@ def write_ablation_page(folder: Path) -> Path:
     except UserError as error:
         raise UserError(f"{folder} holds no finished ablation: run similitude ablate") from error
     cells: list[Facts] = facts["cells"]
-    runs = [(i, cell, run) for i, cell in enumerate(cells) for run in cell["runs"]]
+    runs = [(i, cell, run) for i, cell in enumerate(cells) for run in _finished(cell)]
     summaries = [read_run(folder / run["folder"]) for _, _, run in runs]
     labels = [f"{cell['name']}, seed {run['seed']}" for _, cell, run in runs]
     positions = [i for i, _, _ in runs]
@@ -90,8 +90,13 @@ def _row(position: int, cell: Facts, facts: Facts) -> Facts:
         "verdict": cell["verdict"],
         "stopped": f"{stopped} of {len(cell['runs'])} stopped early" if stopped else "",
         "minutes": f"{cell['minutes']:.1f}",
-        "folders": [run["folder"] for run in cell["runs"]],
+        "folders": [run["folder"] for run in _finished(cell)],
     }
+
+
+def _finished(cell: Facts) -> list[Facts]:
+    """The runs that have a folder to look into."""
+    return [run for run in cell["runs"] if run["verdict"] != "failed"]
 
 
 def _interval_text(score: Mapping[str, Any], factor: float, digits: int) -> tuple[str, str]:

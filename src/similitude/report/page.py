@@ -17,14 +17,14 @@ from similitude.errors import UserError
 from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
 from similitude.run_folders import refuse_links
-from similitude.storage import write_text
+from similitude.storage import as_path, check_writable, write_text
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
 # What differs between any two runs says nothing about why their results differ.
 PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share"}
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Write one self-contained HTML file, and its numbers beside it as JSON.
 
     One run gives ``report.html`` in its folder; two or more give a comparison,
@@ -40,7 +40,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         UserError: no run was given, one was given twice, or a folder is not a run.
     """
-    folders = [Path(run) for run in runs]
+    folders = [as_path(run) for run in runs]
     resolved = [folder.resolve() for folder in folders]
     if not folders:
         raise UserError("no run folder was given: name one, for example `similitude report runs/x`")
@@ -51,27 +51,49 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
         refuse_links(folder)
     summaries = [read_run(folder) for folder in folders]
     if len(summaries) == 1:
-        target = Path(out) if out is not None else folders[0] / "report.html"
+        target = as_path(out) if out is not None else folders[0] / "report.html"
         html, facts = render_run(summaries[0])
     else:
         parent = Path(os.path.commonpath([folder.parent for folder in resolved]))
-        target = Path(out) if out is not None else parent / "report-comparison.html"
+        target = as_path(out) if out is not None else parent / "report-comparison.html"
         labels = [_label(folder, resolved, parent) for folder in resolved]
         html, facts = render_comparison(summaries, labels)
-    _check_target(target, resolved)
+    if out is not None:
+        expected = {target}
+    else:  # a run's own page may be written again, whatever it is
+        expected = {target, target.with_suffix(".json")} if len(summaries) == 1 else set()
+    _check_target(target, expected)
     write_text(target.with_suffix(".json"), json.dumps(facts, indent=2, allow_nan=False) + "\n")
     write_text(target, html)
     return target
 
 
-def _check_target(target: Path, folders: Sequence[Path]) -> None:
+def _check_target(target: Path, expected: set[Path]) -> None:
+    """Refuse a place that cannot be written, or a file that nobody expects to be replaced."""
     if target.is_dir():
         raise UserError(f"{target} is a folder: give the name of an HTML file")
-    facts = target.with_suffix(".json").resolve()
     if target.suffix == ".json":
         raise UserError(f"{target} is a JSON name: give the name of an HTML file")
-    if facts.stem in ("environment", "health", "evaluation") and facts.parent in folders:
-        raise UserError(f"{target} would write over {facts.name} of the run: give another name")
+    facts = target.with_suffix(".json")
+    for path in (target, facts):
+        check_writable(path)
+        if path.exists() and path not in expected and not _is_ours(path):
+            raise UserError(
+                f"{path} is there already and is no report of similitude: give another name with "
+                "-o; the numbers of a report go beside it, into a file of the same name"
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a page, or the numbers of one, that was written here."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix != ".json":
+        return "similitude report</title>" in text[:2000]
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(facts, dict) and ("runs" in facts or {"run", "verdict"} <= facts.keys())
 
 
 def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:

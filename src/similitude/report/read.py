@@ -25,6 +25,8 @@ from similitude.reading import (
     read_json,
     read_yaml,
 )
+from similitude.run_folders import settle
+from similitude.storage import as_path
 from similitude.text import visible, visible_values
 
 STATES = ("healthy", "doubtful", "collapsed")
@@ -143,7 +145,8 @@ def read_run(path: Path) -> RunSummary:
     Raises:
         UserError: the folder is missing, is not a run, or holds a file that is damaged.
     """
-    path = Path(path)
+    path = as_path(path)
+    settle(path)
     if not path.is_dir():
         raise UserError(f"no such run folder: {path}; `similitude pretrain PHOTOS` makes one")
     if not (path / "recipe.yaml").is_file():

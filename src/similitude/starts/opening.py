@@ -8,12 +8,14 @@ from similitude.backbones import BackboneConfig
 from similitude.checkpoints import kept_weights, load_checkpoint, read_start
 from similitude.errors import UserError
 from similitude.recipes import image_spec
+from similitude.run_folders import CHECKPOINT, settle
 from similitude.starts.architecture import empty_backbone, image_size, infer, with_heads
 from similitude.starts.fitting import fit
 from similitude.starts.layouts import recognize
 from similitude.starts.published import EFFICIENTNET_LITE0, open_efficientnet_lite0, open_timm
 from similitude.starts.reading import SUFFIXES, read_file
 from similitude.starts.start import Start
+from similitude.storage import as_path
 
 
 def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> Start:
@@ -35,10 +37,11 @@ def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> S
         return open_efficientnet_lite0(backbone)
     if isinstance(init, str) and init.startswith("timm:"):
         return open_timm(init.removeprefix("timm:"), backbone)
-    path = Path(init)
+    path = as_path(init)
+    settle(path)
     if path.name == "last.ckpt" and path.parent.name == "checkpoints":
         path = path.parent.parent
-    if (path / "checkpoints" / "last.ckpt").exists():
+    if path.joinpath(*CHECKPOINT).exists():
         return _open_run(path, backbone)
     if not path.exists() and timm.models.is_model_pretrained(str(init)):
         raise UserError(
@@ -48,7 +51,7 @@ def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> S
 
 
 def _open_run(folder: Path, backbone: BackboneConfig | None) -> Start:
-    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt", own_methods=False)
+    checkpoint = load_checkpoint(folder.joinpath(*CHECKPOINT), own_methods=False)
     recipe = checkpoint.recipe
     method = recipe.method.name
     weights = kept_weights(checkpoint, read_start(folder, recipe))

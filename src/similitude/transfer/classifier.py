@@ -20,7 +20,9 @@ from similitude.evaluation import Features, extract_features
 from similitude.metrics import Metrics, read_metrics
 from similitude.reading import MAX_NAMES, read_yaml
 from similitude.recipes import arithmetic_of, image_spec, validated
+from similitude.run_folders import settle
 from similitude.runs import Progress, Run, Say
+from similitude.storage import as_path
 from similitude.transfer.network import ClassifierNetwork, build_network
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
 
@@ -165,7 +167,9 @@ def load_network(
 
 def is_classifier(path: str | Path) -> bool:
     """Whether a folder holds a classifier (its recipe names a stage) and not a pretraining."""
-    file = Path(path) / "recipe.yaml"
+    folder = as_path(path)
+    settle(folder)
+    file = folder / "recipe.yaml"
     if not file.is_file():
         return False
     with file.open("rb") as opened:

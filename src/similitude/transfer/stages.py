@@ -15,11 +15,13 @@ from similitude.backbones import BackboneConfig, build_backbone, check_input
 from similitude.checkpoints import load_strictly
 from similitude.data import ImageSet
 from similitude.errors import UserError
+from similitude.interrupts import how_to_resume
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Log, Silent
 from similitude.method import Method
 from similitude.methods import build_method, given_method
 from similitude.recipes import Recipe, arithmetic_of
+from similitude.recipes.rehearsal import check_parts
 from similitude.run_folders import (
     check_run_folder,
     free_run_folder,
@@ -28,6 +30,8 @@ from similitude.run_folders import (
     training_in,
 )
 from similitude.runs import Run
+from similitude.storage import as_path
+from similitude.transfer import training
 from similitude.transfer.classifier import (
     Classifier,
     accuracy,
@@ -122,7 +126,7 @@ def finetune(
     if is_classifier(run):
         raise UserError(
             f"{run} is a classifier already: fine-tune the run it came from, "
-            f"{read_transfer(Path(run)).source}"
+            f"{read_transfer(as_path(run)).source}"
         )
     pretrained = Run(run, method=own)
     network = pretrained.recipe
@@ -162,7 +166,7 @@ def finetune(
     )
     _check_batch(recipe, parts.train)
     folder = folder or free_run_folder(data, "finetune")
-    with _training_into(folder, overwrite=overwrite):
+    with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
         log.say(
             f"{len(parts.train):,} labelled images of {len(parts.class_names)} classes to learn "
@@ -171,12 +175,12 @@ def finetune(
         )
         assert parts.train.labels is not None
         targets = zlib.crc32(parts.train.labels.numpy().tobytes())
-        from similitude.transfer.training import train_network  # a second for Lightning
-
         criterion = from_labels(parts.train.labels, len(parts.class_names))
+        again = ["--labels", str(labels)] if labels is not None else []
+        again += ["--from-scratch"] if from_scratch else []
 
         def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
-            classifier = train_network(
+            classifier = training.train_network(
                 net,
                 criterion,
                 parts.train,
@@ -185,6 +189,7 @@ def finetune(
                 listener=listener,
                 targets=targets,
                 resume=resume and is_classifier(place),
+                goes_on=how_to_resume("finetune", run, data, out=folder, options=again),
             )
             return None if classifier is None else measure_accuracy(classifier, parts.test)
 
@@ -295,7 +300,7 @@ def distill(
         )
     _check_batch(recipe, images)
     folder = folder or free_run_folder(data, "distill")
-    with _training_into(folder, overwrite=overwrite):
+    with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
         labelled = "none" if tested is None else f"{len(tested):,}"
         log.say(
@@ -307,9 +312,7 @@ def distill(
             temperature=recipe.temperature,
             scale_by_temperature_squared=recipe.scale_by_temperature_squared,
         )
-        from similitude.transfer.training import train_network  # a second for Lightning
-
-        student = train_network(
+        student = training.train_network(
             build_network(recipe),
             criterion,
             images,
@@ -318,6 +321,7 @@ def distill(
             listener=listener,
             targets=zlib.crc32(master.network.logits.weight.detach().cpu().numpy().tobytes()),
             resume=resume,
+            goes_on=how_to_resume("distill", teacher, data, out=folder),
         )
         if student is None:
             return None
@@ -337,13 +341,12 @@ def _check_folder(
 ) -> Path | None:
     """Refuse a place where something would be lost, and options that a resumed run has set."""
     refuse_processes("finetune and distill")
-    is_run = out is not None and (Path(out) / "recipe.yaml").exists()
-    if overwrite and is_run and not is_classifier(Path(str(out))):
+    folder = None if out is None else as_path(out)
+    check_run_folder(folder, resume=resume, overwrite=overwrite)
+    if overwrite and folder and (folder / "recipe.yaml").exists() and not is_classifier(folder):
         raise UserError(
             f"{out} is a run of another kind, which --overwrite would lose: give another --out"
         )
-    if out is not None:
-        check_run_folder(Path(out), resume=resume, overwrite=overwrite)
     if resume and out is None:
         raise UserError("--resume needs the classifier to go on with: --out runs/NAME")
     if resume and any(value is not None for value in given):
@@ -351,20 +354,20 @@ def _check_folder(
             "--resume goes on with the classifier's own recipe: leave out its options, such as "
             "--epochs and --seed"
         )
-    return None if out is None else Path(out)
+    return folder
 
 
 def _keep_apart(folder: Path | None, source: str | Path) -> None:
-    if folder is not None and folder.resolve() == Path(source).resolve():
+    if folder is not None and folder.resolve() == as_path(source).resolve():
         raise UserError(f"{source} is where it starts from: give another --out")
 
 
 @contextmanager
-def _training_into(folder: Path, *, overwrite: bool) -> Iterator[None]:
+def _training_into(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold the folder; what it held comes back unless the new training gets under way."""
     refuse_links(folder, FROM_SCRATCH)
     with ExitStack() as stack:
-        stack.enter_context(training_in(folder))
+        stack.enter_context(training_in(folder, resume=resume, overwrite=overwrite))
         refuse_links(folder / FROM_SCRATCH)
         if overwrite:
             baseline = [FROM_SCRATCH] if is_classifier(folder / FROM_SCRATCH) else []
@@ -411,10 +414,15 @@ def _check_batch(recipe: FinetuneRecipe | DistillRecipe, images: ImageSet) -> No
             f"{len(images)} images of {recipe.data} are fewer than one batch of "
             f"{recipe.batch_size}: give a smaller --batch-size"
         )
+    if (micro := recipe.training.micro_batch_size) is not None:
+        side = recipe.view.size or recipe.network.image_size
+        advice = f"give a --batch-size that is a multiple of {micro}, of at least {2 * micro}"
+        network = build_network(recipe)
+        check_parts(network.backbone, (3, side, side), recipe.batch_size, micro, advice=advice)
 
 
 def _teacher(folder: str | Path, method: str | type[Method] | None) -> Classifier:
-    if Path(folder).is_dir() and not is_classifier(folder):
+    if as_path(folder).is_dir() and not is_classifier(folder):
         raise UserError(
             f"{folder} is not a classifier and has no classes to teach: make one with: similitude "
             f"finetune {folder} LABELLED"

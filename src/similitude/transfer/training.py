@@ -1,5 +1,6 @@
 """One stage, from a network and images to a finished folder."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from similitude.data import ImageSet
 from similitude.environment import write_environment
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
+from similitude.interrupts import end
 from similitude.listening import Listener, Log
 from similitude.loop import run_steps
 from similitude.pretraining import Pretraining
@@ -32,6 +34,7 @@ def train_network(
     listener: Listener,
     targets: int,
     resume: bool = False,
+    goes_on: str,
 ) -> Classifier | None:
     """Train, and write what a classifier's folder holds.
 
@@ -44,11 +47,13 @@ def train_network(
         listener: hears how it goes; the log keeps it.
         targets: a number that tells the labels or the teacher from others.
         resume: go on from the folder's checkpoint.
+        goes_on: the command that resumes the training, for whoever stops it.
 
     Returns:
-        The classifier, or None if it was stopped before its end.
+        The classifier, or None if Ctrl-C stopped it before its end.
 
     Raises:
+        SystemExit: with 143, if SIGTERM did.
         UserError: other images than those of the training to resume, or the loss diverged.
     """
     log = Log(listener, folder / "log.txt")
@@ -91,12 +96,14 @@ def train_network(
             f"the training in {folder} diverged at step {recorder.diverged_at} (the loss is not a "
             f"number): use --overwrite and a lower --lr than {_peak_lr(recipe):.3g}"
         )
-    if module.step < (total := module.progress.total_steps):
+    if recorder.stop_signal:
         log.say(
-            f"stopped after step {module.step:,} of {total:,}; everything is saved: the same "
-            "command with --resume goes on (and --out, without the options of the recipe)"
+            f"stopped after step {module.step:,} of {module.progress.total_steps:,}; everything is "
+            f"saved, and this goes on: {goes_on}"
         )
-        return None
+        return (
+            None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal, told=True)
+        )
     classifier = Classifier(folder)
     export_backbone(classifier.checkpoint.backbone, folder / "backbone.safetensors")
     return classifier
