@@ -4,8 +4,9 @@
 
 FOLDER holds small images, e.g. a cut of CIFAR-10; labels are not looked at, so a verdict rests on
 what an unlabelled run measures. A third of the cases is kept from the tuning of thresholds: look at
-the others when you change one. A broken run is named if its verdict is doubtful or collapsed, a sound
-one passes if it is healthy. What is finished in OUT is not trained again. Prints a Markdown table.
+the others when you change one. A broken run is named if its verdict is doubtful or collapsed, a
+sound one passes if it is healthy. What is finished in OUT is not trained again. Prints a Markdown
+table.
 """
 
 import argparse

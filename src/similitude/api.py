@@ -234,6 +234,8 @@ def pretrain(
         checkpoint, read = load_checkpoint(path, method=named), version_of(path)
     source = first_then_others(lambda: open_source(data))
     source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
+    if len(source) < 2:
+        raise UserError(f"{source.name} has 1 image, but learning needs at least 2: add images")
     together = f", shared by {world_size()} processes" if world_size() > 1 else ""
     listener.say(f"{len(source):,} images in {source.name}{together}")
     for note in source.notes:
@@ -427,8 +429,8 @@ def pack(
         on_progress=lambda done, total: listener.progress("reading images", done, total),
     )
     listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
-    if images.unreadable_note is not None:
-        listener.say(f"  {images.unreadable_note}")
+    if (told := images.told_unreadable(source.name)) is not None:
+        listener.say(f"  {told}")
     return path
 
 

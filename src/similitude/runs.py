@@ -438,8 +438,8 @@ class Run:
         if say is not None:
             for note in source.notes:
                 say(note)
-            if images.unreadable_note is not None:
-                say(f"{source.name}: {images.unreadable_note}")
+            if (told := images.told_unreadable(source.name)) is not None:
+                say(told)
         return images
 
     def export(self, path: str | Path) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from builders import write_photos
 from similitude import cli
+from similitude.recipes import dump_recipe, small
 
 # What is typed in a folder with photos/ (48 images), classes/ (three), pair/ (train/ and test/ of
 # other classes), run/ (trained), empty/, one/ (one image), x.npz, x.pack ...; then a part of the
@@ -19,7 +20,7 @@ pretrain nowhere                                       | no folder or file nowhe
 pretrain empty                                         | no image in empty
 pretrain ''                                            | DATA is empty
 pretrain ' '                                           | DATA is empty
-pretrain one                                           | learning needs at least 2
+pretrain one                                           | 1 image
 pretrain text.txt                                      | text.txt is a file
 pretrain cut.npy                                       | cannot read cut.npy
 pretrain cut.npz                                       | cannot read cut.npz
@@ -45,7 +46,7 @@ pretrain photos --backbone vit_tiny_patch16_224 --set image_size=30 | does not t
 pretrain photos --init nowhere.pth                     | nowhere.pth
 pretrain photos --init text.txt                        | text.txt
 pretrain photos --init photos                          | photos
-pretrain photos --init run --backbone resnet50         | --init
+pretrain photos --init run --backbone resnet50         | does not hold the backbone
 pretrain photos --method cmc --init run                | cmc
 pretrain photos --minutes 0                            | minutes
 pretrain photos --minutes -3                           | minutes
@@ -102,7 +103,7 @@ evaluate run pair --labels other.csv                   | has two parts
 evaluate run classes --against nowhere.pth             | nowhere.pth
 embed run nowhere -o e.npz                             | no folder or file nowhere
 embed run photos -o e.txt                              | e.txt
-embed run photos -o nowhere/e.npz                      | nowhere
+embed run photos -o text.txt/e.npz                     | text.txt
 embed run photos                                       | --output
 finetune run photos                                    | no labels
 finetune run classes --label-fraction 0                | fraction
@@ -122,10 +123,11 @@ pack photos --size 0                                   | --size
 views photos -o views.jpg                              | .png
 views photos -o views.png --method simclear            | simclr
 views nowhere -o views.png                             | nowhere
-ablate photos --vary temperature=1,2                   | temperature
-ablate photos --vary method.temperature                | FIELD=A,B
+ablate simclr photos --vary temprature=1,2             | temperature
+ablate simclr photos --vary method.temperature         | method.temperature
 ablate photos --study nothing                          | nothing
-ablate photos                                          | --vary
+ablate simclr photos                                   | --vary
+ablate photos                                          | unknown method 'photos'
 prtrain photos                                         | pretrain
 """
 ROWS = [tuple(part.strip() for part in line.split(" | ")) for line in TABLE.strip().splitlines()]
@@ -161,7 +163,7 @@ def place(tmp_path_factory) -> Path:
     (folder / "text.txt").write_text("some words\n")
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 12, 3), np.uint8)
     arrays = {
-        "words": np.array([["a"] * 12] * 12).reshape(12, 3, 4),
+        "words": np.full((12, 8, 8), "a"),
         "flat": pixels[0, :, :, 0],
         "picture": pixels[0],
         "bright": pixels.astype(np.float32),
@@ -176,7 +178,7 @@ def place(tmp_path_factory) -> Path:
         (folder / f"cut.{suffix}").write_bytes(b"\x93NUMPY" if suffix == "npy" else b"PK\x03\x04xx")
     (folder / "list.yaml").write_text("- 1\n- 2\n")
     (folder / "alias.yaml").write_text("a: &a [1]\nb: [*a, *a]\n")
-    (folder / "typo.yaml").write_text("method: {name: simclr}\nepoch: 3\n")
+    (folder / "typo.yaml").write_text(dump_recipe(small.simclr()).replace("\nepochs:", "\nepoch:"))
     (folder / "quote.csv").write_text('file,label\n"a.png,x\nb.png,y\n')
     (folder / "other.csv").write_text("file,label\nnobody.png,x\n")
     here = Path.cwd()

@@ -190,4 +190,4 @@ def test_a_damaged_recipe_is_told(similitude):
     Path("classifier/recipe.yaml").write_text("stage: finetune\nepochs: many\n")
     code, _, err = similitude("distill", "classifier", "photos", *FAST)
     assert code == 2
-    assert "recipe.yaml is damaged" in err
+    assert "classifier/recipe.yaml: source: Field required" in err

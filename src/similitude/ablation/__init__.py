@@ -136,6 +136,7 @@ def _carry_out(
         f"images in {source.name}, in {folder}"
     )
     work = Work(folder, images, test, source.name, listener, len(cells) * seeds)
+    work.check(cells, seeds)
     found: dict[str, list[RunFinding]] = {cell.name: [] for cell in cells}
     for seed in range(seeds):  # the first seed of all cells is a table already
         for cell in cells:

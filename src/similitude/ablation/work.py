@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,23 @@ class Work:
         self.table: ScoreTable | None = None
         self.source = replace(open_source(images), name=data)
 
+    def check(self, cells: Sequence[Planned], seeds: int) -> None:
+        """Look at all places before anything is trained.
+
+        Raises:
+            UserError: a run with other settings is in one of them, or it leads elsewhere.
+        """
+        for cell in cells:
+            for seed in range(seeds):
+                refuse_links(self.folder, cell.folder, f"{cell.folder}/seed-{seed}")
+                recipe = cell.recipe.model_copy(update={"seed": seed})
+                _is_finished(self._folder(cell, seed), recipe)
+
     def finding(self, cell: Planned, seed: int) -> RunFinding | None:
         """What a run gave: read, resumed or trained; None if Ctrl-C stopped it."""
         start = time.perf_counter()
         self.done += 1
         folder = self._folder(cell, seed)
-        refuse_links(self.folder, cell.folder, f"{cell.folder}/{folder.name}")
         recipe = cell.recipe.model_copy(update={"seed": seed})
         was_there = _is_finished(folder, recipe)
         title = f"{self.done}/{self.total} {cell.name}, seed {seed}"

@@ -81,15 +81,15 @@ class ImageSet:
         unreadable = {name for name, _ in self.unreadable}
         return torch.tensor([name in unreadable for name in self.names])
 
-    @property
-    def unreadable_note(self) -> str | None:
-        """A sentence on the files that are left out, or None."""
+    def told_unreadable(self, name: str) -> str | None:
+        """A sentence on the files of what is called ``name`` that are left out, or None."""
         if not self.unreadable:
             return None
-        some = ", ".join(f"{name} ({reason})" for name, reason in self.unreadable[:3])
+        some = ", ".join(f"{file} ({reason})" for file, reason in self.unreadable[:3])
         more = ", ..." if len(self.unreadable) > 3 else ""
         count = len(self.unreadable)
-        return f"{count} file{'s' * (count > 1)} cannot be read and are left out: {some}{more}"
+        total = len(self) + count - int(self.is_substitute.sum())
+        return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
 
     def spread(self, count: int) -> "ImageSet":
         """At most so many images, at even distances: names, and so classes, stand in order."""
