@@ -577,5 +577,5 @@ def main() -> None:
         from similitude.distributed import is_first_of_machine
 
         if is_first_of_machine():  # the others would repeat it
-            print(f"error: {visible(str(error))}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
