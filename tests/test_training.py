@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import similitude as sim
-from builders import random_images, small_recipe
+from builders import BACKBONE, random_images, small_recipe
 from similitude.errors import UserError
 from similitude.listening import Silent
 from similitude.loop import training_note
@@ -256,3 +256,14 @@ def test_the_note_shows_the_loss_beside_chance_and_says_when_images_are_late():
         "812 images/s  loss 4.2 (chance 6.24)  kNN 45.6  25 % of the time waiting for images"
     )
     assert training_note({}) == ""
+
+
+def test_weights_that_decay_are_not_turned_and_those_that_learn_are(tmp_path):
+    """What a verdict calls hardly moved."""
+    images = random_images(64)
+    run = sim.pretrain(images, out=tmp_path / "run", backbone=BACKBONE, epochs=2, batch_size=16)
+    assert run is not None
+    assert run.weight_change() > 0.001
+    begun = run.untrained().state_dict()
+    run.checkpoint.backbone.update({name: 0.9 * tensor for name, tensor in begun.items()})
+    assert run.weight_change() < 1e-6

@@ -142,6 +142,31 @@ class Run:
         """The weights that are evaluated and exported."""
         return kept_weights(self.checkpoint, self.start)
 
+    def untrained(self) -> nn.Module:
+        """The backbone with its random weights, in evaluation mode."""
+        state = torch.get_rng_state()
+        torch.manual_seed(self.recipe.seed)
+        backbone = fresh_backbone(_with_own_norms(self.recipe)).eval()
+        torch.set_rng_state(state)
+        return backbone
+
+    def weight_change(self) -> float:
+        """How far training turned the backbone's parameters, 0 or more.
+
+        The norm of what it added to them beside a change of every tensor's length, which decay
+        alone makes, over their norm at the start.
+        """
+        begun = self.start or self.untrained().state_dict()
+        added = norm = 0.0
+        for name, _ in self.backbone.named_parameters():
+            if name in begun:
+                now, before = self.checkpoint.backbone[name].double(), begun[name].double()
+                length = float(before.square().sum())
+                share = float((now * before).sum()) / length if length > 0 else 0.0
+                added += float((now - share * before).square().sum())
+                norm += length
+        return (added / norm) ** 0.5 if norm > 0 else 0.0
+
     @property
     def image(self) -> ImageSpec:
         """Size and normalisation of the images the backbone expects."""
@@ -384,11 +409,7 @@ class Run:
 
     def _before(self) -> list[Entrant]:
         """The rows of the same backbone with random weights, and with those of its start."""
-        state = torch.get_rng_state()
-        torch.manual_seed(self.recipe.seed)
-        untrained = fresh_backbone(_with_own_norms(self.recipe)).eval()
-        torch.set_rng_state(state)
-        rows = [self._entrant(RANDOM_BACKBONE, untrained)]
+        rows = [self._entrant(RANDOM_BACKBONE, self.untrained())]
         if self.start is not None:
             rows.append(
                 self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start, self.path))

@@ -216,9 +216,9 @@ def _finish(
     folder: Path, images: ImageSet, recorder: Recorder, steps: int, listener: Listener
 ) -> Run:
     """The verdict, the backbone and the gallery."""
-    verdict = judge(recorder.metrics, images, recorder.diverged_at)
-    write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
     run = Run(folder)
+    verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
+    write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
     export_backbone(run.kept_weights, folder / "backbone.safetensors")
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
@@ -231,7 +231,12 @@ def _finish(
     return run
 
 
-def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Verdict:
+def judge(
+    metrics: Metrics,
+    images: ImageSet,
+    nan_step: int | None = None,
+    weight_change: float | None = None,
+) -> Verdict:
     """The verdict over what was measured during a run that diverged at ``nan_step``, if at all."""
     last = metrics.last
     losses = [row["loss"] for row in metrics.rows if "loss" in row]
@@ -260,6 +265,8 @@ def judge(metrics: Metrics, images: ImageSet, nan_step: int | None = None) -> Ve
             knn_raw=last("knn_raw"),
             knn_queries=last("knn_queries"),
             drift=last("drift"),
+            weight_change=weight_change,
+            copies=last("copies"),
             steps=steps,
             num_images=len(images),
             unreadable_share=unreadable / (unreadable + len(images)),

@@ -16,7 +16,7 @@ SPEC = ImageSpec(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 VIEWS = MultiView(  # not alike: the second one is solarised
     ImageView(ImageViewConfig(), SPEC), ImageView(ImageViewConfig(solarize=1.0), SPEC)
 )
-SHAPE = {"feature_std", "feature_dim", "effective_rank", "uniformity", "alignment"}
+SHAPE = {"feature_std", "feature_dim", "effective_rank", "uniformity", "alignment", "copies"}
 
 
 def backbone() -> nn.Module:
@@ -206,3 +206,9 @@ def test_measuring_leaves_no_trace_in_the_training(digit_images: ImageSet) -> No
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
     assert watching.measure(network, CPU) == first
+
+
+def test_copies_are_images_that_equal_another_one(digit_images: ImageSet) -> None:
+    assert monitor(digit_images).measure(nn.Flatten(), CPU)["copies"] < 0.02
+    few = digit_images.subset(torch.arange(200) % 50)
+    assert monitor(few).measure(nn.Flatten(), CPU)["copies"] == pytest.approx(0.75)

@@ -42,6 +42,13 @@ FEW_STEPS = 100
 # Below this, views of one image and views of different images are learned by heart. 239 images of
 # blood cells were enough (docs/results.md, the first hour); fewer were not tried.
 FEW_IMAGES = 200
+# Steps of any method that learns turn weights by some per cent of their norm; below this nothing
+# has reached them.
+UNMOVED = 1e-3
+# Where most images are copies of others, telling images apart means to tell copies apart.
+COPIES_SHARE = 0.5
+# Mean squared distance of two views of an image, of at most 4; drawn views have 0.05 and more.
+SAME_VIEWS = 1e-6
 # The run stops by itself above 10 % of unreadable files; from 1 % on the reader should know.
 UNREADABLE_SHARE = 0.01
 
@@ -72,6 +79,9 @@ class Readings:
             the published ones it started from.
         knn_raw: kNN accuracy of the raw pixels of the same images.
         knn_queries: Images that these accuracies are shares of.
+        weight_change: How far the backbone's parameters were turned, 0 or more; decay alone turns
+            none.
+        copies: Share of the watched images that are equal to another one, 0..1.
         drift: 1 - linear CKA between the features and those of the published weights that training
             started from, 0..1; None where it started from random ones.
         steps: Optimiser steps done.
@@ -99,6 +109,8 @@ class Readings:
     knn_raw: float | None = None
     knn_queries: float | None = None
     drift: float | None = None
+    weight_change: float | None = None
+    copies: float | None = None
     steps: float | None = None
     unreadable_share: float | None = None
     num_images: float | None = None
@@ -319,6 +331,49 @@ def _loss_at_chance(r: Readings) -> Finding | None:
     )
 
 
+def _loss_below_its_floor(r: Readings) -> Finding | None:
+    if r.loss is None or r.chance_loss is None or r.chance_loss <= 0:
+        return None
+    floor = r.loss_floor or 0.0
+    if not r.loss < floor - CHANCE_MARGIN * (r.chance_loss - floor):
+        return None
+    return Finding(
+        "doubtful",
+        f"The loss is {r.loss:.3f}, and this one cannot be below {floor:.3f}.",
+        "Look for a sign that is turned, or a term that is missing, in the loss.",
+    )
+
+
+def _hardly_moved(r: Readings) -> Finding | None:
+    if r.weight_change is None or _is_early(r) or not r.weight_change < UNMOVED:
+        return None
+    return Finding(
+        "doubtful",
+        f"The backbone's weights are where they began ({100 * r.weight_change:.2g} % off).",
+        "Check that gradients reach the backbone, and raise the learning rate.",
+    )
+
+
+def _copies(r: Readings) -> Finding | None:
+    if r.copies is None or r.copies <= COPIES_SHARE:
+        return None
+    return Finding(
+        "doubtful",
+        f"{100 * r.copies:.0f} % of the images are copies of others.",
+        "Remove the copies: a method that tells images apart learns to tell copies apart.",
+    )
+
+
+def _same_views(r: Readings) -> Finding | None:
+    if r.alignment is None or not r.alignment < SAME_VIEWS:
+        return None
+    return Finding(
+        "doubtful",
+        "The two views of an image have the same features.",
+        "Check that the views change the image: crops, flips, color.",
+    )
+
+
 def _as_log(chance: float) -> str:
     """Text that names K where the chance level is the log of a whole number, else empty."""
     if not 0 < chance < 20:
@@ -415,6 +470,10 @@ RULES: tuple[Callable[[Readings], Finding | None], ...] = (
     _one_prototype,
     _low_rank,
     _loss_at_chance,
+    _loss_below_its_floor,
+    _hardly_moved,
+    _same_views,
+    _copies,
     _no_better_than_random,
     _too_short,
     _too_few_images,

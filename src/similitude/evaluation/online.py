@@ -51,6 +51,8 @@ class OnlineMonitor:
             index = index[(images.labels[index] < 0).int().argsort(stable=True)]
         self.images = images.subset(index[:size].sort().values)
         self.image = image
+        kinds = {hash(row.numpy().tobytes()) for row in self.images.pixels[:]}
+        self.copies = 1 - len(kinds) / max(1, len(self.images))
         some = self.images.spread(NUM_ALIGNED)
         views = [
             multi_view(
@@ -101,6 +103,7 @@ class OnlineMonitor:
             "effective_rank": float(effective_rank(x)),
             "uniformity": float(uniformity(x)),
             "alignment": float(alignment(h1, h2)),
+            "copies": self.copies,
         }
         if self.start_features is not None:
             readings["drift"] = 1.0 - linear_cka(self.start_features.x, x)
