@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -258,12 +259,15 @@ def test_the_note_shows_the_loss_beside_chance_and_says_when_images_are_late():
     assert training_note({}) == ""
 
 
-def test_weights_that_decay_are_not_turned_and_those_that_learn_are(tmp_path):
+def test_weights_that_decay_are_not_turned_and_those_that_learn_are(tmp_path, monkeypatch):
     """What a verdict calls hardly moved."""
     images = random_images(64)
     run = sim.pretrain(images, out=tmp_path / "run", backbone=BACKBONE, epochs=2, batch_size=16)
     assert run is not None
     assert run.weight_change() > 0.001
-    begun = run.untrained().state_dict()
-    run.checkpoint.backbone.update({name: 0.9 * tensor for name, tensor in begun.items()})
+    decayed = {name: 0.9 * tensor for name, tensor in run.untrained().state_dict().items()}
+    monkeypatch.setitem(
+        run.__dict__, "checkpoint", SimpleNamespace(backbone=decayed, recipe=run.recipe)
+    )
+    monkeypatch.setitem(run.__dict__, "start", None)
     assert run.weight_change() < 1e-6
