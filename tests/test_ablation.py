@@ -61,6 +61,13 @@ def finished(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "a"))
 
 
+def test_an_ablation_whose_views_stay_in_their_range_goes_on(tmp_path):
+    options = {"overrides": [*TINY, "method.view.normalize=false"]}
+    first = run(tmp_path / "a", **options)
+    again = run(tmp_path / "a", **options)
+    assert again.path == first.path
+
+
 # --- the grid ----------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, 
 from similitude.checkpoints import load_checkpoint
 from similitude.data import (
     ImageSource,
+    Range,
     ValueRange,
     cut_into_tiles,
     load_images,
@@ -185,7 +186,8 @@ def pretrain(
             num_nodes=num_nodes,
             listener=listener,
         )
-        return None if path is None else Run(path)
+        own = method if isinstance(method, str | type) else None
+        return None if path is None else Run(path, method=own if _is_own(own) else None)
     join_processes()
     keep_freed_memory()
     overrides = [overrides] if isinstance(overrides, str) else overrides
@@ -232,7 +234,9 @@ def pretrain(
             )
         path = place.joinpath(*CHECKPOINT)
         checkpoint, read = load_checkpoint(path, method=named), version_of(path)
-    source = first_then_others(lambda: open_source(data))
+    # of a run of before, None: each picture in the range of its type
+    shown = _range_of(recipe) if checkpoint is None else checkpoint.recipe.value_range
+    source = first_then_others(lambda: open_source(data, values=shown))
     source = _in_tiles(source, recipe if checkpoint is None else checkpoint.recipe, overrides)
     if len(source) < 2:
         raise UserError(f"{source.name} has 1 image, but learning needs at least 2: add images")
@@ -259,7 +263,7 @@ def pretrain(
             f"a batch of {chosen.batch_size} does not divide among {world_size()} processes: "
             f"choose a batch size that is a multiple of {world_size()}"
         )
-    if chosen.value_range is not None:
+    if chosen.value_range is not None:  # --set may say another
         source = source.with_values(ValueRange(*chosen.value_range))
     elif source.values is not None:
         reasons = chosen.reasons | {"value_range": "measured on these pictures"}
@@ -324,8 +328,23 @@ def pretrain(
             stop_collapsed=stop_collapsed,
             report=report,
             profile=profile,
-            goes_on=how_to_resume("pretrain", data, out=folder, options=_processes()),
+            goes_on=how_to_resume(
+                "pretrain", data, out=folder, method=chosen.method.name, options=_processes()
+            ),
         )
+
+
+def _range_of(recipe: str | Path | Recipe | None) -> Range:
+    """How a recipe shows deep pictures; to be measured where it does not say."""
+    if recipe is None:
+        return "measured"
+    found = (recipe if isinstance(recipe, Recipe) else find_recipe(recipe)).value_range
+    return "measured" if found is None else found
+
+
+def _is_own(method: str | type[Method] | None) -> bool:
+    """Whether a method is one of the user's own, which must be said for a run to be opened."""
+    return isinstance(method, type) or (method is not None and ":" in method)
 
 
 def _processes() -> list[str]:
@@ -461,7 +480,7 @@ def draw_views(
         raise UserError(f"cannot draw to {target}: the name must end in .png")
     check_writable(target)
     name = None if method is None else given_method(method)
-    source = _in_tiles(open_source(data), recipe, overrides)
+    source = _in_tiles(open_source(data, values=_range_of(recipe)), recipe, overrides)
     facts = Facts(len(source), _short_sides(source), torch.device("cpu"))
     if recipe is None:
         chosen = choose_recipe(name or DEFAULT_METHOD, facts)

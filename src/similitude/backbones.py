@@ -178,6 +178,7 @@ def loading_snippet(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    values: tuple[float, float] | None = None,
 ) -> str:
     """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it.
 
@@ -205,14 +206,25 @@ def loading_snippet(
             "backbone.maxpool = nn.Identity()",
         ]
     lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
-    return "\n".join([*lines, "", preparing_snippet(canvas_size, image_size, mean, std)])
+    return "\n".join([*lines, "", preparing_snippet(canvas_size, image_size, mean, std, values)])
 
 
 def preparing_snippet(
-    canvas_size: int | None, image_size: int, mean: Sequence[float], std: Sequence[float]
+    canvas_size: int | None,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    values: tuple[float, float] | None = None,
 ) -> str:
     """Python with Pillow and torch alone that makes of a file what a backbone takes."""
     sides = [image_size] if canvas_size in (None, image_size) else [canvas_size, image_size]
+    deep = ""
+    if values is not None:
+        black, white = values
+        deep = f"""
+    if image.mode[0] in "IF":  # 16 bits, floats
+        shown = (np.array(image, dtype=float) - {black}) * (255 / ({white} - {black}))
+        image = Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))"""
     resized = "".join(f".resize(({side}, {side}), Image.Resampling.BILINEAR)" for side in sides)
     return f'''
 import numpy as np
@@ -222,8 +234,11 @@ from PIL import Image, ImageOps
 
 def prepare(file):
     """An RGB image as the backbone wants it, [1, 3, {image_size}, {image_size}]."""
-    image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
-    image = image{resized}
+    image = ImageOps.exif_transpose(Image.open(file)){deep}
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert("RGB"){resized}
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     mean, std = torch.tensor({[tuple(mean), tuple(std)]})[..., None, None]
     return (x - mean) / std

@@ -49,7 +49,9 @@ def hearing(hear: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
 
 
-def how_to_resume(stage: str, *given: object, out: Path, options: Sequence[str] = ()) -> str:
+def how_to_resume(
+    stage: str, *given: object, out: Path, method: str, options: Sequence[str] = ()
+) -> str:
     """What goes on with a training: a command that a shell takes as it is printed.
 
     Args:
@@ -57,8 +59,10 @@ def how_to_resume(stage: str, *given: object, out: Path, options: Sequence[str] 
         given: its arguments as the user gave them; where one is an object, the call is told.
         out: the folder of the training.
         options: that a resumed training needs again.
+        method: its name; one of the user's own, MODULE:CLASS, must be said again.
     """
     if not all(isinstance(argument, str | Path) for argument in given):
         return f"sim.{stage}(..., out={str(out)!r}, resume=True)"
-    words = ["similitude", stage, *map(str, given), "--out", str(out), "--resume", *options]
+    own = ["--method", method] if ":" in method else []
+    words = ["similitude", stage, *map(str, given), "--out", str(out), "--resume", *own, *options]
     return shlex.join(words)

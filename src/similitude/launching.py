@@ -245,9 +245,12 @@ def _child(
     except KeyboardInterrupt:
         messages.put(("interrupted", signal.SIGINT))
         sys.exit(INTERRUPTED)
-    except SystemExit:
+    except SystemExit as ended:
+        if ended.code != TERMINATED:  # somebody's method may end the process
+            messages.put(("crash", f"a process ended itself: sys.exit({ended.code!r})"))
+            raise
         messages.put(("interrupted", signal.SIGTERM))
-        sys.exit(TERMINATED)
+        raise
     except BaseException:
         messages.put(("crash", traceback.format_exc()))
         sys.exit(1)
@@ -275,7 +278,9 @@ def _listen(
         try:
             kind, content = messages.get(timeout=_SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
-            if any(child.is_alive() for child in children) and not _failed(children):
+            # once interrupted, the first may still be saving what the others have left
+            waits = answer is not None and answer[0] == "interrupted"
+            if any(child.is_alive() for child in children) and (waits or not _failed(children)):
                 continue
             if any(child.exitcode == -signal.SIGTERM for child in children):
                 for child in children:  # outside of a training; without it they cannot go on

@@ -28,6 +28,7 @@ from similitude.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_B
 from similitude.data import (
     ImageSet,
     ImageSource,
+    Range,
     ValueRange,
     load_images,
     open_parts,
@@ -142,6 +143,12 @@ class Run:
         """The weights that are evaluated and exported."""
         return kept_weights(self.checkpoint, self.start)
 
+    @property
+    def values(self) -> Range:
+        """How deep pictures are shown: as in training, if there were any."""
+        found = self.recipe.value_range
+        return "measured" if found is None else found
+
     def untrained(self) -> nn.Module:
         """The backbone with its random weights, in evaluation mode."""
         state = torch.get_rng_state()
@@ -213,7 +220,7 @@ class Run:
             )
         join_processes()
         keep_freed_memory()
-        sources = first_then_others(lambda: open_parts(data))
+        sources = first_then_others(lambda: open_parts(data, values=self.values))
         parts = []
         for source in sources:
             images = self.load_source(source, progress, say)
@@ -301,7 +308,9 @@ class Run:
         keep_freed_memory()
         published = first_then_others(lambda: open_published(against))
         check_names([weights.name for weights in published])
-        train_source, test_source = first_then_others(lambda: labelled_splits(data, labels))
+        train_source, test_source = first_then_others(
+            lambda: labelled_splits(data, labels, self.values)
+        )
         train = self.load_source(train_source, progress, say)
         test = None if test_source is None else self.load_source(test_source, progress, say)
         canvases = Canvases(
@@ -476,7 +485,7 @@ class Run:
         export_backbone(self.backbone.state_dict(), target)
         network, image = self.recipe.backbone, self.image
         facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
-        facts |= {"mean": image.mean, "std": image.std}
+        facts |= {"mean": image.mean, "std": image.std, "values": self.recipe.value_range}
         if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():
             return (
                 "import similitude as sim\n\n"
@@ -531,10 +540,10 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
 
 
 def labelled_splits(
-    data: object, labels: str | Path | None
+    data: object, labels: str | Path | None, values: Range = "measured"
 ) -> tuple[ImageSource, ImageSource | None]:
     """Training and test images, both with labels; None where there is one part only."""
-    sources = open_parts(data)
+    sources = open_parts(data, values=values)
     if labels is not None:
         if len(sources) > 1:
             raise UserError(

@@ -83,6 +83,8 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
+    except OverflowError:  # a name that no process has written
+        return False
     except OSError:  # somebody else's
         pass
     return True
@@ -90,7 +92,10 @@ def _is_alive(process: int) -> bool:
 
 def version_of(path: Path) -> tuple[int, int]:
     """Tells one content of an atomic file from the next: every one is a file of its own."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # it is being replaced
+        return 0, 0
     return status.st_ino, status.st_mtime_ns
 
 

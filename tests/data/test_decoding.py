@@ -145,6 +145,16 @@ def test_exif_orientation(suffix, orientation):
         assert decoding.probe_size(io.BytesIO(data)) == (expected.shape[1], expected.shape[0])
 
 
+def test_a_damaged_exif_does_not_cost_the_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(SMOOTH.astype(np.uint8)), "JPEG", exif=exif)
+    place = data.index(b"Exif\0\0") + 6
+    broken = data[:place] + bytes(8) + data[place + 8 :]
+    assert decode(broken).shape == (3, 48, 64)
+    assert decoding.probe_size(io.BytesIO(broken)) == (64, 48)
+
+
 def test_first_frame_of_an_animation():
     frames = [Image.new("L", (5, 4), value) for value in (40, 200)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

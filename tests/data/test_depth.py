@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from similitude.data import load_images, open_parts, open_source
+import similitude as sim
+from similitude.data import load_images, open_parts, open_source, pack_images
 from similitude.data.depth import value_range
 
 
@@ -77,3 +78,26 @@ def test_pictures_of_eight_bits_have_no_range(tmp_path):
     source = open_source(folder)
     assert source.values is None
     assert not source.notes
+
+
+def test_a_pack_keeps_the_range(tmp_path):
+    save(tmp_path / "photos", [np.full((8, 8), v, np.uint16) for v in (0, 4000)])
+    source = open_source(tmp_path / "photos")
+    pack_images(source, tmp_path / "a.pack")
+    assert open_source(tmp_path / "a.pack").values == source.values == (0, 4095)
+
+
+def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
+    rng = np.random.default_rng(0)
+    save(tmp_path / "photos", list(rng.integers(0, 4096, (24, 16, 16)).astype(np.uint16)))
+    save(tmp_path / "dark", list(rng.integers(0, 200, (4, 16, 16)).astype(np.uint16)))
+    fast = ["backbone.base_width=4", "precision=float32", "memory_format=contiguous"]
+    options = {"epochs": 1, "batch_size": 8, "overrides": fast, "report": False}
+    run = sim.pretrain(tmp_path / "photos", out=tmp_path / "run", **options)
+    assert run.recipe.value_range == (0, 4095)
+    said = []
+    run.embed(tmp_path / "dark", say=said.append)
+    assert not any("black" in sentence for sentence in said)  # no range of its own
+    shown = load_images(open_source(tmp_path / "dark", values=run.values)).pixels[:]
+    assert shown.max() <= 13
+    assert "4095" in run.export(tmp_path / "w.safetensors")

@@ -161,3 +161,23 @@ def test_a_pipe_is_no_shard(tmp_path):
         open_source(tmp_path)
     with pytest.raises(UserError, match="no folder or file"):
         open_source(tmp_path / "x.tar")
+
+
+def test_the_name_of_a_shard_says_its_part_whatever_folder_it_lies_in(tmp_path, photos):
+    for name in ("train-0", "val-0"):
+        write_shard(tmp_path / "dev" / f"{name}.tar", {f"{i}.png": photos[i] for i in range(3)})
+    assert [len(part) for part in open_parts(tmp_path / "dev")] == [3, 3]
+
+
+def test_hidden_folders_are_left_out_and_a_link_may_stand_before_its_file(tmp_path, photos):
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        link = tarfile.TarInfo("a.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "b.png"
+        tar.addfile(link)
+        for name in (".thumbs/a.png", "b.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(photos[0])
+            tar.addfile(info, io.BytesIO(photos[0]))
+    images = load_images(open_source(tmp_path / "one.tar"))
+    assert sorted(images.names) == ["a.png", "b.png"]
+    assert torch.equal(images.pixels[0], images.pixels[1])

@@ -351,3 +351,25 @@ def test_loaded_images_are_a_source_again(photos):
 def test_one_picture_without_its_axis_is_not_taken_for_many(shape):
     with pytest.raises(UserError, match=r"looks like one picture.*array\[None\]"):
         open_source(np.zeros(shape, np.uint8))
+
+
+def test_keys_of_an_archive_may_have_capitals(tmp_path):
+    np.savez(tmp_path / "a.npz", X_train=GREY, Y_train=np.arange(6) % 2, X_test=GREY)
+    train, test = open_parts(tmp_path / "a.npz")
+    assert train.class_names == ["0", "1"]
+    assert test.labels is None
+
+
+def test_only_what_is_read_of_an_archive_must_fit_in_memory(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", x_train=GREY, x_test=np.zeros((4, 400, 400), np.uint8))
+    monkeypatch.setattr(arrays, "free_memory_bytes", lambda: 100_000)
+    assert len(open_source(tmp_path / "a.npz", split="train")) == 6
+    with pytest.raises(UserError, match="more than the 100,000 of memory"):
+        open_source(tmp_path / "a.npz", split="test")
+
+
+def test_accents_of_class_folders_agree_in_both_parts(tmp_path, make_image):
+    make_classes(tmp_path / "x/train", make_image, ["caf\u00e9", "b"])
+    make_classes(tmp_path / "x/test", make_image, ["cafe\u0301", "b"])
+    train, test = open_parts(tmp_path / "x")
+    assert train.class_names == test.class_names == ["b", "caf\u00e9"]

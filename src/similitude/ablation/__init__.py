@@ -11,6 +11,7 @@ from similitude.ablation.work import Work, scorable
 from similitude.acceleration import keep_freed_memory
 from similitude.checkpoints import fingerprint
 from similitude.data import ImageSet, ImageSource, load_images, open_parts, open_source
+from similitude.data.classes import check_classes, has_labels
 from similitude.errors import UserError
 from similitude.launching import refuse_processes
 from similitude.listening import Listener, Silent
@@ -179,6 +180,8 @@ def _open(data: Any, listener: Listener) -> tuple[ImageSource, ImageSource | Non
         else:
             listener.say("no DATA was given: taking cifar10")
     source, *test = open_parts(data)
+    if test and has_labels(source) and has_labels(test[0]):
+        check_classes(source, test[0])
     return source, test[0] if test else None
 
 

@@ -1,7 +1,7 @@
 """What an ablation was asked for, and the plan that is made of it before anything is trained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from similitude.data import ImageSet, ImageSource
 from similitude.errors import UserError
 from similitude.method import MethodConfig
 from similitude.reading import read_yaml
-from similitude.recipes import Recipe, find_recipe, override, parse_recipe
+from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalisation
 from similitude.storage import contents, write_text
 from similitude.study import Study
 
@@ -129,7 +129,9 @@ class Design:
 
     def cells(self, bases: Mapping[str, Recipe], source: ImageSource, count: int) -> list[Planned]:
         """Every cell with its whole recipe, checked before anything is trained."""
-        made = self._planned(bases)
+        made = [
+            replace(cell, recipe=_as_kept(cell.recipe, source)) for cell in self._planned(bases)
+        ]
         folders = [cell.folder for cell in made]
         for folder in folders:
             if folders.count(folder) > 1:
@@ -158,6 +160,14 @@ class Design:
             )
             for cell in grid(self.variations, bases[""])
         ]
+
+
+def _as_kept(recipe: Recipe, source: ImageSource) -> Recipe:
+    """The recipe as a run on these images keeps it."""
+    recipe = with_used_normalisation(recipe)
+    if recipe.value_range is not None or source.values is None:
+        return recipe
+    return recipe.model_copy(update={"value_range": source.values})
 
 
 def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | None:

@@ -10,7 +10,7 @@ from similitude.data.folders import FolderSource
 from similitude.data.images import ImageSet
 from similitude.data.labels import read_labels
 from similitude.data.loader import CanvasBatch, CanvasLoader
-from similitude.data.sources import list_splits, open_parts, open_source, open_stream
+from similitude.data.sources import Range, list_splits, open_parts, open_source, open_stream
 from similitude.data.streams import ImageStream
 from similitude.data.tiles import TiledSource, cut_into_tiles
 
@@ -22,6 +22,7 @@ __all__ = [
     "ImageSet",
     "ImageSource",
     "ImageStream",
+    "Range",
     "TiledSource",
     "ValueRange",
     "cache_folder",

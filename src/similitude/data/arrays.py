@@ -181,6 +181,7 @@ def open_file(path: Path, part: str | None) -> ArraySource:
                 f"{path} holds no array called {wanted}, only {', '.join(archive.files) or 'none'}"
             )
         labels_key = _key(archive.files, _LABELS, part)
+        _check_memory(path, archive, [images_key, *([labels_key] if labels_key else [])])
         try:
             images = archive[images_key]
             raw_labels = None if labels_key is None else archive[labels_key]
@@ -206,8 +207,9 @@ def part_names(path: Path) -> list[str]:
 
 
 def _key(keys: list[str], patterns: tuple[str, ...], split: str | None) -> str | None:
+    by_name = {key.lower(): key for key in reversed(keys)}
     chosen = [p for p in patterns if ("{}" in p) == (split is not None)]
-    return next((key for p in chosen if (key := p.format(split)) in keys), None)
+    return next((by_name[key] for p in chosen if (key := p.format(split)) in by_name), None)
 
 
 def _layout(shape: tuple[int, ...]) -> Layout | None:
@@ -247,14 +249,19 @@ def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
         raise _damaged(path, error) from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise UserError(f"{path} is an .npy file by content: rename it")
-    assert loaded.zip is not None
-    size, free = sum(record.file_size for record in loaded.zip.infolist()), free_memory_bytes()
+    return loaded
+
+
+def _check_memory(path: Path, archive: np.lib.npyio.NpzFile, keys: list[str]) -> None:
+    """Refuse arrays that unpack to more than the free memory."""
+    assert archive.zip is not None
+    records = {r.filename.removesuffix(".npy"): r.file_size for r in archive.zip.infolist()}
+    size, free = sum(records.get(key, 0) for key in keys), free_memory_bytes()
     if size > free:
         raise UserError(
             f"{path} unpacks to {size:,} bytes, more than the {free:,} of memory that are free: "
             "save its images as an .npy file, which is not read at once"
         )
-    return loaded
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -166,6 +166,7 @@ def pack_images(
             "labels": None if images.labels is None else images.labels.tolist(),
             "class_names": images.class_names,
             "neighbours": None if beside is None else beside.tolist(),
+            "values": decoder.source.values,
         }
 
     facts = write_pack(path, decoder, listing)

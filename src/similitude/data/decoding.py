@@ -118,13 +118,14 @@ def decode(
         UnreadableImageError: empty, truncated, too large, not an image.
     """
     try:
-        with _opened(file) as image, _one_at_a_time if _is_large(image) else nullcontext():
+        with _opened(file) as image:
             if size is not None and image.format == "JPEG":
                 image.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
-            image.load()
-            pixels = _deep(image, values) if _is_deep(image) else _colors(image)
-            # of TIFF Pillow turns the pixels itself and forgets the orientation
-            return _upright(pixels, image.getexif().get(_EXIF_ORIENTATION, 1))
+            with _one_at_a_time if _is_large(image) else nullcontext():
+                image.load()
+                pixels = _deep(image, values) if _is_deep(image) else _colors(image)
+                # of TIFF Pillow turns the pixels itself and forgets the orientation
+                return _upright(pixels, _orientation(image))
     except UnreadableImageError:
         raise
     # Pillow's decoders raise almost anything on damaged files: SyntaxError, struct.error, ...
@@ -139,7 +140,7 @@ def probe_size(file: ImageFile) -> tuple[int, int] | None:
             width, height = image.size
             # of TIFF Pillow gives the size as shown; of PNG it would have to decode the pixels
             has_exif = image.format in ("JPEG", "MPO", "WEBP")
-            if has_exif and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS:
+            if has_exif and _orientation(image) in _SIDEWAYS:
                 width, height = height, width
     except Exception:  # Pillow raises almost anything on damaged files
         return None
@@ -191,6 +192,14 @@ def _webp_canvas(head: bytes) -> tuple[int, int]:
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     wide, high = head[26:28], head[28:30]
     return int.from_bytes(wide, "little") & 0x3FFF, int.from_bytes(high, "little") & 0x3FFF
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 where the picture has no EXIF, or a damaged one: its pixels may be whole all the same."""
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # SyntaxError, struct.error, ...
+        return 1
 
 
 def _is_large(image: Image.Image) -> bool:

@@ -9,12 +9,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data import decoding
 from similitude.data.base import FileSource
+from similitude.data.classes import numbered_classes
 from similitude.data.decoding import ImageFile
 from similitude.errors import UserError
 
@@ -174,11 +174,8 @@ def _printable(name: str) -> str:
 def _class_labels(names: list[str]) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
     if any(name.count("/") != 1 for name in names):
         return None, None
-    class_names = sorted({_class_of(name) for name in names})
-    if len(class_names) < 2:
-        return None, None
-    position = {name: i for i, name in enumerate(class_names)}
-    return torch.tensor([position[_class_of(name)] for name in names]), class_names
+    labels, class_names = numbered_classes(_class_of(name) for name in names)
+    return (labels, class_names) if class_names and len(class_names) > 1 else (None, None)
 
 
 def _class_of(name: str) -> str:

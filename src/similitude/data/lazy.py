@@ -76,8 +76,10 @@ class LazyCanvases:
         return torch.uint8
 
     def __getitem__(
-        self, index: slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
-    ) -> UInt8[Tensor, "M 3 S S"]:
+        self, index: int | slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
+    ) -> UInt8[Tensor, "M 3 S S"] | UInt8[Tensor, "3 S S"]:
+        if isinstance(index, int):
+            return self[index : index + 1 or None][0]
         rows = np.arange(len(self))[index if isinstance(index, slice) else index.numpy()]
         return torch.from_numpy(self.rows(rows))
 

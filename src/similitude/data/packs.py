@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from similitude.data.arrays import ArraySource
 from similitude.data.decoder import Decoder, File, Found, StreamDecoder
+from similitude.data.decoding import ValueRange
 from similitude.errors import UserError
 from similitude.storage import checksum, replacing
 
@@ -34,7 +35,7 @@ _MAGIC = b"SIMPACK1"
 class _Facts(BaseModel):
     """What :func:`open_pack` believes of a file's facts: their types and lengths."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     count: int = Field(ge=1)  # N
     size: int = Field(ge=1)
@@ -44,6 +45,8 @@ class _Facts(BaseModel):
     labels: list[Annotated[int, Field(ge=-1, lt=2**62)]] | None  # N
     class_names: list[str] | None
     neighbours: list[list[int]] | None  # N x K
+    checksum: int | None = None  # of all else in the file; not in packs of before
+    values: list[float] | None = None  # black and white, of deep pictures; not in packs of before
 
     @model_validator(mode="after")
     def _lengths(self) -> "_Facts":
@@ -150,6 +153,7 @@ def open_pack(path: Path) -> ArraySource:
         neighbours=None if facts.neighbours is None else torch.tensor(facts.neighbours),
         array=map_canvases(path, {"count": facts.count, "size": facts.size}),
         layout="NCHW",
+        values=None if facts.values is None else ValueRange(*facts.values),
         aspect=torch.tensor(facts.aspect, dtype=torch.float32),
     )
 

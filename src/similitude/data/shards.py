@@ -128,13 +128,14 @@ class Listing:
         """
         members: list[_Member] = []
         others: Counter[str] = Counter()
+        in_folders = len({path.parent for path in shards}) > 1  # of parts
         for number, path in enumerate(shards):
             found, labels = _read(path, others)
-            of_shard = _part_of_shard(path)
+            of_shard = path.parent.name if in_folders else _first_word(path)
             for file, (start, length) in found.items():
                 part, shown = of_shard, file
                 folder, slash, below = file.partition("/")
-                if part is None and slash and folder.lower() in PARTS:
+                if slash and not in_folders and folder.lower() in PARTS:
                     part, shown = folder, below
                 if len(shards) > 1:
                     shown = f"{path.name}/{shown}"
@@ -178,36 +179,30 @@ class Listing:
         )
 
 
-def _part_of_shard(path: Path) -> str | None:
-    first_word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
-    for name in (path.parent.name, first_word):
-        if name.lower() in PARTS:
-            return name
-    return None
+def _first_word(path: Path) -> str | None:
+    word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
+    return word if word in PARTS else None
 
 
 def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Where the images of a shard lie, and the texts of its classes by key."""
     files: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
     labels: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 name = posixpath.normpath(member.name)
-                if posixpath.basename(name).startswith(".") or "__MACOSX" in name.split("/"):
-                    continue
-                if member.islnk():
-                    place = files.get(posixpath.normpath(member.linkname))
-                elif member.issym():
-                    beside = posixpath.join(posixpath.dirname(name), member.linkname)
-                    place = files.get(posixpath.normpath(beside))
-                elif member.isfile():
-                    place = member.offset_data, member.size
-                else:
+                if any(p.startswith(".") or p == "__MACOSX" for p in name.split("/")):
                     continue
                 suffix = posixpath.splitext(name)[1].lower()
-                if suffix == _LABEL and place is not None:
-                    if place[1] > _LONGEST_LABEL:
+                if member.islnk() or member.issym():
+                    folder = posixpath.dirname(name) if member.issym() else ""
+                    links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
+                elif not member.isfile():
+                    continue
+                elif suffix == _LABEL:
+                    if member.size > _LONGEST_LABEL:
                         raise UserError(
                             f"{name} in {path} is no class: it has more than {_LONGEST_LABEL} bytes"
                         )
@@ -215,14 +210,19 @@ def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]],
                     text = b"" if content is None else content.read()
                     labels[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
                 elif suffix in decoding.SUFFIXES:
-                    files[name] = place or (0, 0)  # a link to nothing is an empty file
-                elif member.isfile():
+                    files[name] = member.offset_data, member.size
+                else:
                     others[suffix or "without suffix"] += 1
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise UserError(
             f"cannot read {path}: {error}; shards are tar files without compression"
         ) from error
-    return files, labels
+    for name, target in links.items():
+        if posixpath.splitext(name)[1].lower() in decoding.SUFFIXES:
+            files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file
+        elif _key(target) in labels and name.endswith(_LABEL):
+            labels[_key(name)] = labels[_key(target)]
+    return dict(sorted(files.items(), key=lambda file: file[1])), labels
 
 
 def _key(name: str) -> str:

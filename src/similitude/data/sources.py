@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -22,10 +22,10 @@ from similitude.data.streams import ImageStream
 from similitude.errors import UserError
 from similitude.storage import as_path
 
+Range = ValueRange | tuple[float, float] | None | Literal["measured"]
 
-def open_source(
-    data: Any, *, split: str | None = None, values: ValueRange | None = None
-) -> ImageSource:
+
+def open_source(data: Any, *, split: str | None = None, values: Range = "measured") -> ImageSource:
     """Find the images that ``data`` names.
 
     Args:
@@ -40,12 +40,16 @@ def open_source(
             pretraining, the training images are used, and ``notes`` says so. A part may be called
             train, test, val, valid, validation or dev; "test" is the validation part where there
             is no test part, or where that has no labels.
-        values: of deep pictures (16 bits, floats); measured on some of them if not given.
+        values: of deep pictures (16 bits, floats) that are black and white, measured on some of
+            them if not given; None: each picture in the range of its type.
 
     Raises:
         UserError: there is nothing there, or no image in it, or no such split.
     """
-    found = _find(data)
+    return _open(_find(data), split, values)
+
+
+def _open(found: "_Found", split: str | None, values: Range) -> ImageSource:
     if split is None:
         name = found.default
     else:
@@ -59,7 +63,9 @@ def open_source(
     elif split == "test" and {"test", "val"} <= found.parts.keys():
         source, notes = _labelled_test(found, source)
     source = replace(source, notes=notes)
-    return with_measured_values(source) if values is None else source.with_values(values)
+    if values == "measured":
+        return with_measured_values(source)
+    return source if values is None else source.with_values(ValueRange(*values))
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ def _of_hugging_face(data: Any, name: str) -> _Found:
 
 def _of_loaded(data: ImageSet) -> ImageSource:
     if isinstance(data.pixels, LazyCanvases):
-        return data.pixels.source
+        known = {"names": data.names, "labels": data.labels, "class_names": data.class_names}
+        return replace(data.pixels.source, **known)
     return ArraySource(
         name="images in memory",
         names=data.names,
@@ -157,7 +164,7 @@ def _labelled_test(found: _Found, source: ImageSource) -> tuple[ImageSource, tup
     return source, (*source.notes, f"{source.name}: {test} is used to test, {val} is not")
 
 
-def open_parts(data: Any) -> list[ImageSource]:
+def open_parts(data: Any, *, values: Range = "measured") -> list[ImageSource]:
     """The training and the test images of ``data``, or all where it has one part only.
 
     Classes have one numbering, and deep pictures of the second are shown in the range of the first.
@@ -165,9 +172,10 @@ def open_parts(data: Any) -> list[ImageSource]:
     Raises:
         UserError: as :func:`open_source`.
     """
-    first, *others = list_splits(data) or [None]
-    source = open_source(data, split=first)
-    more = [open_source(data, split=s, values=source.values) for s in others]
+    found = _find(data)
+    first, *others = ["train", "test"] if found.parts else [None]
+    source = _open(found, first, values)
+    more = [_open(found, split, source.values or values) for split in others]
     return with_same_classes([source, *more])
 
 

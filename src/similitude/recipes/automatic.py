@@ -582,9 +582,10 @@ def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> 
         update: dict[str, Any] = {}
         if not looks.upright:
             update["turn"] = 0.75
-            update["jitter"] = tuple(map(max, view.jitter, STRONG_JITTER))
             reasons[f"method.{name}.turn"] = "these pictures look alike whichever side is up"
-            reasons[f"method.{name}.jitter"] = "light and stain differ where these come from"
+            if view.jitter_probability > 0:
+                update["jitter"] = tuple(map(max, view.jitter, STRONG_JITTER))
+                reasons[f"method.{name}.jitter"] = "light and stain differ where these come from"
         if looks.gray:
             brightness, contrast, *_ = update.get("jitter", view.jitter)
             update |= {"jitter": (brightness, contrast, 0.0, 0.0), "grey": 0.0}

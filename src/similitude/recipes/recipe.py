@@ -1,5 +1,6 @@
 """A recipe: everything that determines a run, as one frozen value, and its YAML form."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -95,6 +96,13 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     # Why each automatic choice was made: field -> sentence. No effect on the run.
     reasons: dict[str, str] = {}
+
+    @field_validator("value_range")
+    @classmethod
+    def _two_values(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
+        if values is not None and not (all(map(math.isfinite, values)) and values[0] != values[1]):
+            raise ValueError("black and white must be two different numbers")
+        return values
 
     @field_validator("method", mode="before")
     @classmethod

@@ -104,7 +104,7 @@ class Classifier(Run):
             say: called with a sentence on files that cannot be read, which are left out.
         """
         keep_freed_memory()
-        images = self.load_source(open_source(data, split=split), progress, say)
+        images = self.load_source(open_source(data, split=split, values=self.values), progress, say)
         logits = self.logits(images, progress)
         probabilities = logits.x.softmax(1)
         best = probabilities.argmax(1).tolist()

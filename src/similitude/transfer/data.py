@@ -50,7 +50,7 @@ def read_labelled(
         UserError: no labels, or too few for the fraction.
     """
     check_fraction(fraction)
-    train_source, test_source = labelled_splits(data, labels)
+    train_source, test_source = labelled_splits(data, labels, run.values)
     train = test = run.load_source(train_source, listener.progress, listener.say)
     out = torch.zeros(len(train), dtype=torch.bool)
     tested = torch.ones(len(train), dtype=torch.bool)
@@ -83,7 +83,7 @@ def read_images(
     A test part is taken as it is; class subfolders without one give the fifth that fine-tuning
     holds out too.
     """
-    sources = open_parts(data)
+    sources = open_parts(data, values=teacher.values)
     images = teacher.load_source(sources[0], listener.progress, listener.say)
     test = None
     if len(sources) > 1:

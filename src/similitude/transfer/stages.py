@@ -189,7 +189,9 @@ def finetune(
                 listener=listener,
                 targets=targets,
                 resume=resume and is_classifier(place),
-                goes_on=how_to_resume("finetune", run, data, out=folder, options=again),
+                goes_on=how_to_resume(
+                    "finetune", run, data, out=folder, method=network.method.name, options=again
+                ),
             )
             return None if classifier is None else measure_accuracy(classifier, parts.test)
 
@@ -321,7 +323,9 @@ def distill(
             listener=listener,
             targets=zlib.crc32(master.network.logits.weight.detach().cpu().numpy().tobytes()),
             resume=resume,
-            goes_on=how_to_resume("distill", teacher, data, out=folder),
+            goes_on=how_to_resume(
+                "distill", teacher, data, out=folder, method=recipe.network.method.name
+            ),
         )
         if student is None:
             return None
