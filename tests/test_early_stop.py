@@ -29,7 +29,7 @@ def judged(monkeypatch):
     """Make the verdict after epoch i that of the i-th letter, and count from the first step on."""
 
     def states(letters: str, warm_up: int = 1) -> None:
-        def judge(metrics, images, nan_step=None):
+        def judge(metrics, images, nan_step=None, weight_change=None):
             epoch = int(metrics.last("step")) // STEPS
             return Verdict(STATES[letters[epoch - 1]], ["because"])
 
