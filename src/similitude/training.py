@@ -182,8 +182,8 @@ def train(
         log.say(f"stopped early, after step {module.step:,} of {total:,}")
     if not first:
         return Run(folder)
+    run = Run(folder)
     if start is not None:  # what is kept is not what trained at last, and is judged on more images
-        run = Run(folder)
         begun = load_backbone(recipe, start).to(device)
         monitor = OnlineMonitor(
             images,
@@ -195,31 +195,28 @@ def train(
         )
         values = monitor.measure(run.backbone.to(device), device)
         recorder.metrics.add({"step": float(module.step), **values})
-    _drop_other_scores(folder, log)
-    run = _finish(folder, images, recorder, module.step, log)
+    _drop_other_scores(run, log)
+    _finish(run, images, recorder, module.step, log)
     if report:
         log.say(f"report: {run.report()}")
     return run
 
 
-def _drop_other_scores(folder: Path, log: Listener) -> None:
+def _drop_other_scores(run: Run, log: Listener) -> None:
     """Remove scores of weights that training went on from, as of `evaluate` while it ran."""
-    now = checksum(Run(folder).backbone)
     for name in ("evaluation.json", "scores.json"):
-        scores = read_scores(folder / name)
-        if scores is not None and scores.weights.get(PRETRAINED_BACKBONE, now) != now:
-            (folder / name).unlink()
+        scores = read_scores(run.path / name)
+        weights = None if scores is None else scores.weights.get(PRETRAINED_BACKBONE)
+        if weights is not None and weights != checksum(run.backbone):
+            (run.path / name).unlink()
             log.say(f"  {name} is of weights before the last step and is removed: evaluate again")
 
 
-def _finish(
-    folder: Path, images: ImageSet, recorder: Recorder, steps: int, listener: Listener
-) -> Run:
+def _finish(run: Run, images: ImageSet, recorder: Recorder, steps: int, listener: Listener) -> None:
     """The verdict, the backbone and the gallery."""
-    run = Run(folder)
     verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
-    write_text(folder / "health.json", json.dumps(verdict.to_json(), indent=2))
-    export_backbone(run.kept_weights, folder / "backbone.safetensors")
+    write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
+    export_backbone(run.kept_weights, run.path / "backbone.safetensors")
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
@@ -228,7 +225,6 @@ def _finish(
     listener.say(verdict.sentence)
     for advice in verdict.advice:
         listener.say(f"  try: {advice}")
-    return run
 
 
 def judge(

@@ -78,6 +78,11 @@ def test_a_stray_quotation_mark_is_told_with_its_line(source, table, rows):
         read_labels(table(text), source)
 
 
+def test_a_first_line_without_end_is_told(source, table):
+    with pytest.raises(UserError, match=r"labels\.csv line 1 cannot be read"):
+        read_labels(table("x" * 200_000), source)
+
+
 def test_numbers_are_ordered_by_value(source, table):
     labels, class_names = read_labels(table("a.png,10\nb.png,9\nc.png,10\n"), source)
     assert class_names == ["9", "10"]

@@ -102,11 +102,11 @@ def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
     """Line number, file and label of each row that is not empty."""
     text = _text(path)
     first = text.split("\n", 1)[0]
-    # the comma where none occurs; a separator inside quotes is none
-    delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     table: list[tuple[int, list[str]]] = []
     try:
+        # the comma where none occurs; a separator inside quotes is none
+        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         for row in reader:
             if any("\n" in cell for cell in row):
                 raise csv.Error("a quotation mark is not closed")

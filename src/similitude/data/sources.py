@@ -129,8 +129,9 @@ def _on_disk(name: str, path: Path) -> _Found:
 
 def _of_hugging_face(data: Any, name: str) -> _Found:
     parts = parts_of(data) if isinstance(data, Mapping) else {}
-    opened = lambda part: hugging_face.open_dataset(data, name, part)  # noqa: E731
-    return _Found(opened, parts, parts.get("train"))
+    return _Found(
+        lambda part: hugging_face.open_dataset(data, name, part), parts, parts.get("train")
+    )
 
 
 def _of_loaded(data: ImageSet) -> ImageSource:

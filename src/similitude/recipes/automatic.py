@@ -538,14 +538,8 @@ def too_few_steps(recipe: Recipe, facts: Facts) -> str | None:
 
 
 def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
-    """Mean and standard deviation of the pixels, unless an override sets them.
-
-    Where no view is normalized, as in SimCLR's paper, none are used: 0 and 1.
-    """
+    """Mean and standard deviation of the pixels, unless an override sets them."""
     if {"mean", "std"} & {assignment.partition("=")[0].strip() for assignment in overrides}:
-        return recipe
-    views = recipe.method.view_configs.values()
-    if views and not any(view.normalize for view in views):
         return recipe
     few = images.pixels[:: max(1, len(images) // 2000)].float() / 255
     mean = few.mean(dim=(0, 2, 3)).tolist()
