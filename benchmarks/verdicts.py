@@ -157,7 +157,9 @@ SOUND = (
 
 def train(case: Case, pixels: Tensor, out: Path, steps: int) -> None:
     """One case, from its recipe to its verdict."""
-    recipe = override(find_recipe(f"cifar10.{case.method}"), ["backbone.base_width=16"])
+    recipe = find_recipe(f"cifar10.{case.method}")
+    if recipe.backbone.name.startswith("resnet"):
+        recipe = override(recipe, ["backbone.base_width=16"])
     recipe = override(recipe, [f"batch_size={BATCH}", "precision=float32"])
     recipe = override(recipe, [f"optimizer.base_lr={recipe.optimizer.base_lr * case.faster}"])
     recipe = override(recipe, case.overrides)

@@ -79,6 +79,11 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     try:
         backbone = timm.create_model(config.name, num_classes=0, **options)  # type: ignore[arg-type]
     except (TypeError, ValueError, AssertionError) as error:
+        if config.base_width is not None and "'channels'" in str(error):
+            raise UserError(
+                f"backbone {config.name!r} has no base_width to choose: leave it out, or take a "
+                "ResNet"
+            ) from error
         raise UserError(
             f"backbone {config.name!r} does not take the options {options}: {error}"
         ) from error
