@@ -24,11 +24,8 @@ import torch
 from torch import nn
 
 import similitude as sim
-from similitude.acceleration import computing, keep_freed_memory
 from similitude.api import choose
-from similitude.backbones import build_backbone
-from similitude.checkpoints import fresh_backbone
-from similitude.data import CanvasLoader, ImageSet, load_images, open_source
+from similitude.data.loader import CanvasLoader
 from similitude.evaluation import (
     Features,
     centered,
@@ -39,13 +36,19 @@ from similitude.evaluation import (
     score_features,
 )
 from similitude.evaluation.scores import Score, mean_score
+from similitude.images.backbones import build_backbone
+from similitude.images.image_set import ImageSet
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
+from similitude.images.views import ImageView, ImageViewConfig
 from similitude.method import Progress
 from similitude.methods import build_method
-from similitude.pretraining import Pretraining, learning_rate
+from similitude.nets.precision import computing, keep_freed_memory
 from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_spec
-from similitude.recipes.automatic import set_num_samples
-from similitude.runs import Run
-from similitude.views import ImageView, ImageViewConfig
+from similitude.recipes.choose import set_num_samples
+from similitude.runs.checkpoint import fresh_backbone
+from similitude.runs.run import Run
+from similitude.training.step import Pretraining, learning_rate
 
 RECIPE_NAMES = tuple(n.removeprefix("cifar10.") for n in RECIPES if n.startswith("cifar10."))
 SEEDS = "simclr=3,moco_v2=3,byol=3,simsiam=3,barlow_twins=3,swav=3"

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from similitude.data import load_images, open_source
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
 
 SEED = 0
 TEST_SHARE = 0.2

@@ -181,8 +181,10 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
 def actions(folder: Path) -> dict[str, Callable[[bytes], object]]:
     """Kind of file -> what a user does with one; the good files lie in ``folder``."""
     import similitude as sim
-    from similitude.data import load_images, open_parts, open_source, read_labels
-    from similitude.data.decoding import UnreadableImageError, decode
+    from similitude.data.labels import read_labels
+    from similitude.images.decoding import UnreadableImageError, decode
+    from similitude.images.loading import load_images
+    from similitude.images.opening import open_parts, open_source
     from similitude.report import write_report
 
     def picture(content: bytes) -> None:

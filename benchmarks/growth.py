@@ -74,13 +74,15 @@ def link(originals: list[Path], place: Path, count: int) -> None:
 
 def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     """Times and memory of some training steps in this process."""
-    from similitude.acceleration import keep_freed_memory
     from similitude.api import choose
-    from similitude.backbones import build_backbone
-    from similitude.data import CanvasLoader, load_images, open_source
+    from similitude.data.loader import CanvasLoader
+    from similitude.images.backbones import build_backbone
+    from similitude.images.loading import load_images
+    from similitude.images.opening import open_source
     from similitude.methods import build_method
-    from similitude.pretraining import Pretraining
+    from similitude.nets.precision import keep_freed_memory
     from similitude.recipes import RECIPES
+    from similitude.training.step import Pretraining
 
     keep_freed_memory()
     held: list[int] = []

@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 
 import similitude as sim
-from similitude.adapting import averaged
-from similitude.checkpoints import load_backbone
 from similitude.evaluation.baselines import evaluate_backbone
-from similitude.runs import labelled_splits
+from similitude.nets.adapting import averaged
+from similitude.runs.checkpoint import load_backbone
+from similitude.runs.run import labelled_splits
 
 COLUMNS = {"knn": "kNN", "linear": "linear", "linear_1": "1", "linear_5": "5", "linear_10": "10"}
 

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from similitude.acceleration import Arithmetic, keep_freed_memory
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.nets import SmallMapConv2d, sync_batch_norm
-from similitude.nets import convolution as convolutions
+from similitude.images import small_maps as convolutions
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.small_maps import SmallMapConv2d
+from similitude.nets import sync_batch_norm
+from similitude.nets.precision import Arithmetic, keep_freed_memory
 from similitude.recipes import RECIPES
 
 KINDS = {"float32": Arithmetic(), "bfloat16": Arithmetic(torch.bfloat16, channels_last=True)}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import similitude as sim
-from similitude.backbones import BackboneConfig
 from similitude.evaluation.scores import mean_score
+from similitude.images.backbones import BackboneConfig
 
 COLUMNS = {"knn": "kNN", "linear": "linear", "linear_5": "5 labels"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import similitude as sim
-from similitude.console import Console
+from similitude.cli.console import Console
 from similitude.evaluation.scores import mean_score
 
 

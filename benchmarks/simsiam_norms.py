@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import similitude as sim
-from similitude.backbones import BackboneConfig
+from similitude.images.backbones import BackboneConfig
 from similitude.recipes import Recipe, find_recipe
 
 NETWORK = "resnetv2_50x1_bit"

@@ -26,14 +26,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from similitude.acceleration import keep_freed_memory
 from similitude.api import choose
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.data import CanvasLoader, ImageSet, load_images, open_source
 from similitude.data.lazy import LazyCanvases
+from similitude.data.loader import CanvasLoader
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.image_set import ImageSet
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
 from similitude.methods import build_method
-from similitude.pretraining import Pretraining
+from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import RECIPES, Recipe, image_spec, override
+from similitude.training.step import Pretraining
 
 PEERS = Path(__file__).parent / "peers"
 WARM_UP = 2

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 import similitude as sim
-from similitude.data import load_images, open_source
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
 from similitude.method import Method, Progress, StepOutput
 from similitude.methods import METHODS
 from similitude.recipes import find_recipe, override

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from similitude.acceleration import keep_freed_memory
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.data import open_source
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.opening import open_source
 from similitude.methods import build_method
+from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import RECIPES, image_spec, override
 
 SIZES = {24: 32, 32: 32, 64: 64, 96: 256, 224: 256}  # side of a view -> of its canvas

@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.backbones import BackboneConfig
-from similitude.data import ImageSet
 from similitude.distributed import join_processes
+from similitude.images.backbones import BackboneConfig
+from similitude.images.image_set import ImageSet
+from similitude.images.views import ImageSpec, PatchViewConfig
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
 from similitude.nets import WeightNormLinear
 from similitude.recipes import OptimizerConfig, Recipe
-from similitude.views import ImageSpec, PatchViewConfig
 
 START = Progress(step=0, total_steps=10, steps_per_epoch=5)
 IMAGE = ImageSpec(12, (0.5,) * 3, (0.5,) * 3)

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from builders import random_images
-from similitude import ablation, api, studies
-from similitude.ablation import ablate, findings, work
+from similitude import ablation, api
+from similitude.ablation import ablate, findings, studies, work
 from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
-from similitude.checkpoints import load_checkpoint
+from similitude.ablation.study import COLLAPSED, Cell, Expectation, Study
 from similitude.errors import UserError
-from similitude.listening import Silent
+from similitude.listener import Silent
 from similitude.recipes import cifar10
 from similitude.report import read_run, write_report
-from similitude.study import COLLAPSED, Cell, Expectation, Study
+from similitude.runs.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

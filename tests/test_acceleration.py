@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from builders import START, TinyBackbone, random_batch, small_config
-from similitude.acceleration import (
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.methods import METHODS, build_method
+from similitude.nets.precision import (
     Arithmetic,
     GradientCache,
     backbones_of,
@@ -15,8 +17,6 @@ from similitude.acceleration import (
     fused_attentions,
     keep_freed_memory,
 )
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.methods import METHODS, build_method
 
 
 def gradients(name, micro_batch_size):

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from similitude.adapting import (
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.methods import build_method
+from similitude.nets.adapting import (
     averaged,
     freeze_,
     layer_scales,
     parameters_by_depth,
     split_by_scale,
 )
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.methods import build_method
 from similitude.recipes import small
 
 NARROW = BackboneConfig(base_width=8)

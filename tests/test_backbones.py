@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from similitude.backbones import BackboneConfig, build_backbone, check_input, loading_snippet
-from similitude.checkpoints import export_backbone
 from similitude.errors import UserError
+from similitude.images.backbones import BackboneConfig, build_backbone, check_input, loading_snippet
 from similitude.recipes import RECIPES, parse_recipe
+from similitude.runs.checkpoint import export_backbone
 
 SMALL = BackboneConfig(name="resnet18", stem="small", base_width=8)
 

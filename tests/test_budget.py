@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from similitude import budget
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.budget import Work, arithmetic_rule, counting, machine
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.recipes import budget
+from similitude.recipes.budget import Work, arithmetic_rule, counting, machine
 
 CPU = torch.device("cpu")
 

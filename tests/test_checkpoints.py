@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from builders import TinyBackbone, small_config, small_recipe
-from similitude.backbones import build_backbone
-from similitude.checkpoints import (
+from similitude.errors import UserError
+from similitude.images.backbones import build_backbone
+from similitude.methods import METHODS, build_method
+from similitude.runs.checkpoint import (
     fresh_backbone,
     load_backbone,
     load_checkpoint,
     load_strictly,
     save_checkpoint,
 )
-from similitude.errors import UserError
-from similitude.methods import METHODS, build_method
 
 
 def network(features: int = 3) -> nn.Module:

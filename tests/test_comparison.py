@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from scipy import stats
 
-from similitude.comparison import (
+from similitude.evaluation.comparison import (
     BEFORE_TRAINING,
     PRETRAINED_BACKBONE,
     RANDOM_BACKBONE,

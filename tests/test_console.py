@@ -9,8 +9,8 @@ from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.table import Table
 
-from similitude import console as console_module
-from similitude.console import Console
+from similitude.cli import console as console_module
+from similitude.cli.console import Console
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 

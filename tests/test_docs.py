@@ -15,17 +15,16 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 import similitude as sim
-from similitude import anatomy
 from similitude.ablation.grid import grid, parse_variations
-from similitude.backbones import BackboneConfig
+from similitude.ablation.studies import STUDIES
 from similitude.cli import app
 from similitude.errors import UserError
 from similitude.evaluation import health
-from similitude.methods import CONFIGS, METHODS
+from similitude.images.backbones import BackboneConfig
+from similitude.images.views import ImageViewConfig
+from similitude.methods import CONFIGS, METHODS, anatomy
 from similitude.recipes import RECIPES, OptimizerConfig, Recipe, find_recipe, override
 from similitude.recipes.recipe import InitConfig
-from similitude.studies import STUDIES
-from similitude.views import ImageViewConfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

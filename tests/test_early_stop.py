@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from builders import random_images, small_recipe
-from similitude import api, recording, training
+from similitude import api
 from similitude.evaluation.health import WARM_UP_STEPS, Verdict
-from similitude.listening import Silent
-from similitude.metrics import read_metrics
+from similitude.listener import Silent
 from similitude.recipes import OptimizerConfig
 from similitude.report import read_run
 from similitude.report.words import training_summary
-from similitude.runs import Run
-from similitude.training import train
+from similitude.runs.metrics import read_metrics
+from similitude.runs.run import Run
+from similitude.training import pretrain as training
+from similitude.training import recorder as recording
+from similitude.training.pretrain import train
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from builders import TinyBackbone, random_images, small_recipe, write_photos
-from similitude.data import ImageSet, ImageSource, open_source
-from similitude.entrants import Canvases
+from similitude.data.source import ImageSource
 from similitude.errors import UserError
-from similitude.listening import Silent
+from similitude.images.image_set import ImageSet
+from similitude.images.opening import open_source
+from similitude.listener import Silent
 from similitude.report import read_run
-from similitude.runs import Run
-from similitude.training import train
+from similitude.runs.entrants import Canvases
+from similitude.runs.run import Run
+from similitude.training.pretrain import train
 
 CPU = torch.device("cpu")
 
@@ -36,7 +38,7 @@ class Watching(TinyBackbone):
 
 @dataclass
 class Start:
-    """Published weights, in what ``similitude.starts`` promises of them."""
+    """Published weights, in what ``similitude.runs.starts`` promises of them."""
 
     name: str = "timm:tiny"
     image_size: int = 32
@@ -116,7 +118,9 @@ def test_names_are_opened_as_starts(
         asked.append(given)
         return Start(name=str(given), image_size=16)
 
-    monkeypatch.setitem(sys.modules, "similitude.starts", SimpleNamespace(open_start=open_start))
+    monkeypatch.setitem(
+        sys.modules, "similitude.runs.starts", SimpleNamespace(open_start=open_start)
+    )
     table = run.evaluate(photos, protocols=("knn",), against=["b", Path("a"), Start("c", 16)])
     assert list(table.rows)[2:-1] == ["b", "a", "c"]
     assert asked == ["b", Path("a")]

@@ -9,7 +9,7 @@ import similitude as sim
 from builders import BACKBONE, write_photos
 from similitude.cli import app
 from similitude.errors import UserError
-from similitude.run_folders import RUN_FILES, refuse_links
+from similitude.runs.folder import RUN_FILES, refuse_links
 
 PLACES = [*RUN_FILES, ".lock", ".replaced", "checkpoints/last.ckpt"]
 

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from builders import random_images, small_config, small_recipe
-from similitude.backbones import BackboneConfig
-from similitude.listening import Silent
+from similitude.images.backbones import BackboneConfig
+from similitude.listener import Silent
 from similitude.methods import METHODS
-from similitude.metrics import read_metrics
 from similitude.report import write_report
-from similitude.training import train
+from similitude.runs.metrics import read_metrics
+from similitude.training.pretrain import train
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from similitude.errors import UserError
-from similitude.metrics import Metrics, read_metrics
+from similitude.runs.metrics import Metrics, read_metrics
 
 
 def test_metrics_keep_only_rows_up_to_the_step_a_run_resumes_from(tmp_path):

@@ -6,8 +6,8 @@ from torch import nn
 
 from builders import random_images, small_recipe
 from similitude import pretrain
-from similitude.profiling import STAGES, STEPS, WARM_UP, Limits, Profile
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.training.profiling import STAGES, STEPS, WARM_UP, Limits, Profile
 
 N, D, P = 16, 8, 4
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from similitude.errors import UserError
-from similitude.reading import (
+from similitude.files.reading import (
     MAX_YAML,
     check_file,
     parse_yaml,

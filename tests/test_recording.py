@@ -9,15 +9,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import similitude as sim
 from builders import random_images, small_recipe
-from similitude import recording
 from similitude.evaluation.health import diagnose
 from similitude.evaluation.online import OnlineMonitor
-from similitude.listening import Silent
+from similitude.listener import Silent
 from similitude.method import Progress
-from similitude.metrics import Metrics, read_metrics
-from similitude.pretraining import learning_rate
 from similitude.recipes import OptimizerConfig
-from similitude.training import judge, train
+from similitude.runs.metrics import Metrics, read_metrics
+from similitude.training import recorder as recording
+from similitude.training.pretrain import judge, train
+from similitude.training.step import learning_rate
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from similitude.errors import UserError
-from similitude.run_folders import (
+from similitude.runs.folder import (
     RUN_FILES,
     check_run_folder,
     is_held,

@@ -9,9 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from builders import join_as
-from similitude import distributed, shared_memory
-from similitude.distributed import average_gradients, gather, sum_over_processes
-from similitude.launching import _free_port
+from similitude import distributed
+from similitude.distributed import average_gradients, gather, shared_memory, sum_over_processes
+from similitude.distributed.launch import _free_port
 
 WORLD = 3
 pytestmark = [

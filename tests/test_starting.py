@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 import similitude as sim
 from builders import write_photos
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.checkpoints import export_backbone
 from similitude.errors import UserError
+from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.recipes import load_recipe
-from similitude.starts import open_start
+from similitude.runs.checkpoint import export_backbone
+from similitude.runs.starts import open_start
 
 QUICK = ["image_size=32", "canvas_size=32", "method.view.size=null", "optimizer.base_lr=0.02"]
 
@@ -94,7 +94,7 @@ def test_drift_is_measured_and_begins_at_nothing(run):
 
 
 def read_rows(run):
-    from similitude.metrics import read_metrics
+    from similitude.runs.metrics import read_metrics
 
     return read_metrics(run.path / "metrics.csv")
 
@@ -103,7 +103,7 @@ def read_rows(run):
 def test_a_stopped_run_goes_on_bit_for_bit_without_the_file(
     method, weights, photos, tmp_path, monkeypatch
 ):
-    from similitude.recording import Recorder
+    from similitude.training.recorder import Recorder
 
     local = ["method.local_view.size=16"] if method == "dino" else []
     views = ["method.view1.size=null", "method.view2.size=null"]

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from similitude.checkpoints import export_backbone
 from similitude.errors import UserError
-from similitude.storage import write_text, write_with
+from similitude.files.writing import write_text, write_with
+from similitude.runs.checkpoint import export_backbone
 
 pytest.importorskip("resource", reason="needs the system's limit of file sizes")
 

@@ -8,14 +8,14 @@ import torch
 
 from builders import random_images
 from similitude.ablation.grid import folder_name
-from similitude.backbones import build_backbone, check_input
+from similitude.ablation.studies import STUDIES, find_study
+from similitude.ablation.study import COLLAPSED, MEASURES, Cell, Expectation, Study, judge
 from similitude.errors import UserError
+from similitude.images.backbones import build_backbone, check_input
 from similitude.method import Batch, Progress
 from similitude.methods import build_method
 from similitude.recipes import Recipe, find_recipe, image_spec, override
-from similitude.recipes.automatic import input_sizes, set_num_samples
-from similitude.studies import STUDIES, find_study
-from similitude.study import COLLAPSED, MEASURES, Cell, Expectation, Study, judge
+from similitude.recipes.choose import input_sizes, set_num_samples
 
 pytestmark = pytest.mark.slow
 

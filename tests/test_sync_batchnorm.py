@@ -8,8 +8,8 @@ from torch import nn
 
 from builders import join_as, leave
 from similitude.distributed import own_rows
+from similitude.distributed.launch import _free_port
 from similitude.errors import UserError
-from similitude.launching import _free_port
 from similitude.nets import (
     ScaleBatchNorm1d,
     SplitBatchNorm2d,

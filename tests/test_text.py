@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console as RichConsole
 
-from similitude.console import Console
+from similitude.cli.console import Console
+from similitude.errors import visible, visible_values
 from similitude.evaluation import Score, ScoreTable
-from similitude.listening import Log, Silent
-from similitude.text import visible, visible_values
+from similitude.listener import Log, Silent
 
 EVIL = "a\x1b]0;OWNED\x07\x1b[31m\r\nerror: FAKE\u202egpj\u2028.png"
 SHOWN = r"a\x1b]0;OWNED\x07\x1b[31m\r\nerror: FAKE\u202egpj\u2028.png"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from similitude.threads import one_by_one, side_by_side
+from similitude.distributed.threads import one_by_one, side_by_side
 
 
 @pytest.fixture(autouse=True)

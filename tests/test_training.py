@@ -11,10 +11,10 @@ import torch
 import similitude as sim
 from builders import BACKBONE, random_images, small_recipe
 from similitude.errors import UserError
-from similitude.listening import Silent
-from similitude.loop import training_note
-from similitude.run_folders import training_in
-from similitude.training import train
+from similitude.listener import Silent
+from similitude.runs.folder import training_in
+from similitude.training.loop import training_note
+from similitude.training.pretrain import train
 
 CPU = torch.device("cpu")
 
@@ -234,7 +234,7 @@ def test_images_without_labels_train_as_well(tmp_path):
 
 def test_micro_batches_leave_a_run_without_batchnorm_as_it_is(tmp_path):
     """The gradient cache inside the trainer: a ViT has no batch statistics, so nothing changes."""
-    from similitude.backbones import BackboneConfig
+    from similitude.images.backbones import BackboneConfig
 
     vit = BackboneConfig(
         name="vit_tiny_patch16_224",

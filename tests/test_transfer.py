@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 import similitude as sim
 from builders import BACKBONE, TinyBackbone, random_images, small_config, small_recipe
-from similitude.checkpoints import load_checkpoint
 from similitude.errors import UserError
-from similitude.listening import Silent
+from similitude.images.views import ImageViewConfig
+from similitude.listener import Silent
 from similitude.methods import build_method
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
-from similitude.training import train
+from similitude.runs.checkpoint import load_checkpoint
+from similitude.training.pretrain import train
 from similitude.transfer import ClassifierNetwork, draw_labels
 from similitude.transfer.network import Learner, from_labels, from_teacher, projector_layers
 from similitude.transfer.recipes import choose_distillation, choose_finetuning, crop_and_flip
-from similitude.views import ImageViewConfig
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from similitude import (
-        backbones,
         data,
         evaluation,
+        images,
         losses,
         memory,
         methods,
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
         recipes,
         report,
         schedules,
-        starts,
-        studies,
-        views,
     )
-    from similitude.ablation import ablate
+    from similitude.ablation import ablate, studies
     from similitude.api import draw_views, load, pack, pretrain
     from similitude.errors import UserError
-    from similitude.runs import Run
+    from similitude.images import backbones, views
+    from similitude.runs import starts
+    from similitude.runs.run import Run
     from similitude.transfer import Classifier, distill, finetune
 
 __version__ = "0.1.0"
@@ -39,7 +38,7 @@ __version__ = "0.1.0"
 # Imported on first use: ``import similitude`` takes milliseconds, torch takes seconds.
 _FUNCTIONS = {
     "Classifier": "similitude.transfer",
-    "Run": "similitude.runs",
+    "Run": "similitude.runs.run",
     "UserError": "similitude.errors",
     "ablate": "similitude.ablation",
     "distill": "similitude.transfer",
@@ -49,22 +48,23 @@ _FUNCTIONS = {
     "pack": "similitude.api",
     "pretrain": "similitude.api",
 }
-_MODULES = (
-    "backbones",
-    "data",
-    "evaluation",
-    "losses",
-    "memory",
-    "methods",
-    "nets",
-    "optimizers",
-    "recipes",
-    "report",
-    "schedules",
-    "starts",
-    "studies",
-    "views",
-)
+_MODULES = {
+    "backbones": "similitude.images.backbones",
+    "data": "similitude.data",
+    "evaluation": "similitude.evaluation",
+    "images": "similitude.images",
+    "losses": "similitude.losses",
+    "memory": "similitude.memory",
+    "methods": "similitude.methods",
+    "nets": "similitude.nets",
+    "optimizers": "similitude.optimizers",
+    "recipes": "similitude.recipes",
+    "report": "similitude.report",
+    "schedules": "similitude.schedules",
+    "starts": "similitude.runs.starts",
+    "studies": "similitude.ablation.studies",
+    "views": "similitude.images.views",
+}
 
 __all__ = [
     "Classifier",
@@ -77,6 +77,7 @@ __all__ = [
     "draw_views",
     "evaluation",
     "finetune",
+    "images",
     "load",
     "losses",
     "memory",
@@ -98,7 +99,7 @@ def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         return getattr(import_module(_FUNCTIONS[name]), name)
     if name in _MODULES:
-        return import_module(f"similitude.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'similitude' has no attribute {name!r}")
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import unicodedata
 
-from similitude.interrupts import INTERRUPTED, TERMINATED, end
+from similitude.distributed.interrupts import INTERRUPTED, TERMINATED, end
 
 
 def main() -> None:

@@ -10,20 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from similitude.acceleration import keep_freed_memory
-from similitude.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
-from similitude.checkpoints import load_checkpoint
-from similitude.data import (
-    ImageSource,
-    Range,
-    ValueRange,
-    cut_into_tiles,
-    load_images,
-    load_some,
-    open_source,
-    open_stream,
-    pack_images,
-)
+from similitude.data.source import ImageSource
 from similitude.distributed import (
     decided_by_first,
     first_then_others,
@@ -32,13 +19,21 @@ from similitude.distributed import (
     rank,
     world_size,
 )
+from similitude.distributed.interrupts import how_to_resume
+from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.interrupts import how_to_resume
-from similitude.launching import run_on_devices, wants_processes
-from similitude.listening import Listener, Silent
+from similitude.files.writing import as_path, check_writable, version_of
+from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
+from similitude.images.decoding import ValueRange
+from similitude.images.loading import load_images, load_some, pack_images
+from similitude.images.opening import Range, open_source, open_stream
+from similitude.images.tiles import cut_into_tiles
+from similitude.images.views.contact_sheet import write_contact_sheet
+from similitude.listener import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, given_method, method_class, name_of
 from similitude.nets import convert_sync_batchnorm
+from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import (
     Recipe,
     field_text,
@@ -48,7 +43,7 @@ from similitude.recipes import (
     parse_recipe,
     with_used_normalisation,
 )
-from similitude.recipes.automatic import (
+from similitude.recipes.choose import (
     Facts,
     better_start,
     choose_adapting,
@@ -66,19 +61,18 @@ from similitude.recipes.automatic import (
     too_few_steps,
 )
 from similitude.recipes.rehearsal import check_batchnorm
-from similitude.run_folders import (
+from similitude.runs.checkpoint import load_checkpoint
+from similitude.runs.folder import (
     CHECKPOINT,
     check_run_folder,
     free_run_folder,
     replacing_run,
     training_in,
 )
-from similitude.runs import Run
-from similitude.starts import Start, open_start, unfit_norm, with_batchnorm
-from similitude.storage import as_path, check_writable, version_of
-from similitude.training import train
+from similitude.runs.run import Run
+from similitude.runs.starts import Start, open_start, unfit_norm, with_batchnorm
+from similitude.training.pretrain import train
 from similitude.transfer import Classifier, is_classifier
-from similitude.views.contact_sheet import write_contact_sheet
 
 DEFAULT_METHOD = "simclr"
 
@@ -132,7 +126,7 @@ def pretrain(
             goes on with a recipe or a run of such a method names it too.
         backbone: a name timm knows, or a config.
         init: published weights to go on from instead of random ones: "efficientnet-lite0",
-            "timm:NAME", a file, a run, or what :func:`similitude.starts.open_start` returned.
+            "timm:NAME", a file, a run, or what :func:`similitude.runs.starts.open_start` returned.
         minutes: that the training may take, by an estimate that counts its work; by default 10 on a
             CPU and 60 on an accelerator.
         epochs: passes over the images, instead of minutes.

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from similitude.views import ImageSpec, ImageViewConfig, MultiView
+from similitude.images.views import ImageSpec, ImageViewConfig, MultiView
 
 
 class MethodConfig(BaseModel):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from similitude.anatomy import Anatomy, measure, small_config, table
+from similitude.methods.anatomy import Anatomy, measure, small_config, table
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude.api import pretrain
-from similitude.checkpoints import load_checkpoint
 from similitude.errors import UserError
-from similitude.listening import Silent
+from similitude.listener import Silent
 from similitude.methods import METHODS
-from similitude.training import train
+from similitude.runs.checkpoint import load_checkpoint
+from similitude.training.pretrain import train
 
 pytestmark = pytest.mark.slow
 

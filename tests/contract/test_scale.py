@@ -14,11 +14,11 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from builders import TinyBackbone, leave, random_batch, small_config
-from similitude.acceleration import Arithmetic, GradientCache, computing
 from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
 from similitude.method import Batch, Method, Progress
 from similitude.methods import METHODS, build_method
 from similitude.nets import convert_sync_batchnorm
+from similitude.nets.precision import Arithmetic, GradientCache, computing
 
 STEPS, SAMPLES, WORLD = 3, 8, 2
 

@@ -12,10 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from similitude.data import ImageSet, decoder, default_size, load_images, open_source
+from similitude.data import decoder
 from similitude.data.cache import free_memory_bytes, remove_leftovers
 from similitude.data.packs import read_facts
 from similitude.errors import UserError
+from similitude.images.image_set import ImageSet
+from similitude.images.loading import default_size, load_images
+from similitude.images.opening import open_source
 
 
 def same(a: ImageSet, b: ImageSet) -> bool:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from similitude.data.arrays import from_array
 from similitude.data.classes import check_classes, numbered_classes, with_same_classes
 from similitude.errors import UserError
+from similitude.images.arrays import from_array
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,12 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
-from similitude.data import (
-    downloads,
-    fashion_mnist,
-    list_splits,
-    load_images,
-    open_source,
-)
+from similitude.data import downloads
 from similitude.data.downloads import FetchError
 from similitude.errors import UserError
+from similitude.images import fashion_mnist
+from similitude.images.loading import load_images
+from similitude.images.opening import list_splits, open_source
 
 REAL_RUN, REAL_REACHABLE = downloads._run, downloads.reachable
 RNG = np.random.default_rng(0)

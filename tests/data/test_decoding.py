@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile, ImageOps
 
-from similitude.data import decoding
-from similitude.data.decoding import UnreadableImageError, ValueRange, open_regular, to_canvas
+from similitude.images import decoding
+from similitude.images.decoding import UnreadableImageError, ValueRange, open_regular, to_canvas
 
 RNG = np.random.default_rng(0)
 COLOR = (RNG.random((12, 16, 3)) * 255).astype(np.uint8)

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 import similitude as sim
-from similitude.data import load_images, open_parts, open_source, pack_images
-from similitude.data.depth import value_range
+from similitude.images.depth import value_range
+from similitude.images.loading import load_images, pack_images
+from similitude.images.opening import open_parts, open_source
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from builders import write_photos
-from similitude.data import list_splits, load_images, open_source, open_stream, pack_images
 from similitude.errors import UserError
+from similitude.images.loading import load_images, pack_images
+from similitude.images.opening import list_splits, open_source, open_stream
 
 datasets = pytest.importorskip("datasets")
 

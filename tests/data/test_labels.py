@@ -2,8 +2,9 @@
 
 import pytest
 
-from similitude.data import open_source, read_labels
+from similitude.data.labels import read_labels
 from similitude.errors import UserError
+from similitude.images.opening import open_source
 
 
 @pytest.fixture

@@ -8,19 +8,17 @@ from torch import nn
 
 from builders import small_recipe, write_photos
 from similitude import pretrain
-from similitude.data import (
-    CanvasLoader,
-    canvases,
-    cut_into_tiles,
-    lazy,
-    load_images,
-    open_source,
-)
+from similitude.data import lazy
 from similitude.data.lazy import LazyCanvases
+from similitude.data.loader import CanvasLoader
 from similitude.errors import UserError
 from similitude.evaluation import extract_features
 from similitude.evaluation.features import pixel_features
-from similitude.views import ImageSpec
+from similitude.images import loading as canvases
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
+from similitude.images.tiles import cut_into_tiles
+from similitude.images.views import ImageSpec
 
 
 @pytest.fixture

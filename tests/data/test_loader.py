@@ -7,8 +7,9 @@ import time
 import pytest
 import torch
 
-from similitude.data import CanvasLoader, ImageSet
+from similitude.data.loader import CanvasLoader
 from similitude.errors import UserError
+from similitude.images.image_set import ImageSet
 from similitude.randomness import permutation
 
 N = 23

@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 
 from builders import write_photos
-from similitude.data import cut_into_tiles, load_images, open_source, pack_images
 from similitude.data.decoder import Decoder
 from similitude.data.packs import append_facts, read_facts
 from similitude.errors import UserError
+from similitude.images.loading import load_images, pack_images
+from similitude.images.opening import open_source
+from similitude.images.tiles import cut_into_tiles
 
 
 @pytest.fixture

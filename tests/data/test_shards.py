@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from builders import write_photos
-from similitude.data import load_images, open_parts, open_source
 from similitude.errors import UserError
+from similitude.images.loading import load_images
+from similitude.images.opening import open_parts, open_source
 
 
 def write_shard(path, files):

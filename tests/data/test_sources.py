@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from similitude.data import arrays, list_splits, load_images, open_parts, open_source
 from similitude.errors import UserError
+from similitude.images import arrays
+from similitude.images.loading import load_images
+from similitude.images.opening import list_splits, open_parts, open_source
 
 
 def test_other_objects_are_told_what_is_taken():

@@ -7,8 +7,10 @@ from PIL import Image
 
 import similitude as sim
 from builders import write_photos
-from similitude.data import load_images, open_source, open_stream, pack_images, streams
+from similitude.data import streams
 from similitude.errors import UserError
+from similitude.images.loading import load_images, pack_images
+from similitude.images.opening import open_source, open_stream
 
 
 @pytest.fixture

@@ -7,18 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from similitude.data import (
-    CanvasLoader,
-    ImageSet,
-    cut_into_tiles,
-    folders,
-    load_images,
-    open_source,
-    tiles,
-)
-from similitude.data.images import neighbours_among
-from similitude.data.loader import draw_neighbours
+from similitude.data import folders
+from similitude.data.loader import CanvasLoader, draw_neighbours
 from similitude.errors import UserError
+from similitude.images import tiles
+from similitude.images.image_set import ImageSet, neighbours_among
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
+from similitude.images.tiles import cut_into_tiles
 
 
 @pytest.fixture

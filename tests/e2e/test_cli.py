@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import similitude as sim
 from builders import random_images, write_photos
 from similitude import cli
-from similitude.console import Console
+from similitude.cli.console import Console
 from similitude.methods import METHODS
 
 pytestmark = pytest.mark.slow
@@ -132,14 +132,16 @@ def test_evaluate_prints_the_table_and_fills_the_report(similitude, run_folder, 
 
 
 def test_published_weights_get_a_row_each(similitude, run_folder, photos, monkeypatch):
-    from similitude.runs import Run
+    from similitude.runs.run import Run
 
     def open_start(name):
         recipe = Run(run_folder).recipe
         facts = {"image_size": recipe.image_size, "mean": recipe.mean, "std": recipe.std}
         return SimpleNamespace(name=name, build=lambda: Run(run_folder).backbone, **facts)
 
-    monkeypatch.setitem(sys.modules, "similitude.starts", SimpleNamespace(open_start=open_start))
+    monkeypatch.setitem(
+        sys.modules, "similitude.runs.starts", SimpleNamespace(open_start=open_start)
+    )
     monkeypatch.setenv("COLUMNS", "80")
     names = ("efficientnet-lite0", "timm:resnet50.a1_in1k")
     given = [word for name in names for word in ("--against", name)]
@@ -199,7 +201,7 @@ def test_embeddings_are_named_and_the_same_in_both_formats(similitude, run_folde
 
 
 def test_the_printed_snippet_gives_identical_outputs(similitude, run_folder):
-    from similitude.runs import Run
+    from similitude.runs.run import Run
 
     code, out, err = similitude("export", run_folder, "-o", "backbone.safetensors")
     assert code == 0, err
@@ -404,7 +406,7 @@ def test_a_full_disk_loses_nothing(similitude, run_folder, photos, tmp_path, mon
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("similitude.storage.os.fsync", full)
+    monkeypatch.setattr("similitude.files.writing.os.fsync", full)
     check(similitude("embed", run_folder, photos, "-o", "out.npz"), "disk is full", "out.npz")
     assert (tmp_path / "out.npz").read_bytes() == b"older"
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".npz")] == ["out.npz"]

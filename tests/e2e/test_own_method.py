@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 import similitude as sim
 from builders import BACKBONE, write_photos
-from similitude.backbones import build_backbone
 from similitude.cli import app
 from similitude.errors import UserError
+from similitude.images.backbones import build_backbone
 
 MODULE = '''
 """The other view's features are to be predicted by a linear map."""

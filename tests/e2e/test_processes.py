@@ -14,10 +14,10 @@ import torch
 
 import similitude as sim
 from builders import write_photos
-from similitude.checkpoints import load_checkpoint
 from similitude.distributed import join_processes
+from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.launching import run_on_devices, wants_processes
+from similitude.runs.checkpoint import load_checkpoint
 
 SETTINGS = [
     *("--method", "byol", "--epochs", "2", "--batch-size", "16", "--backbone", "resnet18"),

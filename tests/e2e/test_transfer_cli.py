@@ -121,7 +121,7 @@ def test_a_data_set_with_a_test_part_is_tested_on_it(similitude, tmp_path):
 def test_ctrl_c_ends_cleanly_and_resume_goes_on(similitude, monkeypatch):
     import signal
 
-    from similitude.console import Console
+    from similitude.cli.console import Console
 
     shown = Console.progress
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from similitude.data.images import ImageSet
 from similitude.evaluation import Features
+from similitude.images.image_set import ImageSet
 
 
 @pytest.fixture(scope="session")

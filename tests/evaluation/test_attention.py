@@ -3,9 +3,9 @@ import timm
 import torch
 
 from builders import TinyBackbone, random_images
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.evaluation.attention import attention_maps, has_attention
-from similitude.views import ImageSpec, evaluation_view
+from similitude.images.attention import attention_maps, has_attention
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.views import ImageSpec, evaluation_view
 
 CPU = torch.device("cpu")
 IMAGE = ImageSpec(16, (0.5,) * 3, (0.25,) * 3)

@@ -10,14 +10,6 @@ from rich.console import Console
 from scipy import stats
 from torch import nn
 
-from similitude.comparison import (
-    PRETRAINED_BACKBONE,
-    RAW_PIXELS,
-    Difference,
-    difference_of_draws,
-    student_95,
-)
-from similitude.data.images import ImageSet
 from similitude.errors import UserError
 from similitude.evaluation import (
     Features,
@@ -31,10 +23,18 @@ from similitude.evaluation import (
     score_features,
 )
 from similitude.evaluation.baselines import Entrant, evaluate_entrants, probe_features
+from similitude.evaluation.comparison import (
+    PRETRAINED_BACKBONE,
+    RAW_PIXELS,
+    Difference,
+    difference_of_draws,
+    student_95,
+)
 from similitude.evaluation.few_labels import few_label_accuracies
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.scores import mean_score
-from similitude.views.image import ImageSpec
+from similitude.images.image_set import ImageSet
+from similitude.images.views.image import ImageSpec
 
 OPEN = Difference(0.01, -0.01, 0.03)
 SPEC = ImageSpec(size=8, mean=(0.3, 0.3, 0.3), std=(0.3, 0.3, 0.3))

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from similitude.data.images import ImageSet
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features, pixel_features, split_features
 from similitude.evaluation.features import is_gray
-from similitude.views.image import ImageSpec, evaluation_view
+from similitude.images.image_set import ImageSet
+from similitude.images.views.image import ImageSpec, evaluation_view
 
 SPEC = ImageSpec(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -6,10 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from similitude.data.images import ImageSet
 from similitude.evaluation import KNNProbe, effective_rank, feature_std, uniformity
 from similitude.evaluation.online import OnlineMonitor, last_of_each_class
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView, evaluation_view
+from similitude.images.image_set import ImageSet
+from similitude.images.views import (
+    ImageSpec,
+    ImageView,
+    ImageViewConfig,
+    MultiView,
+    evaluation_view,
+)
 
 CPU = torch.device("cpu")
 SPEC = ImageSpec(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

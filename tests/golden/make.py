@@ -27,11 +27,11 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude import pretrain
-from similitude.checkpoints import fingerprint_of, load_checkpoint
-from similitude.listening import Silent
+from similitude.listener import Silent
 from similitude.methods import METHODS
 from similitude.recipes import RECIPES, dump_recipe, find_recipe
 from similitude.report import write_report
+from similitude.runs.checkpoint import fingerprint_of, load_checkpoint
 
 HERE = Path(__file__).parent
 STEPS = 20

@@ -6,7 +6,7 @@ from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.methods.barlow_twins import BarlowTwins
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
-from similitude.recipes.automatic import Facts, choose_recipe
+from similitude.recipes.choose import Facts, choose_recipe
 
 BOTH = pytest.mark.parametrize(
     ("name", "loss_of"),

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from builders import START, TinyBackbone, random_batch
-from similitude.backbones import BackboneConfig, build_backbone
 from similitude.errors import UserError
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.views import PatchViewConfig
 from similitude.losses import cpc_info_nce
 from similitude.method import Batch, Progress
 from similitude.methods.cpc_v1 import CPCV1, CPCV1Config
 from similitude.recipes import find_recipe, override
-from similitude.views import PatchViewConfig
 
 VIEW = PatchViewConfig(patch_size=6, grid=6)
 NEXT = Progress(step=1, total_steps=10, steps_per_epoch=5)

@@ -6,11 +6,11 @@ from torch import nn
 
 from builders import START, TinyBackbone
 from similitude.errors import UserError
+from similitude.images.views import PatchViewConfig
 from similitude.losses import cpc_shared_info_nce
 from similitude.method import Batch
 from similitude.methods.cpc_v2 import CPCV2, CPCV2Config
 from similitude.recipes import find_recipe, override
-from similitude.views import PatchViewConfig
 
 
 def method(**changes) -> CPCV2:

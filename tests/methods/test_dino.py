@@ -6,7 +6,7 @@ import timm
 import torch
 
 from builders import IMAGE, START, LogitsHead, TinyBackbone, random_batch, small_config
-from similitude.backbones import BackboneConfig, build_backbone
+from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.method import Batch, Progress
 from similitude.methods.dino import DINO, DINOConfig
 

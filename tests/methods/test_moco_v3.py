@@ -8,13 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from builders import START, TinyBackbone, random_batch, small_config
-from similitude.backbones import BackboneConfig, build_backbone
 from similitude.errors import UserError
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.vit import set_sincos_positions_, sincos_positions, xavier_init_
 from similitude.method import Batch, Progress
 from similitude.methods.moco_v3 import MoCoV3
-from similitude.nets import set_sincos_positions_, sincos_positions, xavier_init_
-from similitude.pretraining import build_optimizer
 from similitude.recipes import find_recipe
+from similitude.training.step import build_optimizer
 
 SIZE, DIM = 16, 48
 

@@ -14,13 +14,13 @@ from builders import (
     small_config,
     small_recipe,
 )
-from similitude.checkpoints import load_checkpoint
 from similitude.errors import UserError
-from similitude.listening import Silent
+from similitude.listener import Silent
 from similitude.method import Batch
 from similitude.methods.simtriplet import SimTriplet
 from similitude.recipes import dump_recipe
-from similitude.training import train
+from similitude.runs.checkpoint import load_checkpoint
+from similitude.training.pretrain import train
 
 
 def make(**changes):

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from builders import TinyBackbone
-from similitude.backbones import BackboneConfig, build_backbone
 from similitude.errors import UserError
-from similitude.nets import ColorSplit, rgb_to_lab, rgb_to_ycbcr
-from similitude.nets.color import _RANGES
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.color_split import _RANGES, ColorSplit, rgb_to_lab, rgb_to_ycbcr
 
 # skimage.color.rgb2lab and rgb2ycbcr
 KNOWN = [

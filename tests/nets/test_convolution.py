@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from similitude.nets import convolution
-from similitude.nets.convolution import SmallMapConv2d, convert_convolutions
+from similitude.images import small_maps as convolution
+from similitude.images.small_maps import SmallMapConv2d, convert_convolutions
 
 
 def pair(**settings):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from similitude.images.views import cut_patches
 from similitude.nets import GatedContext, PatchBackbone, ResidualContext
-from similitude.views import cut_patches
 
 CONTEXTS = [
     lambda layers: GatedContext(5, 6, layers),

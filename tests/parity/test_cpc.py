@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from builders import START, TinyBackbone
+from similitude.images.views import PatchViewConfig
 from similitude.losses import cpc_info_nce
 from similitude.method import Batch
 from similitude.methods import cpc_v1, cpc_v2
-from similitude.views import PatchViewConfig
 
 
 class Given(nn.Module):

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from builders import LogitsHead
+from similitude.images.views import ImageSpec, MultiView
 from similitude.losses import self_distillation
 from similitude.memory import Center
 from similitude.method import Batch, Method, Progress, StepOutput
 from similitude.methods.dino import DINO, DINOConfig
 from similitude.nets import DINOHead, clip_each_
-from similitude.views import ImageSpec, MultiView
 
 
 class Given(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from builders import TinyBackbone
+from similitude.images.vit import set_sincos_positions_, sincos_positions
 from similitude.methods import MoCoV3, MoCoV3Config
-from similitude.nets import set_sincos_positions_, sincos_positions
 from similitude.recipes import find_recipe
 
 

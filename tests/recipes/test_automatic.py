@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from similitude import budget
-from similitude.backbones import BackboneConfig
+from similitude.images.backbones import BackboneConfig
+from similitude.images.views import ImageSpec, PatchView, PatchViewConfig
 from similitude.methods import METHODS
-from similitude.recipes import automatic, cifar10, duration, imagenet, override, small
-from similitude.recipes.automatic import (
+from similitude.recipes import budget, cifar10, duration, imagenet, override, small
+from similitude.recipes import choose as automatic
+from similitude.recipes.choose import (
     Facts,
     better_start,
     choose_adapting,
@@ -25,7 +26,6 @@ from similitude.recipes.automatic import (
     view_sizes,
 )
 from similitude.recipes.recipe import InitConfig
-from similitude.views import ImageSpec, PatchView, PatchViewConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from builders import random_images
-from similitude.data import load_images, open_source
+from similitude.images.loading import load_images
+from similitude.images.opening import open_source
 from similitude.recipes import small
-from similitude.recipes.automatic import choose_looks
+from similitude.recipes.choose import choose_looks
 from similitude.recipes.looks import look_at
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from similitude.backbones import build_backbone
 from similitude.errors import UserError
+from similitude.images.backbones import build_backbone
 from similitude.methods import build_method
 from similitude.recipes import RECIPES, dump_recipe, find_recipe, load_recipe, override
 

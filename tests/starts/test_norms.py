@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 import similitude as sim
 from builders import write_photos
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.checkpoints import export_backbone
-from similitude.data.images import ImageSet
 from similitude.errors import UserError
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.image_set import ImageSet
+from similitude.images.views import ImageSpec, evaluation_view
 from similitude.methods import BYOL, SimSiam
-from similitude.starts import Start, open_start, unfit_norm, with_batchnorm
-from similitude.views import ImageSpec, evaluation_view
+from similitude.runs.checkpoint import export_backbone
+from similitude.runs.starts import Start, open_start, unfit_norm, with_batchnorm
 
 SPEC = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 GROUPS = BackboneConfig(base_width=32, zero_init_last=False, options={"norm_layer": "groupnorm"})

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
-from similitude.backbones import BackboneConfig, build_backbone
 from similitude.errors import UserError
-from similitude.starts import open_start, published
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.runs.starts import open_start, published
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from builders import small_recipe
-from similitude.backbones import BackboneConfig, build_backbone
 from similitude.errors import UserError
-from similitude.starts import open_start
+from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.runs.starts import open_start
 
 SMALL = BackboneConfig(stem="small", base_width=4)
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from builders import small_config, small_recipe
-from similitude.backbones import BackboneConfig, build_backbone
-from similitude.checkpoints import save_checkpoint
 from similitude.errors import UserError
+from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.methods import build_method
-from similitude.starts import open_start
+from similitude.runs.checkpoint import save_checkpoint
+from similitude.runs.starts import open_start
 
 
 def run_of(name, folder, **changes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 
-from similitude.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
+from similitude.images.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
 
 IMAGES = torch.rand(6, 3, 9, 9, generator=torch.Generator().manual_seed(0))
 FACTORS = torch.tensor([0.0, 0.3, 0.99, 1.0, 1.4, 1.8])

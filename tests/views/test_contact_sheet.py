@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from similitude.errors import UserError
-from similitude.views.config import ImageSpec, ImageViewConfig
-from similitude.views.contact_sheet import contact_sheet
-from similitude.views.image import ImageView, MultiView
+from similitude.images.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.contact_sheet import contact_sheet
+from similitude.images.views.image import ImageView, MultiView
 
 SPEC = ImageSpec(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 IDENTITY = {

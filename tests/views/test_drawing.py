@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
-from similitude.views.config import ImageViewConfig
-from similitude.views.drawing import JITTER_ORDERS, draw_parameters
+from similitude.images.views.config import ImageViewConfig
+from similitude.images.views.drawing import JITTER_ORDERS, draw_parameters
 
 N = 4000
 

@@ -9,10 +9,10 @@ from jaxtyping import TypeCheckError
 from torchvision.transforms import InterpolationMode
 
 from similitude.errors import UserError
-from similitude.views import image as image_module
-from similitude.views.config import ImageSpec, ImageViewConfig
-from similitude.views.drawing import JITTER_ORDERS
-from similitude.views.image import ImageView, MultiView, evaluation_view
+from similitude.images.views import image as image_module
+from similitude.images.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.drawing import JITTER_ORDERS
+from similitude.images.views.image import ImageView, MultiView, evaluation_view
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.2, 0.25, 0.3)
 SPEC = ImageSpec(32, MEAN, STD)

@@ -5,7 +5,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import InterpolationMode
 
-from similitude.views.resampling import crop_and_resize, gaussian_blur_, resize_taps
+from similitude.images.views.resampling import crop_and_resize, gaussian_blur_, resize_taps
 
 BOXES = [  # top, left, height, width as shares of the canvas
     (0.0, 0.0, 1.0, 1.0),

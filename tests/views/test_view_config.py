@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from similitude.errors import UserError
-from similitude.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.config import ImageSpec, ImageViewConfig
 
 
 @pytest.mark.parametrize(

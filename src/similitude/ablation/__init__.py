@@ -7,23 +7,26 @@ from typing import Any
 from similitude.ablation.design import Design, read_plan, write_plan
 from similitude.ablation.findings import FAILED, Ablation, CellFinding, RunFinding, values_by_cell
 from similitude.ablation.grid import folder_name, parse_variations
+from similitude.ablation.studies import find_study
+from similitude.ablation.study import judge
 from similitude.ablation.work import Work, scorable
-from similitude.acceleration import keep_freed_memory
-from similitude.checkpoints import fingerprint
-from similitude.data import ImageSet, ImageSource, load_images, open_parts, open_source
 from similitude.data.classes import check_classes, has_labels
+from similitude.data.source import ImageSource
+from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
-from similitude.launching import refuse_processes
-from similitude.listening import Listener, Silent
+from similitude.files.writing import as_path, check_writable
+from similitude.images.image_set import ImageSet
+from similitude.images.loading import load_images
+from similitude.images.opening import open_parts, open_source
+from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
+from similitude.nets.precision import keep_freed_memory
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
-from similitude.recipes.automatic import choose_normalisation, set_num_samples
+from similitude.recipes.choose import choose_normalisation, set_num_samples
 from similitude.report.ablation import write_ablation_page
-from similitude.storage import as_path, check_writable
-from similitude.studies import find_study
-from similitude.study import judge
+from similitude.runs.checkpoint import fingerprint
 
 __all__ = ["Ablation", "ablate"]
 
@@ -58,7 +61,7 @@ def ablate(
             "cifar10" if that is here or can be downloaded, else "digits".
         vary: ``["stop_gradient=true,false"]`` or ``{"stop_gradient": [True, False]}``; the cells
             are all combinations. A field is a path as in ``overrides``, or one of the method.
-        study: one of :data:`similitude.studies.STUDIES` by name, instead of a grid.
+        study: one of :data:`similitude.ablation.studies.STUDIES` by name, instead of a grid.
         seeds: runs of each cell, with the seeds 0, 1, ...; 3, or the study's own number.
         epochs: as in :func:`similitude.pretrain`; the same for all cells.
         images: training images at most, drawn once; all, or the study's own number.

@@ -9,14 +9,15 @@ import yaml
 
 from similitude import api
 from similitude.ablation.grid import Variation, folder_name, grid
-from similitude.checkpoints import fingerprint
-from similitude.data import ImageSet, ImageSource
+from similitude.ablation.study import Study
+from similitude.data.source import ImageSource
 from similitude.errors import UserError
+from similitude.files.reading import read_yaml
+from similitude.files.writing import contents, write_text
+from similitude.images.image_set import ImageSet
 from similitude.method import MethodConfig
-from similitude.reading import read_yaml
 from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalisation
-from similitude.storage import contents, write_text
-from similitude.study import Study
+from similitude.runs.checkpoint import fingerprint
 
 PLAN = "ablation.yaml"
 

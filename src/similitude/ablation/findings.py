@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from similitude.ablation.grid import value_text
+from similitude.ablation.studies import STUDIES
+from similitude.ablation.study import ACCURACIES, COLLAPSED, Judgement
+from similitude.errors import visible
 from similitude.evaluation.scores import Score, mean_score
-from similitude.storage import write_text
-from similitude.studies import STUDIES
-from similitude.study import ACCURACIES, COLLAPSED, Judgement
-from similitude.text import visible
+from similitude.files.writing import write_text
 
 FAILED = "failed"  # in place of a verdict: the run ended with an error
 # Columns of the terminal's table: measure, title, digits after the point.
@@ -231,5 +231,5 @@ def number_text(score: Score | None, measure: str, digits: int) -> str:
 def values_by_cell(
     cells: Sequence[CellFinding],
 ) -> Mapping[str, Mapping[str, Sequence[float]]]:
-    """As :func:`similitude.study.judge` takes them."""
+    """As :func:`similitude.ablation.study.judge` takes them."""
     return {cell.name: {m: cell.values(m) for m in (*cell.measures, COLLAPSED)} for cell in cells}

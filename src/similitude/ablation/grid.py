@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from similitude.errors import UserError, did_you_mean
-from similitude.reading import parse_yaml
+from similitude.files.reading import parse_yaml
 from similitude.recipes import Recipe
 
 LONGEST_NAME = 100  # of a folder

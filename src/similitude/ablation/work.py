@@ -14,18 +14,19 @@ from torch import nn
 from similitude import api
 from similitude.ablation.design import Planned
 from similitude.ablation.findings import FAILED, RunFinding
-from similitude.checkpoints import fresh_backbone
-from similitude.comparison import PRETRAINED_BACKBONE
-from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Score, ScoreTable, evaluate_backbone, read_scores
-from similitude.listening import Listener
-from similitude.metrics import read_metrics
-from similitude.reading import damaged, read_json
+from similitude.evaluation.comparison import PRETRAINED_BACKBONE
+from similitude.files.reading import damaged, read_json
+from similitude.files.writing import write_text
+from similitude.images.image_set import ImageSet
+from similitude.images.opening import open_source
+from similitude.listener import Listener
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
-from similitude.run_folders import refuse_links, settle
-from similitude.runs import Run
-from similitude.storage import write_text
+from similitude.runs.checkpoint import fresh_backbone
+from similitude.runs.folder import refuse_links, settle
+from similitude.runs.metrics import read_metrics
+from similitude.runs.run import Run
 
 PROTOCOLS = ("knn", "linear")
 # Columns of metrics.csv that say where a run stands, not what came out.

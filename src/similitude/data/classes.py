@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from similitude.data.base import ImageSource
+from similitude.data.source import ImageSource
 from similitude.errors import UserError
 
 _UNKNOWN = ("", "-1")

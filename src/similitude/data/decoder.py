@@ -18,15 +18,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from similitude.data.arrays import ArraySource
-from similitude.data.base import ImageSource
-from similitude.data.decoding import UnreadableImageError, to_canvas, to_canvases
-from similitude.data.depth import with_measured_values
-from similitude.data.images import ImageSet, neighbours_among
 from similitude.data.lazy import MAX_UNREADABLE_SHARE
+from similitude.data.source import ImageSource
 from similitude.data.streams import Block, ImageStream
+from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
-from similitude.threads import lone_threads
+from similitude.images.arrays import ArraySource
+from similitude.images.decoding import UnreadableImageError, to_canvas, to_canvases
+from similitude.images.depth import with_measured_values
+from similitude.images.image_set import ImageSet, neighbours_among
 
 LARGEST_DEFAULT_SIZE = 256
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over

@@ -22,7 +22,7 @@ from torchvision.datasets.utils import check_md5
 from tqdm import tqdm
 
 from similitude.data.cache import cache_folder, remove_abandoned
-from similitude.storage import writing_error
+from similitude.files.writing import writing_error
 
 logger = logging.getLogger(__name__)
 

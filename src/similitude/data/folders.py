@@ -12,11 +12,11 @@ from pathlib import Path
 from jaxtyping import Int
 from torch import Tensor
 
-from similitude.data import decoding
-from similitude.data.base import FileSource
 from similitude.data.classes import numbered_classes
-from similitude.data.decoding import ImageFile
+from similitude.data.source import FileSource
 from similitude.errors import UserError
+from similitude.images import decoding
+from similitude.images.decoding import ImageFile
 
 _OF_A_RUN = {
     "recipe.yaml",

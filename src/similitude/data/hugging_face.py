@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from similitude.data import decoding
-from similitude.data.base import FileSource, numbered
-from similitude.data.decoding import ImageFile, UnreadableImageError
+from similitude.data.source import FileSource, numbered
 from similitude.data.streams import ImageStream
 from similitude.errors import UserError
+from similitude.images import decoding
+from similitude.images.decoding import ImageFile, UnreadableImageError
 
 PREFIX = "hf:"  # of the name of a data set on the hub
 

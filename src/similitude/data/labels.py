@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from similitude.data.base import ImageSource
 from similitude.data.classes import numbered_classes
 from similitude.data.folders import FolderSource, image_names
+from similitude.data.source import ImageSource
 from similitude.errors import UserError
-from similitude.reading import MAX_LIST, read_bytes
-from similitude.storage import as_path
+from similitude.files.reading import MAX_LIST, read_bytes
+from similitude.files.writing import as_path
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "image_path")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from similitude.data.base import ImageSource
-from similitude.data.decoding import UnreadableImageError, to_canvas
+from similitude.data.source import ImageSource
+from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
-from similitude.threads import lone_threads
+from similitude.images.decoding import UnreadableImageError, to_canvas
 
 MAX_UNREADABLE_SHARE = 0.1
 _LOOKED_AT = 1000  # so many before the share of unreadable ones means something

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from similitude.data.images import ImageSet
 from similitude.data.lazy import LazyCanvases
 from similitude.errors import UserError
+from similitude.images.image_set import ImageSet
 from similitude.randomness import permutation, uniform
 
 _AHEAD = 2  # batches ready or under way: enough to hide a slow gather, little memory

@@ -22,11 +22,11 @@ import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from similitude.data.arrays import ArraySource
 from similitude.data.decoder import Decoder, File, Found, StreamDecoder
-from similitude.data.decoding import ValueRange
 from similitude.errors import UserError
-from similitude.storage import checksum, replacing
+from similitude.files.writing import checksum, replacing
+from similitude.images.arrays import ArraySource
+from similitude.images.decoding import ValueRange
 
 SUFFIX = ".pack"
 _MAGIC = b"SIMPACK1"

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from similitude.data import decoding
-from similitude.data.base import FileSource
 from similitude.data.classes import numbered_classes
-from similitude.data.decoding import ImageFile, UnreadableImageError
 from similitude.data.parts import PARTS
+from similitude.data.source import FileSource
 from similitude.errors import UserError
+from similitude.images import decoding
+from similitude.images.decoding import ImageFile, UnreadableImageError
 
 SUFFIX = ".tar"
 _LABEL = ".cls"

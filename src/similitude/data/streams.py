@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from similitude.data.base import FileSource, numbered
-from similitude.data.decoding import ImageFile, UnreadableImageError
+from similitude.data.source import FileSource, numbered
 from similitude.errors import UserError
+from similitude.images.decoding import ImageFile, UnreadableImageError
 
 _BLOCK = 1024  # images that wait in memory, encoded
 

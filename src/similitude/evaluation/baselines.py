@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from similitude.comparison import (
+from similitude.distributed import rank
+from similitude.errors import UserError, did_you_mean
+from similitude.evaluation.comparison import (
     PRETRAINED_BACKBONE,
     RANDOM_BACKBONE,
     RAW_PIXELS,
@@ -21,9 +23,6 @@ from similitude.comparison import (
     difference_of_draws,
     difference_of_shares,
 )
-from similitude.data.images import ImageSet
-from similitude.distributed import rank
-from similitude.errors import UserError, did_you_mean
 from similitude.evaluation.features import (
     Features,
     centered,
@@ -32,15 +31,12 @@ from similitude.evaluation.features import (
     pixel_features,
     split_features,
 )
-from similitude.evaluation.few_labels import (
-    LABELS_PER_CLASS,
-    few_label_accuracies,
-    few_label_skips,
-)
+from similitude.evaluation.few_labels import LABELS_PER_CLASS, few_label_accuracies, few_label_skips
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
 from similitude.evaluation.scores import Score, ScoreTable, mean_score
-from similitude.views.image import ImageSpec
+from similitude.images.image_set import ImageSet
+from similitude.images.views.image import ImageSpec
 
 Parts = tuple[ImageSet, ImageSet | None]  # training images, and test images where there are some
 PROTOCOLS = ("knn", "linear", "few")

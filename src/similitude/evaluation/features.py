@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from similitude.data.images import ImageSet
 from similitude.distributed import gather, rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
-from similitude.views.image import ImageSpec, evaluation_view
+from similitude.images.image_set import ImageSet
+from similitude.images.views.image import ImageSpec, evaluation_view
 
 # Of raw pixels: more numbers make kNN and linear probes weaker, not stronger (docs/evaluation.md).
 MAX_PIXEL_SIDE = 16

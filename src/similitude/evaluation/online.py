@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from similitude.data.images import ImageSet
 from similitude.evaluation.features import Features, centered, extract_features, pixel_features
 from similitude.evaluation.geometry import (
     alignment,
@@ -16,8 +15,9 @@ from similitude.evaluation.geometry import (
     uniformity,
 )
 from similitude.evaluation.knn import KNNProbe
+from similitude.images.image_set import ImageSet
+from similitude.images.views import ImageSpec, MultiView
 from similitude.randomness import permutation
-from similitude.views import ImageSpec, MultiView
 
 FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
 QUERY_SHARE = 0.2  # of each class's watched images are asked for, the others vote

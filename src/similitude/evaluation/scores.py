@@ -15,7 +15,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from similitude.comparison import (
+from similitude.errors import visible
+from similitude.evaluation.comparison import (
     BEFORE_TRAINING,
     PRETRAINED_BACKBONE,
     RANDOM_BACKBONE,
@@ -27,8 +28,7 @@ from similitude.comparison import (
     sentences,
     student_95,
 )
-from similitude.reading import read_json
-from similitude.text import visible
+from similitude.files.reading import read_json
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from similitude.methods.dino import DINO, DINOConfig
 from similitude.methods.end_to_end import EndToEnd, EndToEndConfig
 from similitude.methods.inst_disc import InstDisc, InstDiscConfig
 from similitude.methods.inva_spread import InvaSpread, InvaSpreadConfig
+from similitude.methods.lookup import annotated_configs, import_method, loaded_method, place_of
 from similitude.methods.memory_bank import MemoryBankConfig, MemoryBankContrast
 from similitude.methods.moco import MoCo, MoCoV1Config, MoCoV2Config
 from similitude.methods.moco_v3 import MoCoV3, MoCoV3Config
-from similitude.methods.own import annotated_configs, import_method, loaded_method, place_of
 from similitude.methods.raft import RAFT, RAFTConfig
 from similitude.methods.simclr import SimCLR, SimCLRConfig
 from similitude.methods.simclr_v2 import SimCLRv2, SimCLRv2Config

@@ -26,10 +26,10 @@ from pydantic import Field
 from torch import nn
 
 from similitude.distributed import gather, rank, world_size
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 _VIEW1 = ImageViewConfig(
     crop_scale=(0.08, 1.0),

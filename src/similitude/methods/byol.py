@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
 from similitude.schedules import cosine
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 _VIEW1 = ImageViewConfig(
     crop_scale=(0.08, 1.0),

@@ -28,16 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, mean_over_processes
-from similitude.losses import (
-    bank_softmax,
-    instance_nce,
-    instance_normalizer,
-    mean_over_bank_rows,
-)
+from similitude.images.color_split import ColorSplit
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.losses import bank_softmax, instance_nce, instance_normalizer, mean_over_bank_rows
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import ColorSplit, output_std
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.nets import output_std
 
 
 class CMCConfig(MethodConfig):

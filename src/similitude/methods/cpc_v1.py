@@ -30,11 +30,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank
+from similitude.images.views import ImageSpec, MultiView, PatchView, PatchViewConfig, cut_patches
 from similitude.losses import cpc_info_nce, mean_over_bank_rows
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import GatedContext, PatchBackbone, output_std
 from similitude.randomness import uniform
-from similitude.views import ImageSpec, MultiView, PatchView, PatchViewConfig, cut_patches
 
 
 class CPCV1Config(MethodConfig):

@@ -29,10 +29,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank
+from similitude.images.views import ImageSpec, MultiView, PatchView, PatchViewConfig, cut_patches
 from similitude.losses import cpc_shared_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import PatchBackbone, ResidualContext, output_std
-from similitude.views import ImageSpec, MultiView, PatchView, PatchViewConfig, cut_patches
 
 QUARTER_TURNS = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}
 

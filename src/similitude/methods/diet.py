@@ -24,10 +24,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import index_cross_entropy
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import drop_gradients, output_std, plain_projector
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class DIETConfig(MethodConfig):

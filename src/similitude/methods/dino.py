@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import nn
 
 from similitude.distributed import gather
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import self_distillation_before_logits
 from similitude.memory import Center
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -40,7 +41,6 @@ from similitude.nets import (
     without_drop_path,
 )
 from similitude.schedules import cosine, linear
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 _VIEW1 = ImageViewConfig(
     crop_scale=(0.4, 1.0),  # (0.14, 1) without local views, and for ResNet-50

@@ -23,11 +23,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from similitude.distributed import gather, own_rows, rank, world_size
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import convert_split_batchnorm, output_std, plain_projector
 from similitude.randomness import permutation
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class EndToEndConfig(MethodConfig):

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, mean_over_processes
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import (
     instance_nce,
     instance_normalizer,
@@ -37,7 +38,6 @@ from similitude.losses import (
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class InstDiscConfig(MethodConfig):

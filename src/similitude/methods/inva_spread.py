@@ -23,10 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank, world_size
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class InvaSpreadConfig(MethodConfig):

@@ -24,11 +24,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import info_nce
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class MemoryBankConfig(MethodConfig):

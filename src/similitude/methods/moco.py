@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, own_rows
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import info_nce
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -40,7 +41,6 @@ from similitude.nets import (
     plain_projector,
 )
 from similitude.randomness import permutation
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class MoCoConfig(MethodConfig):

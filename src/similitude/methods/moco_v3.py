@@ -27,18 +27,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank, world_size
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.vit import set_sincos_positions_, xavier_init_
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
-from similitude.nets import (
-    ema_update_,
-    frozen_copy,
-    mlp,
-    output_std,
-    set_sincos_positions_,
-    xavier_init_,
-)
+from similitude.nets import ema_update_, frozen_copy, mlp, output_std
 from similitude.schedules import cosine
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 _VIEW1 = ImageViewConfig(
     crop_scale=(0.2, 1.0),  # 0.08 for a ViT

@@ -23,10 +23,10 @@ from pydantic import Field
 from torch import nn
 
 from similitude.distributed import gather, rank, world_size
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class SimCLRConfig(MethodConfig):

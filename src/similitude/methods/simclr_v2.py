@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank, world_size
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import nt_xent, nt_xent_with_queue
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class SimCLRv2Config(MethodConfig):

@@ -20,10 +20,10 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class SimSiamConfig(MethodConfig):

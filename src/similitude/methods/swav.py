@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import sinkhorn, swapped_prediction
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import drop_gradients, mlp, multi_crop_features, output_std
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 _VIEW = ImageViewConfig(
     crop_scale=(0.14, 1.0),  # (0.08, 1) without local views

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from similitude.errors import UserError, did_you_mean
+from similitude.files.writing import as_path
 from similitude.recipes import cifar10, fashion_mnist, imagenet, small
 from similitude.recipes.recipe import (
     OptimizerConfig,
@@ -18,7 +19,6 @@ from similitude.recipes.recipe import (
     validated,
     with_used_normalisation,
 )
-from similitude.storage import as_path
 
 __all__ = [
     "RECIPES",

@@ -4,7 +4,9 @@ The papers train ResNet-18 for 200 to 1,000 epochs; these train a ResNet-18 of b
 few, so rates and temperatures are tuned for a short run. Results: docs/results.md.
 """
 
-from similitude.backbones import BackboneConfig
+from similitude.images.backbones import BackboneConfig
+from similitude.images.views import ImageViewConfig, PatchViewConfig
+from similitude.method import MethodConfig
 from similitude.methods import (
     BarlowTwinsConfig,
     BarlowTwinsHSICConfig,
@@ -18,7 +20,6 @@ from similitude.methods import (
     InstDiscConfig,
     InvaSpreadConfig,
     MemoryBankConfig,
-    MethodConfig,
     MoCoV1Config,
     MoCoV2Config,
     MoCoV3Config,
@@ -30,7 +31,6 @@ from similitude.methods import (
     SwAVConfig,
 )
 from similitude.recipes.recipe import OptimizerConfig, Recipe
-from similitude.views import ImageViewConfig, PatchViewConfig
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)

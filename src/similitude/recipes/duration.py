@@ -2,8 +2,8 @@
 
 import torch
 
-from similitude.budget import Work, counting, machine
 from similitude.distributed import alone, world_size
+from similitude.recipes.budget import Work, counting, machine
 from similitude.recipes.recipe import Recipe
 from similitude.recipes.rehearsal import BEGINNING, small_step
 

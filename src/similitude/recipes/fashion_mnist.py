@@ -1,9 +1,9 @@
 """Recipes for Fashion-MNIST: 60,000 grey images of clothes, 28 x 28."""
 
-from similitude.backbones import BackboneConfig
+from similitude.images.backbones import BackboneConfig
+from similitude.images.views import ImageViewConfig
 from similitude.methods import SimCLRConfig
 from similitude.recipes.recipe import OptimizerConfig, Recipe
-from similitude.views import ImageViewConfig
 
 
 def quickstart() -> Recipe:

@@ -6,7 +6,8 @@ of the short side unless ``canvas_size`` says more, and not from the photo itsel
 are enlarged more than in the authors' code.
 """
 
-from similitude.backbones import BackboneConfig
+from similitude.images.backbones import BackboneConfig
+from similitude.method import MethodConfig
 from similitude.methods import (
     BarlowTwinsConfig,
     BarlowTwinsHSICConfig,
@@ -20,7 +21,6 @@ from similitude.methods import (
     InstDiscConfig,
     InvaSpreadConfig,
     MemoryBankConfig,
-    MethodConfig,
     MoCoV1Config,
     MoCoV2Config,
     MoCoV3Config,

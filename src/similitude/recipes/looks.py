@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from similitude.data import ImageSet
+from similitude.images.image_set import ImageSet
 
 LOOKED_AT = 500  # images
 FEWEST = 80  # below, chance alone reaches the limits that follow

@@ -9,13 +9,13 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
-from similitude.acceleration import Arithmetic
-from similitude.backbones import BackboneConfig
 from similitude.errors import UserError, did_you_mean
+from similitude.files.reading import parse_yaml, read_yaml
+from similitude.images.backbones import BackboneConfig
+from similitude.images.views import ImageSpec
 from similitude.method import MethodConfig
 from similitude.methods import make_config
-from similitude.reading import parse_yaml, read_yaml
-from similitude.views import ImageSpec
+from similitude.nets.precision import Arithmetic
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

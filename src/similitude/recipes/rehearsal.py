@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from similitude.acceleration import backbones_of
-from similitude.adapting import freeze_
-from similitude.backbones import build_backbone
 from similitude.distributed import alone, world_size
 from similitude.errors import UserError
+from similitude.images.backbones import build_backbone
 from similitude.method import Batch, Method, Progress
 from similitude.methods import build_method
+from similitude.nets.adapting import freeze_
+from similitude.nets.precision import backbones_of
 from similitude.recipes.recipe import Recipe, image_spec
 
 BEGINNING = Progress(step=0, total_steps=1000, steps_per_epoch=100)

@@ -9,10 +9,10 @@ of the CIFAR-10 recipes, which are for short runs too. Results: docs/results.md.
 from collections.abc import Callable
 from typing import Any
 
-from similitude.backbones import BackboneConfig
+from similitude.images.backbones import BackboneConfig
+from similitude.images.views import PatchViewConfig
 from similitude.recipes import cifar10
 from similitude.recipes.recipe import Recipe
-from similitude.views import PatchViewConfig
 
 IMAGE_SIZE = 64
 BATCH_SIZE = 64

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from similitude.errors import UserError
-from similitude.reading import read_json
+from similitude.errors import UserError, visible_values
+from similitude.files.reading import read_json
+from similitude.files.writing import write_text
 from similitude.report import curves, figures
 from similitude.report.page import render
 from similitude.report.read import read_run
-from similitude.storage import write_text
-from similitude.text import visible_values
 
 # What is drawn for each varied field: key, title, how to read it, factor.
 MEASURES = (

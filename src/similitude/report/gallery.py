@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from similitude.reading import MAX_JSON, damaged, read_bytes
+from similitude.files.reading import MAX_JSON, damaged, read_bytes
 from similitude.report.read import Embedding
 
 MAX_IMAGES = 2000

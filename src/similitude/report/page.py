@@ -12,12 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from similitude.comparison import join
 from similitude.errors import UserError
+from similitude.evaluation.comparison import join
+from similitude.files.writing import as_path, check_writable, write_text
 from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
-from similitude.run_folders import refuse_links
-from similitude.storage import as_path, check_writable, write_text
+from similitude.runs.folder import refuse_links
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
 # What differs between any two runs says nothing about why their results differ.

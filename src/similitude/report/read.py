@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from similitude.comparison import Difference
-from similitude.errors import UserError
-from similitude.reading import (
+from similitude.errors import UserError, visible, visible_values
+from similitude.evaluation.comparison import Difference
+from similitude.files.reading import (
     MAX_JSON,
     MAX_LIST,
     damaged,
@@ -25,9 +25,8 @@ from similitude.reading import (
     read_json,
     read_yaml,
 )
-from similitude.run_folders import settle
-from similitude.storage import as_path
-from similitude.text import visible, visible_values
+from similitude.files.writing import as_path
+from similitude.runs.folder import settle
 
 STATES = ("healthy", "doubtful", "collapsed")
 

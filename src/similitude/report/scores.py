@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from similitude.comparison import BEFORE_TRAINING as BEFORE
-from similitude.comparison import PRETRAINED_BACKBONE as PRETRAINED
-from similitude.comparison import RANDOM_BACKBONE as RANDOM
-from similitude.comparison import RAW_PIXELS as RAW
-from similitude.comparison import Comparison, compare, sentences
+from similitude.evaluation.comparison import BEFORE_TRAINING as BEFORE
+from similitude.evaluation.comparison import PRETRAINED_BACKBONE as PRETRAINED
+from similitude.evaluation.comparison import RANDOM_BACKBONE as RANDOM
+from similitude.evaluation.comparison import RAW_PIXELS as RAW
+from similitude.evaluation.comparison import Comparison, compare, sentences
 from similitude.report.read import Evaluation, Score
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from similitude.comparison import join
+from similitude.errors import visible
+from similitude.evaluation.comparison import join
 from similitude.report.read import Evaluation, Health, RunSummary
 from similitude.report.scores import (
     BEFORE,
@@ -18,7 +19,6 @@ from similitude.report.scores import (
     gains,
     percent,
 )
-from similitude.text import visible
 
 SPELLING = {
     "simclr": "SimCLR",

@@ -12,17 +12,18 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from similitude.acceleration import computing, keep_freed_memory
-from similitude.checkpoints import load_strictly
-from similitude.data import ImageSet, open_source
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
-from similitude.metrics import Metrics, read_metrics
-from similitude.reading import MAX_NAMES, read_yaml
+from similitude.files.reading import MAX_NAMES, read_yaml
+from similitude.files.writing import as_path
+from similitude.images.image_set import ImageSet
+from similitude.images.opening import open_source
+from similitude.nets.precision import computing, keep_freed_memory
 from similitude.recipes import arithmetic_of, image_spec, validated
-from similitude.run_folders import settle
-from similitude.runs import Progress, Run, Say
-from similitude.storage import as_path
+from similitude.runs.checkpoint import load_strictly
+from similitude.runs.folder import settle
+from similitude.runs.metrics import Metrics, read_metrics
+from similitude.runs.run import Progress, Run, Say
 from similitude.transfer.network import ClassifierNetwork, build_network
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
 

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from similitude.data import ImageSet, open_parts
 from similitude.errors import UserError
 from similitude.evaluation.baselines import TEST_FRACTION
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
-from similitude.listening import Listener
-from similitude.runs import Run, labelled_splits
+from similitude.images.image_set import ImageSet
+from similitude.images.opening import open_parts
+from similitude.listener import Listener
+from similitude.runs.run import Run, labelled_splits
 
 
 class Labelled(NamedTuple):

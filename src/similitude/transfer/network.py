@@ -9,14 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.backbones import build_backbone
 from similitude.errors import UserError
+from similitude.images.backbones import build_backbone
+from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 from similitude.losses import distill_logits
 from similitude.method import Batch, Method, Progress, StepOutput
 from similitude.methods import build_method
 from similitude.nets import convert_split_batchnorm
 from similitude.transfer.recipes import TransferRecipe
-from similitude.views import ImageSpec, ImageView, ImageViewConfig, MultiView
 
 
 class ClassifierNetwork(nn.Module):

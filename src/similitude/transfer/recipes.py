@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from similitude.backbones import PLAIN_RESNETS, BackboneConfig
 from similitude.errors import UserError
+from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig
+from similitude.images.views import ImageViewConfig
 from similitude.recipes import OptimizerConfig, Recipe
-from similitude.views import ImageViewConfig
 
 MANY_LABELS = 10_000  # from here, and with large images, as published; ImageNet's 1 % are 12,811
 SMALL_IMAGE = 64  # pixels

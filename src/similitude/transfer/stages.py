@@ -10,27 +10,27 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from similitude.acceleration import keep_freed_memory
-from similitude.backbones import BackboneConfig, build_backbone, check_input
-from similitude.checkpoints import load_strictly
-from similitude.data import ImageSet
+from similitude.distributed.interrupts import how_to_resume
+from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
-from similitude.interrupts import how_to_resume
-from similitude.launching import refuse_processes
-from similitude.listening import Listener, Log, Silent
+from similitude.files.writing import as_path
+from similitude.images.backbones import BackboneConfig, build_backbone, check_input
+from similitude.images.image_set import ImageSet
+from similitude.listener import Listener, Log, Silent
 from similitude.method import Method
 from similitude.methods import build_method, given_method
+from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import Recipe, arithmetic_of
 from similitude.recipes.rehearsal import check_parts
-from similitude.run_folders import (
+from similitude.runs.checkpoint import load_strictly
+from similitude.runs.folder import (
     check_run_folder,
     free_run_folder,
     refuse_links,
     replacing_run,
     training_in,
 )
-from similitude.runs import Run
-from similitude.storage import as_path
+from similitude.runs.run import Run
 from similitude.transfer import training
 from similitude.transfer.classifier import (
     Classifier,

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from similitude.checkpoints import export_backbone, fingerprint, load_checkpoint
-from similitude.data import ImageSet
-from similitude.environment import write_environment
+from similitude.distributed.interrupts import end
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
-from similitude.interrupts import end
-from similitude.listening import Listener, Log
-from similitude.loop import run_steps
-from similitude.pretraining import Pretraining
+from similitude.files.writing import write_text
+from similitude.images.image_set import ImageSet
+from similitude.listener import Listener, Log
 from similitude.recipes import field_text, image_spec
-from similitude.storage import write_text
+from similitude.runs.checkpoint import export_backbone, fingerprint, load_checkpoint
+from similitude.runs.environment import write_environment
+from similitude.training.loop import run_steps
+from similitude.training.step import Pretraining
 from similitude.transfer.classifier import Classifier, dump_transfer, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
@@ -90,7 +90,7 @@ def train_network(
     recorder = run_steps(
         module, images, key, folder, monitor, checkpoint, log=log, listener=listener
     )
-    write_environment(folder, recipe.data, images, recorder, device)
+    write_environment(folder, recipe.data, images, recorder.metrics, recorder.seconds, device)
     if recorder.diverged_at is not None:
         raise UserError(
             f"the training in {folder} diverged at step {recorder.diverged_at} (the loss is not a "

@@ -1,0 +1,580 @@
+"""The command line: parses, calls, prints; nothing else."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from similitude.errors import UserError, visible
+
+app = typer.Typer(
+    name="similitude",
+    help="Learn representations from unlabeled images by comparing views of the same thing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of images, an .npy, .npz or .pack file, or one of: fashion-mnist, "
+        "cifar10, cifar100, stl10, digits.",
+    ),
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH", help="CSV with rows FILE,LABEL; default: names of the class subfolders."
+    ),
+]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Default: chosen.")]
+OwnMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="MODULE:CLASS of your own, if the run was trained with it: it is imported."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the classifier in --out, if there is one.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with that in --out, bit for bit.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"similitude {version('similitude')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = None,
+) -> None:
+    pass
+
+
+@app.command()
+def pretrain(
+    photos: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="A folder of images (flat or nested, no labels needed), an .npy, .npz or .pack "
+            "file, or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
+        ),
+    ],
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="A name that `similitude methods` lists, or MODULE:CLASS of your own. "
+            "Default: simclr."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Any model timm knows, e.g. resnet18. Default: chosen."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Published weights to go on from: efficientnet-lite0, timm:NAME, a file or a run. "
+            "Default: random weights."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Of training; decides network and steps. Default: 10, on a GPU 60."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the images, instead of --minutes."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, help="Images the loss compares. Default: chosen."),
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images in memory at once; the loss still sees the whole batch."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The run folder. Default: runs/NAME-METHOD."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A recipe by name (cifar10.simclr) or file (runs/x/recipe.yaml)."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.temperature=0.2; repeat."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of weights, order and views. Default: 0."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, bit for bit.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out, if there is one.")
+    ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Write where the time of a step goes to profile.txt."),
+    ] = False,
+    devices: Devices = None,
+    num_nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; run the same command on each.")
+    ] = 1,
+) -> None:
+    """Train a backbone on images without labels; what is not given is chosen and explained."""
+    from similitude import api
+    from similitude.cli.console import Console
+
+    with Console() as console:
+        run = api.pretrain(
+            photos,
+            method=method,
+            backbone=backbone,
+            init=init,
+            minutes=minutes,
+            epochs=epochs,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            out=out,
+            recipe=recipe,
+            overrides=settings or (),
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            profile=profile,
+            devices=devices,
+            num_nodes=num_nodes,
+            listener=console,
+        )
+    if run is None:
+        raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Data,
+    protocol: Annotated[
+        str, typer.Option(help="Any of knn, linear, few, separated by commas.")
+    ] = "knn,linear,few",
+    labels: Labels = None,
+    method: OwnMethod = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Published weights to score beside it: efficientnet-lite0, timm:NAME, a file or "
+            "a run; repeat.",
+        ),
+    ] = None,
+    devices: Devices = None,
+) -> None:
+    """Score the backbone beside raw pixels, random and published weights; write the report."""
+    from similitude.cli.console import Console
+    from similitude.runs.run import Run
+    from similitude.transfer import is_classifier
+
+    console = Console()
+    trained = Run(run, method=method)
+    with console:
+        table = trained.evaluate(
+            data,
+            protocols=protocol,
+            labels=labels,
+            draws=draws,
+            against=against or (),
+            devices=devices,
+            progress=console.progress,
+            say=console.say,
+        )
+    if console.speaks:
+        console.print(table.render())
+        if not is_classifier(run):
+            console.print(f"report: {trained.report()}")
+
+
+@app.command()
+def embed(
+    run: RunFolder,
+    data: Data,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="PATH", help="A .npz or .parquet file to write."),
+    ],
+    method: OwnMethod = None,
+    devices: Devices = None,
+) -> None:
+    """Write the embedding of every image: file name and vector."""
+    from similitude.cli.console import Console
+    from similitude.runs.embeddings import check_output, write_embeddings
+    from similitude.runs.run import Run
+
+    console = Console()
+    path = check_output(output)
+    with console:
+        features = Run(run, method=method).embed(
+            data, devices=devices, progress=console.progress, say=console.say
+        )
+    if not console.speaks:
+        return
+    write_embeddings(features, path)
+    count, dim = features.x.shape
+    console.print(f"{count:,} embeddings of {dim} numbers: {path}")
+
+
+@app.command()
+def finetune(
+    run: RunFolder,
+    data: Data,
+    method: OwnMethod = None,
+    labels: Labels = None,
+    label_fraction: Annotated[
+        float | None,
+        typer.Option(help="Of the labels, as many of each class, e.g. 0.01. Default: 1."),
+    ] = None,
+    from_layer: Annotated[
+        int | None,
+        typer.Option(help="Layers of the projector to keep; 0: backbone alone. Default: 1."),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Also train the network from random weights.")
+    ] = False,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="sgd or lars. Default: chosen."),
+    ] = None,
+    lr: LearningRate = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the labelled images. Default: chosen."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, help="Images in a step. Default: chosen."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the labels drawn, order and views. Default: 0."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The classifier's folder. Default: runs/NAME-finetune."),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a classifier of a run: train backbone, head and logits on labelled images."""
+    from similitude.cli.console import Console
+    from similitude.transfer import finetune
+
+    with Console() as console:
+        classifier = finetune(
+            run,
+            data,
+            method=method,
+            labels=labels,
+            label_fraction=label_fraction,
+            from_layer=from_layer,
+            from_scratch=from_scratch,
+            optimizer=optimizer,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            listener=console,
+        )
+    if classifier is None:
+        raise typer.Exit(130)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[
+        str, typer.Argument(metavar="TEACHER", help="A classifier, made by finetune or distill.")
+    ],
+    data: Data,
+    method: OwnMethod = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="The student's, any model timm knows. Default: the teacher's."),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Of the logits of both. Default: 0.1."),
+    ] = None,
+    scale_by_temperature_squared: Annotated[
+        bool,
+        typer.Option("--scale-by-temperature-squared", help="As the authors' notebook does."),
+    ] = False,
+    lr: LearningRate = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the images. Default: those of the pretraining."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, help="Images in a step. Default: that of the pretraining."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of weights, order and views. Default: 0."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The student's folder. Default: runs/NAME-distill."),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a student on what a classifier says of images; labels are not needed."""
+    from similitude.cli.console import Console
+    from similitude.transfer import distill
+
+    with Console() as console:
+        student = distill(
+            teacher,
+            data,
+            method=method,
+            backbone=backbone,
+            temperature=temperature,
+            scale_by_temperature_squared=scale_by_temperature_squared,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            listener=console,
+        )
+    if student is None:
+        raise typer.Exit(130)
+
+
+@app.command()
+def pack(
+    photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="As for pretrain.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A .pack file to write. Default: NAME.pack, here.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side in pixels of what is kept. Default: that of the images."),
+    ] = None,
+) -> None:
+    """Decode all images once, into one file that pretrain, evaluate and embed read at once."""
+    from similitude import api
+    from similitude.cli.console import Console
+
+    with Console() as console:
+        path = api.pack(photos, output, size=size, listener=console)
+    console.print(f"packed: {path}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="The page. Default: report.html in the run."
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML page that shows whether learning worked; two runs give a comparison."""
+    from similitude.report import write_report
+
+    typer.echo(visible(f"report: {write_report(runs, out)}"))
+
+
+@app.command()
+def ablate(
+    first: Annotated[
+        str | None,
+        typer.Argument(metavar="METHOD", help="Whose settings vary; not with --study."),
+    ] = None,
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="As for pretrain. A study does without: cifar10."),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=A,B,C", help="E.g. stop_gradient=true,false; repeat."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="A ready-made study, with what its papers found."),
+    ] = None,
+    list_studies: Annotated[bool, typer.Option("--list", help="Show the studies.")] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs of each cell. Default: 3, or the study's."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the images. Default: chosen, or the study's."),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=2, help="Training images at most. Default: all, or the study's."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="What all cells start from: a recipe by name or file."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="For all cells; repeat."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The folder. Default: ablations/NAME."),
+    ] = None,
+) -> None:
+    """Vary settings over several seeds, score every run, and compare them in one table and page.
+
+    The same command goes on where it was stopped.
+    """
+    from similitude.cli.console import Console
+
+    console = Console()
+    if list_studies:
+        from similitude.ablation.findings import studies_table
+
+        console.print(studies_table())
+        return
+    if study is not None and second is not None:
+        raise UserError(f"a study has its own methods: give DATA alone, not {first} {second}")
+    from similitude.ablation import ablate
+
+    with console:
+        found = ablate(
+            None if study is not None else first,
+            first if study is not None else second,
+            vary=vary or (),
+            study=study,
+            seeds=seeds,
+            epochs=epochs,
+            images=images,
+            recipe=recipe,
+            overrides=settings or (),
+            out=out,
+            listener=console,
+        )
+    if found is None:
+        raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
+    console.print(found.render())
+    console.print(f"page: {found.path / 'ablation.html'}")
+    if found.failed:
+        raise UserError(f"{found.failed} runs failed, see above; the same command tries them again")
+
+
+@app.command()
+def methods() -> None:
+    """Compare the methods by what they are made of, as measured on the running method."""
+    import re
+
+    from rich import box
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    from similitude.methods import anatomy
+
+    table = Table(
+        title="Measured on each method with its default settings",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,  # 80 columns are enough for it
+    )
+    table.add_column("method", no_wrap=True)
+    for name in anatomy.column_names():
+        narrow = re.sub(r"(projec|symme|predic|nega)(?=t)", r"\1-\n", name)
+        table.add_column(narrow, justify="center")
+    for name, found in anatomy.table().items():
+        table.add_row(name, *("yes" if value else "-" for value in vars(found).values()))
+    RichConsole().print(table)
+
+
+@app.command()
+def views(
+    data: Data,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PATH", help="The picture, a .png file.")
+    ],
+    method: Annotated[
+        str | None,
+        typer.Option(help="Whose views: a name, or MODULE:CLASS of your own. Default: simclr."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A recipe by name or file, instead of a choice from the images."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.view.blur=0.5; repeat."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the views.")] = 0,
+) -> None:
+    """Draw a contact sheet: some images and the views a method makes of them."""
+    from similitude import api
+
+    api.draw_views(data, output, method=method, recipe=recipe, overrides=settings or (), seed=seed)
+    typer.echo(visible(f"views: {output}"))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="PATH", help="The weights, a .safetensors file."),
+    ],
+    method: OwnMethod = None,
+) -> None:
+    """Write the backbone's weights with timm's names, and print Python that loads them."""
+    from similitude.runs.run import Run
+
+    snippet = Run(run, method=method).export(output)
+    typer.echo(f"{visible(f'# weights: {output}')}\n{snippet}")
+
+
+def main() -> None:
+    """Entry point: one clear sentence and exit code 2 for whatever the user can mend."""
+    try:
+        app()
+    except UserError as error:
+        from similitude.distributed import is_first_of_machine
+
+        if is_first_of_machine():  # the others would repeat it
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

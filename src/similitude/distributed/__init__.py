@@ -1,0 +1,229 @@
+"""Where this process stands among those that train together, and what passes between them.
+
+Everything here is the identity in one process. N samples per process, W processes, M = W N.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from similitude.errors import UserError
+
+if TYPE_CHECKING:
+    from similitude.distributed.shared_memory import SharedMemory
+
+T = TypeVar("T")
+
+MEETING = "SIMILITUDE_MEETING"  # in the environment: the file in which the processes meet
+
+_shared: "SharedMemory | None" = None  # where CPU processes are all on one machine
+_alone = False
+
+
+def _are_together() -> bool:
+    return not _alone and dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    """Number of processes W that train together; 1 without a process group."""
+    return dist.get_world_size() if _are_together() else 1
+
+
+def rank() -> int:
+    """Number of this process, 0 to W - 1; 0 without a process group."""
+    return dist.get_rank() if _are_together() else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process is the only one, e.g. to try a step without the others."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def is_launched() -> bool:
+    """Whether a launcher (ours or torchrun) started this process as one of several."""
+    size = os.environ.get("WORLD_SIZE", "")
+    return "RANK" in os.environ and size.isdigit() and int(size) > 1
+
+
+def is_first_launched() -> bool:
+    """Whether this is the process that speaks: the only one, or number 0 of those launched."""
+    return not is_launched() or int(os.environ["RANK"]) == 0
+
+
+def is_first_of_machine() -> bool:
+    """Whether this is the process that tells of mistakes: the first one of each machine."""
+    return not is_launched() or int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def processes_of_machine() -> int:
+    """How many of the processes share this machine's memory and cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
+
+
+def join_processes() -> None:
+    """Meet the other processes that a launcher started; nothing where there are none.
+
+    Raises:
+        UserError: the environment says that there are others and not where.
+    """
+    global _shared
+    if is_launched() and not dist.is_initialized():
+        missing = [n for n in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+        if missing:
+            raise UserError(
+                f"the environment has WORLD_SIZE and RANK without {', '.join(missing)}: start the "
+                "processes with torchrun or --devices, or unset WORLD_SIZE to have one"
+            )
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        where: dict[str, Any] = {}
+        if meeting := os.environ.get(MEETING):
+            number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            where = {"init_method": f"file://{meeting}", "rank": number, "world_size": processes}
+        # The first process may download or score for long while the others wait for it.
+        dist.init_process_group(backend, timeout=timedelta(days=1), **where)
+        if backend == "gloo" and processes_of_machine() == world_size() and _can_share():
+            from similitude.distributed.shared_memory import open_shared_memory  # not for Windows
+
+            _shared = open_shared_memory()
+
+
+def _can_share() -> bool:
+    """Whether one core sees what another writes in that order, without asking for it."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def own_rows(x: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "N ..."]:
+    """This process's rows of what :func:`gather` gave."""
+    return x.chunk(world_size())[rank()]
+
+
+def gather(x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
+    """Concatenate ``x`` over processes along dim 0, in rank order, with gradients.
+
+    Every process works out its part of the whole batch's loss from the gathered rows, so that the
+    mean over processes is the loss. The gradient that reaches ``x`` is the sum of theirs, W times
+    that of the loss; averaging the gradients of weights over the W processes makes the update that
+    of one process holding the whole batch.
+
+    Args:
+        x: the same shape in every process.
+    """
+    return x if world_size() == 1 else _Gather.apply(x)  # type: ignore[return-value]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        if _shared is not None:
+            return _shared.gather(x).flatten(0, 1)
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return own_rows(sum_over_processes(grad))
+
+
+@torch.no_grad()
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of ``x`` over processes, without gradients; a new tensor where there are several."""
+    if world_size() == 1:
+        return x
+    if _shared is not None:
+        return _shared.sum(x)
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over processes, without gradients."""
+    return sum_over_processes(x) / world_size()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over processes.
+
+    Called once, after everything has been propagated back: under micro-batches a parameter's
+    gradient grows in many small passes, and only the whole one is worth sending.
+    """
+    if world_size() == 1:
+        return
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter.grad)
+    for grads in kinds.values():  # one message for each kind of number
+        whole = sum_over_processes(torch.cat([grad.flatten() for grad in grads]))
+        whole /= world_size()
+        for grad, mean in zip(grads, whole.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+
+@torch.no_grad()
+def share_state_of_first(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    if world_size() > 1:
+        for value in module.state_dict().values():
+            dist.broadcast(value, 0)
+
+
+def any_process(flags: Iterable[bool], device: torch.device) -> list[bool]:
+    """For each flag, whether it is set in any process; the same answer in all."""
+    mine = [bool(flag) for flag in flags]
+    if world_size() == 1:
+        return mine
+    return sum_over_processes(torch.tensor(mine, dtype=torch.int64, device=device)).gt(0).tolist()
+
+
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """What ``decide`` returns in process 0, in all of them; a UserError there is one in all.
+
+    Raises:
+        UserError: the decision cannot be made.
+    """
+    if world_size() == 1:
+        return decide()
+    answer: list[object] = [None]
+    if rank() == 0:
+        try:
+            answer = [(decide(), None)]
+        except UserError as error:
+            answer = [(None, str(error))]
+    dist.broadcast_object_list(answer)
+    decision, refusal = answer[0]  # type: ignore[misc]
+    if refusal is not None:
+        raise UserError(refusal)
+    return decision
+
+
+def first_then_others(do: Callable[[], T]) -> T:
+    """Call ``do`` in process 0, then in the others, e.g. where the first call downloads a file.
+
+    Raises:
+        UserError: the first call raised it.
+    """
+    mine: list[T] = []
+    decided_by_first(lambda: mine.append(do()))
+    return mine[0] if mine else do()

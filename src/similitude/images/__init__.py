@@ -1,0 +1,1 @@
+"""Images: files to canvases, canvases to views, and the networks made for them."""

@@ -1,0 +1,252 @@
+"""Backbones: timm models by name, with a stem and a width for small images.
+
+Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_features`` = D.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import timm
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+from similitude.errors import UserError
+from similitude.images.small_maps import convert_convolutions
+
+# Those with one 7x7 convolution as their stem, which the small stem replaces.
+PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
+
+# How arguments of timm.create_model begin that read or fetch weights. A recipe, which may be
+# somebody else's, rebuilds its network without a file and without a connection; what a training
+# starts from is a fact of its own, kept with the run.
+_WEIGHTS_OPTIONS = ("pretrained", "checkpoint", "cache_dir")
+
+Plain = bool | int | float | str
+
+
+class BackboneConfig(BaseModel):
+    """Which network is trained and kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "resnet18"  # any name timm knows
+    # "small": 3x3 stride-1 first convolution and no max-pool, as all papers do on CIFAR.
+    stem: Literal["standard", "small"] = "standard"
+    # Channels of the first stage (doubling at each stage); None keeps the model's own.
+    base_width: int | None = Field(default=None, ge=4, le=1024)
+    # Scale 0 in the last norm of every block of a ResNet, which so starts as the identity: SimCLR,
+    # SimSiam, Barlow Twins, MoCo v3 and BYOL's code. MoCo v1 and v2, InstDisc, CMC, SwAV: 1.
+    zero_init_last: bool = True
+    # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
+    options: Mapping[str, Plain | tuple[Plain, ...]] = {}
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain_options(cls, options: Any) -> Any:
+        for name, value in options.items() if isinstance(options, Mapping) else ():
+            if str(name).startswith(_WEIGHTS_OPTIONS):
+                raise UserError(
+                    f"backbone.options takes no {name!r}: weights to start from are given with "
+                    "--init timm:NAME or --init FILE"
+                )
+            items = value if isinstance(value, list | tuple) else [value]
+            plain = all(isinstance(i, int | float | str) and len(str(i)) <= 64 for i in items)
+            if not (str(name).isidentifier() and plain and len(items) <= 64):
+                raise UserError(
+                    f"backbone.options takes no such {str(name)[:64]!r}: an option has a name, and "
+                    "is a number, true, false, a short word, or a short list of these"
+                )
+        return options
+
+
+def build_backbone(config: BackboneConfig) -> nn.Module:
+    """Build the network with fresh random weights, drawn from torch's global generator.
+
+    Raises:
+        UserError: timm does not know the name, or the network has no such stem, width or option.
+    """
+    if config.name not in timm.list_models():
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise UserError(f"unknown backbone {config.name!r}: {hint}")
+    options = dict(config.options)
+    if config.base_width is not None:
+        w = config.base_width
+        options["channels"] = (w, 2 * w, 4 * w, 8 * w)  # type: ignore[assignment]
+    try:
+        backbone = timm.create_model(config.name, num_classes=0, **options)  # type: ignore[arg-type]
+    except (TypeError, ValueError, AssertionError) as error:
+        if config.base_width is not None and "'channels'" in str(error):
+            raise UserError(
+                f"backbone {config.name!r} has no base_width to choose: leave it out, or take a "
+                "ResNet"
+            ) from error
+        raise UserError(
+            f"backbone {config.name!r} does not take the options {options}: {error}"
+        ) from error
+    if config.base_width is not None:
+        _narrow_stem(backbone, config)
+    if config.stem == "small":
+        _small_stem(backbone, config)
+    if isinstance(backbone, ResNet):
+        backbone.init_weights(zero_init_last=config.zero_init_last)
+    convert_convolutions(backbone)
+    # Of networks with a layer between pooling and classifier timm's num_features is its input.
+    width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    backbone.num_features = width  # type: ignore[assignment]
+    backbone.built_from = config  # type: ignore[assignment]
+    backbone.has_pretrained_weights = False  # type: ignore[assignment]
+    return backbone
+
+
+def takes_size(config: BackboneConfig, size: int) -> bool:
+    """Whether the network takes images of so many pixels a side."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_backbone(config)
+    try:
+        check_input(network, config, size, size)
+    except UserError:
+        return False
+    return True
+
+
+def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_size: int) -> None:
+    """Send one empty image through the network, which is for this check alone.
+
+    Args:
+        backbone: the network.
+        config: what it was built from.
+        size: side of the image, in pixels.
+        image_size: side of the images in evaluation; views may have another.
+
+    Raises:
+        UserError: the network does not take images of this size, or gives no row of features.
+    """
+    try:
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:
+        hint = f"a ViT wants --set 'backbone.options={{img_size: {image_size}}}'"
+        made_for = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
+        if isinstance(made_for, tuple) and made_for[0] == made_for[1] != image_size:
+            hint += f", or images of the size it was made for: --set image_size={made_for[0]}"
+        if size != image_size:
+            hint += " and views of that size: --set method.view.size=null"
+        raise UserError(
+            f"backbone {config.name!r} does not take images of {size} px "
+            f"({str(error).splitlines()[0]}); {hint}"
+        ) from error
+    if features.shape != (1, backbone.num_features):
+        raise UserError(
+            f"backbone {config.name!r} makes {list(features.shape)} of one image, and a method "
+            "needs one row of features: choose a network with global pooling"
+        )
+
+
+def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:
+    """Give the stem the width of the first stage; timm keeps 64 channels whatever the stages."""
+    if not (
+        isinstance(backbone, ResNet) and isinstance(backbone.get_submodule("layer1.0"), BasicBlock)
+    ):
+        raise UserError(
+            f"backbone {config.name!r} has no base_width; only ResNets of basic blocks "
+            "(resnet10t, resnet18, resnet34) do: leave backbone.base_width out"
+        )
+    width = config.base_width
+    assert width is not None
+    if not isinstance(backbone.conv1, nn.Conv2d):
+        raise UserError(f"backbone {config.name!r} has a deep stem: leave backbone.base_width out")
+    backbone.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+    norm_layer = type(backbone.bn1)  # timm's "norm_layer" option may name another than BatchNorm
+    backbone.bn1 = norm_layer(width)
+    backbone.set_submodule("layer1.0", BasicBlock(width, width, norm_layer=norm_layer))
+
+
+def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
+    if not (isinstance(backbone, ResNet) and isinstance(backbone.conv1, nn.Conv2d)):
+        raise UserError(
+            f"backbone {config.name!r} has no small-image stem (plain ResNets do): "
+            "use --set backbone.stem=standard"
+        )
+    backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
+    backbone.maxpool = nn.Identity()
+
+
+def loading_snippet(
+    config: BackboneConfig,
+    weights: str,
+    *,
+    canvas_size: int | None,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    values: tuple[float, float] | None = None,
+) -> str:
+    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it.
+
+    Its last lines make of an image file what the backbone wants.
+    """
+    options: dict[str, object] = dict(config.options)
+    width = config.base_width
+    if width is not None:
+        options["channels"] = (width, 2 * width, 4 * width, 8 * width)
+    arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+    lines = ["import timm", "from safetensors.torch import load_file"]
+    if config.stem == "small" or width is not None:
+        lines.append("from torch import nn")
+    lines += ["", f"backbone = timm.create_model({config.name!r}, num_classes=0{arguments})"]
+    if width is not None:
+        lines += [
+            "norm_layer, block = type(backbone.bn1), type(backbone.layer1[0])",
+            f"backbone.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)",
+            f"backbone.bn1 = norm_layer({width})",
+            f"backbone.layer1[0] = block({width}, {width}, norm_layer=norm_layer)",
+        ]
+    if config.stem == "small":
+        lines += [
+            "backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)",
+            "backbone.maxpool = nn.Identity()",
+        ]
+    lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
+    return "\n".join([*lines, "", preparing_snippet(canvas_size, image_size, mean, std, values)])
+
+
+def preparing_snippet(
+    canvas_size: int | None,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    values: tuple[float, float] | None = None,
+) -> str:
+    """Python with Pillow and torch alone that makes of a file what a backbone takes."""
+    sides = [image_size] if canvas_size in (None, image_size) else [canvas_size, image_size]
+    deep = ""
+    if values is not None:
+        black, white = values
+        deep = f"""
+    if image.mode[0] in "IF":  # 16 bits, floats
+        shown = (np.array(image, dtype=float) - {black}) * (255 / ({white} - {black}))
+        image = Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))"""
+    resized = "".join(f".resize(({side}, {side}), Image.Resampling.BILINEAR)" for side in sides)
+    return f'''
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+
+def prepare(file):
+    """An RGB image as the backbone wants it, [1, 3, {image_size}, {image_size}]."""
+    image = ImageOps.exif_transpose(Image.open(file)){deep}
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert("RGB"){resized}
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    mean, std = torch.tensor({[tuple(mean), tuple(std)]})[..., None, None]
+    return (x - mean) / std
+
+
+# features = backbone(prepare("photo.jpg"))'''

@@ -1,0 +1,282 @@
+"""Decode a source once: to canvases in memory, or in one memory-mapped file if there are too many.
+
+Letters: N images, S side of a canvas in pixels.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
+from similitude.data.decoder import Decoder, Found, Memory, StreamDecoder, aspects, default_size
+from similitude.data.lazy import LazyCanvases
+from similitude.data.packs import (
+    SUFFIX,
+    append_facts,
+    map_canvases,
+    open_pack,
+    read_facts,
+    reserve,
+    write_pack,
+)
+from similitude.data.source import ImageSource
+from similitude.data.streams import ImageStream
+from similitude.distributed import first_then_others, processes_of_machine
+from similitude.distributed.threads import cores
+from similitude.errors import UserError
+from similitude.files.writing import writing_error
+from similitude.images.arrays import ArraySource
+from similitude.images.image_set import ImageSet
+from similitude.images.tiles import TiledSource
+
+logger = logging.getLogger(__name__)
+
+LAZY_FROM = 100_000  # images; so many take minutes to decode
+
+_FORMAT = 3  # of the cache files; larger when a canvas would come out differently
+
+
+def load_images(
+    source: ImageSource,
+    size: int | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    memory_limit_bytes: int | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Decode every image of ``source`` to a canvas; see :class:`ImageSet`.
+
+    The result does not depend on ``workers``, nor on whether it is in memory or in a file. Files
+    that cannot be read are left out and listed in ``unreadable``. Of more than 100,000 images none
+    is decoded yet: see :class:`LazyCanvases`, also for what becomes of unreadable ones.
+
+    Args:
+        source: What to decode.
+        size: Side S of the canvases in pixels; None for the median short side (the native size
+            where all are equal), at most 256.
+        cache_dir: Where the file of canvases is kept, to be used again by the next run: of those
+            that do not fit in memory, and of more than 100,000. By default a subfolder of
+            :func:`cache_folder`.
+        memory_limit_bytes: Canvases that need more than this never stay in memory; by default a
+            third of the memory that is free.
+        workers: Threads; by default one for each core.
+        on_progress: Called with (images done, images in all) now and then, in this thread.
+
+    Raises:
+        UserError: fewer than 2 images, more than 10 % of them unreadable, or a full disk.
+    """
+    _check_number(source)
+    if size is None:
+        size = default_size(source)
+    if size < 1:
+        raise UserError(f"the size of the images must be at least 1 pixel, not {size}")
+    share = free_memory_bytes() // (3 * processes_of_machine())  # each process has its own copy
+    limit = share if memory_limit_bytes is None else memory_limit_bytes
+    if isinstance(source, ArraySource) and source.holds_canvases(size):
+        ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
+        images = ready.image_set(
+            torch.from_numpy(source.array), source
+        )  # nothing to decode or copy
+        if source.opened is None:
+            return images
+        mapped = LazyCanvases(source, size, workers or cores(), source.array)
+        mapped.take_as_complete(images.aspect, [])
+        return dataclasses.replace(images, pixels=mapped)
+    # Rows of an array are there at once; tiles are cut from whole images, one after the other.
+    if len(source) > LAZY_FROM and not isinstance(source, (ArraySource, TiledSource)):
+        folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
+        return first_then_others(lambda: _lazily(source, size, folder, limit, workers or cores()))
+    decoder = Decoder(source, size, workers or cores(), on_progress)
+    if len(source) * 3 * size * size <= limit:
+        memory = Memory(np.empty((len(source), 3, size, size), np.uint8))
+        found = decoder.run(memory)
+        return found.image_set(torch.from_numpy(memory.pixels[: len(found.kept)]), source)
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
+    return first_then_others(lambda: _from_cache(source, size, folder, decoder))
+
+
+def load_some(source: ImageSource, positions: Sequence[int], size: int | None = None) -> ImageSet:
+    """Decode a few images, and no others.
+
+    Args:
+        source: What to decode from.
+        positions: Of the images, in ``source.names``.
+        size: See :func:`load_images`.
+    """
+    _check_number(source)
+    size = default_size(source) if size is None else size
+    return _undecoded(source, LazyCanvases(source, size, cores(), None)).subset(positions)
+
+
+def pack_images(
+    source: ImageSource | ImageStream,
+    path: str | Path,
+    size: int | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Decode every image of ``source`` into one file, which :func:`open_source` reads at once.
+
+    Args:
+        source: What to decode; of a stream nobody has to know the length.
+        path: The file, named .pack; replaced if it is there.
+        size: Side S of the canvases in pixels; see :func:`load_images`.
+        on_progress: See :func:`load_images`; of a stream, 0 images in all.
+
+    Returns:
+        The images, mapped from the file.
+
+    Raises:
+        UserError: as :func:`load_images`, or the name ends in something else.
+    """
+    path = Path(path)
+    if path.suffix.lower() != SUFFIX:
+        raise UserError(f"cannot pack to {path}: the name must end in {SUFFIX}")
+    if isinstance(source, ImageStream):
+        decoder = StreamDecoder(source, size, cores(), on_progress)
+    else:
+        _check_number(source)
+        size = default_size(source) if size is None else size
+        decoder = Decoder(source, size, cores(), on_progress)
+
+    def listing(found: Found) -> dict[str, Any]:
+        pixels = torch.empty(len(found.kept), 3, 0, 0, dtype=torch.uint8)
+        images = found.image_set(pixels, decoder.source)
+        beside = images.neighbours
+        return {
+            "names": images.names,
+            "labels": None if images.labels is None else images.labels.tolist(),
+            "class_names": images.class_names,
+            "neighbours": None if beside is None else beside.tolist(),
+            "values": decoder.source.values,
+        }
+
+    facts = write_pack(path, decoder, listing)
+    unreadable = [(file, reason) for file, reason in facts["unreadable"]]
+    return dataclasses.replace(load_images(open_pack(path), decoder.size), unreadable=unreadable)
+
+
+def _check_number(source: ImageSource) -> None:
+    if len(source) < 2:
+        raise UserError(
+            f"{source.name} has {len(source) or 'no'} image, but learning needs at least 2"
+        )
+
+
+def _place(source: ImageSource, size: int, folder: Path) -> Path:
+    deep = "" if source.values is None else f"-{source.values.black:g}-{source.values.white:g}"
+    return folder / f"{source.fingerprint()[:32]}{deep}-{size}-{_FORMAT}{SUFFIX}"
+
+
+def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) -> ImageSet:
+    path = _place(source, size, folder)
+    facts = read_facts(path)
+    if facts is None or facts["size"] != size:
+        logger.info("the canvases of %s do not fit in memory: %s", source.name, path)
+        remove_leftovers(folder, ".*.tmp.*")
+        facts = write_pack(path, decoder, lambda found: {"kept": found.kept})
+    unreadable = [(file, reason) for file, reason in facts["unreadable"]]
+    found = Found(facts["kept"], facts["aspect"], unreadable)
+    return found.image_set(torch.from_numpy(map_canvases(path, facts)), source)
+
+
+def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: int) -> ImageSet:
+    """All images, to be decoded when they are needed, into memory, a file, or nowhere."""
+    path = _place(source, size, folder)
+    everything = list(range(len(source)))
+    facts = read_facts(path)
+    if facts is not None and facts["kept"] == everything and facts["size"] == size:
+        found = Found(everything, facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
+        pixels = map_canvases(path, facts)
+        images = found.image_set(torch.from_numpy(pixels), source)
+        if not images.unreadable:
+            return images
+        canvases = LazyCanvases(source, size, workers, pixels)
+        canvases.take_as_complete(images.aspect, images.unreadable)
+        return dataclasses.replace(images, pixels=canvases)
+    # of this machine: pages that two of them map from one file would overwrite each other's rows
+    partial = path.with_suffix(f".{platform.node()}.partial")
+
+    def complete(lazy: LazyCanvases) -> None:
+        facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
+        facts |= {"unreadable": lazy.unreadable, "kept": everything}
+        mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+        try:
+            partial.rename(mine)
+            with mine.open("rb+") as file:
+                file.seek(0, os.SEEK_END)
+                append_facts(file, facts)
+                os.fsync(file.fileno())
+            mine.replace(path)
+        except FileNotFoundError:  # another process or thread has completed the same file
+            return
+        except OSError as error:  # this run has its canvases all the same
+            logger.warning("%s: the next run decodes again", writing_error(path, error))
+            with suppress(OSError):
+                mine.unlink(missing_ok=True)
+
+    for leftover in ("*.partial", ".*.tmp.*"):
+        remove_leftovers(folder, leftover)
+    shape = (len(source), 3, size, size)
+    try:
+        # In a file even where they fit in memory: what the process holds does not grow with the
+        # data set, processes share it, and the next run finds it decoded.
+        kept = _room(partial, shape)
+        logger.info("canvases of %s are kept in %s", source.name, path)
+        return _undecoded(source, LazyCanvases(source, size, workers, kept, complete))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.exists():  # completed by another just now
+            return _lazily(source, size, folder, limit, workers)
+        problem = writing_error(partial, error)
+    if math.prod(shape) <= limit:
+        logger.warning("%s: canvases are kept in memory", problem)
+        return _undecoded(source, LazyCanvases(source, size, workers, np.empty(shape, np.uint8)))
+    logger.warning("%s: images are decoded again in every epoch", problem)
+    return _undecoded(source, LazyCanvases(source, size, workers, None))
+
+
+def _undecoded(source: ImageSource, canvases: LazyCanvases) -> ImageSet:
+    return ImageSet(
+        pixels=canvases,
+        aspect=canvases.aspect,
+        names=source.names,
+        labels=source.labels,
+        class_names=source.class_names,
+        unreadable=canvases.unreadable,
+        neighbours=source.neighbours,
+    )
+
+
+def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
+    """A file of this many bytes, mapped.
+
+    Raises:
+        OSError: the disk has no room for it; nothing is left there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+        is_mine = True
+    except FileExistsError:
+        is_mine = False  # what another process has mapped must stay
+    try:
+        with path.open("rb+") as file:
+            reserve(file, math.prod(shape))
+            if os.fstat(file.fileno()).st_size < math.prod(shape):
+                file.truncate(math.prod(shape))
+        return np.memmap(path, np.uint8, mode="r+", shape=shape)
+    except OSError:
+        if is_mine:
+            path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,168 @@
+"""A picture of what a method learns to make the same: originals beside their random views.
+
+Letters: N samples, S side of a canvas, s side of a view; of patches, R rows, C columns, side p.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from similitude.errors import UserError
+from similitude.files.writing import replacing
+from similitude.images.views.config import ImageSpec
+from similitude.images.views.image import MultiView
+
+_BACKGROUND = (255, 255, 255)
+_INK = (40, 44, 52)
+_FAINT = (140, 146, 156)
+_CELL = 96  # pixels that a cell is close to where the images are smaller
+_LARGEST_CELL = 128
+_GAP = 4
+_GROUP_GAP = 20
+_MARGIN = 20
+_CAPTION = 26
+_FONT_SIZE = 13
+
+
+def _cell_side(size: int) -> int:
+    # a whole multiple keeps the pixels of tiny images square and equal
+    return size * max(1, round(_CELL / size)) if size < _LARGEST_CELL else _LARGEST_CELL
+
+
+def _picture(pixels: UInt8[Tensor, "3 s s"], width: int, height: int) -> Image.Image:
+    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    # nearest is faithful where whole pixels repeat; anything else would alias
+    repeats = width % picture.width == 0 and height % picture.height == 0
+    method = Image.Resampling.NEAREST if repeats else Image.Resampling.LANCZOS
+    return picture.resize((width, height), method)
+
+
+def _original(pixels: UInt8[Tensor, "3 S S"], aspect: float, cell: int) -> Image.Image:
+    """The canvas in the shape of its original, centred in a cell."""
+    width = max(1, round(cell * min(1.0, aspect)))
+    height = max(1, round(cell / max(1.0, aspect)))
+    out = Image.new("RGB", (cell, cell), _BACKGROUND)
+    out.paste(_picture(pixels, width, height), ((cell - width) // 2, (cell - height) // 2))
+    return out
+
+
+def _to_pixels(
+    images: Float[Tensor, "N *grid 3 s s"], normalized: bool, image: ImageSpec
+) -> UInt8[Tensor, "N *grid 3 s s"]:
+    images = images.cpu()
+    if normalized:
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
+        images = images * std + mean
+    return (images * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+
+
+def _side_by_side(patches: UInt8[Tensor, "N R C 3 p p"]) -> UInt8[Tensor, "N 3 H W"]:
+    """A grid of patches as one picture, with white lines between them."""
+    n, rows, columns, _, size, _ = patches.shape
+    gap = max(1, size // 8)
+    step = size + gap
+    out = patches.new_full((n, 3, rows * step - gap, columns * step - gap), _BACKGROUND[0])
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * step, column * step
+            out[:, :, top : top + size, left : left + size] = patches[:, row, column]
+    return out
+
+
+def contact_sheet(
+    canvases: UInt8[Tensor, "N 3 S S"],
+    multi_view: MultiView,
+    image_spec: ImageSpec,
+    *,
+    rows: int = 8,
+    columns_per_view: int = 4,
+    seed: int = 0,
+    aspect: Float[Tensor, " N"] | None = None,
+) -> Image.Image:
+    """Draws the first samples, each with its views in several epochs to the right.
+
+    Args:
+        canvases: Squares into which the originals were squashed, pixels in 0..255.
+        multi_view: The views of a method.
+        image_spec: Mean and std that the views were normalised with, and the side of a view.
+        rows: Samples to show; fewer if there are fewer.
+        columns_per_view: Epochs to show of each view.
+        seed: Of the run.
+        aspect: Width / height of each original; ``None``: all are square.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        UserError: If there is nothing to show.
+    """
+    if len(canvases) == 0 or rows < 1 or columns_per_view < 1:
+        raise UserError(
+            f"A contact sheet of {len(canvases)} images, {rows} rows and {columns_per_view} "
+            "columns per view is empty; give at least one of each."
+        )
+    canvases = canvases[:rows]
+    rows = len(canvases)
+    aspect = torch.ones(rows) if aspect is None else aspect[:rows].cpu()
+    index = torch.arange(rows)
+    epochs = [
+        multi_view(canvases, index, seed=seed, epoch=epoch, aspect=aspect)
+        for epoch in range(columns_per_view)
+    ]
+
+    cell = _cell_side(image_spec.size)
+    step = cell + _GAP
+    group = columns_per_view * step - _GAP
+    first = _MARGIN + cell + _GROUP_GAP
+    lefts = [first + number * (group + _GROUP_GAP) for number in range(len(multi_view))]
+    top = _MARGIN + _CAPTION
+    size = (lefts[-1] + group + _MARGIN, top + rows * step - _GAP + _MARGIN)
+    sheet = Image.new("RGB", size, _BACKGROUND)
+
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    draw.text((_MARGIN, _MARGIN), "original", fill=_INK, font=font)
+    for number, left in enumerate(lefts):
+        title = f"view {number + 1}"
+        draw.text((left, _MARGIN), title, fill=_INK, font=font)
+        if columns_per_view > 1:
+            after = left + draw.textlength(title + "  ", font=font)
+            text = f"epochs 1-{columns_per_view}"
+            draw.text((after, _MARGIN), text, fill=_FAINT, font=font)
+
+    for row, canvas in enumerate(canvases.cpu()):
+        sheet.paste(_original(canvas, float(aspect[row]), cell), (_MARGIN, top + row * step))
+    for number, (view, left) in enumerate(zip(multi_view.views, lefts, strict=True)):
+        for column, views in enumerate(epochs):
+            pixels = _to_pixels(views[number], view.config.normalize, image_spec)
+            if pixels.ndim > 4:
+                pixels = _side_by_side(pixels)
+            for row in range(rows):
+                corner = (left + column * step, top + row * step)
+                sheet.paste(_picture(pixels[row], cell, cell), corner)
+    return sheet
+
+
+def write_contact_sheet(
+    path: Path,
+    canvases: UInt8[Tensor, "N 3 S S"],
+    multi_view: MultiView,
+    image_spec: ImageSpec,
+    *,
+    seed: int,
+    aspect: Float[Tensor, " N"],
+) -> None:
+    """Draw a contact sheet to a .png file; arguments are those of :func:`contact_sheet`.
+
+    Raises:
+        UserError: the file cannot be written; what was there is as it was.
+    """
+    columns = max(1, 8 // len(multi_view))  # ten views in four epochs would not fit a screen
+    sheet = contact_sheet(
+        canvases, multi_view, image_spec, columns_per_view=columns, seed=seed, aspect=aspect
+    )
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")

@@ -1,0 +1,207 @@
+"""What a method is made of, measured on the running method instead of typed in.
+
+Each property is an experiment on a tiny copy in float64: change something, look at the loss.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from similitude.images.views import ImageSpec, PatchViewConfig
+from similitude.method import Batch, Method, MethodConfig, Progress
+from similitude.methods import CONFIGS, build_method
+
+SAMPLES, SIDE, FEATURES = 6, 4, 16
+STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
+CHANGED = 1e-9  # relative; losses are float64, whose rounding is 1e-16
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The columns of the comparison table; the field's metadata says how each is measured."""
+
+    momentum_encoder: bool  # a network moves although no gradient reaches it
+    stop_gradient: bool  # the loss depends on a view in a way its gradient does not tell
+    predictor: bool  # a head stands on the online branch only, and the loss depends on it
+    negatives: bool  # other samples are candidates: one more of them changes the loss of a sample
+    projection_head: bool  # the projector is not linear, and the loss depends on it
+    symmetric_loss: bool  # exchanging the two views leaves the loss as it is
+    memory: bool  # the loss of a batch depends on the batch before, with all weights fixed
+
+
+class _TinyBackbone(nn.Module):
+    """Smooth, without BatchNorm, so that samples meet in the loss alone."""
+
+    num_features = FEATURES
+
+    def __init__(self) -> None:
+        super().__init__()
+        pool = nn.AdaptiveAvgPool2d(SIDE)  # views may have sizes of their own
+        layers = nn.Flatten(), nn.Linear(3 * SIDE * SIDE, FEATURES), nn.Tanh()
+        self.layers = nn.Sequential(pool, *layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def small_config(name: str) -> MethodConfig:
+    """The method's own defaults with heads and memory small enough for an experiment."""
+    kind = CONFIGS[name]
+    small: dict[str, Any] = {
+        "projector_hidden": 12,
+        "hidden_dim": 12,
+        "predictor_hidden": 12,
+        "projection_dim": 8,
+        "queue_length": 4 * SAMPLES,
+        "bn_splits": 1,
+        "num_samples": SAMPLES,
+        "num_negatives": 2 * SAMPLES,
+        "num_prototypes": 8,
+    }
+    known = {field: value for field, value in small.items() if field in kind.model_fields}
+    for field, view in kind.model_construct().view_configs.items():
+        if isinstance(view, PatchViewConfig):
+            known[field] = view.model_copy(update={"size": 2 * SIDE, "patch_size": 2})
+        elif view.size is not None:
+            known[field] = view.model_copy(update={"size": SIDE})
+    return kind(**known)
+
+
+def measure(config: MethodConfig) -> Anatomy:
+    """Run the experiments on a fresh method with this config (use :func:`small_config`)."""
+    random_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    method = build_method(config, _TinyBackbone()).double()
+    # Running statistics, not the batch's: BatchNorm and DINO's centre couple samples too, but are
+    # neither negatives nor memory.
+    method.eval()
+    for parameter in method.parameters():  # a head that starts at 0 would hide what it does
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    # What a first batch settles for good (InstDisc's Z) is settled before the experiments.
+    method.training_loss(Batch(_views(method, 6), torch.arange(SAMPLES)), STEP)
+    anatomy = Anatomy(
+        momentum_encoder=_moves_without_gradient(method),
+        stop_gradient=_hides_a_gradient(method),
+        predictor=_matters(method, "predictor"),
+        negatives=_counts_copies(method) or _remembers(method),
+        projection_head=_matters(method, "projector") and _is_curved(method, "projector"),
+        symmetric_loss=_is_symmetric(method),
+        memory=_remembers(method),
+    )
+    torch.set_rng_state(random_state)
+    return anatomy
+
+
+def table() -> dict[str, Anatomy]:
+    """The anatomy of every method under its default config."""
+    return {name: measure(small_config(name)) for name in CONFIGS}
+
+
+def column_names() -> list[str]:
+    """The properties, in order, as a reader writes them."""
+    return [field.name.replace("_", " ") for field in fields(Anatomy)]
+
+
+def _views(method: Method, seed: int) -> list[Tensor]:
+    """Noise in the shapes of the method's own views."""
+    canvases = torch.zeros(SAMPLES, 3, SIDE, SIDE, dtype=torch.uint8)
+    image = ImageSpec(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(view.shape, generator=generator, dtype=torch.float64)
+        for view in method.views(image)(canvases, torch.arange(SAMPLES), seed=0, epoch=0)
+    ]
+
+
+def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor:
+    """The loss of ``views`` after the batches ``earlier``, on a copy: nothing is kept."""
+    twin = deepcopy(method)
+    for batch in earlier:
+        twin.training_loss(Batch(batch, _index(batch)), STEP)
+    return twin.training_loss(Batch(views, _index(views)), STEP).loss
+
+
+def _index(views: list[Tensor]) -> Tensor:
+    return torch.arange(len(views[0])) % SAMPLES
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs() > CHANGED * (1 + a.abs()))
+
+
+def _moves_without_gradient(method: Method) -> bool:
+    twin = deepcopy(method)
+    for parameter in twin.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(1.0)
+    frozen = [p.clone() for p in twin.parameters() if not p.requires_grad]
+    twin.after_step(STEP)
+    after = [p for p in twin.parameters() if not p.requires_grad]
+    return any(not torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
+
+
+def _hides_a_gradient(method: Method) -> bool:
+    """Compare autograd's slope along a direction with the slope of the loss itself."""
+    views, direction, size = _views(method, 0), _views(method, 1), 1e-5
+    leaves = [view.clone().requires_grad_() for view in views]
+    _loss(method, leaves).backward()
+    for i, leaf in enumerate(leaves):
+        told = 0.0 if leaf.grad is None else float((leaf.grad * direction[i]).sum())
+        shifted = [
+            [v + sign * size * direction[i] if i == j else v for j, v in enumerate(views)]
+            for sign in (1, -1)
+        ]
+        up, down = (_loss(method, shift).item() for shift in shifted)
+        true = (up - down) / (2 * size)
+        if abs(true - told) > 1e-5 * (abs(true) + abs(told) + 1e-3):
+            return True
+    return False
+
+
+def _matters(method: Method, name: str) -> bool:
+    """Does the loss change when the head ``name`` gets other weights?"""
+    twin = deepcopy(method)
+    head = getattr(twin, name, None)
+    if head is None:
+        return False
+    generator = torch.Generator().manual_seed(2)
+    for parameter in head.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.data.add_(noise)
+    views = _views(method, 0)
+    return _differ(_loss(method, views), _loss(twin, views))
+
+
+def _is_curved(method: Method, name: str) -> bool:
+    """Is the head anything but an affine map? f(a) + f(b) = f(a + b) + f(0) for affine maps."""
+    head = getattr(method, name)
+    a, b = torch.randn(2, SAMPLES, FEATURES, dtype=torch.float64)
+    with torch.no_grad():
+        gap = head(a) + head(b) - head(a + b) - head(torch.zeros_like(a))
+    return bool(gap.abs().max() > CHANGED)
+
+
+def _counts_copies(method: Method) -> bool:
+    """Does the loss change when every sample comes twice?
+
+    A copy is one more candidate to a contrastive loss. The mean over samples does not notice it,
+    nor do statistics of the batch: Barlow Twins' correlations, SwAV's assignments.
+    """
+    views = _views(method, 0)
+    return _differ(_loss(method, views), _loss(method, [torch.cat([v, v]) for v in views]))
+
+
+def _is_symmetric(method: Method) -> bool:
+    v1, *others = _views(method, 0)
+    if not others or others[0].shape != v1.shape:
+        return False
+    v2, *rest = others
+    return not _differ(_loss(method, [v1, v2, *rest]), _loss(method, [v2, v1, *rest]))
+
+
+def _remembers(method: Method) -> bool:
+    views = _views(method, 0)
+    return _differ(_loss(method, views, _views(method, 4)), _loss(method, views, _views(method, 5)))

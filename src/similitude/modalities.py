@@ -1,0 +1,21 @@
+"""The kinds of data, each a folder of the same file names: the one module that lists them."""
+
+KINDS = {"image": "similitude.images"}
+
+# What ``similitude.data`` shows of them, and where it is.
+DATA = {
+    "ArraySource": "similitude.images.arrays",
+    "ImageSet": "similitude.images.image_set",
+    "Range": "similitude.images.opening",
+    "TiledSource": "similitude.images.tiles",
+    "ValueRange": "similitude.images.decoding",
+    "cut_into_tiles": "similitude.images.tiles",
+    "default_size": "similitude.images.loading",
+    "list_splits": "similitude.images.opening",
+    "load_images": "similitude.images.loading",
+    "load_some": "similitude.images.loading",
+    "open_parts": "similitude.images.opening",
+    "open_source": "similitude.images.opening",
+    "open_stream": "similitude.images.opening",
+    "pack_images": "similitude.images.loading",
+}

@@ -1,0 +1,1 @@
+"""A run and its folder: what is written, read, resumed and started from."""

@@ -1,0 +1,326 @@
+"""Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from similitude.errors import UserError
+from similitude.files.reading import check_archive, check_file
+from similitude.files.writing import checksum, write_with
+from similitude.images.backbones import build_backbone
+from similitude.images.image_set import ImageSet
+from similitude.method import Method
+from similitude.methods import build_method
+from similitude.nets.adapting import averaged
+from similitude.recipes import Recipe, parse_recipe
+
+FORMAT = 1
+START_FILE = "start.safetensors"  # in a run folder
+_SEAL = b"similitude crc32 "  # then eight hexadecimal digits
+_RESTORE = "restore it from a copy, or start the run anew with --overwrite"
+
+
+class Checkpoint(NamedTuple):
+    """Everything a run needs to go on as if it had never stopped."""
+
+    recipe: Recipe
+    step: Annotated[int, Field(ge=0)]  # optimizer steps taken
+    method: dict[str, Tensor]  # state_dict of the method: networks, memory, everything
+    optimizer: dict[str, Any]  # state_dict of the optimizer; read by the optimizer alone
+    random_state: Tensor  # torch's global generator, for dropout and the like
+    cuda_random_state: Tensor | None  # that of the GPU, if there was one
+    images: str  # fingerprint of the training images
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # training time so far
+    version: str  # of similitude
+
+    @property
+    def backbone(self) -> dict[str, Tensor]:
+        """The state_dict of the kept backbone alone."""
+        prefix = f"{self.recipe.method.kept}."
+        return {k.removeprefix(prefix): v for k, v in self.method.items() if k.startswith(prefix)}
+
+    def restore_random_state(self) -> None:
+        """Put the global generators where they were."""
+        torch.set_rng_state(self.random_state)
+        if self.cuda_random_state is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.cuda_random_state)
+
+
+def fingerprint(images: ImageSet) -> str:
+    """Number and names of the images in a few characters; positions are what views depend on."""
+    names = "\n".join(images.names).encode()
+    return f"{len(images)}-{zlib.crc32(names):08x}"
+
+
+def fingerprint_of(state: Mapping[str, Tensor]) -> str:
+    """Weights in 16 characters: names, shapes and every bit, but not the order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    recipe: Recipe,
+    step: int,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    seconds: float,
+    images: str,
+) -> None:
+    """Write a checkpoint atomically. It holds tensors, numbers and texts: no pickled objects.
+
+    Raises:
+        UserError: the disk is full or cannot be written; an older checkpoint at ``path`` stays.
+    """
+    content = {
+        "format": FORMAT,
+        "recipe": recipe.model_dump(mode="json"),
+        "step": step,
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random_state": torch.get_rng_state(),
+        "cuda_random_state": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "images": images,
+        "seconds": seconds,
+        "version": version("similitude"),
+    }
+
+    # through memory: torch's own writer to a file hides why it failed
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    _seal(buffer)
+    write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+
+
+_FIELDS = TypeAdapter(Checkpoint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+
+
+def load_checkpoint(
+    path: Path, *, method: str | None = None, own_methods: bool = True
+) -> Checkpoint:
+    """Read a checkpoint without running any code in it (``weights_only``).
+
+    Args:
+        path: the file.
+        method: which the run should be of, where the user has named one.
+        own_methods: whether it may be of a method "module:Class" that is loaded.
+
+    Raises:
+        UserError: the file is missing, damaged, not one of ours, or of another method.
+    """
+    if not path.exists():
+        raise UserError(
+            f"no checkpoint {path}: the run has saved none yet, or {path.parent.parent} is no run; "
+            "--overwrite starts it anew"
+        )
+    try:
+        check_archive(path, _RESTORE)
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"the checkpoint {path} is damaged or not a checkpoint")
+        _check_seal(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes torch and zipfile raise nearly anything
+        raise UserError(f"the checkpoint {path} is damaged or not a checkpoint") from error
+    number = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(number, int) or number != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this version of similitude")
+    recipe, name = content.get("recipe"), ""
+    with suppress(LookupError, TypeError):  # parse_recipe says what is wrong
+        name = str(recipe["method"]["name"])  # type: ignore[index]
+    if not own_methods and ":" in name:
+        raise UserError(
+            f"the run in {path.parent.parent} is of a method that is not of similitude, {name}: "
+            "to start from it, export its backbone first"
+        )
+    parsed = parse_recipe(recipe, f"the recipe in {path}")
+    if method not in (None, parsed.method.name):
+        raise UserError(f"{path} is of the method {parsed.method.name}, not {method}")
+    try:
+        return _FIELDS.validate_python(
+            {name: content[name] for name in Checkpoint._fields if name in content}
+            | {"recipe": parsed}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"the checkpoint {path} is damaged: {field}: {first['msg']}") from error
+
+
+def _seal(buffer: io.BytesIO) -> None:
+    """End an archive by a comment that holds the checksum of all before the checksum itself."""
+    content = buffer.getbuffer()
+    assert content[-2:] == b"\0\0"  # the length of torch's comment, which is none
+    del content
+    buffer.seek(-2, io.SEEK_END)
+    buffer.write((len(_SEAL) + 8).to_bytes(2, "little") + _SEAL)
+    buffer.write(b"%08x" % zlib.crc32(buffer.getbuffer()))
+
+
+def _check_seal(path: Path) -> None:
+    """Compare the checksum; a file of before there were seals has torch's for each of its records.
+
+    Raises:
+        UserError: something in the file has changed since it was written.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 8 - len(_SEAL)))
+        if (end := file.read()).startswith(_SEAL):
+            file.seek(0)
+            whole = end[-8:] == b"%08x" % checksum(file, size - 8)
+        else:
+            whole = zipfile.ZipFile(file).testzip() is None
+    if not whole:
+        raise UserError(
+            f"the checkpoint {path} is damaged, its checksum is of other content: {_RESTORE}"
+        )
+
+
+def fresh_backbone(recipe: Recipe) -> nn.Module:
+    """What the recipe's method keeps, with random weights drawn from torch's global generator."""
+    return build_method(recipe.method, build_backbone(recipe.backbone)).kept_backbone
+
+
+def load_backbone(recipe: Recipe, state: dict[str, Tensor], place: Path | None = None) -> nn.Module:
+    """What a run keeps, with these weights, in evaluation mode.
+
+    Args:
+        recipe: of the run.
+        state: the weights.
+        place: where they are, for errors.
+
+    Raises:
+        UserError: the weights do not fit the backbone that the recipe names.
+    """
+    with torch.random.fork_rng(devices=[]):  # of several processes only the first may come here
+        backbone = fresh_backbone(recipe)
+    of = "" if place is None else f" of {place}"
+    load_strictly(backbone, state, f"backbone {recipe.backbone.name!r}{of}")
+    return backbone.eval()
+
+
+def kept_weights(checkpoint: Checkpoint, start: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """The weights that are exported and evaluated: the trained ones, or between them and the start.
+
+    Args:
+        checkpoint: of the run.
+        start: the published weights it started from, if it did.
+
+    Raises:
+        UserError: they are of another network.
+    """
+    init = checkpoint.recipe.init
+    if init is None or start is None or init.average == 0:
+        return checkpoint.backbone
+    trained = checkpoint.backbone
+    if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in start.items()}:
+        raise UserError(
+            f"{START_FILE} holds other tensors than the run of {init.name} that lies beside it: it "
+            "is damaged, or of another run"
+        )
+    return averaged(trained, start, init.average)
+
+
+def read_start(folder: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+    """The published weights that a run keeps of its start; None where it began with random ones.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds other weights.
+    """
+    if recipe.init is None:
+        return None
+    path = folder / START_FILE
+    check_file(path)
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot read {path}, which holds the weights that the run started from: {error}"
+        ) from error
+    if fingerprint_of(state) != recipe.init.fingerprint:
+        raise UserError(
+            f"{path} does not hold the weights of {recipe.init.name} that the run started from: "
+            "it is damaged, or of another run"
+        )
+    return state
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load every entry or nothing.
+
+    Raises:
+        UserError: an entry is missing, left over, of another shape or type, or not a number; says
+            which.
+    """
+    own = module.state_dict()
+    wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
+    wrong += [k for k in own if k in state and own[k].shape != state[k].shape]
+    if wrong:
+        raise UserError(
+            f"the checkpoint is of another network than {what}: {len(wrong)} entries do not fit, "
+            f"the first is {wrong[0]!r}; use the recipe the checkpoint was trained with"
+        )
+    for name, tensor in state.items():
+        check_tensor(tensor, name, f"the checkpoint of {what}")
+        if tensor.dtype != own[name].dtype:
+            raise UserError(
+                f"the checkpoint of {what}: tensor {name!r} is of {_kind(tensor)} instead of "
+                f"{_kind(own[name])}, so it is damaged or of something else: {_RESTORE}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"the checkpoint of {what}: tensor {name!r} has numbers that are not finite (NaN "
+                f"or infinite): {_RESTORE}"
+            )
+    module.load_state_dict(state)
+
+
+def check_tensor(tensor: Tensor, name: str, where: str) -> None:
+    """Refuse what is no plain array of numbers, or claims more numbers than its file holds.
+
+    Raises:
+        UserError: says which tensor.
+    """
+    strange = (
+        tensor.layout is not torch.strided
+        or tensor.is_quantized
+        or tensor.is_complex()
+        or tensor.device.type == "meta"
+    )
+    if strange or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"{where}: tensor {name!r} is no plain array of numbers of its own")
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def export_backbone(state: dict[str, Tensor], path: Path) -> None:
+    """Write backbone weights as safetensors, with timm's names.
+
+    Raises:
+        UserError: the disk is full or cannot be written; an older file at ``path`` stays.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+    content = save(tensors, metadata={"format": "pt"})
+    write_with(path, lambda temporary: temporary.write_bytes(content))

@@ -1,0 +1,59 @@
+"""What a run was made with: software, machine, command, data and speed."""
+
+import json
+import platform
+import shlex
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from similitude.distributed import world_size
+from similitude.files.writing import write_text
+from similitude.images.image_set import ImageSet
+from similitude.runs.metrics import Metrics
+
+
+def write_environment(
+    folder: Path,
+    data: str,
+    images: ImageSet,
+    metrics: Metrics,
+    seconds: float,
+    device: torch.device,
+) -> None:
+    """Write environment.json: software, machine, command, data and speed."""
+    rows = [row for row in metrics.rows if "images_per_second" in row]
+    speeds = sorted(row["images_per_second"] for row in rows)
+    waits = [row["waiting_share"] for row in rows]
+    packages = ("similitude", "torch", "torchvision", "timm")
+    content = {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "processes": world_size(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "data": data,
+        "num_images": len(images),
+        "unreadable": len(images.unreadable),
+        "ended": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "seconds": seconds,
+        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+        "waiting_share": sum(waits) / len(waits) if waits else None,
+    }
+    write_text(folder / "environment.json", json.dumps(content, indent=2))
+
+
+def _processor() -> str:
+    """The processor's name; the platform module does not tell it on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

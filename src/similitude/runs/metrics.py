@@ -1,0 +1,94 @@
+"""The numbers of a run, in metrics.csv: written while it trains, read by everything after."""
+
+import copy
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from similitude.errors import UserError
+from similitude.files.reading import MAX_JSON, damaged, read_bytes
+from similitude.files.writing import write_text
+
+COLUMNS = [
+    "step",
+    "epoch",
+    "loss",
+    "chance_loss",
+    "lr",
+    "images_per_second",
+    "waiting_share",
+    "knn",
+    "feature_std",
+    "feature_dim",
+    "effective_rank",
+    "alignment",
+    "uniformity",
+    "projection_std",
+]
+
+
+class Metrics:
+    """The rows of metrics.csv; a cell that was not measured is empty.
+
+    Args:
+        path: the file; rows beyond ``first_step`` are those of a run cut off later, and go.
+        first_step: step at which this run starts.
+    """
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row["step"] <= first_step]
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Append a row, or complete the last one if it is of the same step; write the file."""
+        if self.rows and self.rows[-1]["step"] == values["step"]:
+            self.rows[-1].update(values)
+        else:
+            self.rows.append(dict(values))
+        names = COLUMNS + sorted({k for row in self.rows for k in row} - set(COLUMNS))
+        lines = [",".join(names)]
+        lines += [
+            ",".join(f"{row[name]:.8g}" if name in row else "" for name in names)
+            for row in self.rows
+        ]
+        write_text(self.path, "\n".join(lines) + "\n")
+
+    def until(self, step: float) -> "Metrics":
+        """What was known after a step."""
+        past = copy.copy(self)
+        past.rows = [row for row in self.rows if row["step"] <= step]
+        return past
+
+    def last(self, name: str) -> float | None:
+        """The latest value of a column; None if it was never measured."""
+        return next((row[name] for row in reversed(self.rows) if name in row), None)
+
+    def first(self, name: str) -> float | None:
+        """The earliest value of a column; None if it was never measured."""
+        return next((row[name] for row in self.rows if name in row), None)
+
+    def largest(self, name: str) -> float | None:
+        """The largest value of a column that is a number; None if there is none."""
+        values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
+        return max(values, default=None)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv without their empty cells; none if there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = read_bytes(path, MAX_JSON).decode("utf-8-sig").splitlines()  # spreadsheets sign
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+        if any("step" not in row for row in rows):
+            raise ValueError("a row without a step")
+    except (csv.Error, TypeError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise damaged(path, error) from error
+    return rows

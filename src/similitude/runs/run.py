@@ -1,0 +1,562 @@
+"""A run folder: what a training left behind, and what one does with it."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
+
+from similitude.data.classes import check_classes
+from similitude.data.labels import read_labels
+from similitude.data.source import ImageSource
+from similitude.distributed import first_then_others, join_processes, rank
+from similitude.distributed.launch import run_on_devices, wants_processes
+from similitude.errors import UserError
+from similitude.evaluation import (
+    Features,
+    ScoreTable,
+    check_protocols,
+    extract_features,
+    read_scores,
+    spectrum,
+)
+from similitude.evaluation.baselines import Entrant, check_names, evaluate_entrants
+from similitude.evaluation.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
+from similitude.evaluation.health import Verdict
+from similitude.evaluation.scores import column_title
+from similitude.files.reading import damaged, read_json
+from similitude.files.writing import as_path, check_writable, version_of, write_text, write_with
+from similitude.images.attention import attention_maps, has_attention
+from similitude.images.backbones import build_backbone, loading_snippet, preparing_snippet
+from similitude.images.decoding import ValueRange
+from similitude.images.image_set import ImageSet
+from similitude.images.loading import load_images
+from similitude.images.opening import Range, open_parts
+from similitude.images.views import ImageSpec
+from similitude.listener import Listener
+from similitude.method import Method
+from similitude.methods import given_method
+from similitude.nets.precision import keep_freed_memory
+from similitude.randomness import permutation
+from similitude.recipes import Recipe, arithmetic_of, image_spec
+from similitude.runs.checkpoint import (
+    Checkpoint,
+    export_backbone,
+    fresh_backbone,
+    kept_weights,
+    load_backbone,
+    load_checkpoint,
+    read_start,
+)
+from similitude.runs.entrants import Canvases, Published, open_published, published_entrant
+from similitude.runs.folder import CHECKPOINT, is_held, refuse_links, settle
+
+GALLERY_SIZE = 2000  # images kept for the report's map
+THUMBNAIL_SIZE = 56  # pixels at most
+ATTENTION_IMAGES = 8  # shown with the attention of a ViT
+ATTENTION_SIZE = 112  # pixels at most
+
+Say = Callable[[str], None]  # a sentence for the user
+Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a note
+
+
+class Run:
+    """A folder written by :func:`similitude.pretrain`.
+
+    Args:
+        path: the folder.
+        method: "module:Class" of your own, or the class, if the run was trained with it: its name
+            in the folder alone imports nothing.
+
+    Attributes:
+        path: the folder.
+
+    Raises:
+        UserError: there is no such folder, no run in it, or no such method.
+    """
+
+    def __init__(self, path: str | Path, *, method: str | type[Method] | None = None) -> None:
+        self.path = as_path(path)
+        self._method = None if method is None else given_method(method)
+        settle(self.path)
+        if not self.path.is_dir():
+            raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
+        if not self.checkpoint_path.exists():
+            raise UserError(
+                f"{self.path} is not a run: it has no checkpoints/last.ckpt; "
+                f"make one with: similitude pretrain PHOTOS --out {self.path}"
+            )
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file that holds the whole state."""
+        return self.path.joinpath(*CHECKPOINT)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The whole state, read once."""
+        self._version = version_of(self.checkpoint_path)
+        return load_checkpoint(self.checkpoint_path, method=self._method)
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether a training has saved other weights since these were read."""
+        return version_of(self.checkpoint_path) != self._version
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the run was trained with."""
+        return self.checkpoint.recipe
+
+    @property
+    def split_seed(self) -> int:
+        """Draws the images that are held out; a run and all that is made from it share it."""
+        return self.recipe.seed
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The trained backbone in evaluation mode; images [N, 3, H, W] to features [N, D]."""
+        return load_backbone(self.recipe, self.kept_weights, self.path)
+
+    @cached_property
+    def start(self) -> dict[str, Tensor] | None:
+        """The published weights that training started from; None if from random ones."""
+        return read_start(self.path, self.recipe)
+
+    @cached_property
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and exported."""
+        return kept_weights(self.checkpoint, self.start)
+
+    @property
+    def values(self) -> Range:
+        """How deep pictures are shown: as in training, if there were any."""
+        found = self.recipe.value_range
+        return "measured" if found is None else found
+
+    def untrained(self) -> nn.Module:
+        """The backbone with its random weights, in evaluation mode."""
+        state = torch.get_rng_state()
+        torch.manual_seed(self.recipe.seed)
+        backbone = fresh_backbone(_with_own_norms(self.recipe)).eval()
+        torch.set_rng_state(state)
+        return backbone
+
+    def weight_change(self) -> float:
+        """How far training turned the backbone's parameters, 0 or more.
+
+        The norm of what it added to them beside a change of every tensor's length, which decay
+        alone makes, over their norm at the start.
+        """
+        begun = self.start or self.untrained().state_dict()
+        added = norm = 0.0
+        for name, _ in self.backbone.named_parameters():
+            if name in begun:
+                now, before = self.checkpoint.backbone[name].double(), begun[name].double()
+                length = float(before.square().sum())
+                share = float((now * before).sum()) / length if length > 0 else 0.0
+                added += float((now - share * before).square().sum())
+                norm += length
+        return (added / norm) ** 0.5 if norm > 0 else 0.0
+
+    @property
+    def image(self) -> ImageSpec:
+        """Size and normalisation of the images the backbone expects."""
+        return image_spec(self.recipe)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether learning worked, as judged at the end of training.
+
+        Raises:
+            UserError: training has not ended, or the file of the verdict is damaged.
+        """
+        path = self.path / "health.json"
+        if not path.exists():
+            raise UserError(f"{self.path} has no verdict yet: its training has not ended")
+        try:
+            return TypeAdapter(Verdict).validate_python(read_json(path))
+        except ValidationError as error:
+            raise damaged(path, "it is no verdict") from error
+
+    def embed(
+        self,
+        data: object,
+        *,
+        devices: int | None = None,
+        progress: Progress | None = None,
+        say: Say | None = None,
+    ) -> Features:
+        """Embeddings of images: ``x`` [N, D] float32, ``names``, ``y`` where folders name classes.
+
+        Args:
+            data: whatever :func:`similitude.pretrain` takes. Where it has a training and a test
+                part, both are embedded and names begin with ``train/`` or ``test/``.
+            devices: processes on this machine that share the images.
+            progress: called with what is done, how many, and how many there are.
+            say: called with a sentence on files that cannot be read, which are left out.
+        """
+        if wants_processes(devices, 1):
+            return run_on_devices(
+                _embed_in_a_process,
+                {"run": self.path, "method": self._method, "data": data},
+                devices=devices or 1,
+                listener=_Calls(progress, say),
+            )
+        join_processes()
+        keep_freed_memory()
+        sources = first_then_others(lambda: open_parts(data, values=self.values))
+        parts = []
+        for source in sources:
+            images = self.load_source(source, progress, say)
+
+            def show(done: int, total: int) -> None:
+                if progress is not None:
+                    progress("embedding", done, total, "")
+
+            part = extract_features(
+                self.backbone,
+                images,
+                self.image,
+                device=self._device,
+                on_progress=show,
+                over_processes=True,
+            )
+            parts.append(part)
+        names = parts[0].names
+        if len(parts) == 2:
+            train, test = parts
+            names = [f"train/{n}" for n in train.names] + [f"test/{n}" for n in test.names]
+        labels = [part.y for part in parts if part.y is not None]
+        return Features(
+            torch.cat([part.x for part in parts]),
+            torch.cat(labels) if len(labels) == len(parts) else None,
+            names,
+        )
+
+    def evaluate(
+        self,
+        data: object,
+        *,
+        protocols: str | Sequence[str] = ("knn", "linear", "few"),
+        labels: str | Path | None = None,
+        draws: int = 10,
+        against: Sequence[str | Path | Published] = (),
+        devices: int | None = None,
+        progress: Progress | None = None,
+        say: Say | None = None,
+    ) -> ScoreTable:
+        """Score the backbone beside raw pixels, random weights, its start and published weights.
+
+        The test split of ``data`` is used where it has one; otherwise a fifth of the images, drawn
+        with the seed of the pretraining, is held out. Writes evaluation.json and the images for the
+        report. Scores of an earlier evaluation of the same weights and images stay where a protocol
+        is not asked for now, and so do published weights; others are replaced.
+
+        Args:
+            data: labelled images: a named set, or a folder with one subfolder for each class.
+            protocols: any of "knn", "linear", "few" (a linear probe on few labels).
+            labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
+            draws: random draws of the few labels.
+            against: published weights that get a row each, on images of their own size:
+                "efficientnet-lite0", "timm:NAME", a file or a run.
+            devices: processes on this machine that share the extraction of features.
+            progress: called with what is done, how many, and how many there are.
+            say: called with a sentence on files that cannot be read, which are left out, and on
+                scores that are replaced.
+
+        Returns:
+            What is in evaluation.json then, so also the columns that stay.
+
+        Raises:
+            UserError: no labels or too few, or labels that do not match.
+        """
+        protocols = check_protocols(protocols)  # before any image is read
+        refuse_links(self.path)
+        check_writable(self.path / "evaluation.json")
+        if wants_processes(devices, 1):
+            return run_on_devices(
+                _evaluate_in_a_process,
+                {
+                    "run": self.path,
+                    "method": self._method,
+                    "data": data,
+                    "protocols": protocols,
+                    "labels": labels,
+                    "draws": draws,
+                    "against": against,
+                },
+                devices=devices or 1,
+                listener=_Calls(progress, say),
+            )
+        join_processes()
+        keep_freed_memory()
+        published = first_then_others(lambda: open_published(against))
+        check_names([weights.name for weights in published])
+        train_source, test_source = first_then_others(
+            lambda: labelled_splits(data, labels, self.values)
+        )
+        train = self.load_source(train_source, progress, say)
+        test = None if test_source is None else self.load_source(test_source, progress, say)
+        canvases = Canvases(
+            (train, test),
+            (train_source, test_source),
+            lambda source, size: self.load_source(source, progress, None, size),
+        )
+        entrants = [
+            *self._before(),
+            *(published_entrant(weights, canvases) for weights in published),
+            self._entrant(PRETRAINED_BACKBONE, self.backbone),
+        ]
+        steps = (1 + len(entrants)) * (1 + len(protocols) + (test is not None))
+        done = iter(range(steps))
+        table = evaluate_entrants(
+            entrants,
+            canvases.own,
+            data=train_source.name,
+            pixels=canvases.for_pixels(),
+            protocols=protocols,
+            draws=draws,
+            seed=self.split_seed,
+            device=self._device,
+            on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
+            over_processes=True,
+        )
+        if rank() > 0:
+            return table
+        notes = [
+            f"{weights.name} was given images of {weights.image_size} px, its own size; the run's "
+            f"are of {self.image.size} px."
+            for weights in published
+            if weights.image_size != self.image.size
+        ]
+        table = replace(table, notes=[*table.notes, *notes])
+        if progress is not None:
+            progress("evaluating", steps, steps, "")
+        place, tell = self.path / "evaluation.json", say or (lambda _: None)
+        of_step = f"these are scores of step {self.checkpoint.step:,}"
+        if self._is_outdated:
+            tell(f"{self.path} has trained on meanwhile: {of_step}, and are not kept")
+            return table
+        if is_held(self.path):
+            tell(f"{self.path} is trained still: {of_step}, and are removed when that ends")
+        if (earlier := read_scores(place)) is not None:
+            if say is not None and not table.is_alike(earlier):
+                columns = ", ".join(column_title(column) for column in earlier.columns)
+                why = "weights, images or labels have changed"
+                if not earlier.weights:
+                    why = "an earlier version wrote them, which scored raw pixels in another way"
+                say(
+                    f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: "
+                    f"{why}"
+                )
+            table = table.completed_by(earlier)
+        write_text(place, json.dumps(table.to_json(), indent=2))
+        self.write_gallery(train if test is None else test)
+        if self._is_outdated:  # the training may have looked for such scores before they were there
+            place.unlink(missing_ok=True)
+        return table
+
+    def write_gallery(self, images: ImageSet) -> None:
+        """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
+        index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
+        shown = images.subset(index)
+        features = extract_features(self.backbone, shown, self.image, device=self._device)
+        thumbnails = shown.pixels[:]
+        if shown.size > THUMBNAIL_SIZE:
+            thumbnails = resize(thumbnails, [THUMBNAIL_SIZE, THUMBNAIL_SIZE], antialias=True)
+        arrays: dict[str, Any] = {
+            "features": features.x.numpy(),
+            "thumbnails": thumbnails.permute(0, 2, 3, 1).contiguous().numpy(),
+            "names": np.array(shown.names),
+            "spectrum": spectrum(features.x).numpy(),
+        }
+        if shown.labels is not None:
+            arrays["labels"] = shown.labels.numpy()
+        if shown.class_names is not None:
+            arrays["class_names"] = np.array(shown.class_names)
+        write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
+        self._write_attention(images)
+
+    def _write_attention(self, images: ImageSet) -> None:
+        """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
+        if not has_attention(self.backbone):
+            return
+        few = images.subset(permutation(self.recipe.seed, -2, len(images))[:ATTENTION_IMAGES])
+        maps = attention_maps(self.backbone, few, self.image, device=self._device)
+        pictures = few.pixels[:]
+        if few.size > ATTENTION_SIZE:
+            pictures = resize(pictures, [ATTENTION_SIZE, ATTENTION_SIZE], antialias=True)
+        arrays: dict[str, Any] = {
+            "maps": maps.numpy(),
+            "images": pictures.permute(0, 2, 3, 1).contiguous().numpy(),
+            "names": np.array(few.names),
+        }
+        if few.labels is not None and few.class_names is not None:
+            names = [few.class_names[i] if i >= 0 else "" for i in few.labels.tolist()]
+            arrays["classes"] = np.array(names)
+        write_with(self.path / "attention.npz", lambda path: np.savez_compressed(path, **arrays))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _before(self) -> list[Entrant]:
+        """The rows of the same backbone with random weights, and with those of its start."""
+        rows = [self._entrant(RANDOM_BACKBONE, self.untrained())]
+        if self.start is not None:
+            rows.append(
+                self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start, self.path))
+            )
+        return rows
+
+    def _entrant(self, name: str, backbone: nn.Module) -> Entrant:
+        """A row of a backbone that takes this run's images, in this run's arithmetic."""
+        arithmetic = arithmetic_of(self.recipe)
+        arithmetic.place(backbone)
+        return Entrant(
+            name,
+            backbone,
+            self.image,
+            autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
+            channels_last=arithmetic.channels_last,
+        )
+
+    def load_source(
+        self,
+        source: ImageSource,
+        progress: Progress | None,
+        say: Say | None,
+        size: int | None = None,
+    ) -> ImageSet:
+        """Decode images at the size of this run's canvases, and say which cannot be read.
+
+        Args:
+            source: what to decode.
+            progress: called with what is done, how many, and how many there are.
+            say: called with sentences on what is left out.
+            size: another side of the canvases in pixels.
+        """
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"reading {source.name}", done, total, "")
+
+        if self.recipe.value_range is not None:
+            source = source.with_values(ValueRange(*self.recipe.value_range))
+        images = load_images(source, size or self.recipe.canvas_size, on_progress=show)
+        if self.recipe.tile_size is not None and say is not None:
+            say(
+                f"the run was trained on tiles of {self.recipe.tile_size} px, and this uses whole "
+                "images: cut them into files of that size to score or embed tiles"
+            )
+        if say is not None:
+            for note in source.notes:
+                say(note)
+            if (told := images.told_unreadable(source.name)) is not None:
+                say(told)
+        return images
+
+    def export(self, path: str | Path) -> str:
+        """Write the backbone's weights as safetensors; return Python that loads and feeds them.
+
+        With timm alone, or through similitude where the method keeps more than one network of timm
+        (CPC, CMC).
+        """
+        target = as_path(path)
+        if target.suffix != ".safetensors":
+            raise UserError(f"cannot export to {target}: the name must end in .safetensors")
+        check_writable(target)
+        export_backbone(self.backbone.state_dict(), target)
+        network, image = self.recipe.backbone, self.image
+        facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
+        facts |= {"mean": image.mean, "std": image.std, "values": self.recipe.value_range}
+        if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():
+            return (
+                "import similitude as sim\n\n"
+                f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
+                f"backbone = sim.load({str(self.path)!r}).backbone\n{preparing_snippet(**facts)}"
+            )
+        return loading_snippet(network, str(target), **facts)
+
+    def report(self) -> Path:
+        """Write report.html into the run folder; return its path."""
+        from similitude.report import write_report
+
+        return write_report([self.path])
+
+
+class _Calls:
+    """A listener made of two callables."""
+
+    def __init__(self, progress: Progress | None, say: Say | None) -> None:
+        self._progress, self._say = progress, say
+
+    def say(self, sentence: str) -> None:
+        if self._say is not None:
+            self._say(sentence)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        if self._progress is not None:
+            self._progress(what, done, total, note)
+
+
+def _embed_in_a_process(
+    *, run: Path, method: str | None, data: object, listener: Listener
+) -> Features:
+    there = Run(run, method=method)
+    return there.embed(data, progress=listener.progress, say=listener.say)
+
+
+def _evaluate_in_a_process(
+    *, run: Path, method: str | None, listener: Listener, **arguments: Any
+) -> ScoreTable:
+    there = Run(run, method=method)
+    return there.evaluate(**arguments, progress=listener.progress, say=listener.say)
+
+
+def _with_own_norms(recipe: Recipe) -> Recipe:
+    """The recipe with the network's own norms: random weights have no images' statistics."""
+    if recipe.init is None or recipe.init.norm == "own":
+        return recipe
+    options = {k: v for k, v in recipe.backbone.options.items() if k != "norm_layer"}
+    backbone = recipe.backbone.model_copy(update={"options": options})
+    return recipe.model_copy(update={"backbone": backbone})
+
+
+def labelled_splits(
+    data: object, labels: str | Path | None, values: Range = "measured"
+) -> tuple[ImageSource, ImageSource | None]:
+    """Training and test images, both with labels; None where there is one part only."""
+    sources = open_parts(data, values=values)
+    if labels is not None:
+        if len(sources) > 1:
+            raise UserError(
+                f"--labels {labels} goes with one folder, and {sources[0].name} has two parts: "
+                "give one of them, e.g. its train folder"
+            )
+        sources = [sources[0].with_labels(*read_labels(labels, sources[0]))]
+    for source in sources:
+        if source.labels is None:
+            raise UserError(
+                f"{source.name} has no labels to score against: sort the images into one subfolder "
+                "for each class, or give --labels labels.csv with rows FILE,LABEL"
+            )
+    train = sources[0]
+    for test in sources[1:]:
+        check_classes(train, test)
+    assert train.labels is not None
+    classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
+    if int((counts >= 2).sum()) < 2:
+        raise UserError(
+            f"{train.name} has {int(counts.sum())} labelled images of {len(classes)} classes: "
+            "scores need at least two classes with two images each"
+        )
+    return train, sources[1] if len(sources) > 1 else None

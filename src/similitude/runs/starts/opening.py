@@ -1,0 +1,110 @@
+"""Open what a user names as the start of a training."""
+
+from pathlib import Path
+
+import timm
+
+from similitude.errors import UserError
+from similitude.files.writing import as_path
+from similitude.images.backbones import BackboneConfig
+from similitude.recipes import image_spec
+from similitude.runs.checkpoint import kept_weights, load_checkpoint, read_start
+from similitude.runs.folder import CHECKPOINT, settle
+from similitude.runs.starts.architecture import empty_backbone, image_size, infer, with_heads
+from similitude.runs.starts.fitting import fit
+from similitude.runs.starts.layouts import recognize
+from similitude.runs.starts.published import EFFICIENTNET_LITE0, open_efficientnet_lite0, open_timm
+from similitude.runs.starts.reading import SUFFIXES, read_file
+from similitude.runs.starts.start import Start
+
+
+def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> Start:
+    """Weights from which a training starts.
+
+    Nothing in a file is run: only tensors are read, and they are read all or not at all.
+
+    Args:
+        init: a file of weights (.safetensors, .pth, .pt, .ckpt, .bin, .tar), the folder of a run,
+            "timm:NAME" for weights of timm, or "efficientnet-lite0".
+        backbone: the network that the weights are of; None takes it from the run, from timm, or
+            from names and shapes of the tensors, which tell plain ResNets and ViTs.
+
+    Raises:
+        UserError: there are no such weights, they cannot be fetched or read, or are not exactly
+            those of the backbone.
+    """
+    if init == EFFICIENTNET_LITE0:
+        return open_efficientnet_lite0(backbone)
+    if isinstance(init, str) and init.startswith("timm:"):
+        return open_timm(init.removeprefix("timm:"), backbone)
+    path = as_path(init)
+    settle(path)
+    if path.name == "last.ckpt" and path.parent.name == "checkpoints":
+        path = path.parent.parent
+    if path.joinpath(*CHECKPOINT).exists():
+        return _open_run(path, backbone)
+    if not path.exists() and timm.models.is_model_pretrained(str(init)):
+        raise UserError(
+            f"there is no file {init}: for timm's weights of this name give timm:{init}"
+        )
+    return _open_file(path, backbone)
+
+
+def _open_run(folder: Path, backbone: BackboneConfig | None) -> Start:
+    checkpoint = load_checkpoint(folder.joinpath(*CHECKPOINT), own_methods=False)
+    recipe = checkpoint.recipe
+    method = recipe.method.name
+    weights = kept_weights(checkpoint, read_start(folder, recipe))
+    if weights.keys() != empty_backbone(recipe.backbone).state_dict().keys():
+        raise UserError(
+            f"the run {folder} keeps the backbone as {method} wraps it, with tensors that "
+            f"{recipe.backbone.name} does not have: start from a run of another method"
+        )
+    config = backbone or recipe.backbone
+    fitted = fit(weights, config, f"the run {folder}")
+    image = image_spec(recipe)
+    return Start(
+        name=folder.resolve().name,
+        title=f"a run of {method}",
+        backbone=config,
+        state=fitted.state,
+        image_size=image.size if backbone is None else image_size(config, fitted.network),
+        mean=image.mean,
+        std=image.std,
+        report=[*fitted.report, f"They are what {method} kept after {checkpoint.step} steps."],
+    )
+
+
+def _open_file(path: Path, backbone: BackboneConfig | None) -> Start:
+    content = read_file(path)
+    if {"format", "recipe", "method"} <= content.keys():
+        raise UserError(f"{path} is the checkpoint of a run: give the run's folder instead")
+    layout, weights, taken = recognize(content, str(path))
+    assumed: list[str] = []
+    if backbone is None:
+        config, assumed = infer(weights, layout.heads, str(path))
+    else:
+        config = with_heads(backbone, layout.heads, str(path))
+    fitted = fit(weights, config, str(path))
+    if not layout.pixels_known:
+        assumed.append(
+            "Assumed that images are normalized by ImageNet's mean and std: the file does not say."
+        )
+    return Start(
+        name=_stem(path),
+        title=layout.title,
+        backbone=config,
+        state=fitted.state,
+        image_size=image_size(config, fitted.network),
+        mean=layout.mean,
+        std=layout.std,
+        report=[f"{path.name} is {layout.title}.", *fitted.report, *taken, *assumed],
+    )
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its endings: "r-50" of "r-50.pth.tar"."""
+    name = path.name
+    while (end := Path(name).suffix) and end.lower() in SUFFIXES:
+        name = name.removesuffix(end)
+    return name

@@ -1,0 +1,155 @@
+"""The optimizer steps of a run, one after the other."""
+
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from similitude.data.loader import CanvasLoader
+from similitude.distributed import rank, world_size
+from similitude.distributed.interrupts import hearing
+from similitude.errors import UserError
+from similitude.evaluation.online import OnlineMonitor
+from similitude.files.writing import write_text
+from similitude.images.image_set import ImageSet
+from similitude.listener import Listener
+from similitude.runs.checkpoint import Checkpoint
+from similitude.runs.metrics import Metrics
+from similitude.training.profiling import WARM_UP, Profile, measure_limits
+from similitude.training.recorder import Recorder
+from similitude.training.step import Pretraining
+
+
+def run_steps(
+    module: Pretraining,
+    images: ImageSet,
+    key: str,
+    folder: Path,
+    monitor: OnlineMonitor | None,
+    checkpoint: Checkpoint | None,
+    *,
+    log: Listener,
+    listener: Listener,
+    collapsed: Callable[[Metrics], bool] | None = None,
+    profile: bool = False,
+) -> Recorder:
+    """Take the optimizer steps that are left, and write metrics and checkpoints of them.
+
+    Args:
+        module: what trains, on its device; its method has the weights of ``checkpoint``.
+        images: what it trains on.
+        key: tells these images from others; kept in checkpoints.
+        folder: of the run.
+        monitor: measures the features now and then; only the first process needs one.
+        checkpoint: where to go on.
+        log: hears measurements.
+        listener: hears everything else.
+        collapsed: see `Recorder`.
+        profile: time the stages of some steps, and write profile.txt.
+
+    Returns:
+        What has been recorded, and how the training ended.
+    """
+    first_step = 0
+    if checkpoint is not None:
+        first_step = checkpoint.step
+        try:
+            module.optimizer.load_state_dict(checkpoint.optimizer)
+            for parameter, state in module.optimizer.state.items():
+                for value in state.values():
+                    if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
+                        raise ValueError("a state of another shape than its parameter")
+            checkpoint.restore_random_state()
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the state of the optimizer in {folder} is not of this recipe: start the run anew "
+                "with --overwrite"
+            ) from error
+    total_steps = module.progress.total_steps
+    loader = CanvasLoader(
+        images,
+        batch_size=module.recipe.batch_size,
+        seed=module.recipe.seed,
+        first_step=first_step,
+        total_steps=total_steps,
+        device=module.device,
+        part=rank(),
+        parts=world_size(),
+        neighbours=module.multi_view.has_neighbour,
+    )
+
+    def show(values: Mapping[str, float]) -> None:
+        heard = log if "feature_std" in values else listener
+        heard.progress("training", int(values["step"]), total_steps, training_note(values))
+
+    recorder = Recorder(
+        folder,
+        loader,
+        key,
+        monitor,
+        Metrics(folder / "metrics.csv", first_step),
+        seconds=0.0 if checkpoint is None else checkpoint.seconds,
+        show=show,
+        tell=log.say,
+        collapsed=collapsed,
+    )
+    steps = total_steps - first_step
+    if profile:
+        module.compiled = None  # compiled code has no stages
+    if profile and steps <= WARM_UP:
+        log.say(
+            f"--profile needs more than {WARM_UP} steps, and this run has {steps} left: no "
+            "profile.txt will be written; a new run with more epochs or a smaller batch has more"
+        )
+    elif profile:
+        module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
+        with module.stages.counting():
+            module.rehearse(loader.batch(first_step % total_steps))
+    if steps > 0:
+        _take_steps(module, loader, recorder)
+    if isinstance(module.stages, Profile):
+        limits = measure_limits(module.arithmetic.dtype, module.device)
+        text = module.stages.table(limits)
+        if rank() == 0:
+            write_text(folder / "profile.txt", text)
+            for line in text.splitlines():
+                log.say(line)
+    return recorder
+
+
+def _take_steps(module: Pretraining, loader: CanvasLoader, recorder: Recorder) -> None:
+    """Take the steps of the loader.
+
+    Ctrl-C and SIGTERM end them after the one under way, a second Ctrl-C at once. SIGTERM may come
+    more than once: systemd sends it to every process, and those who started this one pass it on.
+    """
+
+    def hear(number: int) -> None:
+        if recorder.stop_signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        recorder.stop_signal = number
+
+    with hearing(hear):
+        recorder.begin(module)
+        for batch in loader:
+            recorder.record(module, module.training_step(batch))
+            if recorder.ended:
+                break
+        recorder.close()
+
+
+def training_note(values: Mapping[str, float]) -> str:
+    """The latest values of a training in a few words: speed, loss beside chance, kNN."""
+    parts = []
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:.0f} images/s")
+    if "loss" in values:
+        chance = values.get("chance_loss")
+        beside = "" if chance is None else f" (chance {chance:.3g})"
+        parts.append(f"loss {values['loss']:.4g}{beside}")
+    if "knn" in values:
+        parts.append(f"kNN {100 * values['knn']:.1f}")
+    if values.get("waiting_share", 0.0) >= 0.02:
+        parts.append(f"{100 * values['waiting_share']:.0f} % of the time waiting for images")
+    return "  ".join(parts)

@@ -1,0 +1,164 @@
+"""One optimizer step of any Method for each batch."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from similitude.data.loader import CanvasBatch
+from similitude.distributed import average_gradients, mean_over_processes, world_size
+from similitude.method import Batch, Method, Progress
+from similitude.nets import convert_sync_batchnorm, drop_gradients
+from similitude.nets.adapting import freeze_, layer_scales, split_by_scale
+from similitude.nets.precision import GradientCache, backbones_of, compiled_forwards, computing
+from similitude.optimizers import OPTIMIZERS
+from similitude.recipes import Recipe, arithmetic_of, image_spec
+from similitude.schedules import cosine, step_decay, warmup_cosine
+from similitude.training.profiling import Stages
+
+
+def learning_rate(recipe: Recipe, progress: Progress) -> float:
+    """The rate of one step: base_lr * batch_size / 256, times its schedule."""
+    config = recipe.optimizer
+    peak = config.base_lr * recipe.batch_size / 256
+    fraction = progress.fraction if config.per == "step" else progress.epoch / recipe.epochs
+    warmup = min(1.0, config.warmup_epochs / recipe.epochs)
+    if fraction < warmup or config.schedule == "cosine":
+        start, end = config.warmup_start * peak, config.final_lr * peak
+        return warmup_cosine(peak, end, warmup, fraction, start=start)
+    if config.schedule == "step":
+        return step_decay(peak, config.step_milestones, config.step_factor, fraction)
+    return peak
+
+
+def weight_decay(recipe: Recipe, progress: Progress) -> float:
+    """The weight decay of one step, for groups without one of their own."""
+    config = recipe.optimizer
+    if config.final_weight_decay is None:
+        return config.weight_decay
+    return cosine(config.weight_decay, config.final_weight_decay, progress.fraction)
+
+
+def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the method's parameter groups."""
+    config = recipe.optimizer
+    peak = config.base_lr * recipe.batch_size / 256
+    options: dict[str, Any] = {"lr": peak, "weight_decay": config.weight_decay}
+    if config.name in ("sgd", "lars", "larc"):
+        options["momentum"] = config.momentum
+    if config.name == "lars":
+        options["momentum_style"] = config.lars_momentum
+    if config.name == "sgd":
+        options["foreach"] = True  # one pass over all tensors instead of one call for each
+    groups = method.param_groups()
+    if recipe.init is not None and recipe.init.layer_decay < 1:
+        groups = split_by_scale(groups, layer_scales(method.backbone, recipe.init.layer_decay))
+    for group in groups:
+        # Groups without a decay of their own follow the recipe's; see Pretraining.
+        group["scheduled_decay"] = "weight_decay" not in group
+        group["lr"] = peak * group.setdefault("lr_scale", 1.0)
+    return OPTIMIZERS[config.name](groups, **options)
+
+
+class Pretraining(nn.Module):
+    """One optimizer step of a method for each batch of canvases.
+
+    Args:
+        method: what learns.
+        recipe: how; its seed, batch size and optimizer are read here.
+        steps_per_epoch: optimizer steps in an epoch.
+        first_step: steps already taken by the run that this one resumes.
+
+    Attributes:
+        stages: Told where each stage of a step begins and ends; a `Profile` times them.
+    """
+
+    def __init__(
+        self, method: Method, recipe: Recipe, *, steps_per_epoch: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.stages = Stages()
+        self.method = convert_sync_batchnorm(method) if world_size() > 1 else method
+        self.recipe = recipe
+        self.step = first_step
+        self.steps_per_epoch = steps_per_epoch
+        self.arithmetic = arithmetic_of(recipe)
+        for backbone in backbones_of(method):
+            self.arithmetic.place(backbone, for_training=True)
+            if recipe.init is not None:
+                freeze_(backbone, recipe.init.frozen)
+        # BatchNorm over processes sends messages, which no kernel can
+        compiled = recipe.compile is True and world_size() == 1
+        self.compiled = compiled_forwards(self.method) if compiled else None
+        self.multi_view = method.views(image_spec(recipe))
+        self.optimizer = build_optimizer(method, recipe)
+
+    @property
+    def progress(self) -> Progress:
+        """Where training stands before the next step."""
+        total = self.steps_per_epoch * self.recipe.epochs
+        return Progress(self.step, total, self.steps_per_epoch)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.method.parameters()).device
+
+    def training_step(self, batch: CanvasBatch) -> dict[str, Tensor]:
+        """One whole step, timed by stages where that is asked for; the loss and other metrics."""
+        with self.stages.step():
+            return self.optimize(batch)
+
+    def rehearse(self, batch: CanvasBatch) -> None:
+        """Take a step and undo it: for what only a whole step can show."""
+        state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
+        step = self.step
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self.optimize(batch)
+        self.method.load_state_dict(state[0])
+        self.optimizer.load_state_dict(state[1])
+        self.optimizer.zero_grad()
+        self.step = step
+
+    def optimize(self, batch: CanvasBatch) -> dict[str, Tensor]:
+        """Move weights, targets and memory by one batch; the loss and other metrics."""
+        recipe, progress, stage = self.recipe, self.progress, self.stages.stage
+        optimizer = self.optimizer
+        with stage("views"):
+            views = self.multi_view(
+                batch.canvases,
+                batch.index,
+                seed=recipe.seed,
+                epoch=batch.epoch,
+                aspect=batch.aspect,
+                neighbours=batch.neighbours,
+            )
+        rate, decay = learning_rate(recipe, progress), weight_decay(recipe, progress)
+        for group in optimizer.param_groups:
+            if not group.get("fixed_lr"):
+                group["lr"] = rate * group["lr_scale"]
+            if group["scheduled_decay"]:
+                group["weight_decay"] = decay
+        cache = GradientCache(recipe.micro_batch_size) if recipe.micro_batch_size else None
+        with computing(self.method, self.arithmetic, cache, self.compiled):
+            output = self.method.training_loss(Batch(views, batch.index), progress)
+            optimizer.zero_grad()
+            with stage("networks, backward"):
+                output.loss.backward()
+                if cache is not None:
+                    cache.backward()
+        with stage("sum over processes"):
+            average_gradients(self.method.parameters())
+        with stage("optimizer"):
+            self.method.before_step(progress)
+            if recipe.init is not None and progress.fraction < recipe.init.head_warmup:
+                drop_gradients(self.method.backbone)  # heads of random weights would mislead it
+            optimizer.step()
+        with stage("targets and schedules"):
+            self.method.after_step(progress)
+        self.step += 1
+        with stage("records"):
+            metrics = {"loss": output.loss.detach(), **output.metrics}
+            means = mean_over_processes(torch.stack([value.double() for value in metrics.values()]))
+            return dict(zip(metrics, means, strict=True))
