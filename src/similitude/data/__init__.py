@@ -6,25 +6,7 @@ What people call first, such as ``load_images``, is found here too, whatever mod
 from importlib import import_module
 from typing import Any
 
-from similitude.data.cache import cache_folder
-from similitude.data.decoder import native_size
-from similitude.data.folders import FolderSource
-from similitude.data.labels import read_labels
-from similitude.data.loader import CanvasBatch, CanvasLoader
-from similitude.data.source import ImageSource
-from similitude.data.streams import ImageStream
 from similitude.modalities import DATA
-
-__all__ = [
-    "CanvasBatch",
-    "CanvasLoader",
-    "FolderSource",
-    "ImageSource",
-    "ImageStream",
-    "cache_folder",
-    "native_size",
-    "read_labels",
-]
 
 
 def __getattr__(name: str) -> Any:
