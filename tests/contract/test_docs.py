@@ -26,7 +26,7 @@ from similitude.methods import CONFIGS, METHODS, anatomy
 from similitude.recipes import RECIPES, OptimizerConfig, Recipe, find_recipe, override
 from similitude.recipes.recipe import InitConfig
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted(DOCS.rglob("*.md"))

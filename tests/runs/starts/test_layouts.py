@@ -542,7 +542,7 @@ def test_building_leaves_the_generator_alone(resnet18, save):
 
 
 def test_the_page_names_every_layout_in_the_order_in_which_they_are_tried():
-    page = (Path(__file__).parents[2] / "docs" / "starts.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "starts.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("|")]
     titles = [layout.title for layout in LAYOUTS]
     assert [row for row in rows if row in titles] == titles

@@ -106,7 +106,7 @@ def test_a_study_says_what_was_published_where(name):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_in_the_manual(name):
-    page = (Path(__file__).parents[1] / "docs" / "ablations.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert f"| `{name}` |" in page
 
 

@@ -1,0 +1,5 @@
+"""What tests of images in files need."""
+
+from image_fixtures import cache, make_image, photos
+
+__all__ = ["cache", "make_image", "photos"]
