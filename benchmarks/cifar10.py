@@ -25,14 +25,14 @@ from torch import nn
 
 import similitude as sim
 from similitude.api import choose
-from similitude.data.loader import CanvasLoader
+from similitude.data.loader import Loader
 from similitude.evaluation import (
     Features,
     centered,
     effective_rank,
     extract_features,
     few_label_scores,
-    pixel_features,
+    raw_features,
     score_features,
 )
 from similitude.evaluation.scores import Score, mean_score
@@ -44,7 +44,7 @@ from similitude.images.views import ImageView, ImageViewConfig
 from similitude.method import Progress
 from similitude.methods import build_method
 from similitude.nets.precision import computing, keep_freed_memory
-from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_spec
+from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_facts
 from similitude.recipes.choose import set_num_samples
 from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.run import Run
@@ -127,7 +127,7 @@ def budgeted(recipe: Recipe, train: ImageSet, minutes: float) -> dict[str, Any]:
     method = build_method(chosen.method, build_backbone(chosen.backbone))
     module = Pretraining(method, chosen, steps_per_epoch=len(train) // chosen.batch_size)
     steps = WARM_UP + TRIAL_STEPS
-    loader = CanvasLoader(train, batch_size=chosen.batch_size, seed=0, total_steps=steps)
+    loader = Loader(train, batch_size=chosen.batch_size, seed=0, total_steps=steps)
     start = 0.0
     for step, batch in enumerate(loader):
         if step == WARM_UP:
@@ -176,7 +176,7 @@ def features_of(
     arithmetic.place(backbone)
     low = None if arithmetic.dtype == torch.float32 else arithmetic.dtype
     options = {"autocast_dtype": low, "channels_last": arithmetic.channels_last}
-    image = image_spec(recipe)
+    image = image_facts(recipe)
     return (
         extract_features(backbone, train, image, **options),
         extract_features(backbone, test, image, **options),
@@ -193,7 +193,7 @@ def baselines(
     rows["raw pixels"] = [
         cached(
             out / "pixels.json",
-            lambda: features_scores(*centered(pixel_features(train), pixel_features(test))),
+            lambda: features_scores(*centered(raw_features(train), raw_features(test))),
         )
     ]
     for recipe in {recipe.backbone.name: recipe for recipe in reversed(recipes)}.values():
@@ -252,12 +252,12 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, Any
             grey=0.0,
             blur=0.0,
         ),
-        image_spec(recipe),
+        image_facts(recipe),
     )
     optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
     per_epoch = len(train) // recipe.batch_size
     total = per_epoch * recipe.epochs
-    loader = CanvasLoader(train, batch_size=recipe.batch_size, seed=recipe.seed, total_steps=total)
+    loader = Loader(train, batch_size=recipe.batch_size, seed=recipe.seed, total_steps=total)
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, Progress(step, total, per_epoch))

@@ -75,7 +75,7 @@ def link(originals: list[Path], place: Path, count: int) -> None:
 def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     """Times and memory of some training steps in this process."""
     from similitude.api import choose
-    from similitude.data.loader import CanvasLoader
+    from similitude.data.loader import Loader
     from similitude.images.backbones import build_backbone
     from similitude.images.loading import load_images
     from similitude.images.opening import open_source
@@ -96,7 +96,7 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // recipe.batch_size)
     steps = min(WARM_UP + STEPS, module.steps_per_epoch * recipe.epochs)
-    loader = CanvasLoader(images, batch_size=recipe.batch_size, seed=0, total_steps=steps)
+    loader = Loader(images, batch_size=recipe.batch_size, seed=0, total_steps=steps)
     first = 0.0
     for step, batch in enumerate(loader):
         if step == WARM_UP:

@@ -28,14 +28,14 @@ from PIL import Image
 
 from similitude.api import choose
 from similitude.data.lazy import LazyCanvases
-from similitude.data.loader import CanvasLoader
+from similitude.data.loader import Loader
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.methods import build_method
 from similitude.nets.precision import keep_freed_memory
-from similitude.recipes import RECIPES, Recipe, image_spec, override
+from similitude.recipes import RECIPES, Recipe, image_facts, override
 from similitude.training.step import Pretraining
 
 PEERS = Path(__file__).parent / "peers"
@@ -276,7 +276,7 @@ def time_ours(task: Task, folder: Path) -> float:
 
 def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:
     method = build_method(recipe.method, build_backbone(BackboneConfig()))
-    views = method.views(image_spec(recipe))
+    views = method.views(image_facts(recipe))
     return timed(
         images,
         task,
@@ -288,7 +288,7 @@ def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:
 
 def timed(images: ImageSet, task: Task, do: Callable[..., object]) -> float:
     total = WARM_UP + task.steps
-    loader = CanvasLoader(images, batch_size=task.batch, seed=0, total_steps=total)
+    loader = Loader(images, batch_size=task.batch, seed=0, total_steps=total)
     start = 0.0
     for step, batch in enumerate(loader):
         if step == WARM_UP:

@@ -22,7 +22,7 @@ from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.opening import open_source
 from similitude.methods import build_method
 from similitude.nets.precision import keep_freed_memory
-from similitude.recipes import RECIPES, image_spec, override
+from similitude.recipes import RECIPES, image_facts, override
 
 SIZES = {24: 32, 32: 32, 64: 64, 96: 256, 224: 256}  # side of a view -> of its canvas
 PIXELS = 1 << 21  # of the views of a batch
@@ -76,7 +76,7 @@ def microseconds(folder: Path, size: int) -> float:
     name = "cifar10.simclr" if side <= 64 else "imagenet.simclr"
     settings = [f"method.view.size={size}", "method.view.interpolation=bilinear"]
     recipe = override(RECIPES[name](), settings)
-    views = build_method(recipe.method, build_backbone(BackboneConfig())).views(image_spec(recipe))
+    views = build_method(recipe.method, build_backbone(BackboneConfig())).views(image_facts(recipe))
     index = torch.arange(n)
     views(pixels, index, seed=0, epoch=0)
     batches, start = 0, time.perf_counter()

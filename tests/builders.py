@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from similitude.distributed import join_processes
 from similitude.images.backbones import BackboneConfig
 from similitude.images.image_set import ImageSet
-from similitude.images.views import ImageSpec, PatchViewConfig
+from similitude.images.views import Canvases, ImageFacts, PatchViewConfig
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
 from similitude.nets import WeightNormLinear
 from similitude.recipes import OptimizerConfig, Recipe
 
 START = Progress(step=0, total_steps=10, steps_per_epoch=5)
-IMAGE = ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
+IMAGE = ImageFacts(12, (0.5,) * 3, (0.5,) * 3)
 BACKBONE = BackboneConfig(name="resnet18", stem="small", base_width=4)
 
 
@@ -101,7 +101,7 @@ def random_batch(
     """Views of ``n`` samples in the method's own shapes: one thing per sample, and some noise."""
     generator = torch.Generator().manual_seed(seed)
     samples = torch.randn(n, 3, 4, 4, generator=generator, dtype=dtype)
-    canvases = torch.zeros(n, 3, IMAGE.size, IMAGE.size, dtype=torch.uint8)
+    canvases = Canvases(torch.zeros(n, 3, IMAGE.size, IMAGE.size, dtype=torch.uint8))
     views = []
     for like in method.views(IMAGE)(canvases, torch.arange(n), seed=0, epoch=0):
         view = F.interpolate(samples, size=like.shape[-2:], mode="bilinear")

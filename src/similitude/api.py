@@ -22,13 +22,12 @@ from similitude.distributed import (
 from similitude.distributed.interrupts import how_to_resume
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.files.writing import as_path, check_writable, version_of
+from similitude.files.writing import as_path, check_writable, version_of, write_with
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.images.decoding import ValueRange
 from similitude.images.loading import load_images, load_some, pack_images
 from similitude.images.opening import Range, open_source, open_stream
 from similitude.images.tiles import cut_into_tiles
-from similitude.images.views.contact_sheet import write_contact_sheet
 from similitude.listener import Listener, Silent
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, given_method, method_class, name_of
@@ -38,7 +37,7 @@ from similitude.recipes import (
     Recipe,
     field_text,
     find_recipe,
-    image_spec,
+    image_facts,
     override,
     parse_recipe,
     with_used_normalisation,
@@ -288,7 +287,7 @@ def pretrain(
         listener.say(f"  {field} = {field_text(chosen, field)}: {reason}")
     if checkpoint is None:
         if start is not None and chosen.init is not None and chosen.init.norm == "batch":
-            start = with_batchnorm(start, images, image_spec(chosen))
+            start = with_batchnorm(start, images, image_facts(chosen))
             listener.say(f"  {start.report[-1]}")
             chosen = starting_from(chosen, start)
         facts = dataclasses.replace(facts, num_images=len(images))
@@ -487,12 +486,10 @@ def draw_views(
     looked_at = load_some(source, range(0, len(source), step)[:100], chosen.canvas_size)
     if recipe is None:
         chosen = choose_looks(chosen, looked_at, overrides)
-    images = looked_at.spread(8)
     method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
-    spec = image_spec(chosen)
-    write_contact_sheet(
-        target, images.pixels[:], method_itself.views(spec), spec, seed=seed, aspect=images.aspect
-    )
+    image = image_facts(chosen)
+    sheet = looked_at.sheet(method_itself.views(image), image, seed=seed)
+    write_with(target, lambda path: sheet.save(path, format="PNG"))
 
 
 def _short_sides(source: ImageSource) -> list[int]:

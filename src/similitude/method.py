@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from similitude.images.views import ImageSpec, ImageViewConfig, MultiView
+from similitude.sample import MultiView, ViewConfig
 
 
 class MethodConfig(BaseModel):
@@ -22,9 +22,9 @@ class MethodConfig(BaseModel):
     name: str
 
     @property
-    def view_configs(self) -> dict[str, ImageViewConfig]:
-        """The fields that describe views of images, by name."""
-        return {name: value for name, value in self if isinstance(value, ImageViewConfig)}
+    def view_configs(self) -> dict[str, ViewConfig]:
+        """The fields that describe views, by name."""
+        return {name: value for name, value in self if isinstance(value, ViewConfig)}
 
     @property
     def kept(self) -> str:
@@ -35,7 +35,7 @@ class MethodConfig(BaseModel):
 class Batch(NamedTuple):
     """What a method may see. Labels are absent on purpose: only probes get them."""
 
-    views: list[Tensor]  # V augmented versions of the same N samples
+    views: list[Any]  # V augmented versions of the same N samples: tensors, or a graph's parts
     index: Int[Tensor, " N"]  # position of each sample in the data set
 
 
@@ -77,8 +77,8 @@ class Method(nn.Module, ABC):
     them, and ``distributed.gather`` gives a loss or a memory the rows of all.
     """
 
-    # What is trained, and kept unless the config says otherwise: images [N, 3, H, W] to features
-    # [N, num_features]. Often the network given; a method may wrap it (patches, colour channels).
+    # What is trained, and kept unless the config says otherwise: inputs of N samples to features
+    # [N, num_features]. Often the network given; a method may wrap it (patches, color channels).
     backbone: nn.Module
     config: Any  # the method's own MethodConfig
     # Whether a backbone with GroupNorm is known to be in the method's way.
@@ -90,8 +90,13 @@ class Method(nn.Module, ABC):
         return self.get_submodule(getattr(self.config, "kept", "backbone"))
 
     @abstractmethod
-    def views(self, image: ImageSpec) -> MultiView:
-        """The random transforms that turn one sample into its views."""
+    def views(self, facts: Any) -> MultiView:
+        """The random transforms that turn one sample into its views.
+
+        Args:
+            facts: What is true of the whole data set (sides, means, a rate); a view's config takes
+                it: ``self.config.view.on(facts)``.
+        """
 
     @abstractmethod
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

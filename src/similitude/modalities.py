@@ -1,6 +1,16 @@
 """The kinds of data, each a folder of the same file names: the one module that lists them."""
 
-KINDS = {"image": "similitude.images"}
+from importlib import import_module
+from typing import Any
+
+from similitude.errors import did_you_mean
+
+# kind of a view -> where its config is; recipes from before there were kinds are of images
+VIEWS = {
+    "image": "similitude.images.views.config:ImageViewConfig",
+    "patches": "similitude.images.views.patches:PatchViewConfig",
+}
+DEFAULT_KIND = "image"
 
 # What ``similitude.data`` shows, and where it is.
 DATA = {
@@ -27,3 +37,15 @@ DATA = {
     "pack_images": "similitude.images.loading",
     "read_labels": "similitude.data.labels",
 }
+
+
+def view_config(kind: str | None) -> Any:
+    """The class of configs of a kind of views.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if (kind or DEFAULT_KIND) not in VIEWS:
+        raise ValueError(f"unknown kind of view {kind!r}: {did_you_mean(str(kind), VIEWS)}")
+    module, _, name = VIEWS[kind or DEFAULT_KIND].partition(":")
+    return getattr(import_module(module), name)

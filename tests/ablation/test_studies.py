@@ -14,7 +14,7 @@ from similitude.errors import UserError
 from similitude.images.backbones import build_backbone, check_input
 from similitude.method import Batch, Progress
 from similitude.methods import build_method
-from similitude.recipes import Recipe, find_recipe, image_spec, override
+from similitude.recipes import Recipe, find_recipe, image_facts, override
 from similitude.recipes.choose import input_sizes, set_num_samples
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_a_cell_trains_a_step_and_measures_what_is_expected_of_it(name, cell):
     method = build_method(recipe.method, backbone)
     n = 16
     images = random_images(n, recipe.image_size)
-    views = method.views(image_spec(recipe))(
+    views = method.views(image_facts(recipe))(
         images.pixels, torch.arange(n), seed=0, epoch=0, aspect=images.aspect
     )
     output = method.training_loss(Batch(views, torch.arange(n)), Progress(0, 10, 5))

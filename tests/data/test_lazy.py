@@ -10,15 +10,15 @@ from builders import small_recipe, write_photos
 from similitude import pretrain
 from similitude.data import lazy
 from similitude.data.lazy import LazyCanvases
-from similitude.data.loader import CanvasLoader
+from similitude.data.loader import Loader
 from similitude.errors import UserError
 from similitude.evaluation import extract_features
-from similitude.evaluation.features import pixel_features
+from similitude.evaluation.features import raw_features
 from similitude.images import loading as canvases
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.images.tiles import cut_into_tiles
-from similitude.images.views import ImageSpec
+from similitude.images.views import ImageFacts
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_canvases_are_those_of_decoding_all_at_once(photos, eager, tmp_path, way
     assert torch.equal(part.aspect, eager.aspect[index])
     assert part.names == [eager.names[i] for i in index]
     for ours, theirs in zip(
-        CanvasLoader(images, batch_size=8, seed=0, total_steps=6),
-        CanvasLoader(eager, batch_size=8, seed=0, total_steps=6),
+        Loader(images, batch_size=8, seed=0, total_steps=6),
+        Loader(eager, batch_size=8, seed=0, total_steps=6),
         strict=True,
     ):
         assert torch.equal(ours.canvases, theirs.canvases)
@@ -128,10 +128,10 @@ def test_what_stands_for_an_unreadable_image_is_scored_nowhere(
         images.pixels[:]
         images = load(photos, tmp_path)
     names = [name for i, name in enumerate(eager.names) if i not in lost]
-    spec = ImageSpec(8, (0.5,) * 3, (0.5,) * 3)
+    spec = ImageFacts(8, (0.5,) * 3, (0.5,) * 3)
     assert len(images) == 24
     assert extract_features(Flat(), images, spec).names == names
-    assert pixel_features(images).names == names
+    assert raw_features(images).names == names
     part = images.subset(range(24))
     assert part.names == names
     assert torch.equal(part.pixels, eager.pixels[[i for i in range(24) if i not in lost]])
@@ -206,7 +206,7 @@ def test_an_unreadable_image_gives_its_place_to_the_next(photos, eager, tmp_path
     assert torch.equal(pixels[23], eager.pixels[0])
     assert {name for name, _ in images.unreadable} == {eager.names[i] for i in (3, 4, 23)}
     assert len(images.unreadable) == 3
-    features = extract_features(Flat(), images, ImageSpec(8, (0.5,) * 3, (0.5,) * 3), batch_size=5)
+    features = extract_features(Flat(), images, ImageFacts(8, (0.5,) * 3, (0.5,) * 3), batch_size=5)
     assert features.names == [n for i, n in enumerate(eager.names) if i not in (3, 4, 23)]
 
 

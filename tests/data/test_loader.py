@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from similitude.data.loader import CanvasLoader
+from similitude.data.loader import Loader
 from similitude.errors import UserError
 from similitude.images.image_set import ImageSet
 from similitude.randomness import permutation
@@ -22,7 +22,7 @@ def images():
 
 
 def batches(images, **options):
-    return list(CanvasLoader(images, **({"batch_size": 5, "seed": 3, "total_steps": 14} | options)))
+    return list(Loader(images, **({"batch_size": 5, "seed": 3, "total_steps": 14} | options)))
 
 
 def _fail_in_the_middle(loader):
@@ -60,18 +60,18 @@ def test_resumed_is_never_stopped(images, first):
 
 
 def test_length_and_second_iteration(images):
-    loader = CanvasLoader(images, batch_size=5, seed=0, first_step=3, total_steps=9)
+    loader = Loader(images, batch_size=5, seed=0, first_step=3, total_steps=9)
     assert len(loader) == 6
     assert loader.steps_per_epoch == 4
     first, second = list(loader), list(loader)
     assert len(first) == 6
     assert all(torch.equal(a.index, b.index) for a, b in zip(first, second, strict=True))
-    assert len(CanvasLoader(images, batch_size=5, seed=0, first_step=9, total_steps=9)) == 0
+    assert len(Loader(images, batch_size=5, seed=0, first_step=9, total_steps=9)) == 0
     assert threads() == []
 
 
 def test_changing_a_batch_changes_nothing_else(images):
-    loader = CanvasLoader(images, batch_size=5, seed=0, total_steps=4)
+    loader = Loader(images, batch_size=5, seed=0, total_steps=4)
     for batch in loader:
         batch.canvases.zero_()
         batch.index.zero_()
@@ -81,15 +81,15 @@ def test_changing_a_batch_changes_nothing_else(images):
 
 def test_too_few_images_names_both_numbers(images):
     with pytest.raises(UserError, match=r"23 images are fewer than one batch of 24.*at most 23"):
-        CanvasLoader(images, batch_size=24, seed=0, total_steps=1)
+        Loader(images, batch_size=24, seed=0, total_steps=1)
     with pytest.raises(UserError, match="at least 1"):
-        CanvasLoader(images, batch_size=0, seed=0, total_steps=1)
+        Loader(images, batch_size=0, seed=0, total_steps=1)
     assert len(batches(images, batch_size=23)) == 14
 
 
 @pytest.mark.parametrize("how", ["break", "close", "forget", "raise"])
 def test_leaving_early_leaves_no_thread(images, how):
-    loader = CanvasLoader(images, batch_size=2, seed=0, total_steps=10**9)
+    loader = Loader(images, batch_size=2, seed=0, total_steps=10**9)
     if how == "raise":
         with pytest.raises(KeyError):
             _fail_in_the_middle(loader)
@@ -108,8 +108,8 @@ def test_leaving_early_leaves_no_thread(images, how):
 
 
 def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
-    loader = CanvasLoader(images, batch_size=5, seed=0, total_steps=9)
-    original = CanvasLoader._gather
+    loader = Loader(images, batch_size=5, seed=0, total_steps=9)
+    original = Loader._gather
 
     third = loader.batch(2).index
 
@@ -118,7 +118,7 @@ def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
             raise OSError("the disk went away")
         return original(self, index, *others)
 
-    monkeypatch.setattr(CanvasLoader, "_gather", fail_at_two)
+    monkeypatch.setattr(Loader, "_gather", fail_at_two)
     iterator = iter(loader)
     assert [next(iterator).epoch, next(iterator).epoch] == [0, 0]
     with pytest.raises(OSError, match="went away"):
@@ -127,17 +127,17 @@ def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
 
 
 def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
-    original = CanvasLoader._gather
+    original = Loader._gather
 
     def slow(self, *arguments):
         time.sleep(0.03)
         return original(self, *arguments)
 
-    monkeypatch.setattr(CanvasLoader, "_gather", slow)
-    idle = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
+    monkeypatch.setattr(Loader, "_gather", slow)
+    idle = Loader(images, batch_size=5, seed=0, total_steps=8)
     list(idle)
     assert idle.waiting_seconds >= 0.2  # eight times 0.03
-    busy = CanvasLoader(images, batch_size=5, seed=0, total_steps=8)
+    busy = Loader(images, batch_size=5, seed=0, total_steps=8)
     for _ in busy:
         time.sleep(0.06)
     assert busy.waiting_seconds < 0.15  # the first batch, and what a busy machine adds
@@ -145,14 +145,14 @@ def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
 
 def test_no_more_than_two_batches_ahead(images, monkeypatch):
     made = []
-    original = CanvasLoader._gather
+    original = Loader._gather
 
     def count(self, *arguments):
         made.append(arguments)
         return original(self, *arguments)
 
-    monkeypatch.setattr(CanvasLoader, "_gather", count)
-    iterator = iter(CanvasLoader(images, batch_size=5, seed=0, total_steps=100))
+    monkeypatch.setattr(Loader, "_gather", count)
+    iterator = iter(Loader(images, batch_size=5, seed=0, total_steps=100))
     next(iterator)
     time.sleep(0.2)
     assert len(made) == 3  # the one handed out and two ahead

@@ -34,10 +34,10 @@ from similitude.evaluation.few_labels import few_label_accuracies
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.scores import mean_score
 from similitude.images.image_set import ImageSet
-from similitude.images.views.image import ImageSpec
+from similitude.images.views.image import ImageFacts
 
 OPEN = Difference(0.01, -0.01, 0.03)
-SPEC = ImageSpec(size=8, mean=(0.3, 0.3, 0.3), std=(0.3, 0.3, 0.3))
+SPEC = ImageFacts(size=8, mean=(0.3, 0.3, 0.3), std=(0.3, 0.3, 0.3))
 
 
 def constant_backbone() -> nn.Module:
@@ -118,7 +118,7 @@ def test_raw_pixels_do_not_depend_on_the_backbone_and_its_images(digit_images: I
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
     found = [
         evaluate_backbone(constant_backbone(), train, test, spec, data="digits", draws=2)
-        for spec in (SPEC, ImageSpec(8, (0.0, 0.1, 0.9), (0.1, 0.5, 1.0)))
+        for spec in (SPEC, ImageFacts(8, (0.0, 0.1, 0.9), (0.1, 0.5, 1.0)))
     ]
     assert found[0].rows["raw pixels"] == found[1].rows["raw pixels"]
 
@@ -152,8 +152,8 @@ def test_each_row_is_scored_on_images_of_its_own(digit_images: ImageSet) -> None
         return replace(train, pixels=big[0]), replace(test, pixels=big[1])
 
     rows = [
-        Entrant("timm:x", Seen(), ImageSpec(16, (0.5,) * 3, (0.25,) * 3), large),
-        Entrant(PRETRAINED_BACKBONE, Seen(), ImageSpec(8, (0.0,) * 3, (1.0,) * 3)),
+        Entrant("timm:x", Seen(), ImageFacts(16, (0.5,) * 3, (0.25,) * 3), large),
+        Entrant(PRETRAINED_BACKBONE, Seen(), ImageFacts(8, (0.0,) * 3, (1.0,) * 3)),
     ]
     found = evaluate_entrants(rows, (train, test), data="digits", protocols=("knn",))
     assert list(found.rows) == ["timm:x", "pretrained backbone"]

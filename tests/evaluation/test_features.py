@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from similitude.errors import UserError
-from similitude.evaluation import Features, extract_features, pixel_features, split_features
+from similitude.evaluation import Features, extract_features, raw_features, split_features
 from similitude.evaluation.features import is_gray
 from similitude.images.image_set import ImageSet
-from similitude.images.views.image import ImageSpec, evaluation_view
+from similitude.images.views.image import ImageFacts, evaluation_view
 
-SPEC = ImageSpec(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+SPEC = ImageFacts(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
 def backbone() -> nn.Module:
@@ -45,7 +45,7 @@ def test_the_backbone_is_left_exactly_as_it_was(digit_images: ImageSet) -> None:
         assert torch.equal(value, before[name])
     # Also after a failure.
     with pytest.raises(RuntimeError):
-        extract_features(network, digit_images, ImageSpec(16, SPEC.mean, SPEC.std))
+        extract_features(network, digit_images, ImageFacts(16, SPEC.mean, SPEC.std))
     assert [module.training for module in network.modules()] == flags
 
 
@@ -89,21 +89,21 @@ def test_a_backbone_that_gives_maps_is_refused(digit_images: ImageSet) -> None:
 
 
 def test_raw_pixels_keep_one_channel_of_gray_images(digit_images: ImageSet) -> None:
-    found = pixel_features(digit_images)
+    found = raw_features(digit_images)
     torch.testing.assert_close(found.x, digit_images.pixels[:, 0].flatten(1) / 255)
     color = digit_images.subset(range(300))
     color.pixels[5, 1, 0, 0] += 1
     assert is_gray(digit_images)
     assert not is_gray(color)
-    assert pixel_features(color).x.shape == (300, 3 * 64)
-    assert pixel_features(digit_images, gray=False).x.shape == (300, 3 * 64)
+    assert raw_features(color).x.shape == (300, 3 * 64)
+    assert raw_features(digit_images, gray=False).x.shape == (300, 3 * 64)
 
 
 def test_raw_pixels_of_large_images_are_brought_down_to_16_a_side(digit_images: ImageSet) -> None:
     pixels = digit_images.pixels[:].repeat_interleave(5, 2).repeat_interleave(5, 3)
     large = replace(digit_images, pixels=pixels)
-    view = evaluation_view(pixels, ImageSpec(16, (0.0,) * 3, (1.0,) * 3))
-    assert torch.equal(pixel_features(large).x, view[:, 0].flatten(1))
+    view = evaluation_view(pixels, ImageFacts(16, (0.0,) * 3, (1.0,) * 3))
+    assert torch.equal(raw_features(large).x, view[:, 0].flatten(1))
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -10,7 +10,7 @@ from similitude.evaluation import KNNProbe, effective_rank, feature_std, uniform
 from similitude.evaluation.online import OnlineMonitor, last_of_each_class
 from similitude.images.image_set import ImageSet
 from similitude.images.views import (
-    ImageSpec,
+    ImageFacts,
     ImageView,
     ImageViewConfig,
     MultiView,
@@ -18,7 +18,7 @@ from similitude.images.views import (
 )
 
 CPU = torch.device("cpu")
-SPEC = ImageSpec(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+SPEC = ImageFacts(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 VIEWS = MultiView(  # not alike: the second one is solarised
     ImageView(ImageViewConfig(), SPEC), ImageView(ImageViewConfig(solarize=1.0), SPEC)
 )

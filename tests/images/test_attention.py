@@ -5,10 +5,10 @@ import torch
 from builders import TinyBackbone, random_images
 from similitude.images.attention import attention_maps, has_attention
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.images.views import ImageSpec, evaluation_view
+from similitude.images.views import ImageFacts, evaluation_view
 
 CPU = torch.device("cpu")
-IMAGE = ImageSpec(16, (0.5,) * 3, (0.25,) * 3)
+IMAGE = ImageFacts(16, (0.5,) * 3, (0.25,) * 3)
 OPTIONS = {
     "img_size": 16,
     "patch_size": 4,

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from similitude.data import folders
-from similitude.data.loader import CanvasLoader, draw_neighbours
+from similitude.data.loader import Loader, draw_partners
 from similitude.errors import UserError
 from similitude.images import tiles
-from similitude.images.image_set import ImageSet, neighbours_among
+from similitude.images.image_set import ImageSet, partners_among
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.images.tiles import cut_into_tiles
@@ -175,14 +175,14 @@ def test_a_subset_keeps_the_neighbours_that_are_in_it(folder):
     assert named(images.subset(slice(0, 2)))["a.png#r0c0"] == {"a.png#r0c1"}
     mask = torch.tensor([True, True] + [False] * 6)
     assert named(images.subset(mask)) == named(images.subset([0, 1]))
-    assert images.has_neighbours
-    assert not images.subset([0, 5, 6]).has_neighbours
+    assert images.has_partners
+    assert not images.subset([0, 5, 6]).has_partners
     assert named(load_images(open_source(images), 8)) == named(images)  # through open_source
 
 
 def test_the_table_without_some_images():
     table = torch.tensor([[1, -1], [0, 2], [1, -1]])
-    assert neighbours_among(table, torch.tensor([2, 1])).tolist() == [[1, -1], [-1, 0]]
+    assert partners_among(table, torch.tensor([2, 1])).tolist() == [[1, -1], [-1, 0]]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def grid_table(rows=5, columns=6):
 def test_a_drawn_neighbour_is_one_and_every_one_comes_as_often():
     table = grid_table()
     index = torch.arange(30)
-    drawn = torch.stack([draw_neighbours(table, index, seed=0, epoch=e) for e in range(800)])
+    drawn = torch.stack([draw_partners(table, index, seed=0, epoch=e) for e in range(800)])
     for i in range(30):
         there = {j for j in table[i].tolist() if j >= 0}
         counts = torch.bincount(drawn[:, i], minlength=30)
@@ -227,16 +227,16 @@ def test_a_drawn_neighbour_is_one_and_every_one_comes_as_often():
 def test_a_drawn_neighbour_depends_on_seed_epoch_and_position_alone():
     table = grid_table()
     index = torch.arange(30)
-    drawn = draw_neighbours(table, index, seed=3, epoch=7)
+    drawn = draw_partners(table, index, seed=3, epoch=7)
     order = torch.randperm(30)
-    assert torch.equal(draw_neighbours(table, order, seed=3, epoch=7), drawn[order])
-    assert not torch.equal(draw_neighbours(table, index, seed=3, epoch=8), drawn)
-    assert not torch.equal(draw_neighbours(table, index, seed=4, epoch=7), drawn)
+    assert torch.equal(draw_partners(table, order, seed=3, epoch=7), drawn[order])
+    assert not torch.equal(draw_partners(table, index, seed=3, epoch=8), drawn)
+    assert not torch.equal(draw_partners(table, index, seed=4, epoch=7), drawn)
 
 
 def test_an_image_alone_is_its_own_neighbour():
     table = torch.tensor([[-1, -1], [-1, 2], [1, -1]])
-    drawn = draw_neighbours(table, torch.tensor([2, 0, 1]), seed=0, epoch=0)
+    drawn = draw_partners(table, torch.tensor([2, 0, 1]), seed=0, epoch=0)
     assert drawn.tolist() == [1, 0, 2]
 
 
@@ -253,21 +253,21 @@ def slides():
 
 def test_the_loader_gives_a_neighbour_of_every_image(slides):
     options = {"batch_size": 8, "seed": 1, "total_steps": 6}
-    batches = list(CanvasLoader(slides, **options, neighbours=True))
+    batches = list(Loader(slides, **options, neighbours=True))
     for batch in batches:
-        beside = draw_neighbours(slides.neighbours, batch.index, seed=1, epoch=batch.epoch)
+        beside = draw_partners(slides.neighbours, batch.index, seed=1, epoch=batch.epoch)
         canvases, aspect = batch.neighbours
         assert torch.equal(canvases, slides.pixels[beside])
         assert torch.equal(aspect, slides.aspect[beside])
-    assert all(batch.neighbours is None for batch in CanvasLoader(slides, **options))
+    assert all(batch.neighbours is None for batch in Loader(slides, **options))
 
 
 def test_a_resumed_loader_and_parts_of_a_batch_give_the_same_neighbours(slides):
     options = {"batch_size": 8, "seed": 1, "total_steps": 6, "neighbours": True}
-    whole = list(CanvasLoader(slides, **options))
-    resumed = list(CanvasLoader(slides, **options, first_step=4))
+    whole = list(Loader(slides, **options))
+    resumed = list(Loader(slides, **options, first_step=4))
     assert torch.equal(resumed[0].neighbours[0], whole[4].neighbours[0])
-    halves = [list(CanvasLoader(slides, **options, part=part, parts=2)) for part in (0, 1)]
+    halves = [list(Loader(slides, **options, part=part, parts=2)) for part in (0, 1)]
     for step, batch in enumerate(whole):
         together = torch.cat([half[step].neighbours[0] for half in halves])
         assert torch.equal(together, batch.neighbours[0])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from builders import LogitsHead
-from similitude.images.views import ImageSpec, MultiView
+from similitude.images.views import ImageFacts, MultiView
 from similitude.losses import self_distillation
 from similitude.memory import Center
 from similitude.method import Batch, Method, Progress, StepOutput
@@ -179,7 +179,7 @@ class Toy(Method):
                 place = getattr(place, part)
             place.register_parameter(last, nn.Parameter(torch.zeros(*[2] * dims)))
 
-    def views(self, image: ImageSpec) -> MultiView:
+    def views(self, image: ImageFacts) -> MultiView:
         raise AssertionError
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

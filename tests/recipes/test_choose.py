@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from similitude.images.backbones import BackboneConfig
-from similitude.images.views import ImageSpec, PatchView, PatchViewConfig
+from similitude.images.views import ImageFacts, PatchView, PatchViewConfig
 from similitude.methods import METHODS
 from similitude.recipes import budget, cifar10, duration, imagenet, override, small
 from similitude.recipes import choose as automatic
@@ -68,7 +68,7 @@ def test_patches_are_as_small_beside_the_image_as_in_the_recipe(name, side, devi
     assert recipe.reasons["method.view.patch_size"]
     assert recipe.backbone.options == {"norm_layer": "groupnorm1"}
     assert view_sizes(recipe) == input_sizes(recipe) == [view.patch_size]
-    PatchView(view, ImageSpec(recipe.image_size, (0.5,) * 3, (0.5,) * 3))  # the grid fits
+    PatchView(view, ImageFacts(recipe.image_size, (0.5,) * 3, (0.5,) * 3))  # the grid fits
 
 
 def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():

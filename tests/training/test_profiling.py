@@ -6,7 +6,7 @@ from torch import nn
 
 from builders import random_images, small_recipe
 from similitude import pretrain
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageFacts, ImageView, ImageViewConfig, MultiView
 from similitude.training.profiling import STAGES, STEPS, WARM_UP, Limits, Profile
 
 N, D, P = 16, 8, 4
@@ -33,7 +33,9 @@ def test_a_run_too_short_to_time_says_so():
 def test_the_work_of_threads_is_counted():
     size = 128  # views so large are made in threads
     canvases = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
-    views = MultiView(ImageView(ImageViewConfig(blur=1.0), ImageSpec(size, (0.5,) * 3, (0.5,) * 3)))
+    views = MultiView(
+        ImageView(ImageViewConfig(blur=1.0), ImageFacts(size, (0.5,) * 3, (0.5,) * 3))
+    )
 
     def step(profile):
         with profile.stage("views"):

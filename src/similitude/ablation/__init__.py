@@ -26,7 +26,6 @@ from similitude.randomness import permutation
 from similitude.recipes import Recipe
 from similitude.recipes.choose import choose_normalisation, set_num_samples
 from similitude.report.ablation import write_ablation_page
-from similitude.runs.checkpoint import fingerprint
 
 __all__ = ["Ablation", "ablate"]
 
@@ -125,7 +124,7 @@ def _carry_out(
         bases = {name: set_num_samples(base, len(images)) for name, base in bases.items()}
         if design.study is None and design.recipe is None:
             bases[""] = choose_normalisation(bases[""], images, design.overrides)
-    elif stored[0] != fingerprint(images):
+    elif stored[0] != images.fingerprint():
         raise UserError(f"{folder} holds an ablation on other images: give another --out")
     cells = design.cells(bases, source, len(images))
     if stored is None:

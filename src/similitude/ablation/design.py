@@ -17,7 +17,6 @@ from similitude.files.writing import contents, write_text
 from similitude.images.image_set import ImageSet
 from similitude.method import MethodConfig
 from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalisation
-from similitude.runs.checkpoint import fingerprint
 
 PLAN = "ablation.yaml"
 
@@ -200,7 +199,7 @@ def write_plan(folder: Path, design: Design, images: ImageSet, bases: Mapping[st
     """Keep what the next call needs to go on."""
     plan = {
         "request": design.request(),
-        "images": fingerprint(images),
+        "images": images.fingerprint(),
         "recipes": {name: base.model_dump(mode="json") for name, base in bases.items()},
     }
     write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))

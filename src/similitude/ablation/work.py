@@ -117,7 +117,7 @@ class Work:
         They stand in evaluation.json too, for the report, until somebody evaluates that run.
         """
         path, recipe = run.path / "scores.json", run.recipe
-        key = (recipe.backbone.model_dump_json(), run.image)
+        key = (recipe.backbone.model_dump_json(), run.facts)
         table = read_scores(path)
         scored = {} if table is None else table.rows.get(PRETRAINED_BACKBONE, {})
         if table is not None and table.data == self.data and set(PROTOCOLS) <= scored.keys():
@@ -136,7 +136,7 @@ class Work:
                 run.backbone,
                 bank,
                 self.test,
-                run.image,
+                run.facts,
                 data=self.data,
                 random_backbone=untrained,
                 raw_pixels=known is None,

@@ -26,7 +26,7 @@ from similitude.errors import UserError
 from similitude.images.arrays import ArraySource
 from similitude.images.decoding import UnreadableImageError, to_canvas, to_canvases
 from similitude.images.depth import with_measured_values
-from similitude.images.image_set import ImageSet, neighbours_among
+from similitude.images.image_set import ImageSet, partners_among
 
 LARGEST_DEFAULT_SIZE = 256
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
@@ -81,7 +81,7 @@ class Found:
     def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:
         """The images that were read, with what ``source`` knows of them."""
         kept = torch.tensor(self.kept)
-        beside = source.neighbours
+        beside = source.partners
         return ImageSet(
             pixels=pixels,
             aspect=torch.tensor(self.aspect, dtype=torch.float32),
@@ -89,7 +89,7 @@ class Found:
             labels=None if source.labels is None else source.labels[kept],
             class_names=source.class_names,
             unreadable=self.unreadable,
-            neighbours=None if beside is None else neighbours_among(beside, kept),
+            partners=None if beside is None else partners_among(beside, kept),
         )
 
 

@@ -150,7 +150,7 @@ def open_pack(path: Path) -> ArraySource:
         labels=None if facts.labels is None else torch.tensor(facts.labels),
         class_names=facts.class_names,
         notes=tuple(notes),
-        neighbours=None if facts.neighbours is None else torch.tensor(facts.neighbours),
+        partners=None if facts.neighbours is None else torch.tensor(facts.neighbours),
         array=map_canvases(path, {"count": facts.count, "size": facts.size}),
         layout="NCHW",
         values=None if facts.values is None else ValueRange(*facts.values),

@@ -1,6 +1,6 @@
 """What every source of images can do, before anything is decoded.
 
-Letters: N images, H height, W width, K neighbours at most.
+Letters: N images, H height, W width, K partners at most.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class ImageSource(ABC):
             evaluations only.
         class_names: Name of each class, or None.
         notes: Choices that were made on the way and that people should hear of, as sentences.
-        neighbours: Positions of the images beside each image, or None; see :class:`ImageSet`.
+        partners: Positions of the images beside each image, or None; see :class:`ImageSet`.
         values: Of deep pictures (16 bits, floats), or None where there are none.
     """
 
@@ -35,7 +35,7 @@ class ImageSource(ABC):
     labels: Int[Tensor, " N"] | None = None
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
-    neighbours: Int[Tensor, "N K"] | None = None
+    partners: Int[Tensor, "N K"] | None = None
     values: ValueRange | None = None
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from similitude.evaluation.features import (
     Features,
     centered,
     extract_features,
-    pixel_features,
+    raw_features,
     split_features,
 )
 from similitude.evaluation.few_labels import few_label_scores, few_label_skips
@@ -49,7 +49,7 @@ __all__ = [
     "feature_std",
     "few_label_scores",
     "few_label_skips",
-    "pixel_features",
+    "raw_features",
     "read_scores",
     "score_features",
     "spectrum",

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -27,18 +28,18 @@ from similitude.evaluation.features import (
     Features,
     centered,
     extract_features,
-    is_gray,
-    pixel_features,
+    raw_features,
     split_features,
 )
 from similitude.evaluation.few_labels import LABELS_PER_CLASS, few_label_accuracies, few_label_skips
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
 from similitude.evaluation.scores import Score, ScoreTable, mean_score
-from similitude.images.image_set import ImageSet
-from similitude.images.views.image import ImageSpec
+from similitude.sample import Facts, Samples
 
-Parts = tuple[ImageSet, ImageSet | None]  # training images, and test images where there are some
+Parts = tuple[
+    Samples[Any], Samples[Any] | None
+]  # training images, and test images where there are some
 PROTOCOLS = ("knn", "linear", "few")
 TEST_FRACTION = 0.2  # held out of the training part where there is no test part
 
@@ -169,7 +170,7 @@ class Entrant:
     Attributes:
         name: Of the row.
         backbone: Maps [N, 3, size, size] to [N, D].
-        image: Side, mean and std of its input.
+        facts: What its input is like: of images side, mean and std.
         load: Gives the training part and the test part with canvases that are fit for its input;
             None for those of the table.
         autocast_dtype: Precision of its forward pass.
@@ -178,7 +179,7 @@ class Entrant:
 
     name: str
     backbone: nn.Module
-    image: ImageSpec
+    facts: Facts
     load: Callable[[], Parts] | None = None
     autocast_dtype: torch.dtype | None = None
     channels_last: bool = False
@@ -186,9 +187,9 @@ class Entrant:
 
 def evaluate_backbone(
     backbone: nn.Module,
-    train: ImageSet,
-    test: ImageSet | None,
-    image: ImageSpec,
+    train: Samples[Any],
+    test: Samples[Any] | None,
+    facts: Facts,
     *,
     data: str,
     random_backbone: nn.Module | None = None,
@@ -210,7 +211,7 @@ def evaluate_backbone(
         backbone: Maps [N, 3, size, size] to [N, D].
         train: Images to fit the probes on.
         test: Images to score on; without it, a stratified fifth of ``train`` is held out.
-        image: Side, mean and std of the backbone's input.
+        facts: What the backbone's input is like: of images side, mean and std.
         data: Name of the data for the table's title.
         random_backbone: The same network as it was before training; its row is left out without it.
         raw_pixels: Whether to add the row of raw pixels.
@@ -232,7 +233,7 @@ def evaluate_backbone(
     networks = {RANDOM_BACKBONE: random_backbone, PRETRAINED_BACKBONE: backbone}
     return evaluate_entrants(
         [
-            Entrant(name, network, image, None, autocast_dtype, channels_last)
+            Entrant(name, network, facts, None, autocast_dtype, channels_last)
             for name, network in networks.items()
             if network is not None
         ],
@@ -273,7 +274,7 @@ def evaluate_entrants(
         images: Training part and test part; without a test part, a stratified fifth of the other
             is held out.
         data: Name of the data for the table's title.
-        pixels: The same images for a first row of raw pixels; see :func:`pixel_features`.
+        pixels: The same images for a first row of raw pixels; see :func:`raw_features`.
         protocols: Names from :data:`PROTOCOLS`.
         k: Neighbours of the kNN probe.
         draws: Draws of the few-label probes.
@@ -312,7 +313,7 @@ def evaluate_entrants(
     labels = torch.empty(0, dtype=torch.int64)  # of the training images
     seen = ""  # without pixels the images are not known
 
-    def score(row: str, parts: Parts, features: Callable[[ImageSet], Features]) -> None:
+    def score(row: str, parts: Parts, features: Callable[[Samples[Any]], Features]) -> None:
         nonlocal labels, seen
         say(f"{row}: features")
         bank = features(parts[0])
@@ -340,8 +341,8 @@ def evaluate_entrants(
         )
 
     if pixels is not None and is_first:
-        gray = all(is_gray(part) for part in pixels if part is not None)
-        score(RAW_PIXELS, pixels, lambda part: pixel_features(part, gray=gray))
+        both = [part for part in pixels if part is not None]
+        score(RAW_PIXELS, pixels, lambda part: raw_features(part, both))
     for entrant in entrants:
         score(
             entrant.name,
@@ -349,7 +350,7 @@ def evaluate_entrants(
             lambda part, entrant=entrant: extract_features(
                 entrant.backbone,
                 part,
-                entrant.image,
+                entrant.facts,
                 batch_size=batch_size,
                 device=device,
                 autocast_dtype=entrant.autocast_dtype,

@@ -1,10 +1,11 @@
-"""Features of images, extracted once and shared by all probes.
+"""Features of samples, extracted once and shared by all probes.
 
-Shapes: N images, D features, S side of the canvases.
+Shapes: N samples, D features.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,20 +14,17 @@ from torch import Tensor, nn
 from similitude.distributed import gather, rank, world_size
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
-from similitude.images.image_set import ImageSet
-from similitude.images.views.image import ImageSpec, evaluation_view
+from similitude.sample import Facts, Samples
 
-# Of raw pixels: more numbers make kNN and linear probes weaker, not stronger (docs/evaluation.md).
-MAX_PIXEL_SIDE = 16
 # Of a batch's input on a CPU: 512 images of 64 px. An EfficientNet makes ten times as many of them.
 MAX_BATCH_NUMBERS = 3 * 2**21
 
 
 @dataclass(frozen=True)
 class Features:
-    """One row of numbers per image, on the CPU.
+    """One row of numbers per sample, on the CPU.
 
-    ``y`` holds class numbers, -1 where an image has no label, or is None for a set without labels.
+    ``y`` holds class numbers, -1 where a sample has no label, or is None for a set without labels.
     """
 
     x: Float[Tensor, "N D"]
@@ -64,8 +62,8 @@ class Features:
 
 def extract_features(
     backbone: nn.Module,
-    images: ImageSet,
-    image: ImageSpec,
+    samples: Samples[Any],
+    facts: Facts,
     *,
     batch_size: int = 512,
     device: torch.device | str | None = None,
@@ -74,100 +72,85 @@ def extract_features(
     on_progress: Callable[[int, int], None] | None = None,
     over_processes: bool = False,
 ) -> Features:
-    """The backbone's features of every image: whole canvas, no augmentation, evaluation mode.
+    """The backbone's features of every sample: the view without chance, evaluation mode.
 
     Args:
-        backbone: Maps [N, 3, size, size] to [N, D]. It is left exactly as it was: device, and the
+        backbone: Maps inputs of N samples to [N, D]. It is left exactly as it was: device, and the
             training flag of every submodule.
-        images: Canvases; labels are passed through, also -1.
-        image: Side, mean and std of the backbone's input.
-        batch_size: Images per forward pass; on a CPU fewer of more than 64 px.
+        samples: Labels are passed through, also -1.
+        facts: What the backbone's input is like: of images side, mean and std.
+        batch_size: Samples per forward pass; on a CPU fewer of large inputs.
         device: Where to compute; by default where the backbone is.
         autocast_dtype: Precision of the forward pass, e.g. ``torch.bfloat16``; full by default.
         channels_last: Memory layout of the input.
-        on_progress: Called with (images done, images in all) after each batch.
+        on_progress: Called with (samples done, samples in all) after each batch.
         over_processes: Whether all processes call this together; each then takes its part of the
-            images, and all get the features of all.
+            samples, and all get the features of all.
 
     Returns:
-        Float32 features on the CPU, in the order of ``images``.
+        Float32 features on the CPU, in the order of ``samples``.
 
     Raises:
         UserError: If there are no images, or the backbone does not give one row per image.
     """
-    if len(images) == 0:
+    if len(samples) == 0:
         raise UserError("there are no images to extract features from")
     home = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     place = torch.device(device) if device is not None else home
     training = [(module, module.training) for module in backbone.modules()]
     x = torch.empty(0, 0)
-    share = -(-len(images) // world_size()) if over_processes else len(images)
+    share = -(-len(samples) // world_size()) if over_processes else len(samples)
     first = rank() * share if over_processes else 0
-    first = min(first, len(images) - 1)  # never none
-    count = min(share, len(images) - first)
+    first = min(first, len(samples) - 1)  # never none
+    count = min(share, len(samples) - first)
     if place.type == "cpu":
-        batch_size = max(1, min(batch_size, MAX_BATCH_NUMBERS // (3 * image.size**2)))
+        batch_size = max(1, min(batch_size, MAX_BATCH_NUMBERS // facts.numbers))
     try:
         backbone.to(place).eval()
         for i in range(0, count, batch_size):
-            canvases = images.pixels[first + i : first + min(count, i + batch_size)].to(place)
+            rows = samples.take(slice(first + i, first + min(count, i + batch_size))).to(place)
             with (
                 torch.inference_mode(),
                 torch.autocast(place.type, autocast_dtype, enabled=autocast_dtype is not None),
             ):
-                view = evaluation_view(canvases, image)
+                view = samples.clean(rows, facts)
                 if channels_last:
                     view = view.contiguous(memory_format=torch.channels_last)
                 h = backbone(view)
-            if h.ndim != 2 or len(h) != len(canvases):
+            if h.ndim != 2 or len(h) != len(rows):
                 raise UserError(
-                    f"the backbone gave a tensor of shape {tuple(h.shape)} for {len(canvases)} "
+                    f"the backbone gave a tensor of shape {tuple(h.shape)} for {len(rows)} "
                     "images: it must give one row of features per image, [N, D]"
                 )
             if i == 0:
                 x = torch.empty(share, h.shape[1])
             x[i : i + len(h)] = h
             if on_progress is not None:
-                on_progress(min(first + i + len(h), len(images)), len(images))
+                on_progress(min(first + i + len(h), len(samples)), len(samples))
     finally:
         backbone.to(home)
         for module, flag in training:
             module.training = flag
     kept = torch.ones(share, dtype=torch.bool)
-    kept[:count] = ~images.is_substitute[first : first + count]
+    kept[:count] = ~samples.is_substitute[first : first + count]
     if over_processes and world_size() > 1:
-        x, kept = (gather(t.to(place))[: len(images)].cpu() for t in (x, kept))
-    features = Features(x, images.labels, images.names)
+        x, kept = (gather(t.to(place))[: len(samples)].cpu() for t in (x, kept))
+    features = Features(x, samples.labels, samples.names)
     return features if bool(kept.all()) else features.subset(kept)
 
 
-def pixel_features(
-    images: ImageSet, *, gray: bool | None = None, batch_size: int = 4096
-) -> Features:
-    """Every image, resized to at most 16 px a side, as one row of numbers in [0, 1].
-
-    A function of the canvases alone. Raw pixels are scored on :func:`centered` rows.
+def raw_features(samples: Samples[Any], beside: Sequence[Samples[Any]] = ()) -> Features:
+    """Every sample as plain numbers: of images the pixels. Probes score :func:`centered` rows.
 
     Args:
-        images: Canvases. Those of at most 16 px a side are taken as they are; larger ones give
-            other last digits, whatever their size.
-        gray: Whether to keep one channel; by default where all three are equal in all images.
-        batch_size: Images at once.
+        samples: At least one.
+        beside: Others that are to have the same columns.
     """
-    if len(images) == 0:
+    if len(samples) == 0:
         raise UserError("there are no images to take pixels from")
-    small = ImageSpec(min(images.size, MAX_PIXEL_SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    channels = 1 if (is_gray(images) if gray is None else gray) else 3
-    parts = [images.pixels[i : i + batch_size] for i in range(0, len(images), batch_size)]
-    x = torch.cat([evaluation_view(part, small)[:, :channels].flatten(1) for part in parts])
-    features, substitute = Features(x, images.labels, images.names), images.is_substitute
+    features = Features(samples.raw(beside), samples.labels, samples.names)
+    substitute = samples.is_substitute
     return features.subset(~substitute) if bool(substitute.any()) else features
-
-
-def is_gray(images: ImageSet, *, batch_size: int = 4096) -> bool:
-    """Whether the three channels of every image are equal."""
-    parts = (images.pixels[i : i + batch_size] for i in range(0, len(images), batch_size))
-    return all(bool((part == part[:, :1]).all()) for part in parts)
 
 
 def centered(train: Features, test: Features) -> tuple[Features, Features]:

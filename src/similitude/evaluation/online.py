@@ -1,12 +1,13 @@
 """What is measured while training runs: kNN where labels exist, and the shape of the features."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from similitude.evaluation.features import Features, centered, extract_features, pixel_features
+from similitude.evaluation.features import Features, centered, extract_features, raw_features
 from similitude.evaluation.geometry import (
     alignment,
     effective_rank,
@@ -15,9 +16,8 @@ from similitude.evaluation.geometry import (
     uniformity,
 )
 from similitude.evaluation.knn import KNNProbe
-from similitude.images.image_set import ImageSet
-from similitude.images.views import ImageSpec, MultiView
 from similitude.randomness import permutation
+from similitude.sample import Facts, MultiView, Samples
 
 FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
 QUERY_SHARE = 0.2  # of each class's watched images are asked for, the others vote
@@ -25,46 +25,44 @@ NUM_ALIGNED = 500  # watched images at most whose views are compared
 
 
 class OnlineMonitor:
-    """Measures a backbone on a fixed small part of the training images.
+    """Measures a backbone on a fixed small part of the training samples.
 
     Args:
-        images: the training set; labels, if any, are read here and nowhere else in training.
-        image: size and normalisation of the images.
+        samples: the training set; labels, if any, are read here and nowhere else in training.
+        facts: what the backbone's input is like.
         multi_view: the method's views, for alignment.
         seed: draws the watched part.
         start: the published backbone that training starts from; tells how far features drift.
-        size: images watched at most.
+        size: samples watched at most.
     """
 
     def __init__(
         self,
-        images: ImageSet,
-        image: ImageSpec,
+        samples: Samples[Any],
+        facts: Facts,
         multi_view: MultiView,
         *,
         seed: int,
         start: nn.Module | None = None,
         size: int = 2500,
     ) -> None:
-        index = permutation(seed, -1, len(images))
-        if images.labels is not None:  # labelled images first, for kNN; the others fill up
-            index = index[(images.labels[index] < 0).int().argsort(stable=True)]
-        self.images = images.subset(index[:size].sort().values)
-        self.image = image
-        kinds = {hash(row.numpy().tobytes()) for row in self.images.pixels[:]}
-        self.copies = 1 - len(kinds) / max(1, len(self.images))
-        some = self.images.spread(NUM_ALIGNED)
+        index = permutation(seed, -1, len(samples))
+        if samples.labels is not None:  # labelled samples first, for kNN; the others fill up
+            index = index[(samples.labels[index] < 0).int().argsort(stable=True)]
+        self.samples = samples.subset(index[:size].sort().values)
+        self.facts = facts
+        self.copies = self.samples.copies()
+        some = self.samples.spread(NUM_ALIGNED)
+        rows, places = some.take(slice(None)), torch.arange(len(some))
         views = [
-            multi_view(
-                some.pixels[:], torch.arange(len(some)), seed=seed, epoch=epoch, aspect=some.aspect
-            )[0].clone()  # without the other views, which may share its memory
+            multi_view(rows, places, seed=seed, epoch=epoch)[0].clone()
             for epoch in (-1, -2)  # epochs that training never uses
-        ]
+        ]  # without the other views, which may share its memory
         self.view1, self.view2 = views
         self.num_queries = 0
-        has_labels = self.images.labels is not None
-        pixels = pixel_features(self.images) if has_labels else None
-        self.knn_of_pixels = None if pixels is None else self._knn(pixels, of_pixels=True)
+        has_labels = self.samples.labels is not None
+        raw = raw_features(self.samples) if has_labels else None
+        self.knn_of_raw = None if raw is None else self._knn(raw, is_raw=True)
         self.start_features = None
         self.knn_of_start = None
         if start is not None:
@@ -73,7 +71,7 @@ class OnlineMonitor:
             self.knn_of_start = self._knn(self.start_features)
 
     def _features(self, backbone: nn.Module, device: torch.device) -> Features:
-        return extract_features(backbone, self.images, self.image, device=device)
+        return extract_features(backbone, self.samples, self.facts, device=device)
 
     def measure(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """The shape of the features, by name of reading; ``knn`` accuracy where there are labels.
@@ -107,11 +105,11 @@ class OnlineMonitor:
         }
         if self.start_features is not None:
             readings["drift"] = 1.0 - linear_cka(self.start_features.x, x)
-        if self.knn_of_pixels is not None:
+        if self.knn_of_raw is not None:
             readings["knn_queries"] = float(self.num_queries)
         accuracies = {
             "knn": self._knn(features),
-            "knn_raw": self.knn_of_pixels,
+            "knn_raw": self.knn_of_raw,
             "knn_start": self.knn_of_start,
         }
         for name, accuracy in accuracies.items():
@@ -119,7 +117,7 @@ class OnlineMonitor:
                 readings[name] = accuracy
         return readings
 
-    def _knn(self, features: Features, *, of_pixels: bool = False) -> float | None:
+    def _knn(self, features: Features, *, is_raw: bool = False) -> float | None:
         """Accuracy where there are labels enough: some rows vote, the others are asked for."""
         if features.y is None:
             return None
@@ -131,7 +129,7 @@ class OnlineMonitor:
             return None
         bank, queries = known.subset(~asked), known.subset(asked)
         self.num_queries = len(queries)
-        if of_pixels:
+        if is_raw:
             bank, queries = centered(bank, queries)
         probe = KNNProbe(k=min(20, len(bank))).fit(bank.x, bank.y)  # type: ignore[arg-type]
         return float(probe.score(queries.x, queries.y))  # type: ignore[arg-type]

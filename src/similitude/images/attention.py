@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from similitude.images.image_set import ImageSet
-from similitude.images.views.image import ImageSpec, evaluation_view
+from similitude.images.views.image import ImageFacts
 
 
 def has_attention(backbone: nn.Module) -> bool:
@@ -26,7 +26,7 @@ def has_attention(backbone: nn.Module) -> bool:
 
 @torch.inference_mode()
 def attention_maps(
-    backbone: nn.Module, images: ImageSet, image: ImageSpec, *, device: torch.device
+    backbone: nn.Module, images: ImageSet, image: ImageFacts, *, device: torch.device
 ) -> Float[Tensor, "M H h w"]:
     """How the class token of the last block shares out its attention over the patches.
 
@@ -45,7 +45,7 @@ def attention_maps(
     try:
         backbone.to(device).eval()
         with _watching(backbone) as seen:
-            backbone(evaluation_view(images.pixels[:].to(device), image))
+            backbone(images.clean(images.take(slice(None)).to(device), image))
     finally:
         backbone.to(home)
         for module, mode in modes:

@@ -1,20 +1,32 @@
 """Decoded images: square uint8 canvases, and the facts that a crop or an evaluation needs.
 
-Letters: N images, S side of a canvas in pixels, M images of a subset, K neighbours at most.
+Letters: N images, S side of a canvas in pixels, M images of a subset, K partners at most.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from PIL.Image import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from similitude.data.lazy import LazyCanvases
+from similitude.images.canvases import Canvases
+from similitude.images.views.config import ImageFacts
+from similitude.images.views.contact_sheet import contact_sheet
+from similitude.images.views.image import evaluation_view
+from similitude.sample import MultiView, Samples
+
+# Of raw pixels: more numbers make kNN and linear probes weaker, not stronger (docs/evaluation.md).
+MAX_PIXEL_SIDE = 16
+_AT_ONCE = 4096  # images whose raw pixels are made together
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Samples[Canvases]):
     """Images decoded once, in memory or in one memory-mapped file.
 
     A canvas is the whole image, resized so that its short side is S and the long side is squashed
@@ -30,7 +42,7 @@ class ImageSet:
             evaluations look at them.
         class_names: Name of each class, or None.
         unreadable: Files that were left out, each with the reason in a few words.
-        neighbours: Positions of the images beside each image, shape [N, K], -1 where there are
+        partners: Positions of the images beside each image, shape [N, K], -1 where there are
             fewer; None where nothing lies beside anything. Tiles of one picture have them.
     """
 
@@ -40,7 +52,7 @@ class ImageSet:
     labels: Int[Tensor, " N"] | None = None
     class_names: list[str] | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    neighbours: Int[Tensor, "N K"] | None = None
+    partners: Int[Tensor, "N K"] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.pixels)
@@ -52,23 +64,15 @@ class ImageSet:
         lengths = {"aspect": len(self.aspect), "names": len(self.names)}
         if self.labels is not None:
             lengths["labels"] = len(self.labels)
-        if self.neighbours is not None:
-            lengths["neighbours"] = len(self.neighbours)
+        if self.partners is not None:
+            lengths["partners"] = len(self.partners)
         if wrong := {name: length for name, length in lengths.items() if length != n}:
             raise ValueError(f"{n} images but {wrong}")
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     @property
     def size(self) -> int:
         """Side of the canvases in pixels."""
         return self.pixels.shape[-1]
-
-    @property
-    def has_neighbours(self) -> bool:
-        """Whether any image lies beside another."""
-        return self.neighbours is not None and bool((self.neighbours >= 0).any())
 
     @property
     def is_substitute(self) -> Bool[Tensor, " N"]:
@@ -81,20 +85,53 @@ class ImageSet:
         unreadable = {name for name, _ in self.unreadable}
         return torch.tensor([name in unreadable for name in self.names])
 
-    def told_unreadable(self, name: str) -> str | None:
-        """A sentence on the files of what is called ``name`` that are left out, or None."""
-        if not self.unreadable:
-            return None
-        some = ", ".join(f"{file} ({reason})" for file, reason in self.unreadable[:3])
-        more = ", ..." if len(self.unreadable) > 3 else ""
-        count = len(self.unreadable)
-        total = len(self) + count - int(self.is_substitute.sum())
-        return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
+    def take(self, index: Int[Tensor, " M"] | slice) -> Canvases:
+        """The canvases at these positions, in memory of their own unless it is a slice."""
+        if isinstance(index, slice):
+            return Canvases(self.pixels[index], self.aspect[index])
+        # pixels first: the shape of an image is known once it is decoded
+        pixels = _rows(self.pixels, index)
+        return Canvases(pixels, _rows(self.aspect, index))
 
-    def spread(self, count: int) -> "ImageSet":
-        """At most so many images, at even distances: names, and so classes, stand in order."""
-        n, k = len(self), min(count, len(self))
-        return self.subset([i * n // k for i in range(k)])
+    def clean(self, rows: Canvases, facts: ImageFacts) -> Float[Tensor, "M 3 s s"]:
+        """The whole canvas, resized with anti-aliasing and normalised."""
+        return evaluation_view(rows, facts)
+
+    def raw(self, beside: Sequence["ImageSet"] = ()) -> Float[Tensor, "N D"]:
+        """Every image, resized to at most 16 px a side, as one row of numbers in [0, 1].
+
+        A function of the canvases alone. Those of at most 16 px a side are taken as they are;
+        larger ones give other last digits, whatever their size. One channel is kept where all
+        three are equal in all images, and in all of those beside.
+        """
+        small = ImageFacts(min(self.size, MAX_PIXEL_SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        channels = 1 if all(images.is_gray for images in (self, *beside)) else 3
+        parts = (self.take(slice(i, i + _AT_ONCE)) for i in range(0, len(self), _AT_ONCE))
+        return torch.cat([self.clean(part, small)[:, :channels].flatten(1) for part in parts])
+
+    @property
+    def is_gray(self) -> bool:
+        """Whether the three channels of every image are equal."""
+        parts = (self.pixels[i : i + _AT_ONCE] for i in range(0, len(self), _AT_ONCE))
+        return all(bool((part == part[:, :1]).all()) for part in parts)
+
+    def sheet(self, views: MultiView, facts: ImageFacts, *, seed: int) -> Image:
+        """The first images, each beside its views in several epochs."""
+        columns = max(1, 8 // len(views))  # ten views in four epochs would not fit a screen
+        rows = self.spread(8).take(slice(None))
+        return contact_sheet(rows, views, facts, columns_per_view=columns, seed=seed)
+
+    def copies(self) -> float:
+        """The share of the images that are equal to another one, 0..1."""
+        kinds = {hash(row.numpy().tobytes()) for row in self.pixels[:]}
+        return 1 - len(kinds) / max(1, len(self))
+
+    def thumbnails(self, side: int) -> UInt8[np.ndarray, "N s s 3"]:
+        """The canvases, made smaller where they are larger."""
+        pixels = self.pixels[:]
+        if self.size > side:
+            pixels = resize(pixels, [side, side], antialias=True)
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
     def subset(
         self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]
@@ -119,9 +156,9 @@ class ImageSet:
         if bool((substitute := self.is_substitute[rows]).any()):
             rows, pixels = torch.arange(len(self))[rows][~substitute], pixels[~substitute]
             kept = [self.names[i] for i in rows.tolist()]
-        neighbours = self.neighbours
-        if neighbours is not None:
-            neighbours = neighbours_among(neighbours, torch.arange(len(self))[rows])
+        partners = self.partners
+        if partners is not None:
+            partners = partners_among(partners, torch.arange(len(self))[rows])
         return ImageSet(
             pixels=pixels,
             aspect=self.aspect[rows],
@@ -129,17 +166,24 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[rows],
             class_names=self.class_names,
             unreadable=self.unreadable,
-            neighbours=neighbours,
+            partners=partners,
         )
 
 
-def neighbours_among(neighbours: Int[Tensor, "N K"], kept: Int[Tensor, " M"]) -> Int[Tensor, "M K"]:
+def partners_among(partners: Int[Tensor, "N K"], kept: Int[Tensor, " M"]) -> Int[Tensor, "M K"]:
     """The table of the images ``kept`` alone: positions among them, -1 for one that is not there.
 
     Args:
-        neighbours: Of all images, -1 where there are fewer than K.
+        partners: Of all images, -1 where there are fewer than K.
         kept: Positions, in their new order.
     """
-    place = torch.full((len(neighbours) + 1,), -1)  # the last entry is where -1 looks
+    place = torch.full((len(partners) + 1,), -1)  # the last entry is where -1 looks
     place[kept] = torch.arange(len(kept))
-    return place[neighbours[kept]]
+    return place[partners[kept]]
+
+
+def _rows(tensor: Tensor | LazyCanvases, index: Tensor) -> Tensor:
+    if isinstance(tensor, LazyCanvases):
+        return torch.from_numpy(tensor.rows(index.numpy()))
+    # NumPy gathers in this thread alone; see the loader for what torch would do
+    return torch.from_numpy(tensor.numpy()[index.numpy()])

@@ -153,7 +153,7 @@ def pack_images(
     def listing(found: Found) -> dict[str, Any]:
         pixels = torch.empty(len(found.kept), 3, 0, 0, dtype=torch.uint8)
         images = found.image_set(pixels, decoder.source)
-        beside = images.neighbours
+        beside = images.partners
         return {
             "names": images.names,
             "labels": None if images.labels is None else images.labels.tolist(),
@@ -254,7 +254,7 @@ def _undecoded(source: ImageSource, canvases: LazyCanvases) -> ImageSet:
         labels=source.labels,
         class_names=source.class_names,
         unreadable=canvases.unreadable,
-        neighbours=source.neighbours,
+        partners=source.partners,
     )
 
 

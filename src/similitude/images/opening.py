@@ -148,7 +148,7 @@ def _of_loaded(data: ImageSet) -> ImageSource:
         array=data.pixels.numpy(),
         layout="NCHW",
         aspect=data.aspect,
-        neighbours=data.neighbours,
+        partners=data.partners,
     )
 
 

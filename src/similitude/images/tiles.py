@@ -73,8 +73,8 @@ def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
     """Cut every image into a grid of square tiles, row by row.
 
     The grid is centred; what does not fill a tile at the borders is left out. An image smaller
-    than a tile, in height or width, stays whole and has no neighbours. Tile (r, c) of
-    ``photo.jpg`` is called ``photo.jpg#r0c1``; it has the label of its image, and its neighbours
+    than a tile, in height or width, stays whole and has no partners. Tile (r, c) of
+    ``photo.jpg`` is called ``photo.jpg#r0c1``; it has the label of its image, and its partners
     are the tiles of the same image that share an edge with it.
 
     Args:
@@ -95,7 +95,7 @@ def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
         )
     names: list[str] = []
     places: list[Tensor] = []
-    neighbours: list[Tensor] = []
+    partners: list[Tensor] = []
     whole = 0
     for image, name in enumerate(source.names):
         width, height = source.probe_size(image) or (0, 0)  # decoding says what is wrong with it
@@ -104,10 +104,10 @@ def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
             whole += 1
             names.append(name)
             places.append(torch.tensor([[image, -1, -1]]))
-            neighbours.append(torch.full((1, 4), -1))
+            partners.append(torch.full((1, 4), -1))
             continue
         beside = _sharing_an_edge(rows, columns)
-        neighbours.append(torch.where(beside < 0, -1, beside + len(names)))
+        partners.append(torch.where(beside < 0, -1, beside + len(names)))
         names += [f"{name}#r{r}c{c}" for r in range(rows) for c in range(columns)]
         top = torch.arange(rows) * tile_size + (height - rows * tile_size) // 2
         left = torch.arange(columns) * tile_size + (width - columns * tile_size) // 2
@@ -128,7 +128,7 @@ def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
         labels=None if source.labels is None else source.labels[where[:, 0]],
         class_names=source.class_names,
         notes=(*source.notes, *notes),
-        neighbours=torch.cat(neighbours),
+        partners=torch.cat(partners),
         values=source.values,
         source=source,
         tile_size=tile_size,

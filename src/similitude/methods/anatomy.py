@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from similitude.images.views import ImageSpec, PatchViewConfig
+from similitude.images.views import Canvases, ImageFacts, PatchViewConfig, image_views
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS, build_method
 
@@ -62,7 +62,7 @@ def small_config(name: str) -> MethodConfig:
         "num_prototypes": 8,
     }
     known = {field: value for field, value in small.items() if field in kind.model_fields}
-    for field, view in kind.model_construct().view_configs.items():
+    for field, view in image_views(kind.model_construct().view_configs).items():
         if isinstance(view, PatchViewConfig):
             known[field] = view.model_copy(update={"size": 2 * SIDE, "patch_size": 2})
         elif view.size is not None:
@@ -107,8 +107,8 @@ def column_names() -> list[str]:
 
 def _views(method: Method, seed: int) -> list[Tensor]:
     """Noise in the shapes of the method's own views."""
-    canvases = torch.zeros(SAMPLES, 3, SIDE, SIDE, dtype=torch.uint8)
-    image = ImageSpec(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    canvases = Canvases(torch.zeros(SAMPLES, 3, SIDE, SIDE, dtype=torch.uint8))
+    image = ImageFacts(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     generator = torch.Generator().manual_seed(seed)
     return [
         torch.randn(view.shape, generator=generator, dtype=torch.float64)

@@ -26,10 +26,11 @@ from pydantic import Field
 from torch import nn
 
 from similitude.distributed import gather, rank, world_size
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
+from similitude.sample import AnyView, MultiView
 
 _VIEW1 = ImageViewConfig(
     crop_scale=(0.08, 1.0),
@@ -45,8 +46,8 @@ _VIEW2 = _VIEW1.model_copy(update={"blur": 0.1, "solarize": 0.2})
 class BarlowTwinsBaseConfig(MethodConfig):
     """What both share: the paper's settings for ImageNet and ResNet-50 (Sec. 2.2)."""
 
-    view1: ImageViewConfig = _VIEW1
-    view2: ImageViewConfig = _VIEW2
+    view1: AnyView = _VIEW1
+    view2: AnyView = _VIEW2
     projector_layers: int = Field(default=3, ge=1)
     hidden_dim: int = Field(default=8192, ge=1)
     projection_dim: int = Field(default=8192, ge=1)  # Fig. 4: larger is better
@@ -90,8 +91,8 @@ class BarlowTwins(Method):
     def _is_hsic(self) -> bool:
         return isinstance(self.config, BarlowTwinsHSICConfig)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(ImageView(self.config.view1, image), ImageView(self.config.view2, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view1.on(facts), self.config.view2.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         v1, v2 = batch.views

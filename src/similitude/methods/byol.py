@@ -12,16 +12,17 @@ brightness, contrast around the mean of each channel, saturation in HSV), and bl
 border. Crops that do not fit are clamped to the image, as there.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
 
 _VIEW1 = ImageViewConfig(
@@ -41,8 +42,8 @@ class BYOLConfig(MethodConfig):
     """Defaults are the paper's for ImageNet, ResNet-50, 1000 epochs (Sec. 3.2, App. B)."""
 
     name: Literal["byol"] = "byol"
-    view1: ImageViewConfig = _VIEW1
-    view2: ImageViewConfig = _VIEW2
+    view1: AnyView = _VIEW1
+    view2: AnyView = _VIEW2
     projector: Literal["mlp", "linear", "none"] = "mlp"
     predictor: Literal["mlp", "none", "fixed"] = "mlp"  # Tab. 5; fixed: random, never trained
     hidden_dim: int = Field(default=4096, ge=1)  # of the projector and of the predictor
@@ -85,8 +86,8 @@ class BYOL(Method):
         dims = [dim, config.hidden_dim, out or config.projection_dim]
         return mlp(dims, norm=config.head_norm, hidden_bias=True, last_bias=False)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(ImageView(self.config.view1, image), ImageView(self.config.view2, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view1.on(facts), self.config.view2.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         v1, v2 = batch.views

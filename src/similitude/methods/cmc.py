@@ -29,11 +29,12 @@ from torch.nn import functional as F
 
 from similitude.distributed import gather, mean_over_processes
 from similitude.images.color_split import ColorSplit
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import bank_softmax, instance_nce, instance_normalizer, mean_over_bank_rows
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std
+from similitude.sample import MultiView
 
 
 class CMCConfig(MethodConfig):
@@ -86,8 +87,8 @@ class CMC(Method):
         # Z of each pair; 0 until a batch has come
         self.register_buffer("normalizers", torch.zeros(len(self.pairs)))
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(ImageView(self.config.view, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         config = self.config

@@ -22,7 +22,7 @@ a ResNet-v2-101) has no normalisation at all; any normalisation within a patch, 
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -30,11 +30,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank
-from similitude.images.views import ImageSpec, MultiView, PatchView, PatchViewConfig, cut_patches
+from similitude.images.views import PatchViewConfig, cut_patches
 from similitude.losses import cpc_info_nce, mean_over_bank_rows
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import GatedContext, PatchBackbone, output_std
 from similitude.randomness import uniform
+from similitude.sample import MultiView
 
 
 class CPCV1Config(MethodConfig):
@@ -80,8 +81,8 @@ class CPCV1(Method):
             for _ in range(config.prediction_steps)
         )
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(PatchView(self.config.view, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         latents = self.backbone(batch.views[0])

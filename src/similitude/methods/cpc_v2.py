@@ -21,7 +21,7 @@ layer normalisation of a whole patch, as the paper has it, is timm's norm layer 
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -29,10 +29,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank
-from similitude.images.views import ImageSpec, MultiView, PatchView, PatchViewConfig, cut_patches
+from similitude.images.views import PatchViewConfig, cut_patches
 from similitude.losses import cpc_shared_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import PatchBackbone, ResidualContext, output_std
+from similitude.sample import MultiView
 
 QUARTER_TURNS = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}
 
@@ -107,8 +108,8 @@ class CPCV2(Method):
         self.turns = QUARTER_TURNS[config.directions]
         self.predictor = nn.ModuleList(Predictions(features, config) for _ in self.turns)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(PatchView(self.config.view, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         latents = self.backbone(batch.views[0])

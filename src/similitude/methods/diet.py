@@ -24,17 +24,18 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import index_cross_entropy
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import drop_gradients, output_std, plain_projector
+from similitude.sample import AnyView, MultiView
 
 
 class DIETConfig(MethodConfig):
     """Defaults are DIET's, views of its augmentation strength 3."""
 
     name: Literal["diet"] = "diet"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.2),  # from strength 2 on
         jitter_probability=0.3,
@@ -65,8 +66,8 @@ class DIET(Method):
         self.projector = plain_projector(config.projector, features, dim)
         self.classifier = nn.Linear(dim, config.num_samples, bias=False)  # W
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(*[view] * self.config.num_views)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -19,14 +19,14 @@ occurs once, not twice. As in the code, every parameter is clipped by its own no
 and position embedding decay.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from similitude.distributed import gather
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import self_distillation_before_logits
 from similitude.memory import Center
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -40,6 +40,7 @@ from similitude.nets import (
     output_std,
     without_drop_path,
 )
+from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine, linear
 
 _VIEW1 = ImageViewConfig(
@@ -59,9 +60,9 @@ class DINOConfig(MethodConfig):
     """Defaults are the reference code's for ImageNet and ViT-S/16 (Sec. 3.2, App. C)."""
 
     name: Literal["dino"] = "dino"
-    view1: ImageViewConfig = _VIEW1
-    view2: ImageViewConfig = _VIEW2
-    local_view: ImageViewConfig = _LOCAL
+    view1: AnyView = _VIEW1
+    view2: AnyView = _VIEW2
+    local_view: AnyView = _LOCAL
     local_views: int = Field(default=8, ge=0)  # 10 in the paper's best runs; 0: no multi-crop
     hidden_dim: int = Field(default=2048, ge=1)
     projector_layers: int = Field(default=3, ge=1)  # App. C
@@ -108,10 +109,10 @@ class DINO(Method):
         self.target_projector = frozen_copy(self.projector)
         self.center = Center(config.num_prototypes, config.center_decay)
 
-    def views(self, image: ImageSpec) -> MultiView:
+    def views(self, facts: Any) -> MultiView:
         config = self.config
         kinds = [config.view1, config.view2, *[config.local_view] * config.local_views]
-        return MultiView(*(ImageView(kind, image) for kind in kinds))
+        return MultiView(*(kind.on(facts) for kind in kinds))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         config, views = self.config, batch.views

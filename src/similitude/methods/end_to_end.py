@@ -23,18 +23,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from similitude.distributed import gather, own_rows, rank, world_size
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import convert_split_batchnorm, output_std, plain_projector
 from similitude.randomness import permutation
+from similitude.sample import AnyView, MultiView
 
 
 class EndToEndConfig(MethodConfig):
     """Defaults are those of MoCo v1, which the paper keeps equal (Sec. 4.1)."""
 
     name: Literal["end_to_end"] = "end_to_end"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),  # v2: hue 0.1, probability 0.8, blur 0.5
         jitter_probability=1.0,
@@ -59,8 +60,8 @@ class EndToEnd(Method):
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, mean_over_processes
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import (
     instance_nce,
     instance_normalizer,
@@ -38,13 +38,14 @@ from similitude.losses import (
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
+from similitude.sample import AnyView, MultiView
 
 
 class InstDiscConfig(MethodConfig):
     """Defaults are the authors' for ImageNet (Sec. 4.2 and their commands)."""
 
     name: Literal["inst_disc"] = "inst_disc"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),
         jitter_probability=1.0,
@@ -78,8 +79,8 @@ class InstDisc(Method):
         self.bank = MemoryBank(config.num_samples, dim)
         self.register_buffer("normalizer", torch.zeros(()))  # Z; 0 until a batch has come
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(ImageView(self.config.view, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         (view,) = batch.views

@@ -23,17 +23,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank, world_size
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
+from similitude.sample import AnyView, MultiView
 
 
 class InvaSpreadConfig(MethodConfig):
     """Defaults are the paper's for CIFAR-10 and STL-10 (Sec. 4.1)."""
 
     name: Literal["inva_spread"] = "inva_spread"
-    view: ImageViewConfig = ImageViewConfig(  # Sec. 4.3 takes parts of it away
+    view: AnyView = ImageViewConfig(  # Sec. 4.3 takes parts of it away
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),
         jitter_probability=1.0,
@@ -57,8 +58,8 @@ class InvaSpread(Method):
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

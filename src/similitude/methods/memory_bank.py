@@ -24,18 +24,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import info_nce
 from similitude.memory import MemoryBank
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import output_std, plain_projector
+from similitude.sample import AnyView, MultiView
 
 
 class MemoryBankConfig(MethodConfig):
     """Defaults are those of MoCo v1, which the paper keeps equal (Sec. 4.1)."""
 
     name: Literal["memory_bank"] = "memory_bank"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),  # v2: hue 0.1, probability 0.8, blur 0.5
         jitter_probability=1.0,
@@ -62,8 +63,8 @@ class MemoryBankContrast(Method):
         self.projector = plain_projector(config.projector, features, dim)
         self.bank = MemoryBank(config.num_samples, dim)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(ImageView(self.config.view, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         (view,) = batch.views

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, own_rows
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import info_nce
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -41,6 +41,7 @@ from similitude.nets import (
     plain_projector,
 )
 from similitude.randomness import permutation
+from similitude.sample import AnyView, MultiView
 
 
 class MoCoConfig(MethodConfig):
@@ -57,7 +58,7 @@ class MoCoV1Config(MoCoConfig):
     """MoCo v1 (Sec. 3.3)."""
 
     name: Literal["moco_v1"] = "moco_v1"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),
         jitter_probability=1.0,
@@ -72,7 +73,7 @@ class MoCoV2Config(MoCoConfig):
     """MoCo v2 (Sec. 3)."""
 
     name: Literal["moco_v2"] = "moco_v2"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_probability=0.8,
@@ -97,8 +98,8 @@ class MoCo(Method):
         self.target_projector = frozen_copy(self.projector)
         self.queue = FeatureQueue(config.queue_length, dim)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -27,11 +27,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank, world_size
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.images.vit import set_sincos_positions_, xavier_init_
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
 
 _VIEW1 = ImageViewConfig(
@@ -48,8 +49,8 @@ class MoCoV3Config(MethodConfig):
     """Defaults are the reference code's for ImageNet, ResNet-50, 100 and 300 epochs."""
 
     name: Literal["moco_v3"] = "moco_v3"
-    view1: ImageViewConfig = _VIEW1
-    view2: ImageViewConfig = _VIEW2
+    view1: AnyView = _VIEW1
+    view2: AnyView = _VIEW2
     projector_layers: int = Field(default=2, ge=1)  # 3 for a ViT
     predictor: Literal["mlp", "none"] = "mlp"  # Sec. 6.2: without it slightly worse, no collapse
     predictor_last_norm: bool = False  # BatchNorm without affine part at its end; True for a ViT
@@ -96,8 +97,8 @@ class MoCoV3(Method):
         elif self.config.positions == "none" and vit.pos_embed is not None:
             nn.init.zeros_(vit.pos_embed.requires_grad_(False))
 
-    def views(self, image: ImageSpec) -> MultiView:
-        return MultiView(ImageView(self.config.view1, image), ImageView(self.config.view2, image))
+    def views(self, facts: Any) -> MultiView:
+        return MultiView(self.config.view1.on(facts), self.config.view2.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         v1, v2 = batch.views

@@ -18,16 +18,17 @@ features in both terms, as the paper writes them; the code has the mean in one o
 depending on the revision. Cropping is that of SimCLR.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
 
 
@@ -38,7 +39,7 @@ class RAFTConfig(MethodConfig):
     """
 
     name: Literal["raft"] = "raft"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         jitter=(0.8, 0.8, 0.8, 0.2),
         jitter_probability=0.8,
@@ -76,8 +77,8 @@ class RAFT(Method):
             return nn.Linear(features, dim)
         return mlp([features, self.config.hidden_dim, dim], hidden_bias=True)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -16,24 +16,25 @@ every head layer has BatchNorm (the last without offset), head weights start fro
 images stay in [0, 1].
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from similitude.distributed import gather, rank, world_size
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
+from similitude.sample import AnyView, MultiView
 
 
 class SimCLRConfig(MethodConfig):
     """Defaults are the paper's for ImageNet and ResNet-50 (Sec. 2, App. A and B)."""
 
     name: Literal["simclr"] = "simclr"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         interpolation="bicubic",
         jitter=(0.8, 0.8, 0.8, 0.2),  # strength s = 1; CIFAR-10: s = 0.5 (App. B.9)
@@ -77,8 +78,8 @@ class SimCLR(Method):
                 nn.init.normal_(layer.weight, std=0.01)
         return head
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -16,7 +16,7 @@ is in the paper alone, without details: here the online network's NT-Xent is kep
 keys of the memory network for view 1 join the candidates of later batches.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -24,18 +24,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank, world_size
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent, nt_xent_with_queue
 from similitude.memory import FeatureQueue
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.sample import AnyView, MultiView
 
 
 class SimCLRv2Config(MethodConfig):
     """Defaults are the reference code's for ImageNet; queue and decay are from App. A."""
 
     name: Literal["simclr_v2"] = "simclr_v2"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         interpolation="bicubic",
         jitter=(0.8, 0.8, 0.8, 0.2),
@@ -77,8 +78,8 @@ class SimCLRv2(Method):
             self.target_projector = frozen_copy(self.projector)
             self.queue = FeatureQueue(config.queue_length, config.projection_dim)
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

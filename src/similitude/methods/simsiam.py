@@ -20,17 +20,18 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
+from similitude.sample import AnyView, MultiView
 
 
 class SimSiamConfig(MethodConfig):
     """Defaults are the paper's for ImageNet and ResNet-50 (Sec. 3, App. A)."""
 
     name: Literal["simsiam"] = "simsiam"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_probability=0.8,
@@ -82,8 +83,8 @@ class SimSiam(Method):
         predictor = mlp([dim, config.predictor_hidden, dim], norm=config.head_norm)
         return predictor.requires_grad_(config.predictor != "fixed")
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

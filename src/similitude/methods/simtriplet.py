@@ -21,17 +21,18 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import mlp, output_std
+from similitude.sample import AnyView, MultiView
 
 
 class SimTripletConfig(MethodConfig):
     """Defaults are those of SimSiam for ImageNet and ResNet-50, which the paper builds on."""
 
     name: Literal["simtriplet"] = "simtriplet"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_probability=0.8,
@@ -63,9 +64,9 @@ class SimTriplet(Method):
         if config.predictor == "mlp":
             self.predictor = mlp([dim, config.predictor_hidden, dim])
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view = ImageView(self.config.view, image)
-        return MultiView(view, view, neighbour=view)
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
+        return MultiView(view, view, partner=view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         v1, v2, v3 = batch.views

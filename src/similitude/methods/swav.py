@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import sinkhorn, swapped_prediction
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.nets import drop_gradients, mlp, multi_crop_features, output_std
+from similitude.sample import AnyView, MultiView
 
 _VIEW = ImageViewConfig(
     crop_scale=(0.14, 1.0),  # (0.08, 1) without local views
@@ -43,8 +44,8 @@ class SwAVConfig(MethodConfig):
     """Defaults are the paper's for ImageNet, ResNet-50, batch 4,096 (App. A)."""
 
     name: Literal["swav"] = "swav"
-    view: ImageViewConfig = _VIEW  # of the two global views
-    local_view: ImageViewConfig = _VIEW.model_copy(update={"size": 96, "crop_scale": (0.05, 0.14)})
+    view: AnyView = _VIEW  # of the two global views
+    local_view: AnyView = _VIEW.model_copy(update={"size": 96, "crop_scale": (0.05, 0.14)})
     local_views: int = Field(default=6, ge=0)  # Sec. 3.2; 0: no multi-crop
     projector: Literal["mlp", "linear", "none"] = "mlp"
     hidden_dim: int = Field(default=2048, ge=1)
@@ -80,8 +81,8 @@ class SwAV(Method):
         # Unit embeddings of earlier batches, newest first; zeros until it is full.
         self.register_buffer("queue_rows", torch.zeros(ASSIGNED, config.queue_length, dim))
 
-    def views(self, image: ImageSpec) -> MultiView:
-        view, local = ImageView(self.config.view, image), ImageView(self.config.local_view, image)
+    def views(self, facts: Any) -> MultiView:
+        view, local = self.config.view.on(facts), self.config.local_view.on(facts)
         return MultiView(view, view, *[local] * self.config.local_views)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:

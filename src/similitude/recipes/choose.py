@@ -12,7 +12,7 @@ from torch import nn
 from similitude.distributed import world_size
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, takes_size
 from similitude.images.image_set import ImageSet
-from similitude.images.views import PatchViewConfig
+from similitude.images.views import PatchViewConfig, image_views
 from similitude.method import MethodConfig
 from similitude.methods import CONFIGS, make_config
 from similitude.methods.barlow_twins import BarlowTwinsBaseConfig
@@ -197,7 +197,7 @@ def choose_adapting(
     fixed = not takes_size(start.backbone, min(size, ADAPTING_SIZE))
     side = size if fixed or facts.device.type != "cpu" else min(size, ADAPTING_SIZE)
     views: dict[str, Any] = {}
-    for name, view in config.view_configs.items():
+    for name, view in image_views(config.view_configs).items():
         local = name == "local_view"
         views[name] = view.model_copy(
             update={"size": side // 2 if local and not fixed else None if side == size else side}
@@ -364,7 +364,7 @@ def _with_local_views(
 ) -> MethodConfig:
     """Views with a size of their own, as small beside the image as in the template."""
     views = {}
-    for name, view in method.view_configs.items():
+    for name, view in image_views(method.view_configs).items():
         if view.size is not None and image_size != template.image_size:
             size = round(view.size * image_size / template.image_size)
             views[name] = view.model_copy(update={"size": size})
@@ -387,7 +387,7 @@ def _with_patches(
 ) -> MethodConfig:
     """Patches as small beside the image as in the template."""
     views = {}
-    for name, view in method.view_configs.items():
+    for name, view in image_views(method.view_configs).items():
         if isinstance(view, PatchViewConfig) and image_size != template.image_size:
             size = round(view.patch_size * image_size / template.image_size)
             views[name] = view.model_copy(update={"patch_size": max(1, size)})
@@ -429,13 +429,13 @@ def _fitted(
 
 def view_sizes(recipe: Recipe) -> list[int]:
     """Sides of the views, in pixels; of patches where a view is cut into them."""
-    views = recipe.method.view_configs.values()
+    views = image_views(recipe.method.view_configs).values()
     return [view.input_side(recipe.image_size) for view in views]
 
 
 def input_sizes(recipe: Recipe) -> list[int]:
     """Sides of all that the network is given, in training and in evaluation, in pixels."""
-    views = recipe.method.view_configs.values()
+    views = image_views(recipe.method.view_configs).values()
     in_patches = bool(views) and all(isinstance(view, PatchViewConfig) for view in views)
     return sorted({*view_sizes(recipe), *([] if in_patches else [recipe.image_size])})
 
@@ -472,7 +472,7 @@ def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
         size, reason = None, "the image size, because the backbone may take no other"
     views, reasons = {}, {}
     largest = max(view_sizes(recipe), default=recipe.image_size)  # local views stay smaller
-    for name, view in recipe.method.view_configs.items():
+    for name, view in image_views(recipe.method.view_configs).items():
         if isinstance(view, PatchViewConfig):  # crops are of nearly the whole image
             continue
         if not {f"method.{name}", f"method.{name}.size"} & set(given):
@@ -569,7 +569,7 @@ def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> 
         return recipe
     given = {assignment.partition("=")[0].strip() for assignment in overrides}
     views, reasons = {}, {}
-    for name, view in recipe.method.view_configs.items():
+    for name, view in image_views(recipe.method.view_configs).items():
         # the patches of an image lie above each other
         if isinstance(view, PatchViewConfig) or f"method.{name}" in given:
             continue

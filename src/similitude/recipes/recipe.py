@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from similitude.errors import UserError, did_you_mean
 from similitude.files.reading import parse_yaml, read_yaml
 from similitude.images.backbones import BackboneConfig
-from similitude.images.views import ImageSpec
+from similitude.images.views import ImageFacts, image_views
 from similitude.method import MethodConfig
 from similitude.methods import make_config
 from similitude.nets.precision import Arithmetic
@@ -124,20 +124,20 @@ def arithmetic_of(recipe: Recipe) -> Arithmetic:
     )
 
 
-def image_spec(recipe: Recipe) -> ImageSpec:
+def image_facts(recipe: Recipe) -> ImageFacts:
     """The facts about the images that views and evaluation need.
 
     A method whose views stay in [0, 1] (SimCLR's paper) is evaluated on such images too.
     """
-    views = recipe.method.view_configs.values()
+    views = image_views(recipe.method.view_configs).values()
     if views and not any(view.normalize for view in views):
-        return ImageSpec(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return ImageSpec(recipe.image_size, recipe.mean, recipe.std)
+        return ImageFacts(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return ImageFacts(recipe.image_size, recipe.mean, recipe.std)
 
 
 def with_used_normalisation(recipe: Recipe) -> Recipe:
-    """The recipe with the mean and std of :func:`image_spec`: its file says what is used."""
-    spec = image_spec(recipe)
+    """The recipe with the mean and std of :func:`image_facts`: its file says what is used."""
+    spec = image_facts(recipe)
     if (spec.mean, spec.std) == (recipe.mean, recipe.std):
         return recipe
     reason = "the method's views stay in [0, 1]"

@@ -8,11 +8,12 @@ from torch import nn
 from similitude.distributed import alone, world_size
 from similitude.errors import UserError
 from similitude.images.backbones import build_backbone
+from similitude.images.canvases import Canvases
 from similitude.method import Batch, Method, Progress
 from similitude.methods import build_method
 from similitude.nets.adapting import freeze_
 from similitude.nets.precision import backbones_of
-from similitude.recipes.recipe import Recipe, image_spec
+from similitude.recipes.recipe import Recipe, image_facts
 
 BEGINNING = Progress(step=0, total_steps=1000, steps_per_epoch=100)
 SAMPLES = 4  # at least; two for each part of a split BatchNorm
@@ -33,7 +34,8 @@ def small_step(recipe: Recipe) -> tuple[Method, Batch]:
     side = recipe.canvas_size or recipe.image_size
     canvases = torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8)
     index = torch.arange(number)
-    return method, Batch(method.views(image_spec(recipe))(canvases, index, seed=0, epoch=0), index)
+    views = method.views(image_facts(recipe))(Canvases(canvases), index, seed=0, epoch=0)
+    return method, Batch(views, index)
 
 
 def check_batchnorm(recipe: Recipe) -> None:

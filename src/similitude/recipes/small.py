@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from similitude.images.backbones import BackboneConfig
-from similitude.images.views import PatchViewConfig
+from similitude.images.views import PatchViewConfig, image_views
 from similitude.recipes import cifar10
 from similitude.recipes.recipe import Recipe
 
@@ -24,7 +24,7 @@ def _small(template: Recipe, **optimizer: Any) -> Recipe:
     # CPC's patches must not share statistics
     options = {k: v for k, v in template.backbone.options.items() if k == "norm_layer"}
     views = {}
-    for name, view in template.method.view_configs.items():
+    for name, view in image_views(template.method.view_configs).items():
         update: dict[str, Any] = {"size": IMAGE_SIZE // 2 if name == "local_view" else None}
         if isinstance(view, PatchViewConfig):
             update["patch_size"] = round(PATCH_SHARE * IMAGE_SIZE)

@@ -20,7 +20,6 @@ from similitude.errors import UserError
 from similitude.files.reading import check_archive, check_file
 from similitude.files.writing import checksum, write_with
 from similitude.images.backbones import build_backbone
-from similitude.images.image_set import ImageSet
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.nets.adapting import averaged
@@ -56,12 +55,6 @@ class Checkpoint(NamedTuple):
         torch.set_rng_state(self.random_state)
         if self.cuda_random_state is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(self.cuda_random_state)
-
-
-def fingerprint(images: ImageSet) -> str:
-    """Number and names of the images in a few characters; positions are what views depend on."""
-    names = "\n".join(images.names).encode()
-    return f"{len(images)}-{zlib.crc32(names):08x}"
 
 
 def fingerprint_of(state: Mapping[str, Tensor]) -> str:

@@ -8,10 +8,11 @@ from torch import nn
 
 from similitude.data.decoder import native_size
 from similitude.data.source import ImageSource
-from similitude.evaluation.baselines import Entrant, Parts
-from similitude.evaluation.features import MAX_PIXEL_SIDE
-from similitude.images.image_set import ImageSet
-from similitude.images.views import ImageSpec
+from similitude.evaluation.baselines import Entrant
+from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
+from similitude.images.views import ImageFacts
+
+Parts = tuple[ImageSet, ImageSet | None]  # training images, and test images where there are some
 
 
 @runtime_checkable
@@ -55,19 +56,19 @@ def open_published(against: Sequence[str | Path | Published]) -> list[Published]
     return opened
 
 
-def published_entrant(weights: Published, canvases: "Canvases") -> Entrant:
+def published_entrant(weights: Published, sizes: "AtSizes") -> Entrant:
     """Their row: on images of their own size, mean and std, in full precision."""
     mean, std = ((v[0], v[1], v[2]) for v in (weights.mean, weights.std))
     return Entrant(
         weights.name,
         weights.build(),
-        ImageSpec(weights.image_size, mean, std),
-        lambda: canvases.fit_for(weights.image_size),
+        ImageFacts(weights.image_size, mean, std),
+        lambda: sizes.fit_for(weights.image_size),
         channels_last=True,
     )
 
 
-class Canvases:
+class AtSizes:
     """The same images at several sizes; besides those of the run, one size is kept at a time."""
 
     def __init__(

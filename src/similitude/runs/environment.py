@@ -7,19 +7,20 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from similitude.distributed import world_size
 from similitude.files.writing import write_text
-from similitude.images.image_set import ImageSet
 from similitude.runs.metrics import Metrics
+from similitude.sample import Samples
 
 
 def write_environment(
     folder: Path,
     data: str,
-    images: ImageSet,
+    images: Samples[Any],
     metrics: Metrics,
     seconds: float,
     device: torch.device,

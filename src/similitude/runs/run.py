@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
 from similitude.data.classes import check_classes
 from similitude.data.labels import read_labels
@@ -39,13 +38,13 @@ from similitude.images.decoding import ValueRange
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
 from similitude.images.opening import Range, open_parts
-from similitude.images.views import ImageSpec
+from similitude.images.views import ImageFacts
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import given_method
 from similitude.nets.precision import keep_freed_memory
 from similitude.randomness import permutation
-from similitude.recipes import Recipe, arithmetic_of, image_spec
+from similitude.recipes import Recipe, arithmetic_of, image_facts
 from similitude.runs.checkpoint import (
     Checkpoint,
     export_backbone,
@@ -55,8 +54,9 @@ from similitude.runs.checkpoint import (
     load_checkpoint,
     read_start,
 )
-from similitude.runs.entrants import Canvases, Published, open_published, published_entrant
+from similitude.runs.entrants import AtSizes, Published, open_published, published_entrant
 from similitude.runs.folder import CHECKPOINT, is_held, refuse_links, settle
+from similitude.sample import Samples
 
 GALLERY_SIZE = 2000  # images kept for the report's map
 THUMBNAIL_SIZE = 56  # pixels at most
@@ -167,9 +167,9 @@ class Run:
         return (added / norm) ** 0.5 if norm > 0 else 0.0
 
     @property
-    def image(self) -> ImageSpec:
+    def facts(self) -> ImageFacts:
         """Size and normalisation of the images the backbone expects."""
-        return image_spec(self.recipe)
+        return image_facts(self.recipe)
 
     @property
     def verdict(self) -> Verdict:
@@ -224,7 +224,7 @@ class Run:
             part = extract_features(
                 self.backbone,
                 images,
-                self.image,
+                self.facts,
                 device=self._device,
                 on_progress=show,
                 over_processes=True,
@@ -305,23 +305,23 @@ class Run:
         )
         train = self.load_source(train_source, progress, say)
         test = None if test_source is None else self.load_source(test_source, progress, say)
-        canvases = Canvases(
+        sizes = AtSizes(
             (train, test),
             (train_source, test_source),
             lambda source, size: self.load_source(source, progress, None, size),
         )
         entrants = [
             *self._before(),
-            *(published_entrant(weights, canvases) for weights in published),
+            *(published_entrant(weights, sizes) for weights in published),
             self._entrant(PRETRAINED_BACKBONE, self.backbone),
         ]
         steps = (1 + len(entrants)) * (1 + len(protocols) + (test is not None))
         done = iter(range(steps))
         table = evaluate_entrants(
             entrants,
-            canvases.own,
+            sizes.own,
             data=train_source.name,
-            pixels=canvases.for_pixels(),
+            pixels=sizes.for_pixels(),
             protocols=protocols,
             draws=draws,
             seed=self.split_seed,
@@ -333,9 +333,9 @@ class Run:
             return table
         notes = [
             f"{weights.name} was given images of {weights.image_size} px, its own size; the run's "
-            f"are of {self.image.size} px."
+            f"are of {self.facts.size} px."
             for weights in published
-            if weights.image_size != self.image.size
+            if weights.image_size != self.facts.size
         ]
         table = replace(table, notes=[*table.notes, *notes])
         if progress is not None:
@@ -364,17 +364,14 @@ class Run:
             place.unlink(missing_ok=True)
         return table
 
-    def write_gallery(self, images: ImageSet) -> None:
+    def write_gallery(self, images: Samples[Any]) -> None:
         """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
         index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
         shown = images.subset(index)
-        features = extract_features(self.backbone, shown, self.image, device=self._device)
-        thumbnails = shown.pixels[:]
-        if shown.size > THUMBNAIL_SIZE:
-            thumbnails = resize(thumbnails, [THUMBNAIL_SIZE, THUMBNAIL_SIZE], antialias=True)
+        features = extract_features(self.backbone, shown, self.facts, device=self._device)
         arrays: dict[str, Any] = {
             "features": features.x.numpy(),
-            "thumbnails": thumbnails.permute(0, 2, 3, 1).contiguous().numpy(),
+            "thumbnails": shown.thumbnails(THUMBNAIL_SIZE),
             "names": np.array(shown.names),
             "spectrum": spectrum(features.x).numpy(),
         }
@@ -385,18 +382,15 @@ class Run:
         write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
         self._write_attention(images)
 
-    def _write_attention(self, images: ImageSet) -> None:
+    def _write_attention(self, images: Samples[Any]) -> None:
         """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
-        if not has_attention(self.backbone):
+        if not (isinstance(images, ImageSet) and has_attention(self.backbone)):
             return
         few = images.subset(permutation(self.recipe.seed, -2, len(images))[:ATTENTION_IMAGES])
-        maps = attention_maps(self.backbone, few, self.image, device=self._device)
-        pictures = few.pixels[:]
-        if few.size > ATTENTION_SIZE:
-            pictures = resize(pictures, [ATTENTION_SIZE, ATTENTION_SIZE], antialias=True)
+        maps = attention_maps(self.backbone, few, self.facts, device=self._device)
         arrays: dict[str, Any] = {
             "maps": maps.numpy(),
-            "images": pictures.permute(0, 2, 3, 1).contiguous().numpy(),
+            "images": few.thumbnails(ATTENTION_SIZE),
             "names": np.array(few.names),
         }
         if few.labels is not None and few.class_names is not None:
@@ -424,7 +418,7 @@ class Run:
         return Entrant(
             name,
             backbone,
-            self.image,
+            self.facts,
             autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
             channels_last=arithmetic.channels_last,
         )
@@ -475,7 +469,7 @@ class Run:
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
         check_writable(target)
         export_backbone(self.backbone.state_dict(), target)
-        network, image = self.recipe.backbone, self.image
+        network, image = self.recipe.backbone, self.facts
         facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
         facts |= {"mean": image.mean, "std": image.std, "values": self.recipe.value_range}
         if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():

@@ -3,19 +3,20 @@
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from similitude.data.loader import CanvasLoader
+from similitude.data.loader import Loader
 from similitude.distributed import rank, world_size
 from similitude.distributed.interrupts import hearing
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
-from similitude.images.image_set import ImageSet
 from similitude.listener import Listener
 from similitude.runs.checkpoint import Checkpoint
 from similitude.runs.metrics import Metrics
+from similitude.sample import Samples
 from similitude.training.profiling import WARM_UP, Profile, measure_limits
 from similitude.training.recorder import Recorder
 from similitude.training.step import Pretraining
@@ -23,7 +24,7 @@ from similitude.training.step import Pretraining
 
 def run_steps(
     module: Pretraining,
-    images: ImageSet,
+    samples: Samples[Any],
     key: str,
     folder: Path,
     monitor: OnlineMonitor | None,
@@ -38,8 +39,8 @@ def run_steps(
 
     Args:
         module: what trains, on its device; its method has the weights of ``checkpoint``.
-        images: what it trains on.
-        key: tells these images from others; kept in checkpoints.
+        samples: what it trains on.
+        key: tells these samples from others; kept in checkpoints.
         folder: of the run.
         monitor: measures the features now and then; only the first process needs one.
         checkpoint: where to go on.
@@ -67,8 +68,8 @@ def run_steps(
                 "with --overwrite"
             ) from error
     total_steps = module.progress.total_steps
-    loader = CanvasLoader(
-        images,
+    loader = Loader(
+        samples,
         batch_size=module.recipe.batch_size,
         seed=module.recipe.seed,
         first_step=first_step,
@@ -76,7 +77,7 @@ def run_steps(
         device=module.device,
         part=rank(),
         parts=world_size(),
-        neighbours=module.multi_view.has_neighbour,
+        partners=module.multi_view.has_partner,
     )
 
     def show(values: Mapping[str, float]) -> None:
@@ -118,7 +119,7 @@ def run_steps(
     return recorder
 
 
-def _take_steps(module: Pretraining, loader: CanvasLoader, recorder: Recorder) -> None:
+def _take_steps(module: Pretraining, loader: Loader, recorder: Recorder) -> None:
     """Take the steps of the loader.
 
     Ctrl-C and SIGTERM end them after the one under way, a second Ctrl-C at once. SIGTERM may come

@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +17,16 @@ from similitude.evaluation.baselines import checksum
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
-from similitude.files.writing import write_text
+from similitude.files.writing import write_text, write_with
 from similitude.images.backbones import build_backbone
-from similitude.images.image_set import ImageSet
-from similitude.images.views import MultiView
-from similitude.images.views.contact_sheet import write_contact_sheet
 from similitude.listener import Listener, Log, Silent
 from similitude.method import Method
 from similitude.methods import build_method
-from similitude.recipes import Recipe, dump_recipe, image_spec
+from similitude.recipes import Recipe, dump_recipe, image_facts
 from similitude.runs.checkpoint import (
     START_FILE,
     Checkpoint,
     export_backbone,
-    fingerprint,
     load_backbone,
     load_strictly,
     read_start,
@@ -37,6 +34,7 @@ from similitude.runs.checkpoint import (
 from similitude.runs.environment import write_environment
 from similitude.runs.metrics import Metrics
 from similitude.runs.run import Run
+from similitude.sample import MultiView, Samples
 from similitude.training.loop import run_steps
 from similitude.training.recorder import Recorder
 from similitude.training.step import Pretraining
@@ -47,7 +45,7 @@ WATCHED_ADAPTING = 300
 
 
 def train(
-    images: ImageSet,
+    images: Samples[Any],
     data: str,
     recipe: Recipe,
     folder: Path,
@@ -100,7 +98,7 @@ def train(
     first_step = 0 if checkpoint is None else checkpoint.step
     steps_per_epoch = len(images) // recipe.batch_size
     if checkpoint is not None:
-        if checkpoint.images != fingerprint(images):
+        if checkpoint.images != images.fingerprint():
             raise UserError(
                 f"{data} is not what the run in {folder} was trained on ({len(images)} images with "
                 "other names or another number): resume with the same images"
@@ -113,7 +111,7 @@ def train(
     if first:
         monitor = OnlineMonitor(
             images,
-            image_spec(recipe),
+            image_facts(recipe),
             module.multi_view,
             seed=recipe.seed,
             start=None if start is None else load_backbone(recipe, start).to(device),
@@ -132,10 +130,10 @@ def train(
                 export_backbone(start, folder / START_FILE)
         _tell_unreadable(images, folder, log)
     unreadable_at_start = len(images.unreadable)
-    if module.multi_view.has_neighbour and not images.has_neighbours:
+    if module.multi_view.has_partner and not images.has_partners:
         log.say(
             "  no image lies beside another (tile_size cuts large images into tiles that do): the "
-            "view of a neighbour is of the same image"
+            "view of a partner is of the same image"
         )
     norms = [m for m in method.backbone.modules() if isinstance(m, _BatchNorm)]
     if recipe.micro_batch_size and norms:
@@ -155,7 +153,7 @@ def train(
     recorder = run_steps(
         module,
         images,
-        fingerprint(images),
+        images.fingerprint(),
         folder,
         monitor,
         checkpoint,
@@ -186,7 +184,7 @@ def train(
         begun = load_backbone(recipe, start).to(device)
         monitor = OnlineMonitor(
             images,
-            image_spec(recipe),
+            image_facts(recipe),
             module.multi_view,
             seed=recipe.seed,
             start=begun,
@@ -211,7 +209,9 @@ def _drop_other_scores(run: Run, log: Listener) -> None:
             log.say(f"  {name} is of weights before the last step and is removed: evaluate again")
 
 
-def _finish(run: Run, images: ImageSet, recorder: Recorder, steps: int, listener: Listener) -> None:
+def _finish(
+    run: Run, images: Samples[Any], recorder: Recorder, steps: int, listener: Listener
+) -> None:
     """The verdict, the backbone and the gallery."""
     verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
     write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
@@ -228,7 +228,7 @@ def _finish(run: Run, images: ImageSet, recorder: Recorder, steps: int, listener
 
 def judge(
     metrics: Metrics,
-    images: ImageSet,
+    images: Samples[Any],
     nan_step: int | None = None,
     weight_change: float | None = None,
 ) -> Verdict:
@@ -269,20 +269,13 @@ def judge(
     )
 
 
-def _write_start(folder: Path, recipe: Recipe, images: ImageSet, views: MultiView) -> None:
+def _write_start(folder: Path, recipe: Recipe, images: Samples[Any], views: MultiView) -> None:
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    few = images.spread(8)
-    write_contact_sheet(
-        folder / "views.png",
-        few.pixels[:],
-        views,
-        image_spec(recipe),
-        seed=recipe.seed,
-        aspect=few.aspect,
-    )
+    sheet = images.sheet(views, image_facts(recipe), seed=recipe.seed)
+    write_with(folder / "views.png", lambda path: sheet.save(path, format="PNG"))
 
 
-def _tell_unreadable(images: ImageSet, folder: Path, log: Listener) -> None:
+def _tell_unreadable(images: Samples[Any], folder: Path, log: Listener) -> None:
     """Say how many files cannot be read, and list them in unreadable.txt."""
     if not images.unreadable or rank() > 0:
         return

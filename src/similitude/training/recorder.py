@@ -21,7 +21,7 @@ from tensorboard.compat.proto.summary_pb2 import (
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 
-from similitude.data.loader import CanvasLoader
+from similitude.data.loader import Loader
 from similitude.distributed import any_process, rank
 from similitude.evaluation.health import WARM_UP_STEPS
 from similitude.evaluation.online import OnlineMonitor
@@ -66,7 +66,7 @@ class Recorder:
     def __init__(
         self,
         folder: Path,
-        loader: CanvasLoader,
+        loader: Loader,
         images: str,
         monitor: OnlineMonitor | None,
         metrics: Metrics,

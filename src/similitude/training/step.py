@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from similitude.data.loader import CanvasBatch
+from similitude.data.loader import RowBatch
 from similitude.distributed import average_gradients, mean_over_processes, world_size
 from similitude.method import Batch, Method, Progress
 from similitude.nets import convert_sync_batchnorm, drop_gradients
 from similitude.nets.adapting import freeze_, layer_scales, split_by_scale
 from similitude.nets.precision import GradientCache, backbones_of, compiled_forwards, computing
 from similitude.optimizers import OPTIMIZERS
-from similitude.recipes import Recipe, arithmetic_of, image_spec
+from similitude.recipes import Recipe, arithmetic_of, image_facts
 from similitude.schedules import cosine, step_decay, warmup_cosine
 from similitude.training.profiling import Stages
 
@@ -62,7 +62,7 @@ def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class Pretraining(nn.Module):
-    """One optimizer step of a method for each batch of canvases.
+    """One optimizer step of a method for each batch of samples.
 
     Args:
         method: what learns.
@@ -91,7 +91,7 @@ class Pretraining(nn.Module):
         # BatchNorm over processes sends messages, which no kernel can
         compiled = recipe.compile is True and world_size() == 1
         self.compiled = compiled_forwards(self.method) if compiled else None
-        self.multi_view = method.views(image_spec(recipe))
+        self.multi_view = method.views(image_facts(recipe))
         self.optimizer = build_optimizer(method, recipe)
 
     @property
@@ -105,12 +105,12 @@ class Pretraining(nn.Module):
         """Where it computes."""
         return next(self.method.parameters()).device
 
-    def training_step(self, batch: CanvasBatch) -> dict[str, Tensor]:
+    def training_step(self, batch: RowBatch) -> dict[str, Tensor]:
         """One whole step, timed by stages where that is asked for; the loss and other metrics."""
         with self.stages.step():
             return self.optimize(batch)
 
-    def rehearse(self, batch: CanvasBatch) -> None:
+    def rehearse(self, batch: RowBatch) -> None:
         """Take a step and undo it: for what only a whole step can show."""
         state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
         step = self.step
@@ -121,18 +121,17 @@ class Pretraining(nn.Module):
         self.optimizer.zero_grad()
         self.step = step
 
-    def optimize(self, batch: CanvasBatch) -> dict[str, Tensor]:
+    def optimize(self, batch: RowBatch) -> dict[str, Tensor]:
         """Move weights, targets and memory by one batch; the loss and other metrics."""
         recipe, progress, stage = self.recipe, self.progress, self.stages.stage
         optimizer = self.optimizer
         with stage("views"):
             views = self.multi_view(
-                batch.canvases,
+                batch.rows,
                 batch.index,
                 seed=recipe.seed,
                 epoch=batch.epoch,
-                aspect=batch.aspect,
-                neighbours=batch.neighbours,
+                partners=batch.partners,
             )
         rate, decay = learning_rate(recipe, progress), weight_decay(recipe, progress)
         for group in optimizer.param_groups:

@@ -19,7 +19,7 @@ from similitude.files.writing import as_path
 from similitude.images.image_set import ImageSet
 from similitude.images.opening import open_source
 from similitude.nets.precision import computing, keep_freed_memory
-from similitude.recipes import arithmetic_of, image_spec, validated
+from similitude.recipes import arithmetic_of, image_facts, validated
 from similitude.runs.checkpoint import load_strictly
 from similitude.runs.folder import settle
 from similitude.runs.metrics import Metrics, read_metrics
@@ -122,7 +122,7 @@ class Classifier(Run):
             return extract_features(
                 self.network,
                 images,
-                image_spec(self.transfer.network),
+                image_facts(self.transfer.network),
                 device=self._device,
                 on_progress=show,
             )

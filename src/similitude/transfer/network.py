@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from similitude.errors import UserError
 from similitude.images.backbones import build_backbone
-from similitude.images.views import ImageSpec, ImageView, ImageViewConfig, MultiView
+from similitude.images.views import ImageViewConfig
 from similitude.losses import distill_logits
 from similitude.method import Batch, Method, Progress, StepOutput
 from similitude.methods import build_method
 from similitude.nets import convert_split_batchnorm
+from similitude.sample import MultiView
 from similitude.transfer.recipes import TransferRecipe
 
 
@@ -164,9 +165,9 @@ class Learner(Method):
         self.head = network.head
         self.logits = network.logits
 
-    def views(self, image: ImageSpec) -> MultiView:
+    def views(self, facts: Any) -> MultiView:
         """One view of each image."""
-        return MultiView(ImageView(self.view, image))
+        return MultiView(self.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         """The criterion's loss of one batch."""

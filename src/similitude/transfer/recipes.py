@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from similitude.errors import UserError
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig
-from similitude.images.views import ImageViewConfig
+from similitude.images.views import ImageViewConfig, image_views
 from similitude.recipes import OptimizerConfig, Recipe
 
 MANY_LABELS = 10_000  # from here, and with large images, as published; ImageNet's 1 % are 12,811
@@ -60,7 +60,7 @@ class DistillRecipe(TransferRecipe):
 
 def crop_and_flip(network: Recipe) -> ImageViewConfig:
     """The pretraining's crop and mirror without anything else (SimCLR v2, App. A)."""
-    views = [*network.method.view_configs.values()]
+    views = [*image_views(network.method.view_configs).values()]
     # Of several crops the global ones.
     view = max(views, key=lambda v: v.crop_scale[1], default=ImageViewConfig(crop_scale=(0.08, 1)))
     crop = {field: getattr(view, field) for field in ImageViewConfig.model_fields}

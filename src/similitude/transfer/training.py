@@ -12,8 +12,8 @@ from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
 from similitude.images.image_set import ImageSet
 from similitude.listener import Listener, Log
-from similitude.recipes import field_text, image_spec
-from similitude.runs.checkpoint import export_backbone, fingerprint, load_checkpoint
+from similitude.recipes import field_text, image_facts
+from similitude.runs.checkpoint import export_backbone, load_checkpoint
 from similitude.runs.environment import write_environment
 from similitude.training.loop import run_steps
 from similitude.training.step import Pretraining
@@ -60,7 +60,7 @@ def train_network(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training = recipe.training
     method = training.method
-    key = f"{fingerprint(images)}-{targets:08x}"
+    key = f"{images.fingerprint()}-{targets:08x}"
     checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt") if resume else None
     first_step = 0 if checkpoint is None else checkpoint.step
     torch.manual_seed(recipe.seed)
@@ -85,7 +85,7 @@ def train_network(
             log.say(f"  {field} = {field_text(recipe, field)}: {reason}")
     unlabelled = replace(images, labels=None)  # an online kNN among labels already learned is none
     monitor = OnlineMonitor(
-        unlabelled, image_spec(training), module.multi_view, seed=recipe.seed, size=WATCHED
+        unlabelled, image_facts(training), module.multi_view, seed=recipe.seed, size=WATCHED
     )
     recorder = run_steps(
         module, images, key, folder, monitor, checkpoint, log=log, listener=listener

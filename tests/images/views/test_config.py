@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from similitude.errors import UserError
-from similitude.images.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.config import ImageFacts, ImageViewConfig
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_blur_radius_is_that_of_the_papers(share, size, radius):
     assert ImageViewConfig(blur_kernel=share).blur_radius(size) == radius
 
 
-def test_image_spec_refuses_what_cannot_be():
+def test_image_facts_refuses_what_cannot_be():
     with pytest.raises(UserError, match="size is 0"):
-        ImageSpec(0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        ImageFacts(0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     with pytest.raises(UserError, match="above 0"):
-        ImageSpec(32, (0.5, 0.5, 0.5), (0.2, 0.0, 0.2))
+        ImageFacts(32, (0.5, 0.5, 0.5), (0.2, 0.0, 0.2))

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from similitude.errors import UserError
-from similitude.images.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.contact_sheet import contact_sheet
 from similitude.images.views.image import ImageView, MultiView
 
-SPEC = ImageSpec(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+SPEC = ImageFacts(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 IDENTITY = {
     "crop_scale": (1.0, 1.0),
     "crop_ratio": (1.0, 1.0),

@@ -10,12 +10,12 @@ from torchvision.transforms import InterpolationMode
 
 from similitude.errors import UserError
 from similitude.images.views import image as image_module
-from similitude.images.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.drawing import JITTER_ORDERS
 from similitude.images.views.image import ImageView, MultiView, evaluation_view
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.2, 0.25, 0.3)
-SPEC = ImageSpec(32, MEAN, STD)
+SPEC = ImageFacts(32, MEAN, STD)
 JITTERS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
 CONFIGS = {
     "moco_v2": ImageViewConfig(),
@@ -89,7 +89,7 @@ def test_view_equals_torchvision(name, side, size):
     config = CONFIGS[name]
     n = 48 if size == 32 else 12
     canvases, aspect = random_canvases(n, side), 0.6 + torch.rand(n)
-    view = ImageView(config, ImageSpec(size, MEAN, STD))
+    view = ImageView(config, ImageFacts(size, MEAN, STD))
     parameters = view.draw(0, 0, torch.arange(n), 0, aspect, side)
     ours = view.apply(canvases, parameters)
     theirs = torch.stack(
@@ -124,7 +124,7 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
     aspect = 0.6 + torch.rand(n)
     views = MultiView(
         *(
-            ImageView(config, ImageSpec(size, MEAN, STD))
+            ImageView(config, ImageFacts(size, MEAN, STD))
             for config in (ImageViewConfig(blur=1.0), CONFIGS["byol_2"])
         )
     )
@@ -150,12 +150,12 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
 @pytest.mark.parametrize("n", [0, 1, 13])
 def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
     torch.set_num_threads(2)
-    spec, side = ImageSpec(size, MEAN, STD), size + 8
+    spec, side = ImageFacts(size, MEAN, STD), size + 8
     large = ImageView(CONFIGS["byol_2"], spec)
     small = ImageView(CONFIGS["byol_2"].model_copy(update={"size": 24}), spec)
     canvases, index, aspect = random_canvases(n, side), torch.arange(n) + 5, torch.rand(n) + 0.5
     monkeypatch.setattr(image_module, "_CACHE_BYTES", 15 * 3 * (4 * size**2 + 5 * side**2))
-    views = MultiView(large, small, large, small, small, neighbour=large)
+    views = MultiView(large, small, large, small, small, partner=large)
     made = views(canvases, index, seed=3, epoch=2, aspect=aspect)
     for number, (view, pixels) in enumerate(zip(views.views, made, strict=True)):
         alone = view.apply(canvases, view.draw(3, 2, index, number, aspect, side))
@@ -172,7 +172,7 @@ def test_a_view_of_a_users_own_class_is_not_taken_for_another():
         def apply(self, canvases, parameters):
             return super().apply(canvases, parameters) - 1.0
 
-    config, spec = CONFIGS["byol_2"], ImageSpec(32, MEAN, STD)
+    config, spec = CONFIGS["byol_2"], ImageFacts(32, MEAN, STD)
     canvases, index = random_canvases(4, 32), torch.arange(4)
     own = MultiView(ImageView(config, spec), Dark(config, spec))(canvases, index, seed=0, epoch=0)
     plain = MultiView(*[ImageView(config, spec)] * 2)(canvases, index, seed=0, epoch=0)
@@ -184,7 +184,7 @@ def test_a_view_of_a_users_own_class_is_not_taken_for_another():
 def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
     size = image_module._THREADS_FROM
     canvases, index = random_canvases(4, size), torch.arange(4)
-    views = MultiView(ImageView(CONFIGS["byol_2"], ImageSpec(size, MEAN, STD)))
+    views = MultiView(ImageView(CONFIGS["byol_2"], ImageFacts(size, MEAN, STD)))
     plain = views(canvases, index, seed=3, epoch=2)[0]
     torch.set_num_threads(threads)
     with torch.inference_mode():
@@ -241,7 +241,7 @@ def test_probability_one_reaches_every_sample():
 
 
 def test_turns_are_quarter_turns_of_the_same_view():
-    canvases, image = random_canvases(64, 20), ImageSpec(12, (0.5,) * 3, (0.5,) * 3)
+    canvases, image = random_canvases(64, 20), ImageFacts(12, (0.5,) * 3, (0.5,) * 3)
     index = torch.arange(64)
     turned = ImageView(ImageViewConfig(turn=0.75), image)
     chosen = turned.draw(0, 0, index, 0, torch.ones(64), 20)
@@ -276,7 +276,7 @@ def test_evaluation_view_equals_torchvision(side, size):
     theirs = TF.normalize(
         TF.resize(canvases / 255, [size, size], antialias=True), list(MEAN), list(STD)
     )
-    ours = evaluation_view(canvases, ImageSpec(size, MEAN, STD))
+    ours = evaluation_view(canvases, ImageFacts(size, MEAN, STD))
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
 
 

@@ -7,7 +7,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from similitude.errors import UserError
 from similitude.images.views import (
-    ImageSpec,
+    ImageFacts,
     ImageView,
     MultiView,
     PatchView,
@@ -18,7 +18,7 @@ from similitude.images.views import (
 )
 from similitude.images.views.patches import patch_starts
 
-SPEC = ImageSpec(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+SPEC = ImageFacts(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 PLAIN = {"crop_scale": (1.0, 1.0), "flip": 0.0, "patch_size": 8, "grid": 5, "patch_crop": 1.0}
 
 

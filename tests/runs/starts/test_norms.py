@@ -9,12 +9,12 @@ from builders import write_photos
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.image_set import ImageSet
-from similitude.images.views import ImageSpec, evaluation_view
+from similitude.images.views import ImageFacts, evaluation_view
 from similitude.methods import BYOL, SimSiam
 from similitude.runs.checkpoint import export_backbone
 from similitude.runs.starts import Start, open_start, unfit_norm, with_batchnorm
 
-SPEC = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SPEC = ImageFacts(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 GROUPS = BackboneConfig(base_width=32, zero_init_last=False, options={"norm_layer": "groupnorm"})
 # Big Transfer's network: GroupNorm with its ReLU inside, and standardized convolutions.
 BIT = BackboneConfig(name="resnetv2_50x1_bit", options={"channels": (256, 256, 256, 256)})

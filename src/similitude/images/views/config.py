@@ -1,12 +1,15 @@
 """What a view of an image is: facts about the images, and the choices of a paper."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from similitude.errors import UserError
+from similitude.images.canvases import Canvases
+from similitude.sample import View, ViewConfig
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -15,7 +18,7 @@ HueStrength = Annotated[float, Field(ge=0.0, le=0.5)]
 
 
 @dataclass(frozen=True)
-class ImageSpec:
+class ImageFacts:
     """Facts about the images of a data set that views depend on.
 
     Attributes:
@@ -30,12 +33,22 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise UserError(f"ImageSpec.size is {self.size}; give a side of at least 1 pixel.")
+            raise UserError(f"ImageFacts.size is {self.size}; give a side of at least 1 pixel.")
         if min(self.std) <= 0:
-            raise UserError(f"ImageSpec.std is {self.std}; every channel must be above 0.")
+            raise UserError(f"ImageFacts.std is {self.std}; every channel must be above 0.")
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of an image as a network takes it."""
+        return 3 * self.size**2
 
 
-class ImageViewConfig(BaseModel):
+def image_views(views: Mapping[str, ViewConfig]) -> dict[str, "ImageViewConfig"]:
+    """Those that are of images, e.g. among ``MethodConfig.view_configs``."""
+    return {name: view for name, view in views.items() if isinstance(view, ImageViewConfig)}
+
+
+class ImageViewConfig(ViewConfig):
     """How one view is drawn from an image.
 
     The operations run in this order: crop, flip, turn, jitter, grey, blur, solarise, normalise. The
@@ -69,8 +82,7 @@ class ImageViewConfig(BaseModel):
         normalize: Subtract the spec's mean and divide by its std; SimCLR's code stays in [0, 1].
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    kind: Literal["image"] = "image"
     size: Annotated[int, Field(ge=1)] | None = None
     crop_scale: tuple[Positive, Positive] = (0.2, 1.0)
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
@@ -104,14 +116,15 @@ class ImageViewConfig(BaseModel):
             )
         return self
 
+    def on(self, facts: ImageFacts) -> View[Canvases]:
+        """The view of images of which these facts are true."""
+        from similitude.images.views.image import ImageView  # what a config is made into
+
+        return ImageView(self, facts)
+
     def input_side(self, image_size: int) -> int:
         """Side of what a network is given, in pixels, where images are ``image_size`` large."""
         return self.size or image_size
-
-    @property
-    def inputs(self) -> int:
-        """How many inputs of a network one view of an image is."""
-        return 1
 
     def blur_radius(self, size: int) -> int:
         """Pixels of the blur's kernel on each side of its centre, for a view of side ``size``."""

@@ -3,7 +3,7 @@
 Letters: N samples, S side of a canvas, s side of a view; of patches, R rows, C columns, side p.
 """
 
-from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -11,9 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from similitude.errors import UserError
-from similitude.files.writing import replacing
-from similitude.images.views.config import ImageSpec
-from similitude.images.views.image import MultiView
+from similitude.images.canvases import Canvases
+from similitude.images.views.config import ImageFacts
+from similitude.images.views.image import ImageView
+from similitude.images.views.patches import PatchView
+from similitude.sample import MultiView, View
 
 _BACKGROUND = (255, 255, 255)
 _INK = (40, 44, 52)
@@ -50,13 +52,18 @@ def _original(pixels: UInt8[Tensor, "3 S S"], aspect: float, cell: int) -> Image
 
 
 def _to_pixels(
-    images: Float[Tensor, "N *grid 3 s s"], normalized: bool, image: ImageSpec
+    images: Float[Tensor, "N *grid 3 s s"], normalized: bool, image: ImageFacts
 ) -> UInt8[Tensor, "N *grid 3 s s"]:
     images = images.cpu()
     if normalized:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
         images = images * std + mean
     return (images * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+
+
+def _is_normalized(view: View[Any]) -> bool:
+    assert isinstance(view, ImageView | PatchView)
+    return view.config.normalize
 
 
 def _side_by_side(patches: UInt8[Tensor, "N R C 3 p p"]) -> UInt8[Tensor, "N 3 H W"]:
@@ -73,25 +80,23 @@ def _side_by_side(patches: UInt8[Tensor, "N R C 3 p p"]) -> UInt8[Tensor, "N 3 H
 
 
 def contact_sheet(
-    canvases: UInt8[Tensor, "N 3 S S"],
+    images: Canvases,
     multi_view: MultiView,
-    image_spec: ImageSpec,
+    facts: ImageFacts,
     *,
     rows: int = 8,
     columns_per_view: int = 4,
     seed: int = 0,
-    aspect: Float[Tensor, " N"] | None = None,
 ) -> Image.Image:
     """Draws the first samples, each with its views in several epochs to the right.
 
     Args:
-        canvases: Squares into which the originals were squashed, pixels in 0..255.
+        images: The samples.
         multi_view: The views of a method.
-        image_spec: Mean and std that the views were normalised with, and the side of a view.
+        facts: Mean and std that the views were normalised with, and the side of a view.
         rows: Samples to show; fewer if there are fewer.
         columns_per_view: Epochs to show of each view.
         seed: Of the run.
-        aspect: Width / height of each original; ``None``: all are square.
 
     Returns:
         An RGB picture.
@@ -99,21 +104,19 @@ def contact_sheet(
     Raises:
         UserError: If there is nothing to show.
     """
-    if len(canvases) == 0 or rows < 1 or columns_per_view < 1:
+    if len(images) == 0 or rows < 1 or columns_per_view < 1:
         raise UserError(
-            f"A contact sheet of {len(canvases)} images, {rows} rows and {columns_per_view} "
+            f"A contact sheet of {len(images)} images, {rows} rows and {columns_per_view} "
             "columns per view is empty; give at least one of each."
         )
-    canvases = canvases[:rows]
-    rows = len(canvases)
-    aspect = torch.ones(rows) if aspect is None else aspect[:rows].cpu()
+    images = Canvases(images.pixels[:rows], images.aspect[:rows])
+    rows = len(images)
     index = torch.arange(rows)
     epochs = [
-        multi_view(canvases, index, seed=seed, epoch=epoch, aspect=aspect)
-        for epoch in range(columns_per_view)
+        multi_view(images, index, seed=seed, epoch=epoch) for epoch in range(columns_per_view)
     ]
 
-    cell = _cell_side(image_spec.size)
+    cell = _cell_side(facts.size)
     step = cell + _GAP
     group = columns_per_view * step - _GAP
     first = _MARGIN + cell + _GROUP_GAP
@@ -133,36 +136,14 @@ def contact_sheet(
             text = f"epochs 1-{columns_per_view}"
             draw.text((after, _MARGIN), text, fill=_FAINT, font=font)
 
-    for row, canvas in enumerate(canvases.cpu()):
-        sheet.paste(_original(canvas, float(aspect[row]), cell), (_MARGIN, top + row * step))
+    for row, canvas in enumerate(images.pixels.cpu()):
+        sheet.paste(_original(canvas, float(images.aspect[row]), cell), (_MARGIN, top + row * step))
     for number, (view, left) in enumerate(zip(multi_view.views, lefts, strict=True)):
         for column, views in enumerate(epochs):
-            pixels = _to_pixels(views[number], view.config.normalize, image_spec)
+            pixels = _to_pixels(views[number], _is_normalized(view), facts)
             if pixels.ndim > 4:
                 pixels = _side_by_side(pixels)
             for row in range(rows):
                 corner = (left + column * step, top + row * step)
                 sheet.paste(_picture(pixels[row], cell, cell), corner)
     return sheet
-
-
-def write_contact_sheet(
-    path: Path,
-    canvases: UInt8[Tensor, "N 3 S S"],
-    multi_view: MultiView,
-    image_spec: ImageSpec,
-    *,
-    seed: int,
-    aspect: Float[Tensor, " N"],
-) -> None:
-    """Draw a contact sheet to a .png file; arguments are those of :func:`contact_sheet`.
-
-    Raises:
-        UserError: the file cannot be written; what was there is as it was.
-    """
-    columns = max(1, 8 // len(multi_view))  # ten views in four epochs would not fit a screen
-    sheet = contact_sheet(
-        canvases, multi_view, image_spec, columns_per_view=columns, seed=seed, aspect=aspect
-    )
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")

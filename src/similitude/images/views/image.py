@@ -5,20 +5,20 @@ of the next; S side of a canvas, s side of a view.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from similitude.distributed.threads import side_by_side
-from similitude.errors import UserError
+from similitude.images.canvases import Canvases
 from similitude.images.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
-from similitude.images.views.config import ImageSpec, ImageViewConfig
+from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.drawing import JITTER_ORDERS, ViewParameters, draw_parameters
 from similitude.images.views.resampling import crop_and_resize, gaussian_blur_
-
-__all__ = ["ImageSpec", "ImageView", "ImageViewConfig", "MultiView", "evaluation_view"]
+from similitude.sample import Draw, View
 
 _HUE = 3
 _NOT_JITTERED = len(JITTER_ORDERS[0])
@@ -34,15 +34,6 @@ _THREAD_BYTES = 3 << 22  # threads also hand each other the interpreter at every
 _DEVICE_BYTES = 1 << 28
 # Operations on smaller views take less time than a thread needs to hand the interpreter on.
 _THREADS_FROM = 128
-
-
-def _check_canvases(canvases: Tensor) -> None:
-    shape = tuple(canvases.shape)
-    if canvases.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-        raise UserError(
-            f"Views need uint8 canvases of shape [N, 3, S, S], not {canvases.dtype} of shape "
-            f"{list(shape)}; load the images with similitude.data."
-        )
 
 
 def _chunk_length(canvases: Tensor, size: int, views: int = 1, *, in_threads: bool = False) -> int:
@@ -80,61 +71,48 @@ def _blends(parameters: ViewParameters, device: torch.device) -> _Blends:
     return _Blends(*(field.to(device) for field in weights))
 
 
-class ImageView:
+@dataclass(frozen=True)
+class ImageView(View[Canvases]):
     """One random view of an image, drawn and applied as its config says."""
 
-    def __init__(self, config: ImageViewConfig, image: ImageSpec) -> None:
-        self.config = config
-        self.image = image
-        self.size = image.size if config.size is None else config.size
+    config: ImageViewConfig
+    facts: ImageFacts
 
-    def draw(
-        self,
-        seed: int,
-        epoch: int,
-        index: Int[Tensor, " N"],
-        view: int | Sequence[int],
-        aspect: Float[Tensor, " N"],
-        canvas_size: int,
-    ) -> ViewParameters:
-        """Draws the parameters of this view for every sample, or of several views like it.
+    @property
+    def size(self) -> int:
+        """Side of the view in pixels."""
+        return self.config.size or self.facts.size
 
-        Args:
-            seed: Of the run.
-            epoch: Number of the pass over the data.
-            index: Position of each sample in the data set.
-            view: Number of this view within the sample, or of each of several.
-            aspect: Width / height of each original.
-            canvas_size: Side of the square canvases, in pixels.
+    def draw(self, draw: Draw, rows: Canvases) -> ViewParameters:
+        """Draws the parameters of this view for every image, or of several views like it.
 
         Returns:
-            What depends on these arguments alone, whatever else is in the batch; of several views
-            all samples of the first, then those of the next.
+            What depends on seed, epoch, position and number of the view alone, whatever else is in
+            the batch: all images of the first view, then those of the next.
         """
         return draw_parameters(
             self.config,
-            seed=seed,
-            epoch=epoch,
-            index=index,
-            view=view,
-            aspect=aspect,
-            canvas_size=canvas_size,
+            seed=draw.seed,
+            epoch=draw.epoch,
+            index=draw.index,
+            view=draw.views,
+            aspect=rows.aspect,
+            canvas_size=rows.pixels.shape[-1],
         )
 
-    def apply(
-        self, canvases: UInt8[Tensor, "N 3 S S"], parameters: ViewParameters
-    ) -> Float[Tensor, "M 3 s s"]:
+    def apply(self, rows: Canvases, choices: ViewParameters) -> Sequence[Float[Tensor, "N 3 s s"]]:
         """Makes the views that the parameters describe.
 
         Args:
-            canvases: Squares into which the originals were squashed, pixels in 0..255.
-            parameters: One set per canvas for each view, in the order of `draw`; on any device.
+            rows: The images.
+            choices: Parameters, one set per image for each view, as :meth:`draw` gives them; on
+                any device.
 
         Returns:
-            Float32, normalised by the image's mean and std, or in [0, 1] if the config says so; in
-            the order of the parameters. Several views take less time than one after the other.
+            One batch for each view: float32, normalised by the facts' mean and std, or in [0, 1] if
+            the config says so. Several views take less time than one after the other.
         """
-        _check_canvases(canvases)
+        canvases, parameters = rows.pixels, choices
         n, device = len(canvases), canvases.device
         views = len(parameters.top) // max(1, n)
         # The choices stay on the CPU, where deciding on them does not wait for another device.
@@ -157,7 +135,7 @@ class ImageView:
         else:
             for start in starts:
                 make(start)
-        return made.flatten(0, 1)
+        return list(made)
 
     def _make(
         self,
@@ -202,7 +180,7 @@ class ImageView:
             inverted = solarize(images.index_select(0, which), config.solarize_threshold)
             images.index_copy_(0, which, inverted)
         if config.normalize:
-            _normalize_(images, self.image)
+            _normalize_(images, self.facts)
         for view, places in zip(out, order.argsort().to(device).split(len(canvases)), strict=True):
             torch.index_select(images, 0, places, out=view)
 
@@ -236,120 +214,6 @@ class ImageView:
             scale_brightness_(images, blends[0])
 
 
-@runtime_checkable
-class View(Protocol):
-    """One random view: an ImageView, or a PatchView."""
-
-    @property
-    def config(self) -> ImageViewConfig:
-        """How the view is drawn."""
-        ...
-
-    def draw(
-        self,
-        seed: int,
-        epoch: int,
-        index: Int[Tensor, " N"],
-        view: int,
-        aspect: Float[Tensor, " N"],
-        canvas_size: int,
-    ) -> Any:
-        """Draws the parameters of every sample, as a pure function of the arguments."""
-        ...
-
-    def apply(self, canvases: UInt8[Tensor, "N 3 S S"], parameters: Any, /) -> Tensor:
-        """Makes the views that the parameters describe."""
-        ...
-
-
-class MultiView:
-    """Several views of the same samples: what a method learns to make the same.
-
-    Attributes:
-        views: One after the other.
-        has_neighbour: Whether the last view is of an image beside the sample (SimTriplet).
-    """
-
-    def __init__(self, *views: View, neighbour: View | None = None) -> None:
-        if not views:
-            raise UserError("MultiView has no views; give it at least one ImageView.")
-        self.has_neighbour = neighbour is not None
-        self.views = views if neighbour is None else (*views, neighbour)
-        # positions of views that are drawn alike and made together; a neighbour is another image
-        self._alike: list[list[int]] = []
-        for number, view in enumerate(views):
-            for group in self._alike:
-                if _is_like(view, views[group[0]]):
-                    group.append(number)
-                    break
-            else:
-                self._alike.append([number])
-        if neighbour is not None:
-            self._alike.append([len(views)])
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def __call__(
-        self,
-        canvases: UInt8[Tensor, "N 3 S S"],
-        index: Int[Tensor, " N"],
-        *,
-        seed: int,
-        epoch: int,
-        aspect: Float[Tensor, " N"] | None = None,
-        neighbours: tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, " N"]] | None = None,
-    ) -> list[Tensor]:
-        """Makes all views of a batch, as a pure function of the arguments.
-
-        Args:
-            canvases: Squares into which the originals were squashed, pixels in 0..255.
-            index: Position of each sample in the data set.
-            seed: Of the run.
-            epoch: Number of the pass over the data.
-            aspect: Width / height of each original; ``None``: all are square.
-            neighbours: Canvases and aspects of an image beside each, for the view of a neighbour;
-                ``None``: that view is of the same image.
-
-        Returns:
-            One float32 tensor per view: [N, 3, s, s], or [N, R, C, 3, p, p] of patches.
-
-        Raises:
-            UserError: If shapes or types do not fit.
-        """
-        _check_canvases(canvases)
-        n = len(canvases)
-        # drawn on the CPU: the same bits, whatever computes the pixels
-        index = index.cpu()
-        aspect = torch.ones(n) if aspect is None else aspect.cpu()
-        for name, values in {"index": index, "aspect": aspect}.items():
-            if values.shape != (n,):
-                raise UserError(
-                    f"{name} has shape {list(values.shape)} for {n} canvases; give one number "
-                    "per canvas."
-                )
-        shown = [(canvases, aspect)] * len(self.views)
-        if self.has_neighbour and neighbours is not None:
-            shown[-1] = neighbours[0], neighbours[1].cpu()
-        made: dict[int, Tensor] = {}
-        for group in self._alike:
-            view, (pixels, ratio) = self.views[group[0]], shown[group[0]]
-            side = pixels.shape[-1]
-            if type(view) is ImageView:
-                drawn = view.draw(seed, epoch, index, group, ratio, side)
-            else:
-                drawn = view.draw(seed, epoch, index, group[0], ratio, side)
-            made |= zip(group, view.apply(pixels, drawn).chunk(len(group)), strict=True)
-        return [made[number] for number in range(len(self.views))]
-
-
-def _is_like(view: View, other: View) -> bool:
-    # a subclass may draw or apply otherwise
-    if not (type(view) is ImageView and type(other) is ImageView):
-        return False
-    return (view.config, view.image) == (other.config, other.image)
-
-
 def _turn_(images: Float[Tensor, "N 3 s s"], quarters: Int[Tensor, " N"]) -> None:
     for count in (1, 2, 3):
         which = (quarters == count).nonzero().squeeze(1).to(images.device)
@@ -357,31 +221,29 @@ def _turn_(images: Float[Tensor, "N 3 s s"], quarters: Int[Tensor, " N"]) -> Non
         images.index_copy_(0, which, turned)
 
 
-def _normalize_(images: Float[Tensor, "N 3 s s"], image: ImageSpec) -> None:
-    for channel, (mean, std) in enumerate(zip(image.mean, image.std, strict=True)):
+def _normalize_(images: Float[Tensor, "N 3 s s"], facts: ImageFacts) -> None:
+    for channel, (mean, std) in enumerate(zip(facts.mean, facts.std, strict=True)):
         plane = images[:, channel]
         torch.add(plane.new_tensor(-mean / std), plane, alpha=1.0 / std, out=plane)
 
 
-def evaluation_view(
-    canvases: UInt8[Tensor, "N 3 S S"], image: ImageSpec
-) -> Float[Tensor, "N 3 s s"]:
+def evaluation_view(rows: Canvases, facts: ImageFacts) -> Float[Tensor, "N 3 s s"]:
     """The view without chance: the whole canvas, resized with anti-aliasing and normalised.
 
     Args:
-        canvases: Squares into which the originals were squashed, pixels in 0..255.
-        image: Side, mean and std of the result.
+        rows: The images.
+        facts: Side, mean and std of the result.
 
     Returns:
         Float32 of shape [N, 3, s, s].
     """
-    _check_canvases(canvases)
+    canvases = rows.pixels
     n, side = canvases.shape[0], canvases.shape[-1]
-    out = torch.empty(n, 3, image.size, image.size, device=canvases.device)
-    length = _chunk_length(canvases, image.size)
+    out = torch.empty(n, 3, facts.size, facts.size, device=canvases.device)
+    length = _chunk_length(canvases, facts.size)
     for start in range(0, n, length):
         part = canvases[start : start + length]
-        if side == image.size:
+        if side == facts.size:
             images = part.to(torch.float32).mul_(1.0 / 255.0)
         else:
             zero = torch.zeros(len(part), dtype=torch.int64)
@@ -393,9 +255,9 @@ def evaluation_view(
                 zero + side,
                 zero + side,
                 zero.bool(),
-                size=image.size,
+                size=facts.size,
                 interpolation="bilinear",
             )
-        _normalize_(images, image)
+        _normalize_(images, facts)
         out[start : start + length] = images
     return out

@@ -4,18 +4,22 @@ N samples, R rows and C columns of the grid, G = R C patches, M = N G, s side of
 cut, p side of a patch, q side of the part of a patch that is shown.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from similitude.errors import UserError
+from similitude.images.canvases import Canvases
 from similitude.images.views.color import blend_, shift_hue_, to_grey
 from similitude.images.views.config import (
     HueStrength,
-    ImageSpec,
+    ImageFacts,
     ImageViewConfig,
     Positive,
     Probability,
@@ -24,6 +28,7 @@ from similitude.images.views.config import (
 from similitude.images.views.drawing import ViewParameters
 from similitude.images.views.image import ImageView
 from similitude.randomness import uniforms
+from similitude.sample import Draw, View
 
 _ALL_CHANNELS = -1
 
@@ -48,6 +53,7 @@ class PatchViewConfig(ImageViewConfig):
         patch_drop: Probability that two of the three colour channels become the mean colour.
     """
 
+    kind: Literal["patches"] = "patches"  # pyright: ignore[reportIncompatibleVariableOverride]
     crop_scale: tuple[Positive, Positive] = (0.728, 0.728)
     crop_ratio: tuple[Positive, Positive] = (1.0, 1.0)
     jitter_probability: Probability = 0.0
@@ -61,6 +67,10 @@ class PatchViewConfig(ImageViewConfig):
     patch_jitter_probability: Probability = 0.0
     patch_grey: Probability = 0.0
     patch_drop: Probability = 0.0
+
+    def on(self, facts: ImageFacts) -> View[Canvases]:
+        """The view of images of which these facts are true."""
+        return PatchView(self, facts)
 
     def input_side(self, image_size: int) -> int:
         """Side of a patch, in pixels."""
@@ -124,29 +134,59 @@ def _windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
     return windows[sample, top.to(images.device), left.to(images.device)]
 
 
-class PatchView:
+@dataclass(frozen=True)
+class PatchView(View[Canvases]):
     """One random view of an image as a grid of patches."""
 
-    def __init__(self, config: PatchViewConfig, image: ImageSpec) -> None:
-        self.config = config
-        self.image = image
-        self._whole = ImageView(config.model_copy(update={"normalize": False}), image)
-        self.size = self._whole.size
-        self.shown = max(1, round(config.patch_size * config.patch_crop))
-        self.starts = patch_starts(self.size, config.patch_size, config.grid)
+    config: PatchViewConfig
+    facts: ImageFacts
 
-    def draw(
-        self,
-        seed: int,
-        epoch: int,
-        index: Int[Tensor, " N"],
-        view: int,
-        aspect: Float[Tensor, " N"],
-        canvas_size: int,
-    ) -> PatchParameters:
-        """Draws the parameters of the image and of every patch; see :meth:`ImageView.draw`."""
+    def __post_init__(self) -> None:
+        _ = self.starts  # refuses a grid that does not fit
+
+    @cached_property
+    def _whole(self) -> ImageView:
+        return ImageView(self.config.model_copy(update={"normalize": False}), self.facts)
+
+    @property
+    def size(self) -> int:
+        """Side of the image that is cut, in pixels."""
+        return self._whole.size
+
+    @property
+    def shown(self) -> int:
+        """Side of the part of a patch that is shown, in pixels."""
+        return max(1, round(self.config.patch_size * self.config.patch_crop))
+
+    @cached_property
+    def starts(self) -> Int[Tensor, " grid"]:
+        """First pixel of each patch along a side."""
+        return patch_starts(self.size, self.config.patch_size, self.config.grid)
+
+    def draw(self, draw: Draw, rows: Canvases) -> Sequence[PatchParameters]:
+        """Draws the parameters of the image and of every patch, for each view."""
+        return [self._draw_one(draw._replace(views=[view]), rows) for view in draw.views]
+
+    def apply(
+        self, rows: Canvases, choices: Sequence[PatchParameters]
+    ) -> Sequence[Float[Tensor, "N R C 3 p p"]]:
+        """Makes the patches that the parameters describe.
+
+        Args:
+            rows: The images.
+            choices: Of every image and patch, for each view; on any device.
+
+        Returns:
+            One batch for each view: float32, normalised by the facts' mean and std, or in [0, 1] if
+            the config says so.
+        """
+        return [self._make(rows, parameters) for parameters in choices]
+
+    def _draw_one(self, draw: Draw, rows: Canvases) -> PatchParameters:
+        seed, epoch, index, (view,) = draw
+        aspect, canvas_size = rows.aspect, rows.pixels.shape[-1]
         config, patches = self.config, self.config.grid**2
-        image = self._whole.draw(seed, epoch, index, view, torch.ones_like(aspect), canvas_size)
+        image = self._whole.draw(draw, Canvases(rows.pixels))
         image = _in_original(image, seed, epoch, index, view, aspect, canvas_size)
         brightness, contrast, saturation, hue = config.patch_jitter
         chances = {
@@ -185,20 +225,9 @@ class PatchView:
             kept=number["patch channel"].where(happens["patch drop"], _ALL_CHANNELS),
         )
 
-    def apply(
-        self, canvases: UInt8[Tensor, "N 3 S S"], parameters: PatchParameters
-    ) -> Float[Tensor, "N R C 3 p p"]:
-        """Makes the patches that the parameters describe.
-
-        Args:
-            canvases: Squares into which the originals were squashed, pixels in 0..255.
-            parameters: Of every canvas and patch, on any device.
-
-        Returns:
-            Float32, normalised by the image's mean and std, or in [0, 1] if the config says so.
-        """
+    def _make(self, rows: Canvases, parameters: PatchParameters) -> Float[Tensor, "N R C 3 p p"]:
         config, grid, size = self.config, self.config.grid, self.config.patch_size
-        images = self._whole.apply(canvases, parameters.image)
+        (images,) = self._whole.apply(rows, parameters.image)
         top = parameters.top.view(-1, grid, grid) + self.starts[:, None]
         left = parameters.left.view(-1, grid, grid) + self.starts
         # The choices stay on the CPU, where deciding on them does not wait for another device.
@@ -213,7 +242,7 @@ class PatchView:
             which = chosen.grey.nonzero().squeeze(1).to(patches.device)
             grey = to_grey(patches.index_select(0, which))
             patches.index_copy_(0, which, grey[:, None].expand(-1, 3, -1, -1))
-        mean = patches.new_tensor(self.image.mean)[:, None, None]
+        mean = patches.new_tensor(self.facts.mean)[:, None, None]
         if config.patch_drop > 0:
             kept = _beside(chosen.kept, patches)
             channel = torch.arange(3, device=patches.device)[:, None, None]
@@ -223,7 +252,7 @@ class PatchView:
         border = slice((size - self.shown) // 2, (size - self.shown) // 2 + self.shown)
         out[:, :, border, border] = patches
         if config.normalize:
-            out.sub_(mean).div_(out.new_tensor(self.image.std)[:, None, None])
+            out.sub_(mean).div_(out.new_tensor(self.facts.std)[:, None, None])
         return out.unflatten(0, (-1, grid, grid))
 
     def _jitter_(self, patches: Float[Tensor, "M 3 q q"], chosen: PatchParameters) -> None:

@@ -5,6 +5,7 @@ Some methods are published with BatchNorm in the network, and want it: ``Method.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +13,10 @@ from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.images.image_set import ImageSet
-from similitude.images.views import ImageSpec, evaluation_view
 from similitude.method import Method
 from similitude.runs.starts.architecture import empty_backbone
 from similitude.runs.starts.start import Start
+from similitude.sample import Samples
 
 NUM_MEASURED = 1024  # images whose activations give the new statistics
 BATCH_SIZE = 64
@@ -34,7 +34,7 @@ def unfit_norm(method: type[Method], start: Start) -> str | None:
     )
 
 
-def with_batchnorm(start: Start, images: ImageSet, image: ImageSpec) -> Start:
+def with_batchnorm(start: Start, images: Samples[Any], facts: Any) -> Start:
     """A start whose GroupNorm layers have become BatchNorm.
 
     GroupNorm and BatchNorm do not compute the same, so no choice of numbers keeps every feature.
@@ -44,7 +44,7 @@ def with_batchnorm(start: Start, images: ImageSet, image: ImageSpec) -> Start:
     Args:
         start: With a network that timm also builds with ``norm_layer="batchnorm2d"``.
         images: Of the training; at most 1,024 of them, evenly chosen, are measured.
-        image: Their size and normalization.
+        facts: Their size and normalization.
 
     Raises:
         UserError: The network has no GroupNorm, or cannot be built with BatchNorm in its place.
@@ -60,7 +60,10 @@ def with_batchnorm(start: Start, images: ImageSet, image: ImageSpec) -> Start:
     after = _with_the_same_layers(before, config, start.name)
 
     some = images.spread(NUM_MEASURED)
-    parts = [evaluation_view(part, image) for part in some.pixels[:].split(BATCH_SIZE)]
+    parts = [
+        some.clean(some.take(slice(i, i + BATCH_SIZE)), facts)
+        for i in range(0, len(some), BATCH_SIZE)
+    ]
 
     state = dict(start.state)
     for name, (mean, std) in _moments_of_normalized(before, groups, parts).items():

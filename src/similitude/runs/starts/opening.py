@@ -7,7 +7,7 @@ import timm
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.images.backbones import BackboneConfig
-from similitude.recipes import image_spec
+from similitude.recipes import image_facts
 from similitude.runs.checkpoint import kept_weights, load_checkpoint, read_start
 from similitude.runs.folder import CHECKPOINT, settle
 from similitude.runs.starts.architecture import empty_backbone, image_size, infer, with_heads
@@ -62,7 +62,7 @@ def _open_run(folder: Path, backbone: BackboneConfig | None) -> Start:
         )
     config = backbone or recipe.backbone
     fitted = fit(weights, config, f"the run {folder}")
-    image = image_spec(recipe)
+    image = image_facts(recipe)
     return Start(
         name=folder.resolve().name,
         title=f"a run of {method}",

@@ -1,0 +1,244 @@
+"""What samples, their rows and their views are, whatever kind of data they are of.
+
+Letters: N samples of a batch, K partners of a sample at most, D numbers of a sample.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL.Image import Image
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
+from torch import Tensor
+
+from similitude.errors import UserError
+from similitude.modalities import view_config
+
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Raw samples side by side, as their kind is kept: canvases, wave forms, a graph."""
+
+    def __len__(self) -> int: ...
+
+    def to(self: T, device: torch.device) -> T:
+        """The same rows where views are made."""
+        ...
+
+
+@runtime_checkable
+class Facts(Protocol):
+    """What is true of a whole data set and its views depend on: sides, means, a rate."""
+
+    @property
+    def numbers(self) -> int:
+        """About how many numbers one input of a network has."""
+        ...
+
+
+class Draw(NamedTuple):
+    """What the choices of a view are a pure function of, beside the samples themselves."""
+
+    seed: int
+    epoch: int
+    index: Int[Tensor, " N"]  # position of each sample in the data set, on the CPU
+    views: Sequence[int]  # numbers, within a sample, of the views that are drawn alike
+
+
+R = TypeVar("R", bound=Rows)
+
+
+class View(ABC, Generic[R]):
+    """One random view of a sample. Views that are equal (``==``) are drawn and made together."""
+
+    @abstractmethod
+    def draw(self, draw: Draw, rows: R) -> Any:
+        """The choices for every sample and view, which are alike whatever else is in the batch."""
+
+    @abstractmethod
+    def apply(self, rows: R, choices: Any) -> Sequence[Any]:
+        """The inputs of a network that the choices describe: a batch for each view drawn."""
+
+
+class ViewConfig(BaseModel):
+    """How a view is drawn. A subclass adds ``kind: Literal["..."] = "..."``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+
+    def on(self, facts: Any) -> View[Any]:
+        """The view of samples of which these facts are true."""
+        raise NotImplementedError
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs of a network one view of a sample is."""
+        return 1
+
+
+def _by_kind(value: Any) -> Any:
+    return (
+        view_config(value.get("kind")).model_validate(value) if isinstance(value, dict) else value
+    )
+
+
+AnyView = Annotated[SerializeAsAny[ViewConfig], BeforeValidator(_by_kind)]
+
+
+class MultiView:
+    """Several views of the same samples: what a method learns to make the same.
+
+    Attributes:
+        views: One after the other.
+        has_partner: Whether the last view is of the sample's partner (SimTriplet).
+    """
+
+    def __init__(self, *views: View[Any], partner: View[Any] | None = None) -> None:
+        if not views:
+            raise UserError("MultiView has no views: give it at least one.")
+        self.has_partner = partner is not None
+        self.views = views if partner is None else (*views, partner)
+        # numbers of views that are drawn alike and made together; a partner is another sample
+        self._alike: list[list[int]] = []
+        for number, view in enumerate(views):
+            same = next((group for group in self._alike if views[group[0]] == view), None)
+            if same is None:
+                self._alike.append([number])
+            else:
+                same.append(number)
+        if partner is not None:
+            self._alike.append([len(views)])
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __call__(
+        self,
+        rows: Rows,
+        index: Int[Tensor, " N"],
+        *,
+        seed: int,
+        epoch: int,
+        partners: Rows | None = None,
+    ) -> list[Any]:
+        """Makes all views of a batch, as a pure function of the arguments.
+
+        Args:
+            rows: The samples.
+            index: Position of each sample in the data set.
+            seed: Of the run.
+            epoch: Number of the pass over the data.
+            partners: A partner of each sample, for the view of a partner; without them that view
+                is of the sample itself.
+
+        Returns:
+            What a network takes, one batch for each view.
+
+        Raises:
+            UserError: An index is missing, or the view does not take such rows.
+        """
+        index = index.cpu()  # drawn on the CPU: the same bits, whatever computes the views
+        if index.shape != (len(rows),):
+            raise UserError(
+                f"index has shape {list(index.shape)} for {len(rows)} samples; give one position "
+                "for each."
+            )
+        made: dict[int, Any] = {}
+        for group in self._alike:
+            is_partner = self.has_partner and group[0] == len(self.views) - 1
+            shown = partners if is_partner and partners is not None else rows
+            view = self.views[group[0]]
+            choices = view.draw(Draw(seed, epoch, index, group), shown)
+            made |= zip(group, view.apply(shown, choices), strict=True)
+        return [made[number] for number in range(len(self.views))]
+
+
+S = TypeVar("S", bound="Samples[Any]")
+
+
+class Samples(ABC, Generic[R]):
+    """A data set from which batches are taken.
+
+    Attributes:
+        names: One for each sample, all different.
+        labels: Class of each sample, -1 where unknown; None without any. Only evaluations look.
+        class_names: Name of each class, or None.
+        partners: Positions of samples that belong to each one (beside it, next in time, of the
+            same speaker), -1 where there are fewer; None where nothing belongs together.
+        unreadable: What was left out, each with the reason in a few words.
+    """
+
+    names: list[str]
+    labels: Int[Tensor, " N"] | None
+    class_names: list[str] | None
+    partners: Int[Tensor, "N K"] | None
+    unreadable: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def take(self, index: Int[Tensor, " N"] | slice) -> R:
+        """The rows at these positions."""
+
+    @abstractmethod
+    def subset(self: S, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]) -> S:
+        """The samples at these positions, in that order, without those that cannot be read."""
+
+    @abstractmethod
+    def clean(self, rows: R, facts: Any) -> Any:
+        """The view without chance: what evaluations give a network."""
+
+    @abstractmethod
+    def raw(self: S, beside: Sequence[S] = ()) -> Float[Tensor, "N D"]:
+        """Every sample as plain numbers, in columns that fit those beside it too: a baseline."""
+
+    @abstractmethod
+    def sheet(self, views: MultiView, facts: Any, *, seed: int) -> Image:
+        """A picture of the first samples, each beside its views."""
+
+    @abstractmethod
+    def copies(self) -> float:
+        """The share of the samples that are equal to another one, 0..1."""
+
+    @abstractmethod
+    def thumbnails(self, side: int) -> UInt8[np.ndarray, "N h w 3"]:
+        """Every sample as a small picture, at most so many pixels a side."""
+
+    def spread(self: S, count: int) -> S:
+        """At most so many samples, at even distances: names, and so classes, stand in order."""
+        n, k = len(self), min(count, len(self))
+        return self.subset([i * n // k for i in range(k)])
+
+    @property
+    def has_partners(self) -> bool:
+        """Whether any sample belongs to another."""
+        return self.partners is not None and bool((self.partners >= 0).any())
+
+    @property
+    def is_substitute(self) -> Bool[Tensor, " N"]:
+        """Samples in the place of one that cannot be read, as far as they have been looked at."""
+        return torch.zeros(len(self), dtype=torch.bool)
+
+    def told_unreadable(self, name: str) -> str | None:
+        """A sentence on the files of what is called ``name`` that are left out, or None."""
+        if not self.unreadable:
+            return None
+        some = ", ".join(f"{file} ({reason})" for file, reason in self.unreadable[:3])
+        more = ", ..." if len(self.unreadable) > 3 else ""
+        count = len(self.unreadable)
+        total = len(self) + count - int(self.is_substitute.sum())
+        return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
+
+    def fingerprint(self) -> str:
+        """Number and names in a few characters; positions are what views depend on."""
+        names = "\n".join(self.names).encode()
+        return f"{len(self)}-{zlib.crc32(names):08x}"
