@@ -48,6 +48,7 @@ from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_facts
 from similitude.recipes.choose import set_num_samples
 from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.run import Run
+from similitude.sample import Draw
 from similitude.training.step import Pretraining, learning_rate
 
 RECIPE_NAMES = tuple(n.removeprefix("cifar10.") for n in RECIPES if n.startswith("cifar10."))
@@ -193,7 +194,9 @@ def baselines(
     rows["raw pixels"] = [
         cached(
             out / "pixels.json",
-            lambda: features_scores(*centered(raw_features(train), raw_features(test))),
+            lambda: features_scores(
+                *centered(raw_features(train, [test]), raw_features(test, [train]))
+            ),
         )
     ]
     for recipe in {recipe.backbone.name: recipe for recipe in reversed(recipes)}.values():
@@ -261,9 +264,9 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, Any
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, Progress(step, total, per_epoch))
-        parameters = view.draw(recipe.seed, batch.epoch, batch.index, 0, batch.aspect, train.size)
+        choices = view.draw(Draw(recipe.seed, batch.epoch, batch.index, [0]), batch.rows)
         with computing(model, arithmetic):
-            h = model["backbone"](view.apply(batch.canvases, parameters))
+            h = model["backbone"](*view.apply(batch.rows, choices))
         loss = nn.functional.cross_entropy(model["classifier"](h), train.labels[batch.index])
         optimizer.zero_grad()
         loss.backward()

@@ -280,9 +280,7 @@ def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:
     return timed(
         images,
         task,
-        lambda batch: views(
-            batch.canvases, batch.index, seed=0, epoch=batch.epoch, aspect=batch.aspect
-        ),
+        lambda batch: views(batch.rows, batch.index, seed=0, epoch=batch.epoch),
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.canvases import Canvases
 from similitude.images.opening import open_source
 from similitude.methods import build_method
 from similitude.nets.precision import keep_freed_memory
@@ -77,12 +78,12 @@ def microseconds(folder: Path, size: int) -> float:
     settings = [f"method.view.size={size}", "method.view.interpolation=bilinear"]
     recipe = override(RECIPES[name](), settings)
     views = build_method(recipe.method, build_backbone(BackboneConfig())).views(image_facts(recipe))
-    index = torch.arange(n)
-    views(pixels, index, seed=0, epoch=0)
+    rows, index = Canvases(pixels), torch.arange(n)
+    views(rows, index, seed=0, epoch=0)
     batches, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < SECONDS:
         batches += 1
-        views(pixels, index, seed=0, epoch=batches)
+        views(rows, index, seed=0, epoch=batches)
     return 1e6 * spent / (batches * n * len(views))
 
 

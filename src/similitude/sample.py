@@ -18,7 +18,6 @@ from torch import Tensor
 from similitude.errors import UserError
 from similitude.modalities import view_config
 
-
 T = TypeVar("T")
 
 

@@ -77,7 +77,7 @@ def test_a_cell_trains_a_step_and_measures_what_is_expected_of_it(name, cell):
     n = 16
     images = random_images(n, recipe.image_size)
     views = method.views(image_facts(recipe))(
-        images.pixels, torch.arange(n), seed=0, epoch=0, aspect=images.aspect
+        images.take(slice(None)), torch.arange(n), seed=0, epoch=0
     )
     output = method.training_loss(Batch(views, torch.arange(n)), Progress(0, 10, 5))
     output.loss.backward()

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from builders import IMAGE, START, LogitsHead, TinyBackbone, random_batch, small_config
+from similitude.images.canvases import Canvases
 from similitude.losses import tiles
 from similitude.memory import Center, FeatureQueue, MemoryBank
 from similitude.method import Batch, Method, Progress
@@ -108,7 +109,7 @@ def test_repeating_a_step_gives_the_same_bits(method):
 
 
 def test_views_are_as_many_and_as_large_as_the_loss_takes(method):
-    canvases = torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8)
+    canvases = Canvases(torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8))
     multi_view = method.views(IMAGE)
     views = multi_view(canvases, torch.arange(4), seed=0, epoch=0)
     assert len(views) == len(multi_view)

@@ -31,7 +31,7 @@ def _fail_in_the_middle(loader):
 
 
 def threads():
-    return [t for t in threading.enumerate() if t.name.startswith("similitude-canvases")]
+    return [t for t in threading.enumerate() if t.name.startswith("similitude-rows")]
 
 
 def test_batches_follow_the_permutations(images):
@@ -42,9 +42,9 @@ def test_batches_follow_the_permutations(images):
         expected = permutation(3, epoch, N)[5 * position : 5 * position + 5]
         assert batch.epoch == epoch
         assert torch.equal(batch.index, expected)
-        assert torch.equal(batch.canvases, images.pixels[expected])
-        assert torch.equal(batch.aspect, images.aspect[expected])
-        assert batch.canvases.dtype == torch.uint8
+        assert torch.equal(batch.rows.pixels, images.pixels[expected])
+        assert torch.equal(batch.rows.aspect, images.aspect[expected])
+        assert batch.rows.pixels.dtype == torch.uint8
     assert not torch.equal(found[0].index, found[4].index)
     assert not torch.equal(found[0].index, batches(images, seed=4)[0].index)
 
@@ -55,7 +55,7 @@ def test_resumed_is_never_stopped(images, first):
     assert len(rest) == 14 - first
     for a, b in zip(whole[first:], rest, strict=True):
         assert torch.equal(a.index, b.index)
-        assert torch.equal(a.canvases, b.canvases)
+        assert torch.equal(a.rows.pixels, b.rows.pixels)
         assert a.epoch == b.epoch
 
 
@@ -73,7 +73,7 @@ def test_length_and_second_iteration(images):
 def test_changing_a_batch_changes_nothing_else(images):
     loader = Loader(images, batch_size=5, seed=0, total_steps=4)
     for batch in loader:
-        batch.canvases.zero_()
+        batch.rows.pixels.zero_()
         batch.index.zero_()
     assert images.pixels[-1].max() == N - 1
     assert torch.equal(loader.batch(3).index, permutation(0, 0, N)[15:20])

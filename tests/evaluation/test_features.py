@@ -6,7 +6,7 @@ from torch import nn
 
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features, raw_features, split_features
-from similitude.evaluation.features import is_gray
+from similitude.images.canvases import Canvases
 from similitude.images.image_set import ImageSet
 from similitude.images.views.image import ImageFacts, evaluation_view
 
@@ -24,7 +24,7 @@ def test_features_are_the_backbone_on_evaluation_views(digit_images: ImageSet) -
     found = extract_features(network, digit_images, SPEC, batch_size=77)
     network.eval()
     with torch.no_grad():
-        expected = network(evaluation_view(digit_images.pixels, SPEC))
+        expected = network(evaluation_view(Canvases(digit_images.pixels), SPEC))
     torch.testing.assert_close(found.x, expected)
     assert found.x.dtype == torch.float32
     assert found.names == digit_images.names
@@ -93,16 +93,16 @@ def test_raw_pixels_keep_one_channel_of_gray_images(digit_images: ImageSet) -> N
     torch.testing.assert_close(found.x, digit_images.pixels[:, 0].flatten(1) / 255)
     color = digit_images.subset(range(300))
     color.pixels[5, 1, 0, 0] += 1
-    assert is_gray(digit_images)
-    assert not is_gray(color)
+    assert digit_images.is_gray
+    assert not color.is_gray
     assert raw_features(color).x.shape == (300, 3 * 64)
-    assert raw_features(digit_images, gray=False).x.shape == (300, 3 * 64)
+    assert raw_features(digit_images, [color]).x.shape == (300, 3 * 64)
 
 
 def test_raw_pixels_of_large_images_are_brought_down_to_16_a_side(digit_images: ImageSet) -> None:
     pixels = digit_images.pixels[:].repeat_interleave(5, 2).repeat_interleave(5, 3)
     large = replace(digit_images, pixels=pixels)
-    view = evaluation_view(pixels, ImageFacts(16, (0.0,) * 3, (1.0,) * 3))
+    view = evaluation_view(Canvases(pixels), ImageFacts(16, (0.0,) * 3, (1.0,) * 3))
     assert torch.equal(raw_features(large).x, view[:, 0].flatten(1))
 
 

@@ -10,6 +10,7 @@ from similitude.evaluation import KNNProbe, effective_rank, feature_std, uniform
 from similitude.evaluation.online import OnlineMonitor, last_of_each_class
 from similitude.images.image_set import ImageSet
 from similitude.images.views import (
+    Canvases,
     ImageFacts,
     ImageView,
     ImageViewConfig,
@@ -48,7 +49,7 @@ def test_the_shape_is_that_of_features_without_augmentation_in_evaluation_mode(
     readings = watching.measure(network, CPU)
     network.eval()
     with torch.no_grad():
-        x = network(evaluation_view(watching.images.pixels, SPEC))
+        x = network(evaluation_view(Canvases(watching.samples.pixels), SPEC))
         u1, u2 = (F.normalize(network(view), dim=1) for view in (watching.view1, watching.view2))
     assert set(readings) == SHAPE | {"knn", "knn_raw", "knn_queries"}
     assert readings["feature_dim"] == 5
@@ -85,9 +86,9 @@ def test_knn_asks_the_last_fifth_of_each_class_about_the_rest(digit_images: Imag
     labels = labels_of(digit_images)
     labels[::3] = -1  # these neither vote nor are asked
     watching = monitor(replace(digit_images, labels=labels))
-    known = watching.images.subset(labels_of(watching.images) >= 0)
+    known = watching.samples.subset(labels_of(watching.samples) >= 0)
     assert known.names == [n for n, y in zip(digit_images.names, labels, strict=True) if y >= 0]
-    x, y = evaluation_view(known.pixels, SPEC).flatten(1), labels_of(known)
+    x, y = evaluation_view(Canvases(known.pixels), SPEC).flatten(1), labels_of(known)
     asked = torch.zeros(200, dtype=torch.bool)
     for digit in range(10):
         rows = [i for i in range(200) if y[i] == digit]
@@ -158,9 +159,9 @@ def test_labelled_images_are_watched_first_and_others_fill_up(digit_images: Imag
     labels[3::6] = labels_of(digit_images)[3::6]
     images = replace(digit_images, labels=labels)
     all_labelled = set(images.subset(labels >= 0).names)
-    assert set(monitor(images, size=50).images.names) == all_labelled
-    assert set(monitor(images, size=20).images.names) < all_labelled
-    more = monitor(images, size=70).images
+    assert set(monitor(images, size=50).samples.names) == all_labelled
+    assert set(monitor(images, size=20).samples.names) < all_labelled
+    more = monitor(images, size=70).samples
     assert len(set(more.names)) == 70
     assert set(more.names) > all_labelled
 
@@ -169,12 +170,12 @@ def test_what_is_watched_is_a_fair_sample_that_only_the_seed_decides(
     digit_images: ImageSet,
 ) -> None:
     in_order = digit_images.subset(labels_of(digit_images).argsort(stable=True))
-    watched = monitor(in_order, size=60).images
+    watched = monitor(in_order, size=60).samples
     assert len(set(watched.names)) == 60
     assert len(labels_of(watched).unique()) == 10  # a folder is read class by class
-    assert monitor(in_order, size=60).images.names == watched.names
-    assert set(monitor(in_order, size=60, seed=1).images.names) != set(watched.names)
-    assert sorted(monitor(in_order, size=301).images.names) == sorted(in_order.names)
+    assert monitor(in_order, size=60).samples.names == watched.names
+    assert set(monitor(in_order, size=60, seed=1).samples.names) != set(watched.names)
+    assert sorted(monitor(in_order, size=301).samples.names) == sorted(in_order.names)
 
 
 def test_alignment_is_of_two_draws_of_the_first_view_that_training_never_makes(
@@ -184,19 +185,13 @@ def test_alignment_is_of_two_draws_of_the_first_view_that_training_never_makes(
     watching = monitor(panoramas, size=100, seed=3)
     assert not torch.equal(watching.view1, watching.view2)
     for epoch, view in ((-1, watching.view1), (-2, watching.view2)):
-        expected = VIEWS(
-            watching.images.pixels,
-            torch.arange(100),
-            seed=3,
-            epoch=epoch,
-            aspect=watching.images.aspect,
-        )
+        expected = VIEWS(watching.samples.take(slice(None)), torch.arange(100), seed=3, epoch=epoch)
         assert torch.equal(view, expected[0])
 
 
 def test_no_more_than_500_images_are_compared_in_two_views(digit_images: ImageSet) -> None:
     watching = monitor(digit_images.subset([*range(300), *range(300)]))
-    assert len(watching.images) == 600
+    assert len(watching.samples) == 600
     assert len(watching.view1) == len(watching.view2) == 500
 
 

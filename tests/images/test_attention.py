@@ -5,6 +5,7 @@ import torch
 from builders import TinyBackbone, random_images
 from similitude.images.attention import attention_maps, has_attention
 from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.canvases import Canvases
 from similitude.images.views import ImageFacts, evaluation_view
 
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ def test_maps_are_the_softmax_of_the_last_blocks_queries_and_keys():
     attention = backbone.blocks[-1].attn
     attention.register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
     with torch.no_grad():
-        backbone(evaluation_view(images.pixels, IMAGE))
+        backbone(evaluation_view(Canvases(images.pixels), IMAGE))
         q, k, _ = attention.qkv(inputs[0]).view(5, 17, 3, 3, 8).permute(2, 0, 3, 1, 4)
     weights = (q[:, :, :1] @ k.transpose(2, 3) / 8**0.5).softmax(dim=3)[:, :, 0]
     torch.testing.assert_close(maps.flatten(2), weights[:, :, 1:])

@@ -34,10 +34,10 @@ NAMES = [*(f"a.png#r{r}c{c}" for r in range(2) for c in range(3)), "b.png#r0c0",
 
 def named(images: ImageSet) -> dict[str, set[str]]:
     """The names beside each name."""
-    assert images.neighbours is not None
+    assert images.partners is not None
     return {
         name: {images.names[j] for j in row if j >= 0}
-        for name, row in zip(images.names, images.neighbours.tolist(), strict=True)
+        for name, row in zip(images.names, images.partners.tolist(), strict=True)
     }
 
 
@@ -210,7 +210,7 @@ def test_a_tiled_source_can_be_sent_to_another_process(folder):
 
 def grid_table(rows=5, columns=6):
     images = np.zeros((1, rows, columns, 3), np.uint8)
-    return cut_into_tiles(open_source(images), 1).neighbours
+    return cut_into_tiles(open_source(images), 1).partners
 
 
 def test_a_drawn_neighbour_is_one_and_every_one_comes_as_often():
@@ -247,27 +247,27 @@ def slides():
         pixels.contiguous(),
         1 + torch.arange(30) / 10,
         [str(i) for i in range(30)],
-        neighbours=grid_table(),
+        partners=grid_table(),
     )
 
 
 def test_the_loader_gives_a_neighbour_of_every_image(slides):
     options = {"batch_size": 8, "seed": 1, "total_steps": 6}
-    batches = list(Loader(slides, **options, neighbours=True))
+    batches = list(Loader(slides, **options, partners=True))
     for batch in batches:
-        beside = draw_partners(slides.neighbours, batch.index, seed=1, epoch=batch.epoch)
-        canvases, aspect = batch.neighbours
+        beside = draw_partners(slides.partners, batch.index, seed=1, epoch=batch.epoch)
+        canvases, aspect = batch.partners
         assert torch.equal(canvases, slides.pixels[beside])
         assert torch.equal(aspect, slides.aspect[beside])
-    assert all(batch.neighbours is None for batch in Loader(slides, **options))
+    assert all(batch.partners is None for batch in Loader(slides, **options))
 
 
 def test_a_resumed_loader_and_parts_of_a_batch_give_the_same_neighbours(slides):
-    options = {"batch_size": 8, "seed": 1, "total_steps": 6, "neighbours": True}
+    options = {"batch_size": 8, "seed": 1, "total_steps": 6, "partners": True}
     whole = list(Loader(slides, **options))
     resumed = list(Loader(slides, **options, first_step=4))
-    assert torch.equal(resumed[0].neighbours[0], whole[4].neighbours[0])
+    assert torch.equal(resumed[0].partners.pixels, whole[4].partners.pixels)
     halves = [list(Loader(slides, **options, part=part, parts=2)) for part in (0, 1)]
     for step, batch in enumerate(whole):
-        together = torch.cat([half[step].neighbours[0] for half in halves])
-        assert torch.equal(together, batch.neighbours[0])
+        together = torch.cat([half[step].partners.pixels for half in halves])
+        assert torch.equal(together, batch.partners.pixels)

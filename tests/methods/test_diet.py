@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from builders import IMAGE, START, TinyBackbone, random_batch
+from similitude.images.canvases import Canvases
 from similitude.method import Batch, Progress
 from similitude.methods.diet import DIET, DIETConfig
 from similitude.recipes import RECIPES
@@ -62,7 +63,7 @@ def test_each_of_several_views_must_be_recognized():
 
 def test_several_views_of_an_image_are_drawn_apart():
     canvases = torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8)
-    v1, v2 = method(num_views=2).views(IMAGE)(canvases, torch.arange(4), seed=0, epoch=0)
+    v1, v2 = method(num_views=2).views(IMAGE)(Canvases(canvases), torch.arange(4), seed=0, epoch=0)
     assert not torch.equal(v1, v2)
 
 

@@ -15,6 +15,7 @@ from builders import (
     small_recipe,
 )
 from similitude.errors import UserError
+from similitude.images.canvases import Canvases
 from similitude.listener import Silent
 from similitude.method import Batch
 from similitude.methods.simtriplet import SimTriplet
@@ -72,12 +73,12 @@ def test_the_predictors_rate_can_stay():
 
 def test_the_third_view_is_of_the_neighbour():
     canvases, beside = torch.randint(0, 256, (2, 5, 3, 20, 20), dtype=torch.uint8)
-    index, aspect = torch.arange(5), torch.ones(5)
+    canvases, beside, index = Canvases(canvases), Canvases(beside), torch.arange(5)
     multi_view = make().views(IMAGE)
     assert len(multi_view) == 3
     where = {"seed": 1, "epoch": 2}
     same = multi_view(canvases, index, **where)
-    views = multi_view(canvases, index, **where, neighbours=(beside, aspect))
+    views = multi_view(canvases, index, **where, partners=beside)
     other = multi_view(beside, index, **where)
     assert torch.equal(views[0], same[0])
     assert torch.equal(views[1], same[1])
@@ -89,10 +90,9 @@ def test_a_view_without_neighbour_ignores_neighbours():
     canvases, beside = torch.randint(0, 256, (2, 5, 3, 20, 20), dtype=torch.uint8)
     view = sim.views.ImageView(sim.views.ImageViewConfig(), IMAGE)
     multi_view = sim.views.MultiView(view, view)
-    plain = multi_view(canvases, torch.arange(5), seed=0, epoch=0)
-    given = multi_view(
-        canvases, torch.arange(5), seed=0, epoch=0, neighbours=(beside, torch.ones(5))
-    )
+    canvases, beside, index = Canvases(canvases), Canvases(beside), torch.arange(5)
+    plain = multi_view(canvases, index, seed=0, epoch=0)
+    given = multi_view(canvases, index, seed=0, epoch=0, partners=beside)
     assert all(map(torch.equal, plain, given))
 
 

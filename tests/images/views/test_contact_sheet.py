@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from similitude.errors import UserError
+from similitude.images.canvases import Canvases
 from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.contact_sheet import contact_sheet
-from similitude.images.views.image import ImageView, MultiView
+from similitude.images.views.image import ImageView
+from similitude.sample import MultiView
 
 SPEC = ImageFacts(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 IDENTITY = {
@@ -37,7 +39,7 @@ def test_unchanged_views_repeat_the_original_pixel_by_pixel():
         ImageView(ImageViewConfig(**IDENTITY), SPEC),
         ImageView(ImageViewConfig(**IDENTITY, normalize=False), SPEC),
     )
-    sheet = contact_sheet(canvases, views, SPEC, rows=2, columns_per_view=3)
+    sheet = contact_sheet(Canvases(canvases), views, SPEC, rows=2, columns_per_view=3)
     assert sheet.mode == "RGB"
     for row, line in enumerate(cells(sheet, rows=2, columns=3, groups=2)):
         expected = np.repeat(np.repeat(canvases[row].permute(1, 2, 0).numpy(), 3, 0), 3, 1)
@@ -49,8 +51,8 @@ def test_unchanged_views_repeat_the_original_pixel_by_pixel():
 def test_columns_are_epochs_of_the_runs_own_views():
     canvases = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     views = MultiView(ImageView(ImageViewConfig(normalize=False), SPEC))
-    sheet = contact_sheet(canvases, views, SPEC, columns_per_view=2, seed=5)
-    (first, *_), *_ = views(canvases, torch.arange(2), seed=5, epoch=1)
+    sheet = contact_sheet(Canvases(canvases), views, SPEC, columns_per_view=2, seed=5)
+    (first, *_), *_ = views(Canvases(canvases), torch.arange(2), seed=5, epoch=1)
     shown = cells(sheet, rows=2, columns=2, groups=1)[0][2][::3, ::3]
     assert np.abs(shown / 255 - first.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
 
@@ -58,7 +60,7 @@ def test_columns_are_epochs_of_the_runs_own_views():
 def test_originals_keep_their_shape():
     canvases = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     views = MultiView(ImageView(ImageViewConfig(**IDENTITY), SPEC))
-    sheet = contact_sheet(canvases, views, SPEC, aspect=torch.tensor([2.0, 0.5]))
+    sheet = contact_sheet(Canvases(canvases, torch.tensor([2.0, 0.5])), views, SPEC)
     wide, tall = (line[0][..., 0] == 0 for line in cells(sheet, 2, 4, 1))
     assert wide.any(0).sum() == 96
     assert wide.any(1).sum() == 48
@@ -69,7 +71,7 @@ def test_originals_keep_their_shape():
 def test_captions_name_every_view():
     canvases = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     views = MultiView(*[ImageView(ImageViewConfig(size=size), SPEC) for size in (32, 24, 200)])
-    sheet = np.asarray(contact_sheet(canvases, views, SPEC, columns_per_view=2))
+    sheet = np.asarray(contact_sheet(Canvases(canvases), views, SPEC, columns_per_view=2))
     caption = (sheet[20:46] < 128).all(-1).any(0)
     for left in (20, 136, 352, 568):
         assert caption[left : left + 40].any()
@@ -79,4 +81,4 @@ def test_captions_name_every_view():
 def test_nothing_to_show_is_told():
     views = MultiView(ImageView(ImageViewConfig(), SPEC))
     with pytest.raises(UserError, match="0 images"):
-        contact_sheet(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), views, SPEC)
+        contact_sheet(Canvases(torch.zeros(0, 3, 32, 32, dtype=torch.uint8)), views, SPEC)

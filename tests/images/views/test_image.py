@@ -9,10 +9,12 @@ from jaxtyping import TypeCheckError
 from torchvision.transforms import InterpolationMode
 
 from similitude.errors import UserError
+from similitude.images.canvases import Canvases
 from similitude.images.views import image as image_module
 from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.drawing import JITTER_ORDERS
-from similitude.images.views.image import ImageView, MultiView, evaluation_view
+from similitude.images.views.image import ImageView, evaluation_view
+from similitude.sample import Draw, MultiView
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.2, 0.25, 0.3)
 SPEC = ImageFacts(32, MEAN, STD)
@@ -90,8 +92,8 @@ def test_view_equals_torchvision(name, side, size):
     n = 48 if size == 32 else 12
     canvases, aspect = random_canvases(n, side), 0.6 + torch.rand(n)
     view = ImageView(config, ImageFacts(size, MEAN, STD))
-    parameters = view.draw(0, 0, torch.arange(n), 0, aspect, side)
-    ours = view.apply(canvases, parameters)
+    parameters = view.draw(Draw(0, 0, torch.arange(n), [0]), Canvases(canvases, aspect))
+    (ours,) = view.apply(Canvases(canvases), parameters)
     theirs = torch.stack(
         [reference(canvases[i], sample(parameters, i), config, size) for i in range(n)]
     )
@@ -106,9 +108,9 @@ def test_all_24_orders_of_the_jitter():
     config = ImageViewConfig(jitter=(0.8, 0.8, 0.8, 0.5), normalize=False, grey=0.0, blur=0.0)
     view, n = ImageView(config, SPEC), 48
     canvases = random_canvases(n, 32)
-    parameters = view.draw(1, 0, torch.arange(n), 0, torch.ones(n), 32)
+    parameters = view.draw(Draw(1, 0, torch.arange(n), [0]), Canvases(canvases, torch.ones(n)))
     parameters = parameters._replace(jitter_order=torch.arange(n) % 24, jitter=torch.arange(n) < 40)
-    ours = view.apply(canvases, parameters)
+    (ours,) = view.apply(Canvases(canvases), parameters)
     for i in range(n):
         theirs = reference(canvases[i], sample(parameters, i), config, 32)
         torch.testing.assert_close(ours[i], theirs, atol=1e-5, rtol=0)
@@ -128,16 +130,16 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
             for config in (ImageViewConfig(blur=1.0), CONFIGS["byol_2"])
         )
     )
-    together = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    together = views(Canvases(canvases, aspect), index, seed=3, epoch=2)
     some = torch.tensor([30, 4, 4, 11])
-    shuffled = views(canvases[some], index[some], seed=3, epoch=2, aspect=aspect[some])
-    alone = views(canvases[9:10], index[9:10], seed=3, epoch=2, aspect=aspect[9:10])
+    shuffled = views(Canvases(canvases[some], aspect[some]), index[some], seed=3, epoch=2)
+    alone = views(Canvases(canvases[9:10], aspect[9:10]), index[9:10], seed=3, epoch=2)
     for chunk in ("_CACHE_BYTES", "_THREAD_BYTES"):
         monkeypatch.setattr(image_module, chunk, 5 * 3 * (4 * size**2 + 5 * side**2))
-    chunked = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    chunked = views(Canvases(canvases, aspect), index, seed=3, epoch=2)
     torch.set_num_threads(2)
-    threaded = views(canvases, index, seed=3, epoch=2, aspect=aspect)
-    alone_threaded = views(canvases[9:10], index[9:10], seed=3, epoch=2, aspect=aspect[9:10])
+    threaded = views(Canvases(canvases, aspect), index, seed=3, epoch=2)
+    alone_threaded = views(Canvases(canvases[9:10], aspect[9:10]), index[9:10], seed=3, epoch=2)
     for number, view in enumerate(together):
         assert torch.equal(shuffled[number], view[some])
         assert torch.equal(alone[number], view[9:10])
@@ -156,26 +158,29 @@ def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
     canvases, index, aspect = random_canvases(n, side), torch.arange(n) + 5, torch.rand(n) + 0.5
     monkeypatch.setattr(image_module, "_CACHE_BYTES", 15 * 3 * (4 * size**2 + 5 * side**2))
     views = MultiView(large, small, large, small, small, partner=large)
-    made = views(canvases, index, seed=3, epoch=2, aspect=aspect)
+    made = views(Canvases(canvases, aspect), index, seed=3, epoch=2)
     for number, (view, pixels) in enumerate(zip(views.views, made, strict=True)):
-        alone = view.apply(canvases, view.draw(3, 2, index, number, aspect, side))
+        rows = Canvases(canvases, aspect)
+        (alone,) = view.apply(rows, view.draw(Draw(3, 2, index, [number]), rows))
         assert pixels.is_contiguous()
         assert torch.equal(pixels, alone)
 
 
 def test_a_view_of_a_users_own_class_is_not_taken_for_another():
     class Dark(ImageView):
-        def draw(self, seed, epoch, index, view: int, aspect, canvas_size):
-            assert view == 1
-            return super().draw(seed, epoch, index, view, aspect, canvas_size)
+        def draw(self, draw, rows):
+            assert draw.views == [1]
+            return super().draw(draw, rows)
 
-        def apply(self, canvases, parameters):
-            return super().apply(canvases, parameters) - 1.0
+        def apply(self, rows, choices):
+            return [view - 1.0 for view in super().apply(rows, choices)]
 
     config, spec = CONFIGS["byol_2"], ImageFacts(32, MEAN, STD)
     canvases, index = random_canvases(4, 32), torch.arange(4)
-    own = MultiView(ImageView(config, spec), Dark(config, spec))(canvases, index, seed=0, epoch=0)
-    plain = MultiView(*[ImageView(config, spec)] * 2)(canvases, index, seed=0, epoch=0)
+    own = MultiView(ImageView(config, spec), Dark(config, spec))(
+        Canvases(canvases), index, seed=0, epoch=0
+    )
+    plain = MultiView(*[ImageView(config, spec)] * 2)(Canvases(canvases), index, seed=0, epoch=0)
     assert torch.equal(own[0], plain[0])
     assert torch.equal(own[1], plain[1] - 1.0)
 
@@ -185,27 +190,27 @@ def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
     size = image_module._THREADS_FROM
     canvases, index = random_canvases(4, size), torch.arange(4)
     views = MultiView(ImageView(CONFIGS["byol_2"], ImageFacts(size, MEAN, STD)))
-    plain = views(canvases, index, seed=3, epoch=2)[0]
+    plain = views(Canvases(canvases), index, seed=3, epoch=2)[0]
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        assert torch.equal(views(canvases, index, seed=3, epoch=2)[0], plain)
+        assert torch.equal(views(Canvases(canvases), index, seed=3, epoch=2)[0], plain)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(views(canvases, index, seed=3, epoch=2)[0], plain)
+        assert torch.equal(views(Canvases(canvases), index, seed=3, epoch=2)[0], plain)
 
 
 def test_views_change_with_seed_epoch_index_and_view_number():
     canvases, index = random_canvases(4, 32), torch.arange(4)
     views = MultiView(*[ImageView(ImageViewConfig(), SPEC)] * 2)
-    first, second = views(canvases, index, seed=0, epoch=0)
+    first, second = views(Canvases(canvases), index, seed=0, epoch=0)
     others = [
         second,
-        views(canvases, index, seed=1, epoch=0)[0],
-        views(canvases, index, seed=0, epoch=1)[0],
-        views(canvases, index + 1, seed=0, epoch=0)[0],
+        views(Canvases(canvases), index, seed=1, epoch=0)[0],
+        views(Canvases(canvases), index, seed=0, epoch=1)[0],
+        views(Canvases(canvases), index + 1, seed=0, epoch=0)[0],
     ]
     for other in others:
         assert ((first - other).abs().amax(dim=(1, 2, 3)) > 0.01).all()
-    assert torch.equal(first, views(canvases, index, seed=0, epoch=0)[0])
+    assert torch.equal(first, views(Canvases(canvases), index, seed=0, epoch=0)[0])
 
 
 def test_nothing_happens_when_nothing_is_asked_for():
@@ -218,8 +223,10 @@ def test_nothing_happens_when_nothing_is_asked_for():
         blur=0.0,
     )
     canvases = random_canvases(5, 32)
-    (view,) = MultiView(ImageView(config, SPEC))(canvases, torch.arange(5), seed=0, epoch=0)
-    torch.testing.assert_close(view, evaluation_view(canvases, SPEC), atol=2e-6, rtol=0)
+    (view,) = MultiView(ImageView(config, SPEC))(
+        Canvases(canvases), torch.arange(5), seed=0, epoch=0
+    )
+    torch.testing.assert_close(view, evaluation_view(Canvases(canvases), SPEC), atol=2e-6, rtol=0)
 
 
 def test_probability_one_reaches_every_sample():
@@ -228,7 +235,7 @@ def test_probability_one_reaches_every_sample():
 
     def make(**changes):
         config = ImageViewConfig(**(certain | {"grey": 0.0} | changes))
-        return MultiView(ImageView(config, SPEC))(canvases, index, seed=0, epoch=0)[0]
+        return MultiView(ImageView(config, SPEC))(Canvases(canvases), index, seed=0, epoch=0)[0]
 
     plain = make()
     torch.testing.assert_close(make(flip=1.0), plain.flip(3), atol=1e-6, rtol=0)
@@ -244,9 +251,10 @@ def test_turns_are_quarter_turns_of_the_same_view():
     canvases, image = random_canvases(64, 20), ImageFacts(12, (0.5,) * 3, (0.5,) * 3)
     index = torch.arange(64)
     turned = ImageView(ImageViewConfig(turn=0.75), image)
-    chosen = turned.draw(0, 0, index, 0, torch.ones(64), 20)
+    rows = Canvases(canvases)
+    chosen = turned.draw(Draw(0, 0, index, [0]), rows)
     plain = ImageView(ImageViewConfig(), image)
-    views, straight = turned.apply(canvases, chosen), plain.apply(canvases, chosen)
+    (views,), (straight,) = turned.apply(rows, chosen), plain.apply(rows, chosen)
     assert set(chosen.quarter_turns.tolist()) == {0, 1, 2, 3}
     for view, upright, quarters in zip(views, straight, chosen.quarter_turns, strict=True):
         expected = upright.rot90(int(quarters), dims=(1, 2))
@@ -255,7 +263,9 @@ def test_turns_are_quarter_turns_of_the_same_view():
 
 def test_multi_crop_gives_views_of_their_own_sizes():
     views = MultiView(ImageView(ImageViewConfig(), SPEC), ImageView(ImageViewConfig(size=12), SPEC))
-    shapes = [v.shape for v in views(random_canvases(3, 40), torch.arange(3), seed=0, epoch=0)]
+    shapes = [
+        v.shape for v in views(Canvases(random_canvases(3, 40)), torch.arange(3), seed=0, epoch=0)
+    ]
     assert shapes == [(3, 3, 32, 32), (3, 3, 12, 12)]
     assert len(views) == 2
 
@@ -264,10 +274,15 @@ def test_empty_batches_and_untouched_inputs():
     canvases = random_canvases(6, 32)
     before = canvases.clone()
     views = MultiView(ImageView(ImageViewConfig(solarize=0.5), SPEC))
-    views(canvases, torch.arange(6), seed=0, epoch=0)
+    views(Canvases(canvases), torch.arange(6), seed=0, epoch=0)
     assert torch.equal(canvases, before)
-    assert views(canvases[:0], torch.arange(0), seed=0, epoch=0)[0].shape == (0, 3, 32, 32)
-    assert evaluation_view(canvases[:0], SPEC).shape == (0, 3, 32, 32)
+    assert views(Canvases(canvases[:0]), torch.arange(0), seed=0, epoch=0)[0].shape == (
+        0,
+        3,
+        32,
+        32,
+    )
+    assert evaluation_view(Canvases(canvases[:0]), SPEC).shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize(("side", "size"), [(32, 32), (40, 28), (96, 64)])
@@ -276,7 +291,7 @@ def test_evaluation_view_equals_torchvision(side, size):
     theirs = TF.normalize(
         TF.resize(canvases / 255, [size, size], antialias=True), list(MEAN), list(STD)
     )
-    ours = evaluation_view(canvases, ImageFacts(size, MEAN, STD))
+    ours = evaluation_view(Canvases(canvases), ImageFacts(size, MEAN, STD))
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
 
 
@@ -290,7 +305,9 @@ def test_views_are_bounded():
         solarize=0.3,
         normalize=False,
     )
-    (view,) = MultiView(ImageView(config, SPEC))(canvases, torch.arange(64), seed=0, epoch=0)
+    (view,) = MultiView(ImageView(config, SPEC))(
+        Canvases(canvases), torch.arange(64), seed=0, epoch=0
+    )
     assert view.min() >= -1e-6
     assert view.max() <= 1 + 1e-6
 
@@ -308,12 +325,12 @@ def test_wrong_input_is_told():
     views = MultiView(ImageView(ImageViewConfig(), SPEC))
     good, index = random_canvases(4, 32), torch.arange(4)
     with told("uint8 canvases"):
-        views(good.float(), index, seed=0, epoch=0)
+        views(Canvases(good.float()), index, seed=0, epoch=0)
     with told("[4, 3, 32, 16]"):
-        views(good[..., :16], index, seed=0, epoch=0)
-    with told("index has shape [3] for 4 canvases"):
-        views(good, index[:3], seed=0, epoch=0)
+        views(Canvases(good[..., :16]), index, seed=0, epoch=0)
+    with told("index has shape [3] for 4 samples"):
+        views(Canvases(good), index[:3], seed=0, epoch=0)
     with told("aspect has shape [1] for 4 canvases"):
-        views(good, index, seed=0, epoch=0, aspect=torch.ones(1))
+        views(Canvases(good, torch.ones(1)), index, seed=0, epoch=0)
     with told("no views"):
         MultiView()

@@ -7,6 +7,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from similitude.errors import UserError
 from similitude.images.views import (
+    Canvases,
     ImageFacts,
     ImageView,
     MultiView,
@@ -17,6 +18,7 @@ from similitude.images.views import (
     evaluation_view,
 )
 from similitude.images.views.patches import patch_starts
+from similitude.sample import Draw
 
 SPEC = ImageFacts(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 PLAIN = {"crop_scale": (1.0, 1.0), "flip": 0.0, "patch_size": 8, "grid": 5, "patch_crop": 1.0}
@@ -33,8 +35,14 @@ def view(**changes):
 
 def drawn(patch_view, n=6, epoch=0, aspect=None, index=None):
     index = torch.arange(n) if index is None else index
-    aspect = torch.ones(len(index)) if aspect is None else aspect
-    return patch_view.draw(0, epoch, index, 0, aspect, 32)
+    rows = Canvases(canvases(len(index)), aspect)
+    (parameters,) = patch_view.draw(Draw(0, epoch, index, [0]), rows)
+    return parameters
+
+
+def made(patch_view, parameters, n=6):
+    (patches,) = patch_view.apply(Canvases(canvases(n)), [parameters])
+    return patches
 
 
 def test_the_papers_grids():
@@ -60,19 +68,19 @@ def test_a_grid_that_does_not_fit_is_told(size, patch, grid):
 
 
 def test_unchanged_patches_are_those_of_evaluation():
-    views = MultiView(view())(canvases(), torch.arange(6), seed=0, epoch=0)
-    expected = cut_patches(evaluation_view(canvases(), SPEC), 8, 5)
+    views = MultiView(view())(Canvases(canvases()), torch.arange(6), seed=0, epoch=0)
+    expected = cut_patches(evaluation_view(Canvases(canvases()), SPEC), 8, 5)
     assert views[0].shape == (6, 5, 5, 3, 8, 8)
     torch.testing.assert_close(views[0], expected, atol=1e-6, rtol=0)
-    image = evaluation_view(canvases(), SPEC)
+    image = evaluation_view(Canvases(canvases()), SPEC)
     torch.testing.assert_close(expected[2, 1, 3], image[2, :, 6:14, 18:26])
 
 
 def test_a_part_of_each_patch_is_shown_and_moves():
     patch_view = view(patch_crop=0.75)
     parameters = drawn(patch_view)
-    patches = patch_view.apply(canvases(), parameters)
-    image = evaluation_view(canvases(), SPEC)
+    patches = made(patch_view, parameters)
+    image = evaluation_view(Canvases(canvases()), SPEC)
     border = torch.ones(8, 8, dtype=torch.bool)
     border[1:7, 1:7] = False
     assert not patches[..., border].any()  # the mean colour
@@ -95,9 +103,9 @@ def test_choices_of_a_patch_are_applied_to_it_as_torchvision_does():
     }
     patch_view = view(**config)
     parameters = drawn(patch_view)
-    patches = patch_view.apply(canvases(), parameters).flatten(0, 2)
+    patches = made(patch_view, parameters).flatten(0, 2)
     plain = view(normalize=False)
-    originals = plain.apply(canvases(), drawn(plain)).flatten(0, 2)
+    originals = made(plain, drawn(plain)).flatten(0, 2)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (SPEC.mean, SPEC.std))
     flat = type(parameters)(parameters.image, *(field.flatten() for field in parameters[1:]))
     for i, patch in enumerate(originals):
@@ -136,11 +144,11 @@ def test_a_sample_gives_the_same_patches_in_any_batch():
         view(crop_scale=(0.5, 0.9), patch_crop=0.8, patch_flip=0.5, patch_jitter_probability=0.5)
     )
     pixels, index = canvases(), torch.arange(10, 16)
-    (whole,) = patch_view(pixels, index, seed=1, epoch=2)
+    (whole,) = patch_view(Canvases(pixels), index, seed=1, epoch=2)
     order = torch.tensor([4, 0, 5])
-    (part,) = patch_view(pixels[order], index[order], seed=1, epoch=2)
+    (part,) = patch_view(Canvases(pixels[order]), index[order], seed=1, epoch=2)
     torch.testing.assert_close(part, whole[order], atol=1e-6, rtol=0)
-    (later,) = patch_view(pixels, index, seed=1, epoch=3)
+    (later,) = patch_view(Canvases(pixels), index, seed=1, epoch=3)
     assert not torch.equal(later, whole)
 
 
@@ -160,14 +168,14 @@ def test_the_crop_is_a_square_of_the_original_also_where_images_are_not():
 def test_square_images_are_cropped_as_by_an_image_view():
     patch_view = view(crop_scale=(0.3, 0.9), crop_ratio=(0.8, 1.25), flip=0.5)
     alone = ImageView(patch_view.config, SPEC)
-    expected = alone.draw(0, 0, torch.arange(50), 0, torch.ones(50), 32)
+    expected = alone.draw(Draw(0, 0, torch.arange(50), [0]), Canvases(canvases(50)))
     for name, a, b in zip(expected._fields, drawn(patch_view, n=50).image, expected, strict=True):
         assert torch.equal(a, b), name
 
 
 def test_pixels_stay_in_range_without_normalisation():
     patch_view = view(normalize=False, patch_jitter_probability=1.0, patch_crop=0.8)
-    (patches,) = MultiView(patch_view)(canvases(), torch.arange(6), seed=0, epoch=0)
+    (patches,) = MultiView(patch_view)(Canvases(canvases()), torch.arange(6), seed=0, epoch=0)
     assert patches.min() >= 0
     assert patches.max() <= 1
 
@@ -175,7 +183,7 @@ def test_pixels_stay_in_range_without_normalisation():
 def test_the_contact_sheet_shows_a_grid_of_patches():
     pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     pixels[:, 0, :, 16:] = 255  # the right half is red
-    sheet = contact_sheet(pixels, MultiView(view()), SPEC, columns_per_view=1)
+    sheet = contact_sheet(Canvases(pixels), MultiView(view()), SPEC, columns_per_view=1)
     assert sheet.size == (20 + 96 + 20 + 96 + 20, 46 + 2 * 96 + 4 + 20)
     cell = torch.from_numpy(np.array(sheet.crop((136, 46, 232, 142))))
     assert (cell[:, :14] < 60).all(dim=2).float().mean() > 0.7  # black patches
@@ -186,7 +194,7 @@ def test_the_contact_sheet_shows_a_grid_of_patches():
 
 def test_a_batch_without_any_jittered_patch_is_made():
     patch_view = view(patch_jitter_probability=1e-9)
-    patches = patch_view.apply(canvases(2), drawn(patch_view, n=2))
+    patches = made(patch_view, drawn(patch_view, n=2), 2)
     plain = view(patch_jitter_probability=0.0)
-    assert torch.equal(patches, plain.apply(canvases(2), drawn(plain, n=2)))
-    assert patch_view.apply(canvases(0), drawn(patch_view, n=0)).shape == (0, 5, 5, 3, 8, 8)
+    assert torch.equal(patches, made(plain, drawn(plain, n=2), 2))
+    assert made(patch_view, drawn(patch_view, n=0), 0).shape == (0, 5, 5, 3, 8, 8)

@@ -8,6 +8,7 @@ import similitude as sim
 from builders import write_photos
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.canvases import Canvases
 from similitude.images.image_set import ImageSet
 from similitude.images.views import ImageFacts, evaluation_view
 from similitude.methods import BYOL, SimSiam
@@ -54,7 +55,7 @@ def outputs(network: nn.Module, kind: type[nn.Module], images: ImageSet) -> dict
         if isinstance(layer, kind):
             layer.register_forward_pre_hook(keep(name, layer))
     with torch.no_grad():
-        network(evaluation_view(images.pixels[:], SPEC))
+        network(evaluation_view(Canvases(images.pixels[:]), SPEC))
     return found
 
 
@@ -77,7 +78,7 @@ def test_running_statistics_are_those_of_the_images(images: ImageSet) -> None:
     network = converted.build().train()
     network.bn1.momentum = 1.0
     with torch.no_grad():
-        network(evaluation_view(images.pixels[:], SPEC))
+        network(evaluation_view(Canvases(images.pixels[:]), SPEC))
     for name in ("running_mean", "running_var"):
         measured = network.bn1.state_dict()[name]
         torch.testing.assert_close(converted.state[f"bn1.{name}"], measured)
