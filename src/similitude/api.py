@@ -260,7 +260,7 @@ def pretrain(
         source = source.with_values(ValueRange(*chosen.value_range))
     elif source.values is not None:
         reasons = chosen.reasons | {"value_range": "measured on these pictures"}
-        chosen = chosen.model_copy(update={"value_range": source.values, "reasons": reasons})
+        chosen = chosen.changed(value_range=source.values, reasons=reasons)
     images = load_images(
         source,
         chosen.canvas_size,
@@ -594,7 +594,7 @@ def _resolve(facts: Facts, wishes: _Wishes, start: Start | None = None) -> Recip
     }
     given = {field: value for field, value in given.items() if value is not None}
     reasons = {f: r for f, r in chosen.reasons.items() if f.split(".")[0] not in given}
-    chosen = chosen.model_copy(update=given | {"reasons": reasons})
+    chosen = chosen.changed(**(given | {"reasons": reasons}))
     chosen = override(chosen, wishes.overrides)
     if chosen.batch_size > facts.num_images:  # told before any work
         raise UserError(
@@ -670,7 +670,7 @@ def _with_little_memory(recipe: Recipe, network: nn.Module) -> Method:
     """The method for a look at its networks: its memory may be large."""
     config = recipe.method
     if "num_samples" in type(config).model_fields:
-        config = config.model_copy(update={"num_samples": 2})
+        config = config.changed(num_samples=2)
     with torch.random.fork_rng(devices=[]):
         return build_method(config, network)
 

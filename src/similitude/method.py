@@ -2,22 +2,21 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from similitude.sample import MultiView, ViewConfig
+from similitude.sample import Config, MultiView, ViewConfig
+
+M = TypeVar("M", bound="MethodConfig")
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Config):
     """Hyper-parameters of a method. Subclasses default to the paper's main setting.
 
     A subclass adds ``name: Literal["..."] = "..."``: the method's name on the command line.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
 
@@ -25,6 +24,13 @@ class MethodConfig(BaseModel):
     def view_configs(self) -> dict[str, ViewConfig]:
         """The fields that describe views, by name."""
         return {name: value for name, value in self if isinstance(value, ViewConfig)}
+
+    def changed(self: M, **fields: Any) -> M:
+        """The same with other values of some fields; see :meth:`Config.changed`."""
+        # by its place, "module:Class", recipes call a user's own, whatever its field says
+        name = type(self).model_fields["name"]
+        own = {} if name.is_required() else {"name": name.default}
+        return super().changed(**own, **fields).model_copy(update={"name": self.name})
 
     @property
     def kept(self) -> str:

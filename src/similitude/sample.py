@@ -66,10 +66,26 @@ class View(ABC, Generic[R]):
         """The inputs of a network that the choices describe: a batch for each view drawn."""
 
 
-class ViewConfig(BaseModel):
-    """How a view is drawn. A subclass adds ``kind: Literal["..."] = "..."``."""
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """Settings that do not change: a change makes new ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def changed(self: C, **fields: Any) -> C:
+        """The same with other values of some fields, each checked as those of a file are.
+
+        Raises:
+            pydantic.ValidationError: there is no such field, or the value is out of range.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(values | fields)
+
+
+class ViewConfig(Config):
+    """How a view is drawn. A subclass adds ``kind: Literal["..."] = "..."``."""
 
     kind: str
 

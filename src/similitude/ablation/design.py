@@ -167,7 +167,7 @@ def _as_kept(recipe: Recipe, source: ImageSource) -> Recipe:
     recipe = with_used_normalisation(recipe)
     if recipe.value_range is not None or source.values is None:
         return recipe
-    return recipe.model_copy(update={"value_range": source.values})
+    return recipe.changed(value_range=source.values)
 
 
 def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | None:

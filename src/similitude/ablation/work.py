@@ -69,7 +69,7 @@ class Work:
         for cell in cells:
             for seed in range(seeds):
                 refuse_links(self.folder, cell.folder, f"{cell.folder}/seed-{seed}")
-                recipe = cell.recipe.model_copy(update={"seed": seed})
+                recipe = cell.recipe.changed(seed=seed)
                 _is_finished(self._folder(cell, seed), recipe)
 
     def finding(self, cell: Planned, seed: int) -> RunFinding | None:
@@ -77,7 +77,7 @@ class Work:
         start = time.perf_counter()
         self.done += 1
         folder = self._folder(cell, seed)
-        recipe = cell.recipe.model_copy(update={"seed": seed})
+        recipe = cell.recipe.changed(seed=seed)
         was_there = _is_finished(folder, recipe)
         title = f"{self.done}/{self.total} {cell.name}, seed {seed}"
         run = Run(folder) if was_there else self._train(recipe, folder, title)
@@ -217,7 +217,7 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
     path = folder / "recipe.yaml"
     if path.exists():
         reasons: dict[str, Any] = {"reasons": {}}
-        if load_recipe(path).model_copy(update=reasons) != recipe.model_copy(update=reasons):
+        if load_recipe(path).changed(**reasons) != recipe.changed(**reasons):
             raise UserError(f"{folder} is a run with other settings: give another --out")
     return (folder / "health.json").exists() and (folder / "embedding.npz").exists()
 

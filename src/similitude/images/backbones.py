@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from similitude.errors import UserError
 from similitude.images.small_maps import convert_convolutions
+from similitude.sample import Config
 
 # Those with one 7x7 convolution as their stem, which the small stem replaces.
 PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -27,10 +28,8 @@ _WEIGHTS_OPTIONS = ("pretrained", "checkpoint", "cache_dir")
 Plain = bool | int | float | str
 
 
-class BackboneConfig(BaseModel):
+class BackboneConfig(Config):
     """Which network is trained and kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "resnet18"  # any name timm knows
     # "small": 3x3 stride-1 first convolution and no max-pool, as all papers do on CIFAR.

@@ -64,9 +64,9 @@ def small_config(name: str) -> MethodConfig:
     known = {field: value for field, value in small.items() if field in kind.model_fields}
     for field, view in image_views(kind.model_construct().view_configs).items():
         if isinstance(view, PatchViewConfig):
-            known[field] = view.model_copy(update={"size": 2 * SIDE, "patch_size": 2})
+            known[field] = view.changed(size=2 * SIDE, patch_size=2)
         elif view.size is not None:
-            known[field] = view.model_copy(update={"size": SIDE})
+            known[field] = view.changed(size=SIDE)
     return kind(**known)
 
 

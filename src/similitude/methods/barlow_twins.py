@@ -40,7 +40,7 @@ _VIEW1 = ImageViewConfig(
     grey=0.2,
     blur=1.0,
 )
-_VIEW2 = _VIEW1.model_copy(update={"blur": 0.1, "solarize": 0.2})
+_VIEW2 = _VIEW1.changed(blur=0.1, solarize=0.2)
 
 
 class BarlowTwinsBaseConfig(MethodConfig):

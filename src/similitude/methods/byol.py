@@ -35,7 +35,7 @@ _VIEW1 = ImageViewConfig(
     blur=1.0,
     blur_kernel=0.1,  # of the image's height
 )
-_VIEW2 = _VIEW1.model_copy(update={"blur": 0.1, "solarize": 0.2})
+_VIEW2 = _VIEW1.changed(blur=0.1, solarize=0.2)
 
 
 class BYOLConfig(MethodConfig):

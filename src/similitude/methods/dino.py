@@ -51,8 +51,8 @@ _VIEW1 = ImageViewConfig(
     grey=0.2,
     blur=1.0,
 )
-_VIEW2 = _VIEW1.model_copy(update={"blur": 0.1, "solarize": 0.2})
-_LOCAL = _VIEW1.model_copy(update={"size": 96, "crop_scale": (0.05, 0.4), "blur": 0.5})
+_VIEW2 = _VIEW1.changed(blur=0.1, solarize=0.2)
+_LOCAL = _VIEW1.changed(size=96, crop_scale=(0.05, 0.4), blur=0.5)
 GLOBAL = 2  # views the target sees
 
 

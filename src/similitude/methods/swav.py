@@ -45,7 +45,7 @@ class SwAVConfig(MethodConfig):
 
     name: Literal["swav"] = "swav"
     view: AnyView = _VIEW  # of the two global views
-    local_view: AnyView = _VIEW.model_copy(update={"size": 96, "crop_scale": (0.05, 0.14)})
+    local_view: AnyView = _VIEW.changed(size=96, crop_scale=(0.05, 0.14))
     local_views: int = Field(default=6, ge=0)  # Sec. 3.2; 0: no multi-crop
     projector: Literal["mlp", "linear", "none"] = "mlp"
     hidden_dim: int = Field(default=2048, ge=1)

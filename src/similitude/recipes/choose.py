@@ -80,12 +80,10 @@ class Rung(NamedTuple):
         """The recipe with this network, for images of ``side`` pixels."""
         size = min(self.image_size, side)
         network = {"name": self.backbone, "base_width": self.base_width}
-        return recipe.model_copy(
-            update={
-                "image_size": size,
-                "canvas_size": _canvas_size(size),
-                "backbone": recipe.backbone.model_copy(update=network),
-            }
+        return recipe.changed(
+            image_size=size,
+            canvas_size=_canvas_size(size),
+            backbone=recipe.backbone.changed(**network),
         )
 
 
@@ -141,11 +139,9 @@ def _for_small_data(
     template = _template(method, small)
     reasons = {"method": f"the settings of {method} for few images and short runs"}
     batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
-    chosen = template.model_copy(
-        update={
-            "batch_size": batch_size,
-            "method": _fitted(template.method, facts.num_images, batch_size, reasons),
-        }
+    chosen = template.changed(
+        batch_size=batch_size,
+        method=_fitted(template.method, facts.num_images, batch_size, reasons),
     )
     minutes = minutes or default_minutes(facts)
     side = max(16, facts.short_side)
@@ -159,7 +155,7 @@ def _for_small_data(
             break
         found, why = candidate, f"the largest with {MANY_STEPS:,} steps in {minutes:g} minutes"
     reasons |= {"image_size": why, "backbone": why, "canvas_size": CANVAS_REASON}
-    return found.model_copy(update={"reasons": found.reasons | reasons})
+    return found.changed(reasons=found.reasons | reasons)
 
 
 def _on_rung(rung: Rung, recipe: Recipe, template: Recipe, side: int) -> Recipe:
@@ -167,7 +163,7 @@ def _on_rung(rung: Rung, recipe: Recipe, template: Recipe, side: int) -> Recipe:
     found, reasons = rung.of(recipe, side), {}
     config = _with_local_views(found.method, template, found.image_size, reasons)
     config = _with_patches(config, template, found.image_size, reasons)
-    return found.model_copy(update={"method": config, "reasons": reasons})
+    return found.changed(method=config, reasons=reasons)
 
 
 def choose_adapting(
@@ -188,9 +184,9 @@ def choose_adapting(
     template = _template(method, small)
     reasons = {"method": f"the settings of {method} for few images and short runs"}
     batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
-    config = template.method.model_copy(update=small.ADAPTING.get(method, {}))
+    config = template.method.changed(**small.ADAPTING.get(method, {}))
     if getattr(config, "bn_splits", 1) > 1:
-        config = config.model_copy(update={"bn_splits": 1})
+        config = config.changed(bn_splits=1)
         reasons["method.bn_splits"] = "published statistics are of whole batches"
     config = _fitted(config, facts.num_images, batch_size, reasons)
     size = start.image_size
@@ -199,13 +195,15 @@ def choose_adapting(
     views: dict[str, Any] = {}
     for name, view in image_views(config.view_configs).items():
         local = name == "local_view"
-        views[name] = view.model_copy(
-            update={"size": side // 2 if local and not fixed else None if side == size else side}
-            | ({} if local else {"crop_scale": (0.3, 1.0)})
+        views[name] = view.changed(
+            **(
+                {"size": side // 2 if local and not fixed else None if side == size else side}
+                | ({} if local else {"crop_scale": (0.3, 1.0)})
+            )
         )
         if not local:
             reasons[f"method.{name}.crop_scale"] = "milder than from random weights"
-    config = _with_patches(config.model_copy(update=views), template, side, reasons)
+    config = _with_patches(config.changed(**views), template, side, reasons)
     why = f"a start from {start.name}"
     reasons |= dict.fromkeys(("backbone", "image_size", "mean", "std"), f"those of {start.name}")
     reasons |= dict.fromkeys(("optimizer", "init"), why)
@@ -213,25 +211,23 @@ def choose_adapting(
     reasons["init.head_warmup"] = "heads of random weights would mislead the network"
     reasons["init.average"] = "half-way back keeps what is gained and loses what is harmed"
     reasons["canvas_size"] = "an eighth larger than the images, where the originals are"
-    return template.model_copy(
-        update={
-            "method": config,
-            "backbone": start.backbone,
-            "image_size": size,
-            "canvas_size": min(_canvas_size(size), max(16, facts.short_side)),
-            "mean": start.mean,
-            "std": start.std,
-            "batch_size": batch_size,
-            "optimizer": OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4),
-            "init": InitConfig(
-                name=start.name,
-                fingerprint=start.fingerprint,
-                frozen=0.6,
-                head_warmup=0.1,
-                average=0.5,
-            ),
-            "reasons": reasons,
-        }
+    return template.changed(
+        method=config,
+        backbone=start.backbone,
+        image_size=size,
+        canvas_size=min(_canvas_size(size), max(16, facts.short_side)),
+        mean=start.mean,
+        std=start.std,
+        batch_size=batch_size,
+        optimizer=OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4),
+        init=InitConfig(
+            name=start.name,
+            fingerprint=start.fingerprint,
+            frozen=0.6,
+            head_warmup=0.1,
+            average=0.5,
+        ),
+        reasons=reasons,
     )
 
 
@@ -239,13 +235,8 @@ def starting_from(recipe: Recipe, start: Start) -> Recipe:
     """A named recipe with other weights to begin with: their network, and pixels as they want."""
     config = recipe.init or InitConfig(name=start.name, fingerprint=start.fingerprint)
     update = {"name": start.name, "fingerprint": start.fingerprint}
-    return recipe.model_copy(
-        update={
-            "backbone": start.backbone,
-            "mean": start.mean,
-            "std": start.std,
-            "init": config.model_copy(update=update),
-        }
+    return recipe.changed(
+        backbone=start.backbone, mean=start.mean, std=start.std, init=config.changed(**update)
     )
 
 
@@ -274,16 +265,14 @@ def _for_tiny_images(method: str, facts: Facts, batch_size: int | None) -> Recip
     batch_size = _batch_size(facts, batch_size, usual, why, reasons)
     size = max(16, side)
     config = _fitted(template.method, facts.num_images, batch_size, reasons)
-    return template.model_copy(
-        update={
-            "image_size": size,
-            "backbone": BackboneConfig(
-                stem="small", base_width=16 if on_cpu else None, **_of_resnet(template)
-            ),
-            "batch_size": batch_size,
-            "method": _with_patches(config, template, size, reasons),
-            "reasons": reasons,
-        }
+    return template.changed(
+        image_size=size,
+        backbone=BackboneConfig(
+            stem="small", base_width=16 if on_cpu else None, **_of_resnet(template)
+        ),
+        batch_size=batch_size,
+        method=_with_patches(config, template, size, reasons),
+        reasons=reasons,
     )
 
 
@@ -313,9 +302,9 @@ def _as_published(method: str, facts: Facts, batch_size: int | None) -> Recipe:
     if batch_size <= 512 and template.optimizer.name == "lars" and not sums:
         # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
         sgd = {"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
-        update["optimizer"] = template.optimizer.model_copy(update=sgd)
+        update["optimizer"] = template.optimizer.changed(**sgd)
         reasons["optimizer"] = "plain SGD, because the batch is too small for LARS"
-    return template.model_copy(update=update | {"reasons": reasons})
+    return template.changed(**(update | {"reasons": reasons}))
 
 
 def _batch_size(
@@ -343,7 +332,7 @@ def choose_canvas_size(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
     chosen_before = "canvas_size" in recipe.reasons
     if not chosen_before or "image_size" not in given or "canvas_size" in given:
         return recipe
-    return recipe.model_copy(update={"canvas_size": _canvas_size(recipe.image_size)})
+    return recipe.changed(canvas_size=_canvas_size(recipe.image_size))
 
 
 def _canvas_size(image_size: int) -> int:
@@ -356,7 +345,7 @@ def _template(method: str, recipes: ModuleType) -> Recipe:
         if method == "dino" and recipes is imagenet:  # whose other recipe is a ViT's
             return imagenet.dino_resnet50()
         return getattr(recipes, method)()
-    return recipes.simclr().model_copy(update={"method": make_config(method, {})})
+    return recipes.simclr().changed(method=make_config(method, {}))
 
 
 def _with_local_views(
@@ -367,9 +356,9 @@ def _with_local_views(
     for name, view in image_views(method.view_configs).items():
         if view.size is not None and image_size != template.image_size:
             size = round(view.size * image_size / template.image_size)
-            views[name] = view.model_copy(update={"size": size})
+            views[name] = view.changed(size=size)
             reasons[f"method.{name}.size"] = "as small beside the image size as in the paper"
-    return method.model_copy(update=views)
+    return method.changed(**views)
 
 
 def _of_resnet(template: Recipe) -> dict[str, Any]:
@@ -390,11 +379,11 @@ def _with_patches(
     for name, view in image_views(method.view_configs).items():
         if isinstance(view, PatchViewConfig) and image_size != template.image_size:
             size = round(view.patch_size * image_size / template.image_size)
-            views[name] = view.model_copy(update={"patch_size": max(1, size)})
+            views[name] = view.changed(patch_size=max(1, size))
             reasons[f"method.{name}.patch_size"] = (
                 "as small beside the image size as in the method's recipe"
             )
-    return method.model_copy(update=views)
+    return method.changed(**views)
 
 
 def _fitted(
@@ -424,7 +413,7 @@ def _fitted(
     if fitting != splits:
         update["bn_splits"] = fitting
         reasons["method.bn_splits"] = f"the most that a batch of {local} divides into"
-    return config.model_copy(update=update)
+    return config.changed(**update)
 
 
 def view_sizes(recipe: Recipe) -> list[int]:
@@ -452,7 +441,7 @@ def choose_arithmetic(recipe: Recipe, network: nn.Module, device: torch.device) 
     open_fields = {"compile": False, **fast}
     update = {f: value for f, value in open_fields.items() if getattr(recipe, f) == "auto"}
     reasons = recipe.reasons | ({"precision": reason} if "precision" in update else {})
-    return recipe.model_copy(update={**update, "reasons": reasons})
+    return recipe.changed(**update, reasons=reasons)
 
 
 def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
@@ -481,14 +470,9 @@ def choose_view_sizes(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
                 side, why = size, reason
             else:
                 side, why = round(share * size), "as small beside the global views as in the recipe"
-            views[name] = view.model_copy(update={"size": side})
+            views[name] = view.changed(size=side)
             reasons[f"method.{name}.size"] = why
-    return recipe.model_copy(
-        update={
-            "method": recipe.method.model_copy(update=views),
-            "reasons": recipe.reasons | reasons,
-        }
-    )
+    return recipe.changed(method=recipe.method.changed(**views), reasons=recipe.reasons | reasons)
 
 
 def choose_epochs(recipe: Recipe, facts: Facts, minutes: float | None = None) -> Recipe:
@@ -511,9 +495,7 @@ def choose_epochs(recipe: Recipe, facts: Facts, minutes: float | None = None) ->
     )
     if epochs < fitting:
         reason += "; with more epochs so few images are learned by heart"
-    return recipe.model_copy(
-        update={"epochs": epochs, "reasons": recipe.reasons | {"epochs": reason}}
-    )
+    return recipe.changed(epochs=epochs, reasons=recipe.reasons | {"epochs": reason})
 
 
 def default_minutes(facts: Facts) -> float:
@@ -550,7 +532,7 @@ def choose_normalisation(recipe: Recipe, images: ImageSet, overrides: Sequence[s
         "std": tuple(round(s, 4) for s in std),
         "reasons": recipe.reasons | {"mean": reason, "std": reason},
     }
-    return recipe.model_copy(update=update)
+    return recipe.changed(**update)
 
 
 def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> Recipe:
@@ -585,25 +567,18 @@ def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> 
             update |= {"jitter": (brightness, contrast, 0.0, 0.0), "grey": 0.0}
             reasons[f"method.{name}.jitter"] = "these pictures are gray"
         update = {f: v for f, v in update.items() if f"method.{name}.{f}" not in given}
-        views[name] = view.model_copy(update=update)
+        views[name] = view.changed(**update)
     reasons = {field: reason for field, reason in reasons.items() if field not in given}
-    return recipe.model_copy(
-        update={
-            "method": recipe.method.model_copy(update=views),
-            "reasons": recipe.reasons | reasons,
-        }
-    )
+    return recipe.changed(method=recipe.method.changed(**views), reasons=recipe.reasons | reasons)
 
 
 def set_num_samples(recipe: Recipe, num_images: int) -> Recipe:
     """Tell a method that keeps something of every image how many there are."""
     if getattr(recipe.method, "num_samples", num_images) == num_images:
         return recipe
-    return recipe.model_copy(
-        update={
-            "method": recipe.method.model_copy(update={"num_samples": num_images}),
-            "reasons": recipe.reasons | {"method.num_samples": "the number of images"},
-        }
+    return recipe.changed(
+        method=recipe.method.changed(num_samples=num_images),
+        reasons=recipe.reasons | {"method.num_samples": "the number of images"},
     )
 
 
@@ -613,9 +588,7 @@ def shorten_warmup(recipe: Recipe) -> Recipe:
     if optimizer.warmup_epochs <= longest:
         return recipe
     reason = f"a tenth of {recipe.epochs} epochs, less than the usual {optimizer.warmup_epochs:g}"
-    return recipe.model_copy(
-        update={
-            "optimizer": optimizer.model_copy(update={"warmup_epochs": longest}),
-            "reasons": recipe.reasons | {"optimizer.warmup_epochs": reason},
-        }
+    return recipe.changed(
+        optimizer=optimizer.changed(warmup_epochs=longest),
+        reasons=recipe.reasons | {"optimizer.warmup_epochs": reason},
     )

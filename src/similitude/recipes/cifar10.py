@@ -46,7 +46,7 @@ VIEW = ImageViewConfig(
     blur=0.0,
 )
 # SwAV's and DINO's small crops: a quarter of the arithmetic.
-LOCAL_VIEW = VIEW.model_copy(update={"size": 12, "crop_scale": (0.1, 0.4)})
+LOCAL_VIEW = VIEW.changed(size=12, crop_scale=(0.1, 0.4))
 BACKBONE = BackboneConfig(name="resnet18", stem="small", base_width=16)
 
 
@@ -164,7 +164,7 @@ def dino() -> Recipe:
     )
     recipe = _recipe(method, base_lr=0.002)
     backbone = BackboneConfig(name="vit_tiny_patch16_224", options=vit)
-    return recipe.model_copy(update={"backbone": backbone, "optimizer": adamw})
+    return recipe.changed(backbone=backbone, optimizer=adamw)
 
 
 def inst_disc() -> Recipe:
@@ -221,8 +221,8 @@ def _barlow_twins(config: type[BarlowTwinsConfig] | type[BarlowTwinsHSICConfig])
 
 
 def _with_adam(recipe: Recipe, name: str = "adam") -> Recipe:
-    optimizer = recipe.optimizer.model_copy(update={"name": name})
-    return recipe.model_copy(update={"optimizer": optimizer})
+    optimizer = recipe.optimizer.changed(name=name)
+    return recipe.changed(optimizer=optimizer)
 
 
 def moco_v3() -> Recipe:
@@ -236,7 +236,7 @@ def moco_v3() -> Recipe:
 
 def moco_v3_vit() -> Recipe:
     """MoCo v3 with a tiny ViT of 64 patches of 4 x 4 pixels, frozen as published."""
-    whole = VIEW.model_copy(update={"size": None})  # a ViT takes images of one size
+    whole = VIEW.changed(size=None)  # a ViT takes images of one size
     method = MoCoV3Config(
         view1=whole,
         view2=whole,
@@ -251,7 +251,7 @@ def moco_v3_vit() -> Recipe:
         options={"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4},
     )
     recipe = _recipe(method, base_lr=2e-3, weight_decay=0.1)
-    return _with_adam(recipe.model_copy(update={"backbone": backbone}), "adamw")
+    return _with_adam(recipe.changed(backbone=backbone), "adamw")
 
 
 def raft() -> Recipe:
@@ -287,14 +287,8 @@ def cpc_v1() -> Recipe:
 
 def cpc_v2() -> Recipe:
     """CPC v2 on the patches of CPC v1's small recipe, changed more; two directions, two steps."""
-    view = PATCHES.model_copy(
-        update={
-            "patch_crop": 1.0,
-            "patch_flip": 0.5,
-            "patch_jitter_probability": 0.8,
-            "patch_grey": 0.2,
-            "patch_drop": 0.2,
-        }
+    view = PATCHES.changed(
+        patch_crop=1.0, patch_flip=0.5, patch_jitter_probability=0.8, patch_grey=0.2, patch_drop=0.2
     )
     method = CPCV2Config(
         view=view, skip=1, prediction_steps=2, directions=2, hidden_dim=64, context_layers=3
@@ -304,9 +298,9 @@ def cpc_v2() -> Recipe:
 
 def _of_patches(method: CPCV1Config | CPCV2Config) -> Recipe:
     # One norm for all channels and pixels of a patch: BatchNorm would show it the other patches.
-    backbone = BACKBONE.model_copy(update={"options": {"norm_layer": "groupnorm1"}})
+    backbone = BACKBONE.changed(options={"norm_layer": "groupnorm1"})
     recipe = _with_adam(_recipe(method, base_lr=4e-3, weight_decay=1e-6, epochs=5))
-    return recipe.model_copy(update={"backbone": backbone})
+    return recipe.changed(backbone=backbone)
 
 
 def cmc() -> Recipe:

@@ -116,7 +116,7 @@ def swav() -> Recipe:
         final_lr=0.001,
     )
     recipe = _recipe(SwAVConfig(), optimizer, epochs=800, batch_size=4096)
-    return recipe.model_copy(update={"std": (0.228, 0.224, 0.225)})  # of the authors' code
+    return recipe.changed(std=(0.228, 0.224, 0.225))  # of the authors' code
 
 
 def dino() -> Recipe:
@@ -133,7 +133,7 @@ def dino() -> Recipe:
     vit = BackboneConfig(
         name="vit_small_patch16_224", options={"dynamic_img_size": True, "drop_path_rate": 0.1}
     )
-    return recipe.model_copy(update={"backbone": vit})
+    return recipe.changed(backbone=vit)
 
 
 def dino_resnet50() -> Recipe:
@@ -144,8 +144,8 @@ def dino_resnet50() -> Recipe:
         "local_view": {"crop_scale": (0.05, 0.14)},
     }
     config = DINOConfig()
-    method = config.model_copy(
-        update={name: getattr(config, name).model_copy(update=v) for name, v in views.items()}
+    method = config.changed(
+        **({name: getattr(config, name).changed(**v) for name, v in views.items()})
     )
     optimizer = OptimizerConfig(base_lr=0.03, weight_decay=1e-4, warmup_epochs=10)
     return _recipe(method, optimizer, epochs=800, batch_size=512)
@@ -215,8 +215,8 @@ def moco_v3_vit() -> Recipe:
     small_crops = {"crop_scale": (0.08, 1.0)}
     default = MoCoV3Config()
     method = MoCoV3Config(
-        view1=default.view1.model_copy(update=small_crops),
-        view2=default.view2.model_copy(update=small_crops),
+        view1=default.view1.changed(**small_crops),
+        view2=default.view2.changed(**small_crops),
         projector_layers=3,
         predictor_last_norm=True,
         temperature=0.2,
@@ -224,7 +224,7 @@ def moco_v3_vit() -> Recipe:
     optimizer = OptimizerConfig(name="adamw", base_lr=1.5e-4, weight_decay=0.1, warmup_epochs=40)
     recipe = _recipe(method, optimizer, epochs=300, batch_size=4096)
     backbone = BackboneConfig(name="vit_small_patch16_224", options={"num_heads": 12})
-    return recipe.model_copy(update={"backbone": backbone})
+    return recipe.changed(backbone=backbone)
 
 
 def raft() -> Recipe:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
 from similitude.errors import UserError, did_you_mean
 from similitude.files.reading import parse_yaml, read_yaml
@@ -16,6 +16,7 @@ from similitude.images.views import ImageFacts, image_views
 from similitude.method import MethodConfig
 from similitude.methods import make_config
 from similitude.nets.precision import Arithmetic
+from similitude.sample import Config
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,10 +27,8 @@ Positive = Annotated[float, Field(gt=0)]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-class OptimizerConfig(BaseModel):
+class OptimizerConfig(Config):
     """How parameters move. The effective rate is ``base_lr * batch_size / 256``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["sgd", "lars", "larc", "adamw", "adam"] = "sgd"
     # Where LARS puts the rate: "outside" the momentum buffer as BYOL's code, inside it ("classic")
@@ -49,10 +48,8 @@ class OptimizerConfig(BaseModel):
     per: Literal["step", "epoch"] = "step"  # when the rate changes; MoCo and SimSiam: per epoch
 
 
-class InitConfig(BaseModel):
+class InitConfig(Config):
     """The published weights a run starts from, and how it stays near them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str  # what the user named: a file, a run, timm:NAME, efficientnet-lite0
     fingerprint: str  # of the weights
@@ -64,10 +61,8 @@ class InitConfig(BaseModel):
     norm: Literal["own", "batch"] = "own"
 
 
-class Recipe(BaseModel):
+class Recipe(Config):
     """Everything that determines a run besides the images themselves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: SerializeAsAny[MethodConfig]
     backbone: BackboneConfig = BackboneConfig()
@@ -95,7 +90,7 @@ class Recipe(BaseModel):
     init: InitConfig | None = None  # None: random weights
     seed: int = Field(default=0, ge=0)
     # Why each automatic choice was made: field -> sentence. No effect on the run.
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("value_range")
     @classmethod
@@ -142,7 +137,7 @@ def with_used_normalisation(recipe: Recipe) -> Recipe:
         return recipe
     reason = "the method's views stay in [0, 1]"
     reasons = recipe.reasons | {"mean": reason, "std": reason}
-    return recipe.model_copy(update={"mean": spec.mean, "std": spec.std, "reasons": reasons})
+    return recipe.changed(mean=spec.mean, std=spec.std, reasons=reasons)
 
 
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:

@@ -26,7 +26,7 @@ def small_step(recipe: Recipe) -> tuple[Method, Batch]:
     # memory that takes so many, and no more
     memory = {"num_samples": 2 * number, "queue_length": 4 * number}
     fields = type(config).model_fields
-    config = config.model_copy(update={n: v for n, v in memory.items() if n in fields})
+    config = config.changed(**({n: v for n, v in memory.items() if n in fields}))
     method = build_method(config, build_backbone(recipe.backbone)).train()
     if recipe.init is not None:
         for backbone in backbones_of(method):

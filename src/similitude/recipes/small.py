@@ -28,18 +28,15 @@ def _small(template: Recipe, **optimizer: Any) -> Recipe:
         update: dict[str, Any] = {"size": IMAGE_SIZE // 2 if name == "local_view" else None}
         if isinstance(view, PatchViewConfig):
             update["patch_size"] = round(PATCH_SHARE * IMAGE_SIZE)
-        views[name] = view.model_copy(update=update)
-    return template.model_copy(
-        update={
-            "method": template.method.model_copy(update=views),
-            # Blocks that start as the identity leave so narrow a network with little to begin from.
-            "backbone": BackboneConfig(base_width=16, zero_init_last=False, options=options),
-            "optimizer": template.optimizer.model_copy(update=optimizer),
-            "image_size": IMAGE_SIZE,
-            "canvas_size": round(IMAGE_SIZE * 8 / 7),
-            "batch_size": BATCH_SIZE,
-            "epochs": 100,
-        }
+        views[name] = view.changed(**update)
+    return template.changed(
+        method=template.method.changed(**views),
+        backbone=BackboneConfig(base_width=16, zero_init_last=False, options=options),
+        optimizer=template.optimizer.changed(**optimizer),
+        image_size=IMAGE_SIZE,
+        canvas_size=round(IMAGE_SIZE * 8 / 7),
+        batch_size=BATCH_SIZE,
+        epochs=100,
     )
 
 

@@ -521,8 +521,8 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
     if recipe.init is None or recipe.init.norm == "own":
         return recipe
     options = {k: v for k, v in recipe.backbone.options.items() if k != "norm_layer"}
-    backbone = recipe.backbone.model_copy(update={"options": options})
-    return recipe.model_copy(update={"backbone": backbone})
+    backbone = recipe.backbone.changed(options=options)
+    return recipe.changed(backbone=backbone)
 
 
 def labelled_splits(

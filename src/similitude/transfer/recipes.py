@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from similitude.errors import UserError
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig
 from similitude.images.views import ImageViewConfig, image_views
 from similitude.recipes import OptimizerConfig, Recipe
+from similitude.sample import Config
 
 MANY_LABELS = 10_000  # from here, and with large images, as published; ImageNet's 1 % are 12,811
 SMALL_IMAGE = 64  # pixels
@@ -15,10 +16,8 @@ FEWEST_STEPS = 600  # of a fine-tuning on few labels, whatever the number of epo
 SGD_LR, SCRATCH_LR = 0.1, 0.2  # per 256 images
 
 
-class TransferRecipe(BaseModel):
+class TransferRecipe(Config):
     """What both stages have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     source: str  # folder of the run that was fine-tuned, or of the teacher
@@ -30,7 +29,7 @@ class TransferRecipe(BaseModel):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     seed: int = Field(default=0, ge=0)
-    reasons: dict[str, str] = {}  # why each automatic choice was made
+    reasons: dict[str, str] = Field(default_factory=dict)  # why each automatic choice was made
     network: Recipe  # the pretraining's: builds backbone and projector, prepares images
 
     @property
@@ -39,7 +38,7 @@ class TransferRecipe(BaseModel):
         ours = ("optimizer", "epochs", "batch_size", "seed")
         update = {name: getattr(self, name) for name in ours}
         # these are short, and train the whole network
-        return self.network.model_copy(update=update | {"compile": False, "init": None})
+        return self.network.changed(**(update | {"compile": False, "init": None}))
 
 
 class FinetuneRecipe(TransferRecipe):
@@ -89,7 +88,7 @@ def choose_finetuning(
     """
     if optimizer not in (None, "sgd", "lars"):
         raise UserError(f"unknown optimizer {optimizer!r}; fine-tuning takes sgd or lars")
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = Field(default_factory=dict)
     many = num_labels >= MANY_LABELS and network.image_size > SMALL_IMAGE
     if optimizer is None:
         optimizer = "lars" if many and not from_scratch else "sgd"

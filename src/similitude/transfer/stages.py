@@ -437,7 +437,7 @@ def _teacher(folder: str | Path, method: str | type[Method] | None) -> Classifie
 def _student(teacher: Recipe, backbone: str | BackboneConfig | None) -> Recipe:
     """The recipe of the teacher's network with the student's backbone."""
     config = student_backbone(backbone, teacher)
-    network = teacher.model_copy(update={"backbone": config})
+    network = teacher.changed(backbone=config)
     trial, size = build_backbone(config), network.image_size
     for side in sorted({size, crop_and_flip(network).size or size}):
         check_input(trial, config, side, size)

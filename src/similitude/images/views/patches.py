@@ -146,7 +146,7 @@ class PatchView(View[Canvases]):
 
     @cached_property
     def _whole(self) -> ImageView:
-        return ImageView(self.config.model_copy(update={"normalize": False}), self.facts)
+        return ImageView(self.config.changed(normalize=False), self.facts)
 
     @property
     def size(self) -> int:

@@ -80,7 +80,7 @@ def with_heads(config: BackboneConfig, heads: Mapping[int, int], where: str) -> 
             f"{where} was trained with {known} attention heads, not with "
             f"{config.options['num_heads']}: leave num_heads out of backbone.options"
         )
-    return config.model_copy(update={"options": {**config.options, "num_heads": known}})
+    return config.changed(options={**config.options, "num_heads": known})
 
 
 def empty_backbone(config: BackboneConfig) -> nn.Module:

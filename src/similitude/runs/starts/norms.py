@@ -50,7 +50,7 @@ def with_batchnorm(start: Start, images: Samples[Any], facts: Any) -> Start:
         UserError: The network has no GroupNorm, or cannot be built with BatchNorm in its place.
     """
     options = {**start.backbone.options, "norm_layer": "batchnorm2d"}
-    config = start.backbone.model_copy(update={"options": options})
+    config = start.backbone.changed(options=options)
     before = start.build()
     groups = {n: m for n, m in before.named_modules() if isinstance(m, nn.GroupNorm)}
     if not groups:
