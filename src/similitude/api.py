@@ -668,9 +668,7 @@ def _check_kept(recipe: Recipe, network: nn.Module, start: Start) -> None:
 
 def _with_little_memory(recipe: Recipe, network: nn.Module) -> Method:
     """The method for a look at its networks: its memory may be large."""
-    config = recipe.method
-    if "num_samples" in type(config).model_fields:
-        config = config.changed(num_samples=2)
+    config = recipe.method.of_samples(2)
     with torch.random.fork_rng(devices=[]):
         return build_method(config, network)
 

@@ -2,14 +2,35 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from enum import Enum
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args
 
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from similitude.sample import Config, MultiView, ViewConfig
 
 M = TypeVar("M", bound="MethodConfig")
+Changes = dict[str, tuple[Any, str]]  # field -> its new value, and why
+
+
+class Role(Enum):
+    """What a number in a config is for, so that others can fit it without knowing the method."""
+
+    WIDTH = "outputs of a layer in a head"
+    QUEUE = "keys of a queue"
+    BANK = "samples of which something is kept"
+    NEGATIVES = "negatives of a sample that are drawn from a memory"
+    PARTS = "parts of a batch that BatchNorm sees apart"
+
+
+Width = Annotated[int, Field(ge=1), Role.WIDTH]
+Prototypes = Annotated[int, Field(ge=2), Role.WIDTH]
+QueueLength = Annotated[int, Field(ge=0), Role.QUEUE]
+BankRows = Annotated[int, Field(ge=1), Role.BANK]
+Negatives = Annotated[int, Field(ge=1), Role.NEGATIVES]
+BatchParts = Annotated[int, Field(ge=1), Role.PARTS]
 
 
 class MethodConfig(Config):
@@ -19,6 +40,62 @@ class MethodConfig(Config):
     """
 
     name: str
+
+    # Whether LARS stays where a batch is small: of a loss in the thousands, which needs it.
+    keeps_lars: ClassVar[bool] = False
+
+    def in_role(self, role: Role) -> dict[str, int]:
+        """The fields that are for this, with their values; without those that are None or 0."""
+        found = {name: getattr(self, name) for name, of in _roles(type(self)).items() if of is role}
+        return {name: value for name, value in found.items() if value}
+
+    @property
+    def batch_parts(self) -> int:
+        """Parts of a batch that BatchNorm sees apart."""
+        return max(self.in_role(Role.PARTS).values(), default=1)
+
+    def fitted(self, num_samples: int, batch_size: int, processes: int = 1) -> Changes:
+        """What does not fit so many samples and such batches: memory too large, parts too small.
+
+        Args:
+            num_samples: of the data set.
+            batch_size: over all processes.
+            processes: each of which has samples of every part.
+        """
+        changes: Changes = {}
+        for name, length in self.in_role(Role.QUEUE).items():
+            fitting = max(_halved(length, num_samples // 2), 2 * batch_size)
+            if fitting != length:  # both directions' keys fit
+                changes[name] = (
+                    fitting,
+                    f"about half of the {num_samples} images, or a key would meet its own older "
+                    "self",
+                )
+        for name, number in self.in_role(Role.NEGATIVES).items():
+            if (fitting := _halved(number, num_samples)) != number:
+                changes[name] = fitting, f"not more than the {num_samples} images"
+        local = batch_size // processes
+        for name, parts in self.in_role(Role.PARTS).items():
+            fitting = parts
+            while fitting > 1 and (local % fitting or batch_size // fitting < 2):
+                fitting -= 1
+            if fitting != parts:
+                changes[name] = fitting, f"the most that a batch of {local} divides into"
+        return changes
+
+    def adapting(self) -> Changes:
+        """What is set otherwise where a training starts from published weights."""
+        why = "published statistics are of whole batches"
+        return {name: (1, why) for name, n in self.in_role(Role.PARTS).items() if n > 1}
+
+    def of_samples(self: M, num_samples: int) -> M:
+        """The same with memory of so many samples, if it keeps something of every one."""
+        return self.changed(**dict.fromkeys(self.in_role(Role.BANK), num_samples))
+
+    def small(self: M, num_samples: int) -> M:
+        """The same with as little memory as so many samples need, for a look at one step."""
+        queues = dict.fromkeys(self.in_role(Role.QUEUE), 2 * num_samples)
+        return self.of_samples(num_samples).changed(**queues)
 
     @property
     def view_configs(self) -> dict[str, ViewConfig]:
@@ -36,6 +113,26 @@ class MethodConfig(Config):
     def kept(self) -> str:
         """Name of the network that is exported and evaluated; DINO keeps "target_backbone"."""
         return "backbone"
+
+
+def _roles(kind: type[MethodConfig]) -> dict[str, Role]:
+    """The role of each field that has one."""
+
+    def inside(annotation: Any) -> list[Any]:
+        parts = get_args(annotation)  # of a union its members, of Annotated the notes too
+        return [*parts, *(note for part in parts for note in inside(part))]
+
+    found = {}
+    for name, field in kind.model_fields.items():
+        notes = [*field.metadata, *inside(field.annotation)]
+        found |= {name: note for note in notes if isinstance(note, Role)}
+    return found
+
+
+def _halved(number: int, most: int) -> int:
+    while number > most:
+        number //= 2
+    return number
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from similitude.images.views import Canvases, ImageFacts, PatchViewConfig, image_views
-from similitude.method import Batch, Method, MethodConfig, Progress
+from similitude.method import Batch, Method, MethodConfig, Progress, Role
 from similitude.methods import CONFIGS, build_method
 
 SAMPLES, SIDE, FEATURES = 6, 4, 16
@@ -50,24 +50,16 @@ class _TinyBackbone(nn.Module):
 def small_config(name: str) -> MethodConfig:
     """The method's own defaults with heads and memory small enough for an experiment."""
     kind = CONFIGS[name]
-    small: dict[str, Any] = {
-        "projector_hidden": 12,
-        "hidden_dim": 12,
-        "predictor_hidden": 12,
-        "projection_dim": 8,
-        "queue_length": 4 * SAMPLES,
-        "bn_splits": 1,
-        "num_samples": SAMPLES,
-        "num_negatives": 2 * SAMPLES,
-        "num_prototypes": 8,
-    }
-    known = {field: value for field, value in small.items() if field in kind.model_fields}
-    for field, view in image_views(kind.model_construct().view_configs).items():
+    config = kind.model_construct().small(SAMPLES)
+    known: dict[str, Any] = dict.fromkeys(config.in_role(Role.WIDTH), 8)
+    known |= dict.fromkeys(config.in_role(Role.NEGATIVES), 2 * SAMPLES)
+    known |= dict.fromkeys(config.in_role(Role.PARTS), 1)
+    for field, view in image_views(config.view_configs).items():
         if isinstance(view, PatchViewConfig):
             known[field] = view.changed(size=2 * SIDE, patch_size=2)
         elif view.size is not None:
             known[field] = view.changed(size=SIDE)
-    return kind(**known)
+    return config.changed(**known)
 
 
 def measure(config: MethodConfig) -> Anatomy:

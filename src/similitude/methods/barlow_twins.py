@@ -20,7 +20,7 @@ batch is dropped, where the code divides C by the full batch. For BT-HSIC
 and C is the one above, with the biased variance.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -28,7 +28,7 @@ from torch import nn
 from similitude.distributed import gather, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import barlow_twins, barlow_twins_hsic
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
 from similitude.sample import AnyView, MultiView
 
@@ -46,11 +46,12 @@ _VIEW2 = _VIEW1.changed(blur=0.1, solarize=0.2)
 class BarlowTwinsBaseConfig(MethodConfig):
     """What both share: the paper's settings for ImageNet and ResNet-50 (Sec. 2.2)."""
 
+    keeps_lars: ClassVar[bool] = True
     view1: AnyView = _VIEW1
     view2: AnyView = _VIEW2
     projector_layers: int = Field(default=3, ge=1)
-    hidden_dim: int = Field(default=8192, ge=1)
-    projection_dim: int = Field(default=8192, ge=1)  # Fig. 4: larger is better
+    hidden_dim: Width = 8192
+    projection_dim: Width = 8192  # Fig. 4: larger is better
     projector_norm: bool = True  # BatchNorm before every ReLU
     # Rate of 1-D tensors as a share of that of weights: 0.0048 / 0.2. For LARS; see above.
     bias_lr_scale: float = Field(default=0.024, gt=0)

@@ -20,7 +20,7 @@ from torch import nn
 
 from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -46,8 +46,8 @@ class BYOLConfig(MethodConfig):
     view2: AnyView = _VIEW2
     projector: Literal["mlp", "linear", "none"] = "mlp"
     predictor: Literal["mlp", "none", "fixed"] = "mlp"  # Tab. 5; fixed: random, never trained
-    hidden_dim: int = Field(default=4096, ge=1)  # of the projector and of the predictor
-    projection_dim: int = Field(default=256, ge=1)
+    hidden_dim: Width = 4096  # of the projector and of the predictor
+    projection_dim: Width = 256
     head_norm: bool = True  # BatchNorm in projector and predictor
     ema_decay: float = Field(default=0.996, ge=0, le=1)  # tau_base; 0.99 for 300 epochs
     ema_schedule: Literal["cosine", "constant"] = "cosine"  # cosine: rises to 1

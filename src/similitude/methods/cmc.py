@@ -32,7 +32,16 @@ from similitude.images.color_split import ColorSplit
 from similitude.images.views import ImageViewConfig
 from similitude.losses import bank_softmax, instance_nce, instance_normalizer, mean_over_bank_rows
 from similitude.memory import MemoryBank
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    BankRows,
+    Batch,
+    Method,
+    MethodConfig,
+    Negatives,
+    Progress,
+    StepOutput,
+    Width,
+)
 from similitude.nets import output_std
 from similitude.sample import MultiView
 
@@ -48,13 +57,13 @@ class CMCConfig(MethodConfig):
         blur=0.0,
         normalize=False,  # colours are converted from [0, 1]
     )
-    num_samples: int = Field(default=1_281_167, ge=1)  # rows of a bank; those of the run
+    num_samples: BankRows = 1_281_167  # rows of a bank; those of the run
     color_space: Literal["lab", "ycbcr"] = "lab"  # Sec. 4.1; YCbCr is a little better in the code
     split: tuple[int, ...] = (1, 2)  # channels in each view: L | ab; (1, 1, 1) is L | a | b
     graph: Literal["full", "core"] = "full"  # Sec. 3.3; alike for two views
-    projection_dim: int = Field(default=128, ge=1)
+    projection_dim: Width = 128
     loss: Literal["nce", "softmax"] = "nce"
-    num_negatives: int = Field(default=16_384, ge=1)  # 4,096 for the authors' published weights
+    num_negatives: Negatives = 16_384  # 4,096 for the authors' published weights
     temperature: float = Field(default=0.07, gt=0)  # 0.1 on STL-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
 

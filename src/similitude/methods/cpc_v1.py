@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from similitude.distributed import gather, rank
 from similitude.images.views import PatchViewConfig, cut_patches
 from similitude.losses import cpc_info_nce, mean_over_bank_rows
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import GatedContext, PatchBackbone, output_std
 from similitude.randomness import uniform
 from similitude.sample import MultiView
@@ -50,7 +50,7 @@ class CPCV1Config(MethodConfig):
         patch_crop=0.9375,  # 60 of 64 pixels
     )
     context_layers: int = Field(default=4, ge=0)  # rows above that a context sees; 0: none
-    hidden_dim: int = Field(default=256, ge=1)  # of a context
+    hidden_dim: Width = 256  # of a context
     prediction_steps: int = Field(default=5, ge=1)  # K
     skip: int = Field(default=1, ge=0)  # rows between context and the first prediction
     num_negatives: int = Field(default=16, ge=1)  # S

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from similitude.distributed import gather, rank
 from similitude.images.views import PatchViewConfig, cut_patches
 from similitude.losses import cpc_shared_info_nce
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import PatchBackbone, ResidualContext, output_std
 from similitude.sample import MultiView
 
@@ -54,8 +54,8 @@ class CPCV2Config(MethodConfig):
         patch_drop=0.5,
     )
     context_layers: int = Field(default=5, ge=0)  # rows above that a context sees; 0: none
-    hidden_dim: int = Field(default=256, ge=1)  # inside the context network
-    projection_dim: int = Field(default=64, ge=1)  # of targets and predictions
+    hidden_dim: Width = 256  # inside the context network
+    projection_dim: Width = 64  # of targets and predictions
     prediction_scale: float = Field(default=0.1, gt=0)
     prediction_steps: int = Field(default=3, ge=1)  # K; 1 in the pseudocode as printed
     skip: int = Field(default=2, ge=0)  # rows between context and the first prediction

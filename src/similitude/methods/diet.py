@@ -26,7 +26,16 @@ from torch.nn import functional as F
 
 from similitude.images.views import ImageViewConfig
 from similitude.losses import index_cross_entropy
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    BankRows,
+    Batch,
+    Changes,
+    Method,
+    MethodConfig,
+    Progress,
+    StepOutput,
+    Width,
+)
 from similitude.nets import drop_gradients, output_std, plain_projector
 from similitude.sample import AnyView, MultiView
 
@@ -45,13 +54,17 @@ class DIETConfig(MethodConfig):
         blur_kernel=3 / 224,  # 3 pixels
     )
     num_views: int = Field(default=1, ge=1)  # of each image, each of which must be recognized
-    num_samples: int = Field(default=1_281_167, ge=1)  # rows of W; those of the run
+    num_samples: BankRows = 1_281_167  # rows of W; those of the run
     label_smoothing: float = Field(default=0.8, ge=0, lt=1)  # DIET-CP: 0.3
     projector: Literal["mlp", "linear", "none"] = "none"  # the paper does without
-    projection_dim: int = Field(default=128, ge=1)  # where there is a projector
+    projection_dim: Width = 128  # where there is a projector
     normalize: bool = False  # features have length 1 before W; DIET-CP: True
     temperature: float = Field(default=1.0, gt=0)
     freeze_backbone: float = Field(default=0.0, ge=0, lt=1)  # first share of the run; DIET-CP: 0.05
+
+    def adapting(self) -> Changes:
+        """As DIET-CP begins with published weights."""
+        return {"label_smoothing": (0.3, "as DIET-CP"), "normalize": (True, "as DIET-CP")}
 
 
 class DIET(Method):

@@ -29,7 +29,7 @@ from similitude.distributed import gather
 from similitude.images.views import ImageViewConfig
 from similitude.losses import self_distillation_before_logits
 from similitude.memory import Center
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, Prototypes, StepOutput, Width
 from similitude.nets import (
     DINOHead,
     clip_each_,
@@ -64,10 +64,10 @@ class DINOConfig(MethodConfig):
     view2: AnyView = _VIEW2
     local_view: AnyView = _LOCAL
     local_views: int = Field(default=8, ge=0)  # 10 in the paper's best runs; 0: no multi-crop
-    hidden_dim: int = Field(default=2048, ge=1)
+    hidden_dim: Width = 2048
     projector_layers: int = Field(default=3, ge=1)  # App. C
-    projection_dim: int = Field(default=256, ge=1)  # the bottleneck
-    num_prototypes: int = Field(default=65_536, ge=2)  # K, classes that the network invents
+    projection_dim: Width = 256  # the bottleneck
+    num_prototypes: Prototypes = 65_536  # K, classes that the network invents
     head_norm: bool = False  # BatchNorm in the head; a ViT has none anywhere
     norm_last_layer: bool = True  # False is better for ViT-S, and less stable
     freeze_last_layer_epochs: int = Field(default=1, ge=0)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from similitude.distributed import gather, own_rows, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import in_batch_info_nce
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, BatchParts, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import convert_split_batchnorm, output_std, plain_projector
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
@@ -43,10 +43,10 @@ class EndToEndConfig(MethodConfig):
         blur=0.0,
     )
     projector: Literal["mlp", "linear", "none"] = "linear"  # v2: mlp
-    projection_dim: int = Field(default=128, ge=1)
+    projection_dim: Width = 128
     temperature: float = Field(default=0.07, gt=0)  # v2: 0.2
     symmetric: bool = False  # True: the sum of both directions
-    bn_splits: int = Field(default=8, ge=1)  # 1: BatchNorm over the whole batch, which leaks
+    bn_splits: BatchParts = 8  # 1: BatchNorm over the whole batch, which leaks
 
 
 class EndToEnd(Method):

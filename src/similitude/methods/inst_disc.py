@@ -36,7 +36,16 @@ from similitude.losses import (
     mean_over_bank_rows,
 )
 from similitude.memory import MemoryBank
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    BankRows,
+    Batch,
+    Method,
+    MethodConfig,
+    Negatives,
+    Progress,
+    StepOutput,
+    Width,
+)
 from similitude.nets import output_std, plain_projector
 from similitude.sample import AnyView, MultiView
 
@@ -52,11 +61,11 @@ class InstDiscConfig(MethodConfig):
         grey=0.2,
         blur=0.0,
     )
-    num_samples: int = Field(default=1_281_167, ge=1)  # rows of the bank; those of the run
+    num_samples: BankRows = 1_281_167  # rows of the bank; those of the run
     projector: Literal["mlp", "linear", "none"] = "linear"
-    projection_dim: int = Field(default=128, ge=1)  # Sec. 4.2
+    projection_dim: Width = 128  # Sec. 4.2
     loss: Literal["nce", "softmax", "parametric"] = "nce"  # Tab. 1
-    num_negatives: int = Field(default=4096, ge=1)  # Tab. 1; of "nce"
+    num_negatives: Negatives = 4096  # Tab. 1; of "nce"
     temperature: float = Field(default=0.07, gt=0)  # Sec. 3.1; 0.1 for CIFAR-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of the bank; the paper: 0
     proximal_weight: float = Field(default=0.0, ge=0)  # lambda of Sec. 3.3

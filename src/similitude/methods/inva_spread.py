@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from similitude.distributed import gather, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import invariant_spread
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import output_std, plain_projector
 from similitude.sample import AnyView, MultiView
 
@@ -42,7 +42,7 @@ class InvaSpreadConfig(MethodConfig):
         blur=0.0,
     )
     projector: Literal["mlp", "linear", "none"] = "linear"
-    projection_dim: int = Field(default=128, ge=1)
+    projection_dim: Width = 128
     temperature: float = Field(default=0.1, gt=0)
     negative_weight: float = Field(default=1.0, ge=1)  # --batch-m of the reference code
 

@@ -27,7 +27,16 @@ from similitude.distributed import gather
 from similitude.images.views import ImageViewConfig
 from similitude.losses import info_nce
 from similitude.memory import MemoryBank
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    BankRows,
+    Batch,
+    Method,
+    MethodConfig,
+    Negatives,
+    Progress,
+    StepOutput,
+    Width,
+)
 from similitude.nets import output_std, plain_projector
 from similitude.sample import AnyView, MultiView
 
@@ -43,11 +52,11 @@ class MemoryBankConfig(MethodConfig):
         grey=0.2,
         blur=0.0,
     )
-    num_samples: int = Field(default=1_281_167, ge=1)  # rows of the bank; those of the run
+    num_samples: BankRows = 1_281_167  # rows of the bank; those of the run
     projector: Literal["mlp", "linear", "none"] = "linear"  # v2: mlp
-    projection_dim: int = Field(default=128, ge=1)
+    projection_dim: Width = 128
     temperature: float = Field(default=0.07, gt=0)  # v2: 0.2
-    num_negatives: int = Field(default=65_536, ge=1)  # Fig. 3: 256 to 65,536
+    num_negatives: Negatives = 65_536  # Fig. 3: 256 to 65,536
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of the bank, as in InstDisc
 
 

@@ -32,7 +32,16 @@ from similitude.distributed import gather, own_rows
 from similitude.images.views import ImageViewConfig
 from similitude.losses import info_nce
 from similitude.memory import FeatureQueue
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    Batch,
+    BatchParts,
+    Method,
+    MethodConfig,
+    Progress,
+    QueueLength,
+    StepOutput,
+    Width,
+)
 from similitude.nets import (
     convert_split_batchnorm,
     ema_update_,
@@ -47,11 +56,11 @@ from similitude.sample import AnyView, MultiView
 class MoCoConfig(MethodConfig):
     """What both versions share; numbers are those for ImageNet and ResNet-50."""
 
-    projection_dim: int = Field(default=128, ge=1)
-    queue_length: int = Field(default=65_536, ge=1)  # 4,096 in the CIFAR notebook
+    projection_dim: Width = 128
+    queue_length: QueueLength = 65_536  # 4,096 in the CIFAR notebook
     ema_decay: float = Field(default=0.999, ge=0, le=1)  # 0.99 in the CIFAR notebook
     symmetric: bool = False  # True: the sum of both directions, as in the CIFAR notebook
-    bn_splits: int = Field(default=8, ge=1)  # 1: BatchNorm over the whole batch, which leaks
+    bn_splits: BatchParts = 8  # 1: BatchNorm over the whole batch, which leaks
 
 
 class MoCoV1Config(MoCoConfig):

@@ -30,7 +30,7 @@ from similitude.distributed import gather, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.images.vit import set_sincos_positions_, xavier_init_
 from similitude.losses import in_batch_info_nce
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -54,8 +54,8 @@ class MoCoV3Config(MethodConfig):
     projector_layers: int = Field(default=2, ge=1)  # 3 for a ViT
     predictor: Literal["mlp", "none"] = "mlp"  # Sec. 6.2: without it slightly worse, no collapse
     predictor_last_norm: bool = False  # BatchNorm without affine part at its end; True for a ViT
-    hidden_dim: int = Field(default=4096, ge=1)  # of the projector and of the predictor
-    projection_dim: int = Field(default=256, ge=1)
+    hidden_dim: Width = 4096  # of the projector and of the predictor
+    projection_dim: Width = 256
     temperature: float = Field(default=1.0, gt=0)  # 0.2 for a ViT
     ema_decay: float = Field(default=0.99, ge=0, le=1)  # 0.996 for 1000 epochs
     ema_schedule: Literal["cosine", "constant"] = "cosine"  # cosine: rises to 1

@@ -26,7 +26,7 @@ from torch import nn
 
 from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -50,8 +50,8 @@ class RAFTConfig(MethodConfig):
     cross_model_weight: float = 1.0  # beta; 0: alignment alone, negative: BYOL'
     projector: Literal["mlp", "linear", "none"] = "mlp"
     predictor: Literal["mlp", "linear", "none"] = "mlp"
-    hidden_dim: int = Field(default=4096, ge=1)  # of the projector and of the predictor
-    projection_dim: int = Field(default=256, ge=1)
+    hidden_dim: Width = 4096  # of the projector and of the predictor
+    projection_dim: Width = 256
     ema_decay: float = Field(default=0.996, ge=0, le=1)
     ema_schedule: Literal["constant", "cosine"] = "constant"  # cosine: rises to 1
 

@@ -25,7 +25,7 @@ from torch import nn
 from similitude.distributed import gather, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
 from similitude.sample import AnyView, MultiView
 
@@ -46,8 +46,8 @@ class SimCLRConfig(MethodConfig):
     )
     projector: Literal["mlp", "linear", "none"] = "mlp"  # Sec. 4.2, Fig. 8
     projector_layers: int = Field(default=2, ge=2)  # SimCLR v2's code defaults to 3
-    projector_hidden: int | None = Field(default=None, ge=1)  # None: the backbone's features
-    projection_dim: int = Field(default=128, ge=1)
+    projector_hidden: Width | None = None  # None: the backbone's features
+    projection_dim: Width = 128
     projector_norm: bool = True  # BatchNorm in the head
     temperature: float = Field(default=0.1, gt=0)  # 0.5 for CIFAR-10 (App. B.9)
 

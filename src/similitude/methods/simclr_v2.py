@@ -27,7 +27,16 @@ from similitude.distributed import gather, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent, nt_xent_with_queue
 from similitude.memory import FeatureQueue
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    Batch,
+    Changes,
+    Method,
+    MethodConfig,
+    Progress,
+    QueueLength,
+    StepOutput,
+    Width,
+)
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
 from similitude.sample import AnyView, MultiView
 
@@ -47,13 +56,17 @@ class SimCLRv2Config(MethodConfig):
         normalize=False,
     )
     projector_layers: int = Field(default=3, ge=2)  # Sec. 2; 2 is SimCLR
-    projector_hidden: int | None = Field(default=None, ge=1)  # None: the backbone's features
-    projection_dim: int = Field(default=128, ge=1)
+    projector_hidden: Width | None = None  # None: the backbone's features
+    projection_dim: Width = 128
     projector_norm: bool = True  # BatchNorm in the head
     temperature: float = Field(default=0.1, gt=0)
     queue: bool = False  # the paper's memory; the released code has none
-    queue_length: int = Field(default=65_536, ge=1)
+    queue_length: QueueLength = 65_536
     ema_decay: float = Field(default=0.999, ge=0, le=1)  # of the memory network
+
+    def fitted(self, num_samples: int, batch_size: int, processes: int = 1) -> Changes:
+        """Of the queue alone, if there is one."""
+        return super().fitted(num_samples, batch_size, processes) if self.queue else {}
 
 
 class SimCLRv2(Method):

@@ -22,7 +22,7 @@ from torch import nn
 
 from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
 from similitude.sample import AnyView, MultiView
 
@@ -40,9 +40,9 @@ class SimSiamConfig(MethodConfig):
     )
     projector: Literal["mlp", "linear", "none"] = "mlp"
     projector_layers: int = Field(default=3, ge=2)  # 2 for CIFAR-10 (App. D)
-    projection_dim: int = Field(default=2048, ge=1)
+    projection_dim: Width = 2048
     predictor: Literal["mlp", "none", "fixed"] = "mlp"  # Tab. 1; fixed: random, never trained
-    predictor_hidden: int = Field(default=512, ge=1)
+    predictor_hidden: Width = 512
     fixed_predictor_lr: bool = True  # the predictor's rate does not decay
     head_norm: bool = True  # BatchNorm in projector and predictor (Tab. 3)
     stop_gradient: bool = True  # Fig. 2: without it the outputs collapse

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
 from similitude.sample import AnyView, MultiView
 
@@ -40,9 +40,9 @@ class SimTripletConfig(MethodConfig):
         blur=0.5,
     )
     projector_layers: int = Field(default=3, ge=2)
-    projection_dim: int = Field(default=2048, ge=1)
+    projection_dim: Width = 2048
     predictor: Literal["mlp", "none"] = "mlp"
-    predictor_hidden: int = Field(default=512, ge=1)
+    predictor_hidden: Width = 512
     fixed_predictor_lr: bool = True  # the predictor's rate does not decay
     stop_gradient: bool = True
     neighbour_weight: float = Field(default=1.0, ge=0)  # of the inter-sample term; 0: SimSiam

@@ -26,7 +26,16 @@ from torch.nn import functional as F
 from similitude.distributed import gather, rank
 from similitude.images.views import ImageViewConfig
 from similitude.losses import sinkhorn, swapped_prediction
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
+from similitude.method import (
+    Batch,
+    Method,
+    MethodConfig,
+    Progress,
+    Prototypes,
+    QueueLength,
+    StepOutput,
+    Width,
+)
 from similitude.nets import drop_gradients, mlp, multi_crop_features, output_std
 from similitude.sample import AnyView, MultiView
 
@@ -48,16 +57,16 @@ class SwAVConfig(MethodConfig):
     local_view: AnyView = _VIEW.changed(size=96, crop_scale=(0.05, 0.14))
     local_views: int = Field(default=6, ge=0)  # Sec. 3.2; 0: no multi-crop
     projector: Literal["mlp", "linear", "none"] = "mlp"
-    hidden_dim: int = Field(default=2048, ge=1)
-    projection_dim: int = Field(default=128, ge=1)
-    num_prototypes: int = Field(default=3000, ge=2)  # K
+    hidden_dim: Width = 2048
+    projection_dim: Width = 128
+    num_prototypes: Prototypes = 3000  # K
     temperature: float = Field(default=0.1, gt=0)
     assignment: Literal["sinkhorn", "softmax"] = "sinkhorn"  # softmax: nothing keeps it from one
     epsilon: float = Field(default=0.05, gt=0)  # 0.03 where the loss stays at ln K
     sinkhorn_iterations: int = Field(default=3, ge=1)
     stop_gradient: bool = True  # through the assignments
     freeze_prototypes_steps: int = Field(default=313, ge=0)  # 5,005 at batch 256
-    queue_length: int = Field(default=0, ge=0)  # of each global view; 3,840 at batch 256
+    queue_length: QueueLength = 0  # of each global view; 3,840 at batch 256
     queue_start_epoch: int = Field(default=15, ge=0)  # fills from here on, counts once full
 
 

@@ -13,9 +13,8 @@ from similitude.distributed import world_size
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, takes_size
 from similitude.images.image_set import ImageSet
 from similitude.images.views import PatchViewConfig, image_views
-from similitude.method import MethodConfig
+from similitude.method import Changes, MethodConfig, Role
 from similitude.methods import CONFIGS, make_config
-from similitude.methods.barlow_twins import BarlowTwinsBaseConfig
 from similitude.recipes import cifar10, imagenet, small
 from similitude.recipes.budget import arithmetic_rule, machine
 from similitude.recipes.duration import in_words, seconds_per_step
@@ -184,17 +183,14 @@ def choose_adapting(
     template = _template(method, small)
     reasons = {"method": f"the settings of {method} for few images and short runs"}
     batch_size = _batch_size(facts, batch_size, template.batch_size, "many steps", reasons)
-    config = template.method.changed(**small.ADAPTING.get(method, {}))
-    if getattr(config, "bn_splits", 1) > 1:
-        config = config.changed(bn_splits=1)
-        reasons["method.bn_splits"] = "published statistics are of whole batches"
+    config = _with(template.method, template.method.adapting(), reasons)
     config = _fitted(config, facts.num_images, batch_size, reasons)
     size = start.image_size
     fixed = not takes_size(start.backbone, min(size, ADAPTING_SIZE))
     side = size if fixed or facts.device.type != "cpu" else min(size, ADAPTING_SIZE)
     views: dict[str, Any] = {}
     for name, view in image_views(config.view_configs).items():
-        local = name == "local_view"
+        local = view.size is not None
         views[name] = view.changed(
             **(
                 {"size": side // 2 if local and not fixed else None if side == size else side}
@@ -298,8 +294,7 @@ def _as_published(method: str, facts: Facts, batch_size: int | None) -> Recipe:
         "batch_size": batch_size,
         "method": config,
     }
-    sums = isinstance(template.method, BarlowTwinsBaseConfig)  # whose loss is in the thousands
-    if batch_size <= 512 and template.optimizer.name == "lars" and not sums:
+    if batch_size <= 512 and template.optimizer.name == "lars" and not config.keeps_lars:
         # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
         sgd = {"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
         update["optimizer"] = template.optimizer.changed(**sgd)
@@ -386,34 +381,17 @@ def _with_patches(
     return method.changed(**views)
 
 
+def _with(config: MethodConfig, changes: Changes, reasons: dict[str, str]) -> MethodConfig:
+    """The config with these changes, whose reasons are noted."""
+    reasons |= {f"method.{name}": why for name, (_, why) in changes.items()}
+    return config.changed(**{name: value for name, (value, _) in changes.items()})
+
+
 def _fitted(
     config: MethodConfig, num_images: int, batch_size: int, reasons: dict[str, str]
 ) -> MethodConfig:
     """Memory that is not larger than the images, and BatchNorm splits that divide the batch."""
-    update: dict[str, int] = {}
-    has_queue = getattr(config, "queue", True)  # SimCLR v2 can do without
-    queue_length = fitting = getattr(config, "queue_length", 0) if has_queue else 0
-    while fitting > num_images // 2:
-        fitting //= 2
-    if queue_length and (fitting := max(fitting, 2 * batch_size)) != queue_length:
-        update["queue_length"] = fitting  # both directions' keys fit
-        reasons["method.queue_length"] = (
-            f"about half of the {num_images} images, or a key would meet its own older self"
-        )
-    negatives = fitting = getattr(config, "num_negatives", 0)
-    while fitting > num_images:
-        fitting //= 2
-    if fitting != negatives:
-        update["num_negatives"] = fitting
-        reasons["method.num_negatives"] = f"not more than the {num_images} images"
-    splits = fitting = getattr(config, "bn_splits", 1)
-    local = batch_size // world_size()  # each process has samples of every split
-    while fitting > 1 and (local % fitting or batch_size // fitting < 2):
-        fitting -= 1
-    if fitting != splits:
-        update["bn_splits"] = fitting
-        reasons["method.bn_splits"] = f"the most that a batch of {local} divides into"
-    return config.changed(**update)
+    return _with(config, config.fitted(num_images, batch_size, world_size()), reasons)
 
 
 def view_sizes(recipe: Recipe) -> list[int]:
@@ -574,12 +552,13 @@ def choose_looks(recipe: Recipe, images: ImageSet, overrides: Sequence[str]) -> 
 
 def set_num_samples(recipe: Recipe, num_images: int) -> Recipe:
     """Tell a method that keeps something of every image how many there are."""
-    if getattr(recipe.method, "num_samples", num_images) == num_images:
+    method = recipe.method.of_samples(num_images)
+    if method == recipe.method:
         return recipe
-    return recipe.changed(
-        method=recipe.method.changed(num_samples=num_images),
-        reasons=recipe.reasons | {"method.num_samples": "the number of images"},
+    why = dict.fromkeys(
+        (f"method.{name}" for name in method.in_role(Role.BANK)), "the number of images"
     )
+    return recipe.changed(method=method, reasons=recipe.reasons | why)
 
 
 def shorten_warmup(recipe: Recipe) -> Recipe:

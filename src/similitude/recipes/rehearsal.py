@@ -22,11 +22,8 @@ SAMPLES = 4  # at least; two for each part of a split BatchNorm
 def small_step(recipe: Recipe) -> tuple[Method, Batch]:
     """The recipe's own method and views of a few samples, ready for its loss."""
     config = recipe.method
-    number = max(SAMPLES, 2 * getattr(config, "bn_splits", 1))
-    # memory that takes so many, and no more
-    memory = {"num_samples": 2 * number, "queue_length": 4 * number}
-    fields = type(config).model_fields
-    config = config.changed(**({n: v for n, v in memory.items() if n in fields}))
+    number = max(SAMPLES, 2 * config.batch_parts)
+    config = config.small(2 * number)
     method = build_method(config, build_backbone(recipe.backbone)).train()
     if recipe.init is not None:
         for backbone in backbones_of(method):
@@ -49,7 +46,7 @@ def check_batchnorm(recipe: Recipe) -> None:
     if micro is None or world_size() > 1:  # which share their statistics
         return
     shapes: set[tuple[nn.Module, torch.Size]] = set()
-    splits = getattr(recipe.method, "bn_splits", 1)
+    splits = recipe.method.batch_parts
     advice = f"give --micro-batch-size {_fitting(recipe.batch_size, micro, splits)}"
     with torch.random.fork_rng(devices=[]), alone(), torch.no_grad():
         method, batch = small_step(recipe)

@@ -145,11 +145,6 @@ def cmc() -> Recipe:
     return _small(cifar10.cmc())
 
 
-# What methods set otherwise where a training starts from published weights.
-ADAPTING: dict[str, dict[str, Any]] = {
-    "diet": {"label_smoothing": 0.3, "normalize": True},  # DIET-CP
-}
-
 _RECIPES = (
     *(simclr, simclr_v2, moco_v1, moco_v2, byol, simsiam, swav, dino, inst_disc, inva_spread, cmc),
     *(memory_bank, end_to_end, barlow_twins, barlow_twins_hsic, moco_v3, raft, simtriplet, diet),
