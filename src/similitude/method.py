@@ -125,7 +125,8 @@ def _roles(kind: type[MethodConfig]) -> dict[str, Role]:
     found = {}
     for name, field in kind.model_fields.items():
         notes = [*field.metadata, *inside(field.annotation)]
-        found |= {name: note for note in notes if isinstance(note, Role)}
+        if (role := next((note for note in notes if isinstance(note, Role)), None)) is not None:
+            found[name] = role
     return found
 
 
