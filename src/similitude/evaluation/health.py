@@ -376,10 +376,10 @@ def _same_views(r: Readings) -> Finding | None:
 
 def _as_log(chance: float) -> str:
     """Text that names K where the chance level is the log of a whole number, else empty."""
-    if not 0 < chance < 20:
+    if not 0 < chance < math.log(2e6):  # of two losses together it is that of no whole number
         return ""
     k = round(math.exp(chance))
-    return f" = ln {k}" if abs(math.log(k) - chance) < 1e-4 and k > 1 else ""
+    return f" = ln {k}" if abs(k / math.exp(chance) - 1) < 1e-6 and k > 1 else ""
 
 
 def _is_clearly_below(r: Readings, other: float | None) -> bool:
