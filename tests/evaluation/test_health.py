@@ -58,6 +58,8 @@ STD = 1 / math.sqrt(512)
         ({"weight_change": 0.0009}, "doubtful", "where they began (0.09 % off)"),
         ({"weight_change": 0.0011}, "healthy", ""),
         ({"weight_change": 0.0, "steps": 99}, "doubtful", "hardly move"),
+        ({"weight_change": 1.01, "steps": 100}, "doubtful", "by 1.0 times their norm in 100 steps"),
+        ({"weight_change": 0.99, "steps": 100}, "healthy", ""),
         ({"copies": 0.51}, "doubtful", "51 % of the images are copies"),
         ({"copies": 0.5}, "healthy", ""),
         ({"alignment": 0.0}, "doubtful", "two views of an image have the same features"),

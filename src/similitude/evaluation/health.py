@@ -45,6 +45,10 @@ FEW_IMAGES = 200
 # Steps of any method that learns turn weights by some per cent of their norm; below this nothing
 # has reached them.
 UNMOVED = 1e-3
+# Changes of one step that have nothing in common add up as their squares do. Healthy runs read 0.002
+# to 0.02 of the weights' norm for a step; at a hundred times the rate it is 0.3, and what is
+# learned is lost in it.
+NOISY_STEP = 0.1
 # Where most images are copies of others, telling images apart means to tell copies apart.
 COPIES_SHARE = 0.5
 # Mean squared distance of two views of an image, of at most 4; drawn views have 0.05 and more.
@@ -354,6 +358,19 @@ def _hardly_moved(r: Readings) -> Finding | None:
     )
 
 
+def _thrown_about(r: Readings) -> Finding | None:
+    if r.weight_change is None or r.steps is None or _is_early(r):
+        return None
+    if r.weight_change < NOISY_STEP * math.sqrt(r.steps):
+        return None
+    return Finding(
+        "doubtful",
+        f"Training turned the backbone's weights by {r.weight_change:.1f} times their norm in "
+        f"{r.steps:.0f} steps, as noise does.",
+        "Lower the learning rate tenfold or more.",
+    )
+
+
 def _copies(r: Readings) -> Finding | None:
     if r.copies is None or r.copies <= COPIES_SHARE:
         return None
@@ -472,6 +489,7 @@ RULES: tuple[Callable[[Readings], Finding | None], ...] = (
     _loss_at_chance,
     _loss_below_its_floor,
     _hardly_moved,
+    _thrown_about,
     _same_views,
     _copies,
     _no_better_than_random,
