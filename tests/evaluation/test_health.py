@@ -180,6 +180,7 @@ def test_every_rule_has_a_test_that_fires_it() -> None:
         Readings(loss=1.0, chance_loss=1.0),
         Readings(loss=-1.0, chance_loss=1.0),
         Readings(weight_change=0.0),
+        Readings(weight_change=9.0, steps=400.0),
         Readings(alignment=0.0),
         Readings(copies=0.9),
         Readings(knn=0.1, knn_random=0.1),

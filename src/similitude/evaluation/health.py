@@ -45,7 +45,7 @@ FEW_IMAGES = 200
 # Steps of any method that learns turn weights by some per cent of their norm; below this nothing
 # has reached them.
 UNMOVED = 1e-3
-# Changes of one step that have nothing in common add up as their squares do. Healthy runs read 0.002
+# Changes of steps that have nothing in common add up as their squares do. Healthy runs read 0.002
 # to 0.02 of the weights' norm for a step; at a hundred times the rate it is 0.3, and what is
 # learned is lost in it.
 NOISY_STEP = 0.1
