@@ -74,7 +74,9 @@ def test_a_recipe_from_before_there_were_kinds_is_of_images():
 
     assert config.view1.kind == "image"
     assert config.view1.blur == 0.3
-    again = BYOLConfig.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
+    again = BYOLConfig.model_validate(
+        yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
+    )
     assert again == config
     assert CPCV1Config().view.kind == "patches"
 

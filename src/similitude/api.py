@@ -285,13 +285,15 @@ def pretrain(
         )
     for field, reason in chosen.reasons.items():
         listener.say(f"  {field} = {field_text(chosen, field)}: {reason}")
+    short = None
     if checkpoint is None:
         if start is not None and chosen.init is not None and chosen.init.norm == "batch":
             start = with_batchnorm(start, images, image_facts(chosen))
             listener.say(f"  {start.report[-1]}")
             chosen = starting_from(chosen, start)
         facts = dataclasses.replace(facts, num_images=len(images))
-        warnings = [too_few_steps(chosen, facts)]
+        short = too_few_steps(chosen, facts)
+        warnings = [short]
         if start is not None:
             warnings.append(unfit_norm(method_class(chosen.method.name), start))
         if given is None and _keeps_its_backbone(chosen):
@@ -308,7 +310,7 @@ def pretrain(
             )
         if overwrite:
             decided_by_first(lambda: stack.enter_context(replacing_run(folder)))
-        return train(
+        run = train(
             images,
             source.name,
             chosen,
@@ -325,6 +327,9 @@ def pretrain(
                 "pretrain", data, out=folder, method=chosen.method.name, options=_processes()
             ),
         )
+    if run is not None and short is not None:
+        listener.say(f"whatever the verdict: {short}")
+    return run
 
 
 def _range_of(recipe: str | Path | Recipe | None) -> Range:

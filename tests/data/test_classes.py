@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from similitude.data.classes import check_classes, numbered_classes, with_same_classes
+from similitude.data.classes import check_classes, numbered_classes, told_single, with_same_classes
 from similitude.errors import UserError
 from similitude.images.arrays import from_array
 
@@ -48,3 +48,14 @@ def test_classes_without_training_images_are_named():
     with pytest.raises(UserError, match=r"1 classes of part .*: Cat \(there: cat, dog\)"):
         check_classes(*cats)
     check_classes(*with_same_classes([labelled([0, 1], ["a", "b"]), labelled([0, 0], ["b", "c"])]))
+
+
+def test_a_class_of_one_image_may_be_a_slip():
+    source = from_array(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+    labels, names = numbered_classes(["cat", "cat", "caat", None])
+
+    told = told_single(source.with_labels(labels, names))
+
+    assert told == f"{source.name}: a single image has the label caat; look whether it is a slip"
+    assert told_single(source) is None
+    assert told_single(source.with_labels(torch.tensor([0, 0, 1, 1]), ["a", "b"])) is None

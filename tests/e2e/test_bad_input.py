@@ -99,7 +99,8 @@ evaluate run photos --labels nowhere.csv               | nowhere.csv
 evaluate run photos --labels text.txt                  | text.txt
 evaluate run photos --labels quote.csv                 | line 2 cannot be read
 evaluate run photos --labels other.csv                 | match no image
-evaluate run pair --labels other.csv                   | has two parts
+evaluate run pair --labels other.csv                   | pair has two parts
+evaluate run pair --labels nowhere.csv                 | nowhere.csv
 evaluate run classes --against nowhere.pth             | nowhere.pth
 embed run nowhere -o e.npz                             | no folder or file nowhere
 embed run photos -o e.txt                              | e.txt

@@ -398,7 +398,9 @@ def test_differences_that_chance_could_make_are_told() -> None:
     open_one = {"raw pixels": {"knn": Difference(-0.019, -0.05, 0.012)}}
     said = table(num_test=100, differences=open_one).sentences()
     assert said[0].startswith("The pretrained backbone is above the random backbone")
-    assert said[1] == "It is above raw pixels (5 labels/class +7.0), but not for sure in kNN."
+    assert said[1] == (
+        "It is above raw pixels (5 labels/class +7.0), but not for sure in kNN -1.9 ± 3.1."
+    )
     assert said[2] == (
         "On 100 test images kNN and linear can show differences from about 3.1 points on."
     )

@@ -41,6 +41,11 @@ def test_what_was_not_measured_raises_no_alarm() -> None:
 STD = 1 / math.sqrt(512)
 
 
+def falling(last: float, lowest: float) -> dict[str, float]:
+    peak = {"projection_std_peak": 1.0, "projection_std_lowest": lowest}
+    return {"projection_std": last, "steps": 300.0, **peak}
+
+
 @pytest.mark.parametrize(
     ("change", "state", "words"),
     [
@@ -58,6 +63,12 @@ STD = 1 / math.sqrt(512)
         ({"weight_change": 0.0009}, "doubtful", "where they began (0.09 % off)"),
         ({"weight_change": 0.0011}, "healthy", ""),
         ({"weight_change": 0.0, "steps": 99}, "doubtful", "hardly move"),
+        ({"weight_change": 0.51, "steps": 100}, "doubtful", "by 0.5 times their norm in 100 steps"),
+        ({"weight_change": 0.49, "steps": 100}, "healthy", ""),
+        ({"weight_change": 9.0, "steps": 10_000}, "healthy", ""),
+        (falling(0.69, 0.6), "doubtful", "from 1.00 to 0.69"),
+        (falling(0.71, 0.6), "healthy", ""),
+        (falling(0.69, 0.55), "healthy", ""),
         ({"copies": 0.51}, "doubtful", "51 % of the images are copies"),
         ({"copies": 0.5}, "healthy", ""),
         ({"alignment": 0.0}, "doubtful", "two views of an image have the same features"),
@@ -178,6 +189,7 @@ def test_every_rule_has_a_test_that_fires_it() -> None:
         Readings(loss=1.0, chance_loss=1.0),
         Readings(loss=-1.0, chance_loss=1.0),
         Readings(weight_change=0.0),
+        Readings(weight_change=9.0, steps=400.0),
         Readings(alignment=0.0),
         Readings(copies=0.9),
         Readings(knn=0.1, knn_random=0.1),

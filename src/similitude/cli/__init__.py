@@ -96,7 +96,10 @@ def pretrain(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Of training; decides network and steps. Default: 10, on a GPU 60."),
+        typer.Option(
+            help="Of training where nothing else runs; decides network and steps. "
+            "Default: 10, on a GPU 60."
+        ),
     ] = None,
     epochs: Annotated[
         int | None,

@@ -90,3 +90,15 @@ def check_classes(train: ImageSource, test: ImageSource) -> None:
             f"{len(missing)} classes of {test.name} have no image in {train.name}: {some} (there: "
             f"{there}): rename the classes, or leave these images out"
         )
+
+
+def told_single(source: ImageSource) -> str | None:
+    """A sentence on classes that have a single image, which may be slips; None without any."""
+    if source.labels is None or source.class_names is None:
+        return None
+    counts = source.labels[source.labels >= 0].bincount(minlength=len(source.class_names))
+    single = [name for name, n in zip(source.class_names, counts.tolist(), strict=True) if n == 1]
+    if not single:
+        return None
+    shown = f"{', '.join(single[:5])}{', ...' if len(single) > 5 else ''}"
+    return f"{source.name}: a single image has the label {shown}; look whether it is a slip"

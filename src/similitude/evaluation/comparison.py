@@ -240,7 +240,10 @@ def _gains(comparisons: Sequence[Comparison], title: Callable[[str], str]) -> li
         elif not above:
             told.append(f"{_SUBJECT} cannot be told apart from {phrase} in any column ({number}).")
         else:
-            told.append(f"{_SUBJECT} is above {phrase} ({number}), but not for sure in {where}.")
+            open_ones = _listed(undecided, differences, title)
+            told.append(
+                f"{_SUBJECT} is above {phrase} ({number}), but not for sure in {open_ones}."
+            )
     return [*([f"{_SUBJECT} is above {join(clear)} in every column."] if clear else []), *told]
 
 

@@ -19,6 +19,10 @@ CONSTANT_STD = 0.1
 # hides this from CONSTANT_STD: in a batch of B the spread cannot fall below 2 / sqrt(B), which is
 # one row against all others.
 FALLEN_SHARE = 0.5
+# One that has lost a third, and is as low at the end as it ever was, goes on falling. Others fall
+# in their first steps and come back: DINO, InstDisc and MoCo end at 1.4 to 3 times their lowest.
+FALLING_SHARE = 0.7
+NEAR_LOWEST = 1.25  # single steps differ by so much
 # Backbone features are often all positive (after ReLU or pooling), which alone makes 60 to 90 % of
 # each row common; a third of the healthy value is unusual but not yet a failure.
 LOW_STD = 0.2
@@ -45,6 +49,11 @@ FEW_IMAGES = 200
 # Steps of any method that learns turn weights by some per cent of their norm; below this nothing
 # has reached them.
 UNMOVED = 1e-3
+# Changes of steps that have nothing in common add up as their squares do. Healthy runs read 0.001
+# to 0.015 of the weights' norm for a step; at a hundred times the rate it is 0.06 to 0.3, and
+# what is learned is lost in it.
+NOISY_STEP = 0.05
+LONG_RUN = 10_000  # steps; from here on weights may have turned that far on a straight way
 # Where most images are copies of others, telling images apart means to tell copies apart.
 COPIES_SHARE = 0.5
 # Mean squared distance of two views of an image, of at most 4; drawn views have 0.05 and more.
@@ -68,6 +77,7 @@ class Readings:
         feature_std_start: The same of the random weights.
         projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
         projection_std_peak: The largest it was during the run.
+        projection_std_lowest: The smallest it was.
         target_entropy: Of the targets' soft classes, mean over images, in nats: 0..ln K; DINO's.
         target_kl: Divergence of the online network from the targets, in nats, 0 or more.
         prototype_entropy: Of how often each prototype is the nearest one, in nats; SwAV's.
@@ -98,6 +108,7 @@ class Readings:
     feature_std_start: float | None = None
     projection_std: float | None = None
     projection_std_peak: float | None = None
+    projection_std_lowest: float | None = None
     target_entropy: float | None = None
     target_kl: float | None = None
     prototype_entropy: float | None = None
@@ -235,11 +246,16 @@ def _constant_projections(r: Readings) -> Finding | None:
             f"{r.projection_std:.3f} where 1 is healthy and 0 is constant).",
             advice,
         )
-    if r.projection_std_peak is None or r.projection_std >= FALLEN_SHARE * r.projection_std_peak:
+    if r.projection_std_peak is None:
+        return None
+    share = r.projection_std / r.projection_std_peak
+    lowest = 0.0 if r.projection_std_lowest is None else r.projection_std_lowest
+    falls = share < FALLING_SHARE and r.projection_std < NEAR_LOWEST * lowest and not _is_early(r)
+    if not (share < FALLEN_SHARE or falls):
         return None
     few = r.effective_rank is not None and r.effective_rank < _fewest_directions(r)
     return Finding(
-        "collapsed" if few else "doubtful",
+        "collapsed" if few and share < FALLEN_SHARE else "doubtful",
         "The projections of different images have become alike (std fallen from "
         f"{r.projection_std_peak:.2f} to {r.projection_std:.2f}, where 1 is healthy).",
         advice,
@@ -354,6 +370,19 @@ def _hardly_moved(r: Readings) -> Finding | None:
     )
 
 
+def _thrown_about(r: Readings) -> Finding | None:
+    if r.weight_change is None or r.steps is None or not WARM_UP_STEPS <= r.steps < LONG_RUN:
+        return None
+    if r.weight_change < NOISY_STEP * math.sqrt(r.steps):
+        return None
+    return Finding(
+        "doubtful",
+        f"Training turned the backbone's weights by {r.weight_change:.1f} times their norm in "
+        f"{r.steps:.0f} steps, as noise does.",
+        "Lower the learning rate tenfold or more.",
+    )
+
+
 def _copies(r: Readings) -> Finding | None:
     if r.copies is None or r.copies <= COPIES_SHARE:
         return None
@@ -376,10 +405,10 @@ def _same_views(r: Readings) -> Finding | None:
 
 def _as_log(chance: float) -> str:
     """Text that names K where the chance level is the log of a whole number, else empty."""
-    if not 0 < chance < 20:
+    if not 0 < chance < math.log(2e6):  # of two losses together it is that of no whole number
         return ""
     k = round(math.exp(chance))
-    return f" = ln {k}" if abs(math.log(k) - chance) < 1e-4 and k > 1 else ""
+    return f" = ln {k}" if abs(k / math.exp(chance) - 1) < 1e-6 and k > 1 else ""
 
 
 def _is_clearly_below(r: Readings, other: float | None) -> bool:
@@ -472,6 +501,7 @@ RULES: tuple[Callable[[Readings], Finding | None], ...] = (
     _loss_at_chance,
     _loss_below_its_floor,
     _hardly_moved,
+    _thrown_about,
     _same_views,
     _copies,
     _no_better_than_random,

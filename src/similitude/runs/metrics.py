@@ -73,6 +73,11 @@ class Metrics:
         values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
         return max(values, default=None)
 
+    def smallest(self, name: str) -> float | None:
+        """The smallest value of a column that is a number; None if there is none."""
+        values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
+        return min(values, default=None)
+
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv without their empty cells; none if there is no file.

@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from similitude.data.classes import check_classes
+from similitude.data.classes import check_classes, told_single
 from similitude.data.labels import read_labels
 from similitude.data.source import ImageSource
 from similitude.distributed import first_then_others, join_processes, rank
@@ -303,6 +303,8 @@ class Run:
         train_source, test_source = first_then_others(
             lambda: labelled_splits(data, labels, self.values)
         )
+        if say is not None and (told := told_single(train_source)) is not None:
+            say(told)
         train = self.load_source(train_source, progress, say)
         test = None if test_source is None else self.load_source(test_source, progress, say)
         sizes = AtSizes(
@@ -531,9 +533,9 @@ def labelled_splits(
     """Training and test images, both with labels; None where there is one part only."""
     sources = open_parts(data, values=values)
     if labels is not None:
-        if len(sources) > 1:
+        if len(sources) > 1 and as_path(labels).exists():  # reading says that it does not
             raise UserError(
-                f"--labels {labels} goes with one folder, and {sources[0].name} has two parts: "
+                f"--labels {labels} goes with one folder, and {data} has two parts: "
                 "give one of them, e.g. its train folder"
             )
         sources = [sources[0].with_labels(*read_labels(labels, sources[0]))]

@@ -249,6 +249,7 @@ def judge(
             feature_std_start=metrics.first("feature_std"),
             projection_std=last("projection_std"),
             projection_std_peak=metrics.largest("projection_std"),
+            projection_std_lowest=metrics.smallest("projection_std"),
             target_entropy=last("target_entropy"),
             target_kl=last("target_kl"),
             prototype_entropy=last("prototype_entropy"),

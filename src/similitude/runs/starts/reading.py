@@ -107,7 +107,7 @@ def _check_outside(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"{path} is no file of weights: known endings are {', '.join(SUFFIXES)}; "
-            "weights of timm are timm:NAME"
+            "weights of timm are timm:NAME, and efficientnet-lite0 is ImageNet's"
         )
     try:
         size = path.stat().st_size
