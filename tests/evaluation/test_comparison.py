@@ -150,7 +150,7 @@ def test_what_chance_decides_is_no_win() -> None:
     some = [Comparison(BEFORE_TRAINING, {"knn": OPEN, "linear": UP})]
     assert sentences(some, TITLES, None) == [
         "The pretrained backbone is above the weights it started from (linear +3.1 ± 1.0), but not "
-        "for sure in kNN."
+        "for sure in kNN +0.4 ± 1.0."
     ]
     none = [Comparison("timm:a", {"knn": OPEN, "linear": OPEN})]
     assert sentences(none, TITLES, None) == [

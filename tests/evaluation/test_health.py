@@ -129,6 +129,17 @@ def test_what_random_weights_had_already_is_no_collapse() -> None:
     assert diagnose(replace(early, steps=400.0)).state == "collapsed"
 
 
+def test_what_a_published_start_had_already_is_no_collapse() -> None:
+    """ResNet-V2's features are alike by their large mean, and tell images apart all the same."""
+    adapted = replace(HEALTHY, feature_std=0.0017, feature_dim=1024, feature_std_start=0.0025)
+    adapted = replace(adapted, effective_rank=40.0)
+    assert diagnose(adapted).state == "collapsed"
+    kept = diagnose(replace(adapted, drift=0.13))
+    assert kept.state == "doubtful"
+    assert "as its start did" in kept.sentence
+    assert diagnose(replace(adapted, drift=0.13, feature_std=0.0012)).state == "collapsed"
+
+
 def test_a_lost_spread_is_a_collapse_where_few_directions_are_left_too() -> None:
     # what BatchNorm at the projector's end leaves of a collapse in batches of 128
     fallen = replace(HEALTHY, projection_std=2 / math.sqrt(128), projection_std_peak=0.99)

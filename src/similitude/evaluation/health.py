@@ -207,12 +207,15 @@ def _constant_features(r: Readings) -> Finding | None:
         f"feature std {r.feature_std:.4f}, {relative:.2f} of the "
         f"1/sqrt({r.feature_dim:.0f}) = {1 / math.sqrt(r.feature_dim):.4f} of a healthy run"
     )
-    start = r.feature_std_start
-    if relative < CONSTANT_STD and _is_early(r) and start is not None and r.feature_std >= start:
+    start = math.inf if r.feature_std_start is None else r.feature_std_start
+    # published networks may give all images a large part in common, and still tell them apart
+    was_so = r.feature_std >= start if r.drift is None else r.feature_std >= FALLEN_SHARE * start
+    if relative < CONSTANT_STD and was_so and (_is_early(r) or r.drift is not None):
+        its = "random weights" if r.drift is None else "start"
         return Finding(
             "doubtful",
-            "The backbone gives nearly the same features for every image, as its random weights "
-            f"did ({numbers}).",
+            f"The backbone gives nearly the same features for every image, as its {its} did "
+            f"({numbers}).",
             "Train longer.",
         )
     if not relative >= CONSTANT_STD:
