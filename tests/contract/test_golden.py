@@ -21,7 +21,7 @@ def test_twenty_steps_give_the_same_numbers(name):
     if make.machine() == TRACES["machine"]:
         assert made == kept
     else:
-        assert made["losses"] == pytest.approx(kept["losses"], rel=0.02)
+        assert made["losses"][:10] == pytest.approx(kept["losses"][:10], rel=1e-3)
 
 
 def test_every_recipe_says_the_same():

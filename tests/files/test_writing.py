@@ -17,7 +17,7 @@ WRITER = """
 import resource, sys
 from pathlib import Path
 import torch
-from similitude.checkpoints import export_backbone
+from similitude.runs.checkpoint import export_backbone
 from similitude.errors import UserError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

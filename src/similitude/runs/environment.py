@@ -34,7 +34,7 @@ def write_environment(
         **{name: version(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -50,7 +50,7 @@ def write_environment(
     write_text(folder / "environment.json", json.dumps(content, indent=2))
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name; the platform module does not tell it on Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

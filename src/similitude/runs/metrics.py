@@ -70,13 +70,14 @@ class Metrics:
 
     def largest(self, name: str) -> float | None:
         """The largest value of a column that is a number; None if there is none."""
-        values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
-        return max(values, default=None)
+        return max(self._finite(name), default=None)
 
     def smallest(self, name: str) -> float | None:
         """The smallest value of a column that is a number; None if there is none."""
-        values = [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
-        return min(values, default=None)
+        return min(self._finite(name), default=None)
+
+    def _finite(self, name: str) -> list[float]:
+        return [row[name] for row in self.rows if name in row and math.isfinite(row[name])]
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
