@@ -24,7 +24,6 @@ import torch
 from torch import nn
 
 import similitude as sim
-from similitude.api import choose
 from similitude.data.loader import Loader
 from similitude.evaluation import (
     Features,
@@ -43,12 +42,13 @@ from similitude.images.opening import open_source
 from similitude.images.views import ImageView, ImageViewConfig
 from similitude.method import Progress
 from similitude.methods import build_method
-from similitude.nets.precision import computing, keep_freed_memory
+from similitude.nets.precision import computing
 from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_facts
-from similitude.recipes.choose import set_num_samples
+from similitude.recipes.looks import set_num_samples
 from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.run import Run
 from similitude.sample import Draw
+from similitude.training.choose import choose_for
 from similitude.training.step import Pretraining, learning_rate
 
 RECIPE_NAMES = tuple(n.removeprefix("cifar10.") for n in RECIPES if n.startswith("cifar10."))
@@ -95,7 +95,6 @@ def main() -> None:
 
 def train_one(folder: Path, out: Path, name: str, seed: int, minutes: float) -> None:
     """Train and score one recipe with one seed, in this process."""
-    keep_freed_memory()
     train, test = images_of(folder, "train"), images_of(folder, "test")
     recipe = RECIPES[f"cifar10.{name}"]()
     budget = cached(out / f"{name}.json", lambda: budgeted(recipe, train, minutes))
@@ -124,7 +123,7 @@ def budgeted(recipe: Recipe, train: ImageSet, minutes: float) -> dict[str, Any]:
     """Epochs that fit, and the arithmetic that was fastest when they were counted."""
     if minutes == 0:
         return {}
-    chosen = set_num_samples(choose(open_source(train), len(train), recipe=recipe), len(train))
+    chosen = set_num_samples(choose_for(open_source(train), len(train), recipe=recipe), len(train))
     method = build_method(chosen.method, build_backbone(chosen.backbone))
     module = Pretraining(method, chosen, steps_per_epoch=len(train) // chosen.batch_size)
     steps = WARM_UP + TRIAL_STEPS

@@ -74,17 +74,15 @@ def link(originals: list[Path], place: Path, count: int) -> None:
 
 def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     """Times and memory of some training steps in this process."""
-    from similitude.api import choose
     from similitude.data.loader import Loader
     from similitude.images.backbones import build_backbone
     from similitude.images.loading import load_images
     from similitude.images.opening import open_source
     from similitude.methods import build_method
-    from similitude.nets.precision import keep_freed_memory
     from similitude.recipes import RECIPES
+    from similitude.training.choose import choose_for
     from similitude.training.step import Pretraining
 
-    keep_freed_memory()
     held: list[int] = []
     threading.Thread(target=watch_memory, args=[held], daemon=True).start()
     start = time.perf_counter()
@@ -92,7 +90,7 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     listing = time.perf_counter() - start
     recipe = RECIPES[recipe_name]()
     images = load_images(source, recipe.canvas_size)
-    recipe = choose(source, len(images), recipe=recipe)
+    recipe = choose_for(source, len(images), recipe=recipe)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // recipe.batch_size)
     steps = min(WARM_UP + STEPS, module.steps_per_epoch * recipe.epochs)

@@ -18,7 +18,7 @@ from similitude.images import small_maps as convolutions
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.small_maps import SmallMapConv2d
 from similitude.nets import sync_batch_norm
-from similitude.nets.precision import Arithmetic, keep_freed_memory
+from similitude.nets.precision import Arithmetic
 from similitude.recipes import RECIPES
 
 KINDS = {"float32": Arithmetic(), "bfloat16": Arithmetic(torch.bfloat16, channels_last=True)}
@@ -89,7 +89,6 @@ def time_batch_norm() -> None:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     time_batch_norm()
     time_attention()
     time_convolutions()

@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from similitude.api import choose
 from similitude.data.lazy import LazyCanvases
 from similitude.data.loader import Loader
 from similitude.images.backbones import BackboneConfig, build_backbone
@@ -34,8 +33,8 @@ from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.methods import build_method
-from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import RECIPES, Recipe, image_facts, override
+from similitude.training.choose import choose_for
 from similitude.training.step import Pretraining
 
 PEERS = Path(__file__).parent / "peers"
@@ -255,7 +254,6 @@ def make_photos(folder: Path, out: Path) -> Path:
 
 def time_ours(task: Task, folder: Path) -> float:
     """Images per second of one task in this process."""
-    keep_freed_memory()
     source = open_source(folder)
     recipe = override(RECIPES[task.recipe](), [*task.settings, "epochs=100"])
     recipe = recipe.model_copy(update={"batch_size": task.batch})
@@ -267,7 +265,7 @@ def time_ours(task: Task, folder: Path) -> float:
     images = load_images(source, recipe.canvas_size)
     if task.ours == "views":
         return time_views(recipe, images, task)
-    recipe = choose(source, len(images), recipe=recipe)
+    recipe = choose_for(source, len(images), recipe=recipe)
     print(recipe.reasons.get("precision", ""), file=sys.stderr)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // task.batch)

@@ -22,7 +22,6 @@ from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.canvases import Canvases
 from similitude.images.opening import open_source
 from similitude.methods import build_method
-from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import RECIPES, image_facts, override
 
 SIZES = {24: 32, 32: 32, 64: 64, 96: 256, 224: 256}  # side of a view -> of its canvas
@@ -67,7 +66,6 @@ def run(version: Path, words: list[str]) -> float:
 
 def microseconds(folder: Path, size: int) -> float:
     """Of one view, with as many threads as PyTorch has."""
-    keep_freed_memory()
     source = open_source(folder)
     side = SIZES[size]
     n = PIXELS // size**2

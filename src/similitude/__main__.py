@@ -7,7 +7,7 @@ import signal
 import sys
 import unicodedata
 
-from similitude.distributed.interrupts import INTERRUPTED, TERMINATED, end
+from similitude.listener import INTERRUPTED, TERMINATED, end
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ DEFAULT_KIND = "image"
 # What ``similitude.data`` shows, and where it is.
 DATA = {
     "ArraySource": "similitude.images.arrays",
-    "CanvasBatch": "similitude.data.loader",
-    "CanvasLoader": "similitude.data.loader",
     "FolderSource": "similitude.data.folders",
     "ImageSet": "similitude.images.image_set",
     "ImageSource": "similitude.data.source",
     "ImageStream": "similitude.data.streams",
+    "Loader": "similitude.data.loader",
     "Range": "similitude.images.opening",
+    "RowBatch": "similitude.data.loader",
     "TiledSource": "similitude.images.tiles",
     "ValueRange": "similitude.images.decoding",
     "cache_folder": "similitude.data.cache",

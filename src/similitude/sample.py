@@ -167,7 +167,9 @@ class MultiView:
                 "for each."
             )
         made: dict[int, Any] = {}
-        for group in self._alike:
+        # of no samples the choices do not tell how many views they are for
+        alike = self._alike if len(rows) else [[number] for number in range(len(self))]
+        for group in alike:
             is_partner = self.has_partner and group[0] == len(self.views) - 1
             shown = partners if is_partner and partners is not None else rows
             view = self.views[group[0]]

@@ -83,8 +83,8 @@ def test_canvases_are_those_of_decoding_all_at_once(photos, eager, tmp_path, way
         Loader(eager, batch_size=8, seed=0, total_steps=6),
         strict=True,
     ):
-        assert torch.equal(ours.canvases, theirs.canvases)
-        assert torch.equal(ours.aspect, theirs.aspect)
+        assert torch.equal(ours.rows.pixels, theirs.rows.pixels)
+        assert torch.equal(ours.rows.aspect, theirs.rows.aspect)
 
 
 def test_only_what_is_asked_for_is_decoded_and_only_once(photos, tmp_path, monkeypatch, way):

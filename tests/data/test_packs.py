@@ -63,7 +63,7 @@ def test_tiles_keep_their_neighbours(tmp_path):
         Image.fromarray(array).save(tmp_path / "photos" / f"{name}.png")
     source = cut_into_tiles(open_source(tmp_path / "photos"), 20)
     packed = pack_images(source, tmp_path / "p.pack")
-    assert torch.equal(packed.neighbours, load_images(source).neighbours)
+    assert torch.equal(packed.partners, load_images(source).partners)
 
 
 def test_unreadable_files_are_told(photos, tmp_path):

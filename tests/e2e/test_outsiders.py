@@ -45,7 +45,7 @@ def test_the_exported_python_gives_the_vectors_of_embed(method, photos, tmp_path
         )
     assert F.cosine_similarity(theirs, embedded.x).min() > 0.999
     said = yaml.safe_load((run.path / "recipe.yaml").read_text())
-    assert tuple(said["mean"]) == pytest.approx(run.image.mean)
-    assert tuple(said["std"]) == pytest.approx(run.image.std)
+    assert tuple(said["mean"]) == pytest.approx(run.facts.mean)
+    assert tuple(said["std"]) == pytest.approx(run.facts.std)
     assert str(said["canvas_size"]) in code
     assert str(said["image_size"]) in code

@@ -32,6 +32,7 @@ from similitude.methods import METHODS
 from similitude.recipes import RECIPES, dump_recipe, find_recipe
 from similitude.report import write_report
 from similitude.runs.checkpoint import fingerprint_of, load_checkpoint
+from similitude.runs.environment import processor
 
 HERE = Path(__file__).parent
 STEPS = 20

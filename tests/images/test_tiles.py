@@ -256,9 +256,8 @@ def test_the_loader_gives_a_neighbour_of_every_image(slides):
     batches = list(Loader(slides, **options, partners=True))
     for batch in batches:
         beside = draw_partners(slides.partners, batch.index, seed=1, epoch=batch.epoch)
-        canvases, aspect = batch.partners
-        assert torch.equal(canvases, slides.pixels[beside])
-        assert torch.equal(aspect, slides.aspect[beside])
+        assert torch.equal(batch.partners.pixels, slides.pixels[beside])
+        assert torch.equal(batch.partners.aspect, slides.aspect[beside])
     assert all(batch.partners is None for batch in Loader(slides, **options))
 
 

@@ -6,7 +6,7 @@ from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.methods.barlow_twins import BarlowTwins
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
-from similitude.recipes.choose import Facts, choose_recipe
+from similitude.recipes.choose import Surroundings, choose_recipe
 
 BOTH = pytest.mark.parametrize(
     ("name", "loss_of"),
@@ -123,7 +123,7 @@ def test_lars_hides_the_scale_of_the_loss_from_weights_but_not_from_biases():
 
 
 def test_small_batches_keep_lars_because_the_loss_is_in_the_thousands():
-    recipe = choose_recipe("barlow_twins", Facts(50_000, [300], torch.device("cuda")))
+    recipe = choose_recipe("barlow_twins", Surroundings(50_000, [300], torch.device("cuda")))
     assert recipe.batch_size == 256
     assert recipe.optimizer == find_recipe("imagenet.barlow_twins").optimizer
     assert recipe.method.projection_dim == 8192

@@ -1,7 +1,5 @@
 """How the backbone computes may not change what it computes."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -15,7 +13,6 @@ from similitude.nets.precision import (
     backbones_of,
     computing,
     fused_attentions,
-    keep_freed_memory,
 )
 
 
@@ -110,23 +107,6 @@ def test_the_backbone_is_itself_again_afterwards():
     with computing(method, Arithmetic(torch.bfloat16, channels_last=True)):
         pass
     assert "forward" not in vars(method.backbone)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's count of pages")
-def test_freed_memory_comes_back_without_empty_pages():
-    import resource
-
-    if not keep_freed_memory():
-        pytest.skip("this C library is not glibc")
-
-    def empty_pages():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(4):
-            torch.zeros(2**24)  # 64 MB, more than malloc keeps by itself
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    # The best of a few rounds: a piece of memory that other tests left in the way may cost one.
-    assert min(empty_pages() for _ in range(6)) < 4 * 2**26 / 4096 / 100  # 1 % of those written to
 
 
 def test_plain_attention_computes_what_the_fused_kernel_does():

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.recipes import budget
-from similitude.recipes.budget import Work, arithmetic_rule, counting, machine
+from similitude.recipes.budget import Work, counting, machine
 
 CPU = torch.device("cpu")
 
@@ -50,32 +49,6 @@ def test_attention_multiplies_tokens_with_tokens():
     products = 17 * 16 * 17 * 2  # q with k, and weights with v
     linear = 17 * 16 * (3 * 16 + 16)
     assert work_of(attention, tokens).dense == 3 * 2 * (products + linear)
-
-
-@pytest.mark.parametrize(
-    ("flags", "precision", "attention"),
-    [
-        ({"amx_bf16", "avx512_bf16"}, "bfloat16", "fused"),
-        ({"avx512_bf16"}, "bfloat16", "plain"),
-        ({"avx512f"}, "float32", "fused"),
-    ],
-)
-def test_precision_is_what_the_processor_can(monkeypatch, flags, precision, attention):
-    monkeypatch.setattr(budget, "_processor_flags", lambda: frozenset(flags))
-    vit = nn.Module()
-    vit.fused_attn = True
-    fields, reason = arithmetic_rule(vit, CPU)
-    assert (fields["precision"], fields["attention"]) == (precision, attention)
-    assert fields["memory_format"] == "channels_last"
-    assert reason
-
-
-def test_convolutions_in_groups_stay_in_float32_where_bfloat16_slows_them(monkeypatch):
-    network = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
-    monkeypatch.setattr(budget, "_processor_flags", lambda: frozenset({"avx512_bf16"}))
-    assert arithmetic_rule(network, CPU)[0]["precision"] == "float32"
-    monkeypatch.setattr(budget, "_processor_flags", lambda: frozenset({"amx_bf16"}))
-    assert arithmetic_rule(network, CPU)[0]["precision"] == "bfloat16"
 
 
 def test_twice_the_threads_take_half_the_time():

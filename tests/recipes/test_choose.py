@@ -1,38 +1,28 @@
 """What is chosen fits the images and the machine, and every choice has its reason."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from similitude.images.backbones import BackboneConfig
 from similitude.images.views import ImageFacts, PatchView, PatchViewConfig
 from similitude.methods import METHODS
-from similitude.recipes import budget, cifar10, duration, imagenet, override, small
-from similitude.recipes import choose as automatic
-from similitude.recipes.choose import (
-    Facts,
-    better_start,
-    choose_adapting,
+from similitude.recipes import arithmetic, budget, cifar10, duration, imagenet, override, small
+from similitude.recipes.adapting import better_start
+from similitude.recipes.choose import Surroundings, choose_recipe
+from similitude.recipes.duration import choose_epochs, shorten_warmup, too_few_steps
+from similitude.recipes.recipe import InitConfig
+from similitude.recipes.sizes import (
     choose_canvas_size,
-    choose_epochs,
-    choose_normalisation,
-    choose_recipe,
     choose_view_sizes,
     input_sizes,
-    shorten_warmup,
-    starting_from,
-    too_few_steps,
     view_sizes,
 )
-from similitude.recipes.recipe import InitConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_cifar_images_get_the_cifar_recipe(name):
-    recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [32], CPU)))
+    recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [32], CPU)))
     template = getattr(cifar10, name)()
     if template.backbone.name.startswith("vit"):  # a ViT is for those who ask for the recipe
         template = template.model_copy(update={"backbone": cifar10.BACKBONE})
@@ -42,7 +32,7 @@ def test_cifar_images_get_the_cifar_recipe(name):
 @pytest.mark.parametrize("name", sorted(METHODS))
 @pytest.mark.parametrize(("side", "image", "view"), [(8, 16, 12), (28, 28, 21), (40, 40, 30)])
 def test_views_of_small_images_are_three_quarters_as_large(name, side, image, view):
-    recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [side], CPU)))
+    recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [side], CPU)))
     assert recipe.image_size == image
     for field, config in recipe.method.view_configs.items():
         if isinstance(config, PatchViewConfig):
@@ -59,7 +49,7 @@ def test_views_of_small_images_are_three_quarters_as_large(name, side, image, vi
     [(8, CPU, 1 / 4), (28, CPU, 1 / 4), (50, CPU, 1 / 4), (300, GPU, None)],
 )
 def test_patches_are_as_small_beside_the_image_as_in_the_recipe(name, side, device, share):
-    recipe = choose_view_sizes(choose_recipe(name, Facts(50_000, [side], device)))
+    recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [side], device)))
     view = recipe.method.view
     template = getattr(imagenet, name)()
     share = share or template.method.view.patch_size / template.image_size
@@ -72,7 +62,7 @@ def test_patches_are_as_small_beside_the_image_as_in_the_recipe(name, side, devi
 
 
 def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
-    recipe = choose_recipe("byol", Facts(50_000, [28], CPU))
+    recipe = choose_recipe("byol", Surroundings(50_000, [28], CPU))
     larger = choose_view_sizes(override(recipe, ["image_size=48"]))
     assert view_sizes(larger) == [36, 36]
     vit = choose_view_sizes(override(recipe, ["backbone.name=vit_tiny_patch16_224"]))
@@ -82,17 +72,17 @@ def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
 
 
 def test_canvases_follow_a_given_image_size_and_a_given_size_stays():
-    recipe = choose_recipe("simclr", Facts(2_000, [300], CPU))
+    recipe = choose_recipe("simclr", Surroundings(2_000, [300], CPU))
     larger = override(recipe, ["image_size=224"])
     assert choose_canvas_size(larger, ["image_size"]).canvas_size == 256
     given = override(recipe, ["image_size=224", "canvas_size=230"])
     assert choose_canvas_size(given, ["image_size", "canvas_size"]).canvas_size == 230
-    small = override(choose_recipe("simclr", Facts(50_000, [32], CPU)), ["image_size=48"])
+    small = override(choose_recipe("simclr", Surroundings(50_000, [32], CPU)), ["image_size=48"])
     assert choose_canvas_size(small, ["image_size"]).canvas_size is None
 
 
 def test_many_large_images_on_an_accelerator_get_what_the_papers_have():
-    recipe = choose_recipe("simclr", Facts(50_000, [300, 500, 640], GPU))
+    recipe = choose_recipe("simclr", Surroundings(50_000, [300, 500, 640], GPU))
     assert (recipe.image_size, recipe.backbone.name) == (224, "resnet50")
     assert recipe.backbone.stem == "standard"
     assert set(view_sizes(choose_view_sizes(recipe))) == {224}
@@ -106,7 +96,7 @@ def fast(monkeypatch):
         rates = budget._BFLOAT16["AVX-512 with bfloat16"].times(2 * factor)
         here = budget.Machine("a test", 2, rates, rates)
         monkeypatch.setattr(budget, "machine", lambda device: here)
-        for module in (automatic, duration):
+        for module in (arithmetic, duration):
             monkeypatch.setattr(module, "machine", lambda device: here)
 
     set_speed(1)
@@ -115,22 +105,22 @@ def fast(monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_few_photos_get_thousands_of_steps_with_every_method(name, fast):
-    facts = Facts(2_000, [300, 500, 640], CPU)
-    recipe = choose_epochs(choose_recipe(name, facts), facts)
+    around = Surroundings(2_000, [300, 500, 640], CPU)
+    recipe = choose_epochs(choose_recipe(name, around), around.num_images, CPU)
     assert recipe.image_size == 64
     assert recipe.canvas_size == 73
     assert recipe.backbone.base_width == 16
     assert recipe.epochs * (2_000 // recipe.batch_size) >= 4_000
-    assert too_few_steps(recipe, facts) is None
+    assert too_few_steps(recipe, around.num_images, CPU) is None
     for field in ("image_size", "backbone", "epochs", "batch_size"):
         assert recipe.reasons[field]
 
 
 def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_end(fast):
-    facts = Facts(2_000, [500], CPU)
+    around = Surroundings(2_000, [500], CPU)
 
     def chosen(minutes=None):
-        recipe = choose_recipe("simclr", facts, minutes=minutes)
+        recipe = choose_recipe("simclr", around, minutes=minutes)
         return recipe.image_size, recipe.backbone.base_width
 
     assert chosen() == (64, 16)
@@ -143,145 +133,98 @@ def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_e
 @pytest.mark.parametrize("name", ["cpc_v1", "swav"])
 def test_a_network_is_chosen_for_what_it_will_be_given(name, fast):
     """Patches and local views grow with the images, and cost what they then do."""
-    facts = Facts(2_000, [500], CPU)
-    recipe = choose_epochs(choose_recipe(name, facts, minutes=120), facts, 120)
+    around = Surroundings(2_000, [500], CPU)
+    recipe = choose_epochs(choose_recipe(name, around, minutes=120), around.num_images, CPU, 120)
     assert recipe.image_size > 64
     assert recipe.epochs * (2_000 // recipe.batch_size) >= 9_000
 
 
 def test_no_network_is_looked_for_where_the_user_names_one(fast):
-    facts = Facts(2_000, [500], CPU)
-    recipe = choose_recipe("simclr", facts, minutes=600, own_backbone=True)
+    around = Surroundings(2_000, [500], CPU)
+    recipe = choose_recipe("simclr", around, minutes=600, own_backbone=True)
     assert recipe.image_size == 64
     assert "minutes" not in recipe.reasons["image_size"]  # nothing was counted
 
 
 def test_small_photos_are_not_enlarged(fast):
-    recipe = choose_recipe("simclr", Facts(2_000, [50], CPU), minutes=600)
+    recipe = choose_recipe("simclr", Surroundings(2_000, [50], CPU), minutes=600)
     assert recipe.image_size == 50
 
 
 def test_a_run_that_cannot_learn_in_its_time_says_what_would_be_enough(fast):
-    facts = Facts(2_000, [500], CPU)
-    recipe = choose_recipe("simclr", facts, minutes=0.5)
-    short = choose_epochs(recipe, facts, 0.5)
-    sentence = too_few_steps(short, facts)
+    around = Surroundings(2_000, [500], CPU)
+    recipe = choose_recipe("simclr", around, minutes=0.5)
+    short = choose_epochs(recipe, around.num_images, CPU, 0.5)
+    sentence = too_few_steps(short, around.num_images, CPU)
     assert "too few" in sentence
     enough = int(sentence.split("--epochs ")[1].split(",")[0])
-    assert too_few_steps(short.model_copy(update={"epochs": enough}), facts) is None
-    assert too_few_steps(short.model_copy(update={"epochs": enough - 1}), facts) is not None
+    assert (
+        too_few_steps(short.model_copy(update={"epochs": enough}), around.num_images, CPU) is None
+    )
+    assert (
+        too_few_steps(short.model_copy(update={"epochs": enough - 1}), around.num_images, CPU)
+        is not None
+    )
 
 
 def test_steps_end_where_few_images_have_been_seen_often_enough(fast):
     fast(1000)
-    facts = Facts(300, [32], CPU)
-    recipe = choose_epochs(choose_recipe("simclr", facts), facts, 600)
+    around = Surroundings(300, [32], CPU)
+    recipe = choose_epochs(choose_recipe("simclr", around), around.num_images, CPU, 600)
     assert recipe.epochs == 500
     assert "by heart" in recipe.reasons["epochs"]
-    assert too_few_steps(recipe, facts) is None
+    assert too_few_steps(recipe, around.num_images, CPU) is None
 
 
 def test_few_images_without_published_weights_are_told_of_them():
     recipe = small.simclr()
-    assert "--init" in better_start(recipe, Facts(2_000, [500], CPU))
-    assert better_start(recipe, Facts(60_000, [500], CPU)) is None
+    assert "--init" in better_start(recipe, 2_000)
+    assert better_start(recipe, 60_000) is None
     init = InitConfig(name="some", fingerprint="0")
     started = recipe.model_copy(update={"init": init})
-    assert better_start(started, Facts(2_000, [500], CPU)) is None
+    assert better_start(started, 2_000) is None
 
 
 @pytest.mark.parametrize("images", [16, 100, 700, 5_000])
 @pytest.mark.parametrize("name", ["moco_v1", "moco_v2"])
 def test_batch_queue_and_splits_fit_few_images(name, images):
-    recipe = choose_recipe(name, Facts(images, [32], CPU))
+    recipe = choose_recipe(name, Surroundings(images, [32], CPU))
     config = recipe.method
     assert 8 <= recipe.batch_size <= max(8, images // 4)
     assert recipe.batch_size % config.bn_splits == 0
     assert config.queue_length >= 2 * recipe.batch_size
-    assert choose_epochs(recipe, Facts(images, [32], CPU)).epochs >= 1  # it can be counted
+    assert choose_epochs(recipe, images, CPU).epochs >= 1  # it can be counted
 
 
 def test_a_given_batch_size_is_kept():
-    recipe = choose_recipe("moco_v2", Facts(50_000, [32], CPU), batch_size=30)
+    recipe = choose_recipe("moco_v2", Surroundings(50_000, [32], CPU), batch_size=30)
     assert recipe.batch_size == 30
-    assert choose_epochs(recipe, Facts(50_000, [32], CPU)).epochs >= 1
+    assert choose_epochs(recipe, 50_000, CPU).epochs >= 1
     assert 30 % recipe.method.bn_splits == 0
 
 
 def test_epochs_fill_the_minutes_and_say_so(fast):
-    facts = Facts(4_000, [500], CPU)
-    recipe = choose_recipe("simclr", facts)
-    ten = choose_epochs(recipe, facts)
-    assert choose_epochs(recipe, facts, 20).epochs == pytest.approx(2 * ten.epochs, abs=1)
+    around = Surroundings(4_000, [500], CPU)
+    recipe = choose_recipe("simclr", around)
+    ten = choose_epochs(recipe, around.num_images, CPU)
+    assert choose_epochs(recipe, around.num_images, CPU, 20).epochs == pytest.approx(
+        2 * ten.epochs, abs=1
+    )
     assert "10 minutes" in ten.reasons["epochs"]
-    assert choose_epochs(recipe, Facts(10_000_000, [500], CPU)).epochs == 1
+    assert choose_epochs(recipe, 10_000_000, CPU).epochs == 1
 
 
 def test_warm_up_is_a_tenth_of_a_short_run_at_most():
-    recipe = choose_recipe("simclr", Facts(1_000, [32], CPU))
+    recipe = choose_recipe("simclr", Surroundings(1_000, [32], CPU))
     assert shorten_warmup(recipe.model_copy(update={"epochs": 2})).optimizer.warmup_epochs == 0.2
     assert shorten_warmup(recipe.model_copy(update={"epochs": 100})) == recipe.model_copy(
         update={"epochs": 100}
     )
 
 
-def test_normalisation_is_that_of_the_pixels():
-    from builders import random_images
-
-    images = random_images(64)
-    recipe = choose_normalisation(cifar10.simclr(), images, [])
-    pixels = images.pixels.float() / 255
-    assert recipe.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-3)
-    assert recipe.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-3)
-    assert choose_normalisation(cifar10.simclr(), images, ["mean=[0,0,0]"]) == cifar10.simclr()
-
-
 @pytest.mark.parametrize("name", ["swav", "dino"])
 def test_local_views_stay_as_small_as_in_the_recipe(name):
-    on_cpu = choose_view_sizes(choose_recipe(name, Facts(2_000, [300], CPU)))
+    on_cpu = choose_view_sizes(choose_recipe(name, Surroundings(2_000, [300], CPU)))
     assert on_cpu.method.local_view.size == 32  # half of 64
-    on_gpu = choose_view_sizes(choose_recipe(name, Facts(50_000, [300], GPU)))
+    on_gpu = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [300], GPU)))
     assert on_gpu.method.local_view.size == 96
-
-
-def test_adapting_takes_pixels_and_network_of_its_start_and_stays_near_it():
-    start = SimpleNamespace(
-        name="some-weights",
-        backbone=BackboneConfig(name="resnet18"),
-        image_size=224,
-        mean=(0.1, 0.2, 0.3),
-        std=(0.4, 0.5, 0.6),
-        fingerprint="abc",
-    )
-    recipe = choose_adapting("byol", Facts(2_000, [500], CPU), start)
-    assert recipe.backbone == start.backbone
-    assert (recipe.image_size, recipe.mean, recipe.std) == (224, start.mean, start.std)
-    assert view_sizes(recipe) == [128, 128]  # a CPU affords no more
-    assert recipe.init.fingerprint == "abc"
-    assert 0 < recipe.init.frozen < 1
-    assert 0 < recipe.init.average < 1
-    assert view_sizes(choose_adapting("byol", Facts(2_000, [500], GPU), start)) == [224, 224]
-    assert recipe.canvas_size == 256
-    assert choose_adapting("byol", Facts(2_000, [60], CPU), start).canvas_size == 60
-    moco = choose_adapting("moco_v2", Facts(2_000, [500], CPU), start).method
-    assert moco.bn_splits == 1  # published networks may have layers that cannot be split
-    diet = choose_adapting("diet", Facts(2_000, [500], CPU), start).method
-    assert (diet.label_smoothing, diet.normalize) == (0.3, True)  # DIET-CP
-    vit = BackboneConfig(name="vit_tiny_patch16_224")
-    fixed = SimpleNamespace(**{**vars(start), "backbone": vit})
-    assert view_sizes(choose_adapting("byol", Facts(2_000, [500], CPU), fixed)) == [224, 224]
-
-
-def test_a_named_recipe_with_a_start_takes_its_network_and_keeps_the_rest():
-    start = SimpleNamespace(
-        name="some-weights",
-        backbone=BackboneConfig(name="resnet34"),
-        image_size=224,
-        mean=(0.1, 0.2, 0.3),
-        std=(0.4, 0.5, 0.6),
-        fingerprint="abc",
-    )
-    recipe = starting_from(cifar10.byol(), start)
-    assert recipe.backbone.name == "resnet34"
-    assert recipe.init == InitConfig(name="some-weights", fingerprint="abc")
-    assert recipe.optimizer == cifar10.byol().optimizer

@@ -9,9 +9,8 @@ import torch
 from builders import random_images
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
-from similitude.recipes import small
-from similitude.recipes.choose import choose_looks
-from similitude.recipes.looks import look_at
+from similitude.recipes import cifar10, small
+from similitude.recipes.looks import choose_looks, choose_normalization, look_at
 
 
 def pictures(pixels):
@@ -56,16 +55,14 @@ def test_pictures_with_edges_of_their_own_direction_are_not_turned():
 def test_a_view_that_is_given_stays():
     torch.manual_seed(0)
     recipe = small.simclr()
-    assert (
-        choose_looks(recipe, pictures(noise()), ["method.view={turn: 0}"]).method == recipe.method
-    )
+    assert choose_looks(recipe, pictures(noise()), ["method.view"]).method == recipe.method
 
 
 def test_pictures_without_an_upper_side_get_strong_colors_and_no_weaker_ones_than_before():
     torch.manual_seed(0)
     images = pictures(noise())
     assert choose_looks(small.simclr(), images, []).method.view.jitter == (0.8, 0.8, 0.8, 0.2)
-    given = choose_looks(small.simclr(), images, ["method.view.jitter=[1,0,0,0]"]).method.view
+    given = choose_looks(small.simclr(), images, ["method.view.jitter"]).method.view
     assert given.jitter == small.simclr().method.view.jitter  # set later, from what is given
     assert given.turn == 0.75
     strong = small.simclr().model_copy(deep=True)
@@ -82,7 +79,7 @@ def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
     assert not look_at(pictures(noise())).gray
     view = choose_looks(small.simclr(), images, []).method.view
     assert (view.jitter, view.grey, view.turn) == ((0.8, 0.8, 0.0, 0.0), 0.0, 0.75)
-    given = choose_looks(small.simclr(), images, ["method.view.turn=0"])
+    given = choose_looks(small.simclr(), images, ["method.view.turn"])
     assert given.method.view.turn == 0
     assert "method.view.turn" not in given.reasons
 
@@ -98,3 +95,12 @@ def test_real_pictures(archive, folder, upright, shared_data_dir, tmp_path):
     with tarfile.open(shared_data_dir / archive) as tar:
         tar.extractall(tmp_path, filter="data")
     assert look_at(load_images(open_source(tmp_path / folder), 32)).upright == upright
+
+
+def test_normalization_is_that_of_the_pixels():
+    images = random_images(64)
+    recipe = choose_normalization(cifar10.simclr(), images)
+    pixels = images.pixels.float() / 255
+    assert recipe.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-3)
+    assert recipe.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-3)
+    assert choose_normalization(cifar10.simclr(), images, ["mean"]) == cifar10.simclr()

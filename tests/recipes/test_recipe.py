@@ -1,11 +1,13 @@
 """Recipes: complete, validated, and the same again from YAML."""
 
 import pytest
+from pydantic import ValidationError
 
 from similitude.errors import UserError
 from similitude.images.backbones import build_backbone
 from similitude.methods import build_method
-from similitude.recipes import RECIPES, dump_recipe, find_recipe, load_recipe, override
+from similitude.recipes import RECIPES, cifar10, dump_recipe, find_recipe, load_recipe, override
+from similitude.recipes.recipe import because
 
 CIFAR = RECIPES["cifar10.simclr"]()
 
@@ -80,3 +82,12 @@ def test_unknown_recipes_are_told_with_the_nearest_names(tmp_path):
     broken.write_text("just words")
     with pytest.raises(UserError, match="not a recipe"):
         find_recipe(broken)
+
+
+def test_a_value_and_its_reason_are_written_together_and_the_value_is_checked():
+    recipe = because(cifar10.simclr(), "it is so", epochs=3, **{"optimizer.warmup_epochs": 0.5})
+    assert (recipe.epochs, recipe.optimizer.warmup_epochs) == (3, 0.5)
+    assert recipe.reasons == {"epochs": "it is so", "optimizer.warmup_epochs": "it is so"}
+    for wrong in ({"method.temprature": 0.1}, {"method.temperature": -3}, {"optimizer.lr": 1}):
+        with pytest.raises((ValidationError, AttributeError)):
+            because(recipe, "", **wrong)

@@ -207,7 +207,7 @@ def test_a_run_is_replaced_by_one_that_gets_somewhere_and_by_no_other(tmp_path, 
         raise UserError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sim.training, "run_steps", broken)
+        patch.setattr(sim.training.pretrain, "run_steps", broken)
         with pytest.raises(UserError, match="no"):
             sim.pretrain(images, recipe=small_recipe("byol"), out=out, overwrite=True)
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before

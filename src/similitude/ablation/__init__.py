@@ -21,10 +21,10 @@ from similitude.images.opening import open_parts, open_source
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
-from similitude.nets.precision import keep_freed_memory
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
-from similitude.recipes.choose import choose_normalisation, set_num_samples
+from similitude.recipes.looks import choose_normalization, set_num_samples
+from similitude.recipes.recipe import touched_fields
 from similitude.report.ablation import write_ablation_page
 
 __all__ = ["Ablation", "ablate"]
@@ -96,7 +96,6 @@ def ablate(
         images,
     )
     design.check(data)
-    keep_freed_memory()
     try:
         return _carry_out(design, data, seeds, out, listener)
     except (KeyboardInterrupt, SystemExit) as ended:
@@ -123,7 +122,7 @@ def _carry_out(
     if stored is None:
         bases = {name: set_num_samples(base, len(images)) for name, base in bases.items()}
         if design.study is None and design.recipe is None:
-            bases[""] = choose_normalisation(bases[""], images, design.overrides)
+            bases[""] = choose_normalization(bases[""], images, touched_fields(design.overrides))
     elif stored[0] != images.fingerprint():
         raise UserError(f"{folder} holds an ablation on other images: give another --out")
     cells = design.cells(bases, source, len(images))

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from similitude import api
 from similitude.ablation.grid import Variation, folder_name, grid
 from similitude.ablation.study import Study
 from similitude.data.source import ImageSource
@@ -16,7 +15,8 @@ from similitude.files.reading import read_yaml
 from similitude.files.writing import contents, write_text
 from similitude.images.image_set import ImageSet
 from similitude.method import MethodConfig
-from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalisation
+from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalization
+from similitude.training.choose import choose_for
 
 PLAN = "ablation.yaml"
 
@@ -106,7 +106,7 @@ class Design:
         """
         if self.study is None:
             options = {"method": self.method, "recipe": self.recipe}
-            base = api.choose(
+            base = choose_for(
                 source, count, epochs=self.epochs, overrides=self.overrides, **options
             )
             return {"": base}
@@ -119,7 +119,7 @@ class Design:
                 first = next(iter(bases.values()))
                 how = ("precision", "memory_format", "attention", "compile")
                 settings += [f"{field}={getattr(first, field)}" for field in how]
-            bases[name] = api.choose(source, count, epochs=epochs, recipe=name, overrides=settings)
+            bases[name] = choose_for(source, count, epochs=epochs, recipe=name, overrides=settings)
         return bases
 
     def canvas_size(self, bases: Mapping[str, Recipe]) -> int | None:
@@ -145,7 +145,7 @@ class Design:
                     f"{cell.name}: {count} images are fewer than one batch of "
                     f"{cell.recipe.batch_size}; add images or use --set batch_size={size}"
                 )
-            api.choose(source, count, recipe=cell.recipe)  # says where views do not fit a backbone
+            choose_for(source, count, recipe=cell.recipe)  # says where views do not fit a backbone
         return made
 
     def _planned(self, bases: Mapping[str, Recipe]) -> list[Planned]:
@@ -164,7 +164,7 @@ class Design:
 
 def _as_kept(recipe: Recipe, source: ImageSource) -> Recipe:
     """The recipe as a run on these images keeps it."""
-    recipe = with_used_normalisation(recipe)
+    recipe = with_used_normalization(recipe)
     if recipe.value_range is not None or source.values is None:
         return recipe
     return recipe.changed(value_range=source.values)

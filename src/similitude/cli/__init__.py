@@ -1,11 +1,13 @@
 """The command line: parses, calls, prints; nothing else."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from similitude.cli.options import with_options
 from similitude.errors import UserError, visible
+from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest
 
 app = typer.Typer(
     name="similitude",
@@ -34,17 +36,12 @@ Labels = Annotated[
         metavar="PATH", help="CSV with rows FILE,LABEL; default: names of the class subfolders."
     ),
 ]
-LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Default: chosen.")]
 OwnMethod = Annotated[
     str | None,
     typer.Option(
         "--method", help="MODULE:CLASS of your own, if the run was trained with it: it is imported."
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the classifier in --out, if there is one.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with that in --out, bit for bit.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
@@ -67,108 +64,14 @@ def _options(
 
 
 @app.command()
-def pretrain(
-    photos: Annotated[
-        str,
-        typer.Argument(
-            metavar="PHOTOS",
-            help="A folder of images (flat or nested, no labels needed), an .npy, .npz or .pack "
-            "file, or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
-        ),
-    ],
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="A name that `similitude methods` lists, or MODULE:CLASS of your own. "
-            "Default: simclr."
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Any model timm knows, e.g. resnet18. Default: chosen."),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help="Published weights to go on from: efficientnet-lite0, timm:NAME, a file or a run. "
-            "Default: random weights."
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Of training where nothing else runs; decides network and steps. "
-            "Default: 10, on a GPU 60."
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the images, instead of --minutes."),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=2, help="Images the loss compares. Default: chosen."),
-    ] = None,
-    micro_batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images in memory at once; the loss still sees the whole batch."),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="The run folder. Default: runs/NAME-METHOD."),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="A recipe by name (cifar10.simclr) or file (runs/x/recipe.yaml)."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="E.g. method.temperature=0.2; repeat."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of weights, order and views. Default: 0."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, bit for bit.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out, if there is one.")
-    ] = False,
-    profile: Annotated[
-        bool,
-        typer.Option("--profile", help="Write where the time of a step goes to profile.txt."),
-    ] = False,
-    devices: Devices = None,
-    num_nodes: Annotated[
-        int, typer.Option(min=1, help="Machines; run the same command on each.")
-    ] = 1,
-) -> None:
+@with_options(PretrainRequest)
+def pretrain(**options: Any) -> None:
     """Train a backbone on images without labels; what is not given is chosen and explained."""
     from similitude import api
     from similitude.cli.console import Console
 
     with Console() as console:
-        run = api.pretrain(
-            photos,
-            method=method,
-            backbone=backbone,
-            init=init,
-            minutes=minutes,
-            epochs=epochs,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            out=out,
-            recipe=recipe,
-            overrides=settings or (),
-            seed=seed,
-            resume=resume,
-            overwrite=overwrite,
-            profile=profile,
-            devices=devices,
-            num_nodes=num_nodes,
-            listener=console,
-        )
+        run = api.pretrain(**options, listener=console)
     if run is None:
         raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
 
@@ -247,133 +150,27 @@ def embed(
 
 
 @app.command()
-def finetune(
-    run: RunFolder,
-    data: Data,
-    method: OwnMethod = None,
-    labels: Labels = None,
-    label_fraction: Annotated[
-        float | None,
-        typer.Option(help="Of the labels, as many of each class, e.g. 0.01. Default: 1."),
-    ] = None,
-    from_layer: Annotated[
-        int | None,
-        typer.Option(help="Layers of the projector to keep; 0: backbone alone. Default: 1."),
-    ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Also train the network from random weights.")
-    ] = False,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(help="sgd or lars. Default: chosen."),
-    ] = None,
-    lr: LearningRate = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the labelled images. Default: chosen."),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=2, help="Images in a step. Default: chosen."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of the labels drawn, order and views. Default: 0."),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="The classifier's folder. Default: runs/NAME-finetune."),
-    ] = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make a classifier of a run: train backbone, head and logits on labelled images."""
+@with_options(FinetuneRequest)
+def finetune(**options: Any) -> None:
+    """Make a classifier of a run: train backbone, head and logits on labeled images."""
     from similitude.cli.console import Console
     from similitude.transfer import finetune
 
     with Console() as console:
-        classifier = finetune(
-            run,
-            data,
-            method=method,
-            labels=labels,
-            label_fraction=label_fraction,
-            from_layer=from_layer,
-            from_scratch=from_scratch,
-            optimizer=optimizer,
-            lr=lr,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            out=out,
-            resume=resume,
-            overwrite=overwrite,
-            listener=console,
-        )
+        classifier = finetune(**options, listener=console)
     if classifier is None:
         raise typer.Exit(130)
 
 
 @app.command()
-def distill(
-    teacher: Annotated[
-        str, typer.Argument(metavar="TEACHER", help="A classifier, made by finetune or distill.")
-    ],
-    data: Data,
-    method: OwnMethod = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="The student's, any model timm knows. Default: the teacher's."),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="Of the logits of both. Default: 0.1."),
-    ] = None,
-    scale_by_temperature_squared: Annotated[
-        bool,
-        typer.Option("--scale-by-temperature-squared", help="As the authors' notebook does."),
-    ] = False,
-    lr: LearningRate = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the images. Default: those of the pretraining."),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=2, help="Images in a step. Default: that of the pretraining."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of weights, order and views. Default: 0."),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="The student's folder. Default: runs/NAME-distill."),
-    ] = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-) -> None:
+@with_options(DistillRequest)
+def distill(**options: Any) -> None:
     """Train a student on what a classifier says of images; labels are not needed."""
     from similitude.cli.console import Console
     from similitude.transfer import distill
 
     with Console() as console:
-        student = distill(
-            teacher,
-            data,
-            method=method,
-            backbone=backbone,
-            temperature=temperature,
-            scale_by_temperature_squared=scale_by_temperature_squared,
-            lr=lr,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            out=out,
-            resume=resume,
-            overwrite=overwrite,
-            listener=console,
-        )
+        student = distill(**options, listener=console)
     if student is None:
         raise typer.Exit(130)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.profiler import record_function
 
 from similitude.errors import UserError
 from similitude.randomness import permutation, uniform
@@ -121,7 +122,8 @@ class Loader:
 
     def _wait(self, batch: Future[RowBatch]) -> RowBatch:
         start = time.perf_counter()
-        result = batch.result()
+        with record_function("waiting for images"):
+            result = batch.result()
         self.waiting_seconds += time.perf_counter() - start
         return result
 

@@ -4,12 +4,10 @@ Everything here is the identity in one process. N samples per process, W process
 """
 
 import os
-import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,14 +17,10 @@ from torch.autograd.function import FunctionCtx
 
 from similitude.errors import UserError
 
-if TYPE_CHECKING:
-    from similitude.distributed.shared_memory import SharedMemory
-
 T = TypeVar("T")
 
 MEETING = "SIMILITUDE_MEETING"  # in the environment: the file in which the processes meet
 
-_shared: "SharedMemory | None" = None  # where CPU processes are all on one machine
 _alone = False
 
 
@@ -82,7 +76,6 @@ def join_processes() -> None:
     Raises:
         UserError: the environment says that there are others and not where.
     """
-    global _shared
     if is_launched() and not dist.is_initialized():
         missing = [n for n in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
         if missing:
@@ -99,15 +92,6 @@ def join_processes() -> None:
             where = {"init_method": f"file://{meeting}", "rank": number, "world_size": processes}
         # The first process may download or score for long while the others wait for it.
         dist.init_process_group(backend, timeout=timedelta(days=1), **where)
-        if backend == "gloo" and processes_of_machine() == world_size() and _can_share():
-            from similitude.distributed.shared_memory import open_shared_memory  # not for Windows
-
-            _shared = open_shared_memory()
-
-
-def _can_share() -> bool:
-    """Whether one core sees what another writes in that order, without asking for it."""
-    return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def own_rows(x: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "N ..."]:
@@ -132,8 +116,6 @@ def gather(x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        if _shared is not None:
-            return _shared.gather(x).flatten(0, 1)
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x)
@@ -149,8 +131,6 @@ def sum_over_processes(x: Tensor) -> Tensor:
     """The sum of ``x`` over processes, without gradients; a new tensor where there are several."""
     if world_size() == 1:
         return x
-    if _shared is not None:
-        return _shared.sum(x)
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total

@@ -20,9 +20,8 @@ import torch
 import torch.multiprocessing as mp
 
 from similitude.distributed import MEETING, is_launched
-from similitude.distributed.interrupts import INTERRUPTED, TERMINATED, end, hearing
 from similitude.errors import UserError
-from similitude.listener import Listener
+from similitude.listener import INTERRUPTED, TERMINATED, Listener, end, hearing
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 20.0  # for the other processes, once one has failed

@@ -2,11 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -23,44 +19,6 @@ def lone_threads(number: int, name: str) -> ThreadPoolExecutor:
     # looked for here, once: the search in several threads could stop one that loads a library
     libraries = ThreadpoolController()
     return ThreadPoolExecutor(number, f"similitude-{name}", _compute_alone, (libraries,))
-
-
-_one_by_one = ContextVar("_one_by_one", default=False)
-
-
-@contextmanager
-def one_by_one() -> Iterator[None]:
-    """Within the block :func:`side_by_side` works in the calling thread, where counters see it."""
-    token = _one_by_one.set(True)
-    try:
-        yield
-    finally:
-        _one_by_one.reset(token)
-
-
-def side_by_side(work: Callable[[int], None], numbers: Iterable[int]) -> None:
-    """Do ``work`` for every number, in as many threads as torch has for one operation.
-
-    Work that has begun when another fails goes on to its end; the caller hears of the first error.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or _one_by_one.get():  # 1 is also what work sees: it may call this in turn
-        for number in numbers:
-            work(number)
-        return
-    inference = torch.is_inference_mode_enabled()  # of the calling thread alone
-
-    def work_likewise(number: int) -> None:
-        with torch.inference_mode(inference):
-            work(number)
-
-    list(_computing_threads(threads, os.getpid()).map(work_likewise, numbers))
-
-
-@lru_cache(maxsize=1)
-def _computing_threads(number: int, process: int) -> ThreadPoolExecutor:
-    # of this process: threads do not live on in a fork
-    return lone_threads(number, "views")
 
 
 def _compute_alone(libraries: ThreadpoolController) -> None:

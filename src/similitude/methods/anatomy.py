@@ -54,6 +54,7 @@ def small_config(name: str) -> MethodConfig:
     known: dict[str, Any] = dict.fromkeys(config.in_role(Role.WIDTH), 8)
     known |= dict.fromkeys(config.in_role(Role.NEGATIVES), 2 * SAMPLES)
     known |= dict.fromkeys(config.in_role(Role.PARTS), 1)
+    known |= dict.fromkeys(config.in_role(Role.QUEUE), 4 * SAMPLES)  # a batch that comes twice
     for field, view in image_views(config.view_configs).items():
         if isinstance(view, PatchViewConfig):
             known[field] = view.changed(size=2 * SIDE, patch_size=2)

@@ -3,8 +3,6 @@
 Heads and losses always run in float32 on the whole batch; only the backbone is touched.
 """
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,32 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from similitude.errors import UserError
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed memory for the next step instead of returning it.
-
-    Each step allocates the same large tensors again. Memory returned between steps comes back as
-    empty pages that the kernel fills with zeros first: on a CPU, a third of the time of the views.
-    The process, from then on, keeps the most it ever had in use.
-
-    Returns:
-        Whether this C library can be told; glibc can, others are left as they are.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    # This one first: setting the other freezes it, at 128 KB if it was not raised before. Older
-    # versions take at most 32 MB.
-    if not (mallopt(_M_MMAP_THRESHOLD, 2**31 - 1) or mallopt(_M_MMAP_THRESHOLD, 2**25)):
-        return False
-    return mallopt(_M_TRIM_THRESHOLD, -1) == 1  # -1: never
 
 
 @dataclass(frozen=True)
@@ -162,8 +137,10 @@ def computing(
         compiled: what :func:`compiled_forwards` made of the backbones, to use in their place.
     """
     with ExitStack() as stack:
-        for module in backbones_of(method):
+        for name, module in _named_backbones(method):
             forward = arithmetic.wrap((compiled or {}).get(module, module.forward))
+            stage = "target backbone" if name.startswith("target_") else "backbone"
+            forward = record_function(stage)(forward)
             if cache is not None:
                 forward = cache.wrap(module, forward)
             stack.enter_context(_patched(module, forward))
@@ -205,8 +182,12 @@ def compiled_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def backbones_of(method: nn.Module) -> list[nn.Module]:
     """The online backbone and its moving averages."""
+    return [module for _, module in _named_backbones(method)]
+
+
+def _named_backbones(method: nn.Module) -> list[tuple[str, nn.Module]]:
     named = method.named_children()
-    return [m for name, m in named if name == "backbone" or name.endswith("_backbone")]
+    return [(n, m) for n, m in named if n == "backbone" or n.endswith("_backbone")]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from similitude.recipes.recipe import (
     override,
     parse_recipe,
     validated,
-    with_used_normalisation,
+    with_used_normalization,
 )
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "override",
     "parse_recipe",
     "validated",
-    "with_used_normalisation",
+    "with_used_normalization",
 ]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

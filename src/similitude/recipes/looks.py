@@ -1,5 +1,6 @@
-"""What the pictures are, as far as it decides how their views are drawn."""
+"""What is seen in the images themselves, and what of a recipe it decides."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from similitude.images.image_set import ImageSet
+from similitude.images.views import PatchViewConfig, image_views
+from similitude.method import Role
+from similitude.recipes.recipe import Recipe, because
 
 LOOKED_AT = 500  # images
 FEWEST = 80  # below, chance alone reaches the limits that follow
@@ -21,6 +25,7 @@ SYMMETRIC = 0.02
 # directions; photos 0.46 to 1.2, also those of one kind of bird, which pass all other limits.
 UNDIRECTED = 0.2
 ROUND = 0.25
+STRONG_JITTER = (0.8, 0.8, 0.8, 0.2)  # SimCLR's on ImageNet (Chen et al. 2020, App. A)
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,59 @@ def _is_undirected(light: Float[Tensor, "N S S"]) -> bool:
     ratio = (across / down).log()
     mean, std = ratio.mean().abs().item(), max(ratio.std().item(), 1e-6)
     return mean < UNDIRECTED * std and std < ROUND
+
+
+def choose_looks(recipe: Recipe, images: ImageSet, given: Collection[str] = ()) -> Recipe:
+    """Turns and strong colors where pictures have no upper side; no color where there is none.
+
+    Pictures that look alike whichever side is up are taken from above or through a microscope: what
+    differs between two sets of them is the light and the stain.
+
+    Args:
+        recipe: the views are chosen.
+        images: some of which are looked at.
+        given: fields that stay as they are, e.g. "method.view.turn".
+    """
+    looks = look_at(images)
+    if looks.upright and not looks.gray:
+        return recipe
+    for name, view in image_views(recipe.method.view_configs).items():
+        where = f"method.{name}"
+        # the patches of an image lie above each other
+        if isinstance(view, PatchViewConfig) or where in given:
+            continue
+        jitter, why = view.jitter, ""
+        if not looks.upright:
+            if f"{where}.turn" not in given:
+                turned = "these pictures look alike whichever side is up"
+                recipe = because(recipe, turned, **{f"{where}.turn": 0.75})
+            if view.jitter_probability > 0:
+                jitter = tuple(map(max, jitter, STRONG_JITTER))
+                why = "light and stain differ where these come from"
+        if looks.gray:
+            jitter, why = (*jitter[:2], 0.0, 0.0), "these pictures are gray"
+            if f"{where}.grey" not in given:
+                recipe = recipe.with_value(f"{where}.grey", 0.0)
+        if why and f"{where}.jitter" not in given:
+            recipe = because(recipe, why, **{f"{where}.jitter": jitter})
+    return recipe
+
+
+def choose_normalization(recipe: Recipe, images: ImageSet, given: Collection[str] = ()) -> Recipe:
+    """Mean and standard deviation of the pixels, unless one of them is given."""
+    if {"mean", "std"} & set(given):
+        return recipe
+    few = images.pixels[:: max(1, len(images) // 2000)].float() / 255
+    mean = few.mean(dim=(0, 2, 3)).tolist()
+    std = few.std(dim=(0, 2, 3)).clamp_min(0.05).tolist()  # an all-black channel has none
+    measured = {"mean": [round(m, 4) for m in mean], "std": [round(s, 4) for s in std]}
+    return because(recipe, "measured on these images", **measured)
+
+
+def set_num_samples(recipe: Recipe, num_images: int) -> Recipe:
+    """Tell a method that keeps something of every image how many there are."""
+    method = recipe.method.of_samples(num_images)
+    if method == recipe.method:
+        return recipe
+    banks = {f"method.{name}": num_images for name in method.in_role(Role.BANK)}
+    return because(recipe, "the number of images", **banks)

@@ -92,6 +92,10 @@ class Recipe(Config):
     # Why each automatic choice was made: field -> sentence. No effect on the run.
     reasons: dict[str, str] = Field(default_factory=dict)
 
+    def with_value(self, path: str, value: Any) -> "Recipe":
+        """The recipe with another value at a path such as ``optimizer.base_lr``."""
+        return _with_value(self, path.split("."), value)
+
     @field_validator("value_range")
     @classmethod
     def _two_values(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -108,6 +112,26 @@ class Recipe(Config):
             settings = {key: given for key, given in value.items() if key != "name"}
             return make_config(value["name"], settings)
         return value
+
+
+def _with_value(config: Any, keys: Sequence[str], value: Any) -> Any:
+    name, *inside = keys
+    return config.changed(
+        **{name: _with_value(getattr(config, name), inside, value) if inside else value}
+    )
+
+
+def because(recipe: Recipe, reason: str, **fields: Any) -> Recipe:
+    """The recipe with these fields, and why they are so.
+
+    Args:
+        recipe: what is changed.
+        reason: for the reader of the recipe.
+        fields: by name, or by path: ``**{"optimizer.warmup_epochs": 2.0}``.
+    """
+    for path, value in fields.items():
+        recipe = recipe.with_value(path, value)
+    return recipe.changed(reasons=recipe.reasons | dict.fromkeys(fields, reason))
 
 
 def arithmetic_of(recipe: Recipe) -> Arithmetic:
@@ -130,14 +154,17 @@ def image_facts(recipe: Recipe) -> ImageFacts:
     return ImageFacts(recipe.image_size, recipe.mean, recipe.std)
 
 
-def with_used_normalisation(recipe: Recipe) -> Recipe:
+def with_used_normalization(recipe: Recipe) -> Recipe:
     """The recipe with the mean and std of :func:`image_facts`: its file says what is used."""
     spec = image_facts(recipe)
     if (spec.mean, spec.std) == (recipe.mean, recipe.std):
         return recipe
-    reason = "the method's views stay in [0, 1]"
-    reasons = recipe.reasons | {"mean": reason, "std": reason}
-    return recipe.changed(mean=spec.mean, std=spec.std, reasons=reasons)
+    return because(recipe, "the method's views stay in [0, 1]", mean=spec.mean, std=spec.std)
+
+
+def touched_fields(assignments: Sequence[str]) -> set[str]:
+    """The fields that assignments such as ``"method.temperature=0.2"`` set."""
+    return {assignment.partition("=")[0].strip() for assignment in assignments}
 
 
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:

@@ -42,7 +42,6 @@ from similitude.images.views import ImageFacts
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import given_method
-from similitude.nets.precision import keep_freed_memory
 from similitude.randomness import permutation
 from similitude.recipes import Recipe, arithmetic_of, image_facts
 from similitude.runs.checkpoint import (
@@ -211,7 +210,6 @@ class Run:
                 listener=_Calls(progress, say),
             )
         join_processes()
-        keep_freed_memory()
         sources = first_then_others(lambda: open_parts(data, values=self.values))
         parts = []
         for source in sources:
@@ -297,7 +295,6 @@ class Run:
                 listener=_Calls(progress, say),
             )
         join_processes()
-        keep_freed_memory()
         published = first_then_others(lambda: open_published(against))
         check_names([weights.name for weights in published])
         train_source, test_source = first_then_others(

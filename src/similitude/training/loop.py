@@ -2,22 +2,23 @@
 
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.profiler import profile
 
 from similitude.data.loader import Loader
 from similitude.distributed import rank, world_size
-from similitude.distributed.interrupts import hearing
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
-from similitude.listener import Listener
+from similitude.listener import Listener, hearing
 from similitude.runs.checkpoint import Checkpoint
 from similitude.runs.metrics import Metrics
 from similitude.sample import Samples
-from similitude.training.profiling import WARM_UP, Profile, measure_limits
+from similitude.training.profiling import STEPS, WARM_UP, own_seconds, step_profiler, table
 from similitude.training.recorder import Recorder
 from similitude.training.step import Pretraining
 
@@ -96,30 +97,27 @@ def run_steps(
         collapsed=collapsed,
     )
     steps = total_steps - first_step
-    if profile:
-        module.compiled = None  # compiled code has no stages
-    if profile and steps <= WARM_UP:
+    profiler = step_profiler(module.device) if profile and steps > WARM_UP else None
+    if profile and profiler is None:
         log.say(
             f"--profile needs more than {WARM_UP} steps, and this run has {steps} left: no "
             "profile.txt will be written; a new run with more epochs or a smaller batch has more"
         )
-    elif profile:
-        module.stages = Profile(module.method, module.device, lambda: loader.waiting_seconds)
-        with module.stages.counting():
-            module.rehearse(loader.batch(first_step % total_steps))
     if steps > 0:
-        _take_steps(module, loader, recorder)
-    if isinstance(module.stages, Profile):
-        limits = measure_limits(module.arithmetic.dtype, module.device)
-        text = module.stages.table(limits)
-        if rank() == 0:
-            write_text(folder / "profile.txt", text)
-            for line in text.splitlines():
-                log.say(line)
+        with profiler or nullcontext():
+            _take_steps(module, loader, recorder, profiler)
+    taken = min(STEPS, module.step - first_step - WARM_UP)
+    if profiler is not None and taken > 0 and rank() == 0:
+        text = table(own_seconds(profiler.events()), taken)
+        write_text(folder / "profile.txt", text)
+        for line in text.splitlines():
+            log.say(line)
     return recorder
 
 
-def _take_steps(module: Pretraining, loader: Loader, recorder: Recorder) -> None:
+def _take_steps(
+    module: Pretraining, loader: Loader, recorder: Recorder, profiler: profile | None
+) -> None:
     """Take the steps of the loader.
 
     Ctrl-C and SIGTERM end them after the one under way, a second Ctrl-C at once. SIGTERM may come
@@ -135,6 +133,8 @@ def _take_steps(module: Pretraining, loader: Loader, recorder: Recorder) -> None
         recorder.begin(module)
         for batch in loader:
             recorder.record(module, module.training_step(batch))
+            if profiler is not None:
+                profiler.step()
             if recorder.ended:
                 break
         recorder.close()

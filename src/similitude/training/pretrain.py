@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from similitude.distributed import rank, share_state_of_first
-from similitude.distributed.interrupts import end
 from similitude.errors import UserError, visible
 from similitude.evaluation import read_scores
 from similitude.evaluation.baselines import checksum
@@ -19,7 +18,7 @@ from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text, write_with
 from similitude.images.backbones import build_backbone
-from similitude.listener import Listener, Log, Silent
+from similitude.listener import Listener, Log, Silent, end
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.recipes import Recipe, dump_recipe, image_facts
@@ -148,7 +147,7 @@ def train(
             f"the run in {folder} was finished already, after {first_step:,} steps; to train "
             "longer, give its recipe.yaml, more --epochs and another --out"
         )
-    if module.compiled is not None and not profile:
+    if module.compiled is not None:
         log.say("  the first step takes a minute or more: torch.compile makes its kernels then")
     recorder = run_steps(
         module,

@@ -1,10 +1,10 @@
 """One optimizer step of any Method for each batch."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from similitude.data.loader import RowBatch
 from similitude.distributed import average_gradients, mean_over_processes, world_size
@@ -15,7 +15,6 @@ from similitude.nets.precision import GradientCache, backbones_of, compiled_forw
 from similitude.optimizers import OPTIMIZERS
 from similitude.recipes import Recipe, arithmetic_of, image_facts
 from similitude.schedules import cosine, step_decay, warmup_cosine
-from similitude.training.profiling import Stages
 
 
 def learning_rate(recipe: Recipe, progress: Progress) -> float:
@@ -69,16 +68,12 @@ class Pretraining(nn.Module):
         recipe: how; its seed, batch size and optimizer are read here.
         steps_per_epoch: optimizer steps in an epoch.
         first_step: steps already taken by the run that this one resumes.
-
-    Attributes:
-        stages: Told where each stage of a step begins and ends; a `Profile` times them.
     """
 
     def __init__(
         self, method: Method, recipe: Recipe, *, steps_per_epoch: int, first_step: int = 0
     ) -> None:
         super().__init__()
-        self.stages = Stages()
         self.method = convert_sync_batchnorm(method) if world_size() > 1 else method
         self.recipe = recipe
         self.step = first_step
@@ -106,26 +101,10 @@ class Pretraining(nn.Module):
         return next(self.method.parameters()).device
 
     def training_step(self, batch: RowBatch) -> dict[str, Tensor]:
-        """One whole step, timed by stages where that is asked for; the loss and other metrics."""
-        with self.stages.step():
-            return self.optimize(batch)
-
-    def rehearse(self, batch: RowBatch) -> None:
-        """Take a step and undo it: for what only a whole step can show."""
-        state = copy.deepcopy((self.method.state_dict(), self.optimizer.state_dict()))
-        step = self.step
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            self.optimize(batch)
-        self.method.load_state_dict(state[0])
-        self.optimizer.load_state_dict(state[1])
-        self.optimizer.zero_grad()
-        self.step = step
-
-    def optimize(self, batch: RowBatch) -> dict[str, Tensor]:
         """Move weights, targets and memory by one batch; the loss and other metrics."""
-        recipe, progress, stage = self.recipe, self.progress, self.stages.stage
+        recipe, progress = self.recipe, self.progress
         optimizer = self.optimizer
-        with stage("views"):
+        with record_function("views"):
             views = self.multi_view(
                 batch.rows,
                 batch.index,
@@ -141,23 +120,24 @@ class Pretraining(nn.Module):
                 group["weight_decay"] = decay
         cache = GradientCache(recipe.micro_batch_size) if recipe.micro_batch_size else None
         with computing(self.method, self.arithmetic, cache, self.compiled):
-            output = self.method.training_loss(Batch(views, batch.index), progress)
+            with record_function("heads and loss"):
+                output = self.method.training_loss(Batch(views, batch.index), progress)
             optimizer.zero_grad()
-            with stage("networks, backward"):
+            with record_function("backward"):
                 output.loss.backward()
                 if cache is not None:
                     cache.backward()
-        with stage("sum over processes"):
+        with record_function("sum over processes"):
             average_gradients(self.method.parameters())
-        with stage("optimizer"):
+        with record_function("optimizer"):
             self.method.before_step(progress)
             if recipe.init is not None and progress.fraction < recipe.init.head_warmup:
                 drop_gradients(self.method.backbone)  # heads of random weights would mislead it
             optimizer.step()
-        with stage("targets and schedules"):
+        with record_function("targets and schedules"):
             self.method.after_step(progress)
         self.step += 1
-        with stage("records"):
+        with record_function("records"):
             metrics = {"loss": output.loss.detach(), **output.metrics}
             means = mean_over_processes(torch.stack([value.double() for value in metrics.values()]))
             return dict(zip(metrics, means, strict=True))

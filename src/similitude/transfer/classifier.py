@@ -18,7 +18,7 @@ from similitude.files.reading import MAX_NAMES, read_yaml
 from similitude.files.writing import as_path
 from similitude.images.image_set import ImageSet
 from similitude.images.opening import open_source
-from similitude.nets.precision import computing, keep_freed_memory
+from similitude.nets.precision import computing
 from similitude.recipes import arithmetic_of, image_facts, validated
 from similitude.runs.checkpoint import load_strictly
 from similitude.runs.folder import settle
@@ -104,7 +104,6 @@ class Classifier(Run):
             progress: called with what is done, how many, and how many there are.
             say: called with a sentence on files that cannot be read, which are left out.
         """
-        keep_freed_memory()
         images = self.load_source(open_source(data, split=split, values=self.values), progress, say)
         logits = self.logits(images, progress)
         probabilities = logits.x.softmax(1)

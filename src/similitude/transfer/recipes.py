@@ -62,7 +62,7 @@ def crop_and_flip(network: Recipe) -> ImageViewConfig:
     views = [*image_views(network.method.view_configs).values()]
     # Of several crops the global ones.
     view = max(views, key=lambda v: v.crop_scale[1], default=ImageViewConfig(crop_scale=(0.08, 1)))
-    crop = {field: getattr(view, field) for field in ImageViewConfig.model_fields}
+    crop = {f: getattr(view, f) for f in ImageViewConfig.model_fields if f != "kind"}
     off = dict.fromkeys(("jitter_probability", "grey", "blur", "solarize"), 0.0)
     return ImageViewConfig.model_validate(crop | off)
 
@@ -88,7 +88,7 @@ def choose_finetuning(
     """
     if optimizer not in (None, "sgd", "lars"):
         raise UserError(f"unknown optimizer {optimizer!r}; fine-tuning takes sgd or lars")
-    reasons: dict[str, str] = Field(default_factory=dict)
+    reasons: dict[str, str] = {}
     many = num_labels >= MANY_LABELS and network.image_size > SMALL_IMAGE
     if optimizer is None:
         optimizer = "lars" if many and not from_scratch else "sgd"

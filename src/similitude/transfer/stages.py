@@ -10,16 +10,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from similitude.distributed.interrupts import how_to_resume
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.images.backbones import BackboneConfig, build_backbone, check_input
 from similitude.images.image_set import ImageSet
-from similitude.listener import Listener, Log, Silent
+from similitude.listener import Log, Silent, how_to_resume
 from similitude.method import Method
 from similitude.methods import build_method, given_method
-from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import Recipe, arithmetic_of
 from similitude.recipes.rehearsal import check_parts
 from similitude.runs.checkpoint import load_strictly
@@ -31,6 +29,7 @@ from similitude.runs.folder import (
     training_in,
 )
 from similitude.runs.run import Run
+from similitude.training.request import DistillRequest, FinetuneRequest, given_options, takes
 from similitude.transfer import training
 from similitude.transfer.classifier import (
     Classifier,
@@ -62,51 +61,15 @@ FROM_SCRATCH = "from_scratch"  # subfolder of the supervised baseline
 RecipeT = TypeVar("RecipeT", FinetuneRecipe, DistillRecipe)
 
 
-def finetune(
-    run: str | Path,
-    data: Any,
-    *,
-    method: str | type[Method] | None = None,
-    labels: str | Path | None = None,
-    label_fraction: float | None = None,
-    from_layer: int | None = None,
-    from_scratch: bool = False,
-    optimizer: str | None = None,
-    lr: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    listener: Listener | None = None,
-) -> Classifier | None:
-    """Train a pretrained network and a layer of logits on labelled images (SimCLR v2, Sec. 2).
+@takes(FinetuneRequest)
+def finetune(request: FinetuneRequest) -> Classifier | None:
+    """Train a pretrained network and a layer of logits on labeled images (SimCLR v2, Sec. 2).
 
     What is not given is chosen from the number of labels, with reasons. The test part of ``data``
     is used for the accuracy at the end; where it has none, a fifth is held out, the same fifth as
     :meth:`Run.evaluate` holds out.
 
-    Args:
-        run: a folder that :func:`similitude.pretrain` wrote, of any method.
-        data: labelled images: a named set, or a folder with one subfolder for each class.
-        method: "module:Class" of your own, or the class, if the run was trained with it.
-        labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
-        label_fraction: of the training labels to use, (0, 1], as many of each class, drawn with
-            the seed; default 1.
-        from_layer: layers of the run's projector to keep; 0 is the backbone alone. By default 1
-            where the projector is an MLP, else 0.
-        from_scratch: train the same network from random weights too, on the same labels, in the
-            subfolder ``from_scratch``: the supervised baseline.
-        optimizer: "sgd" or "lars".
-        lr: peak learning rate.
-        epochs: passes over the labelled images.
-        batch_size: images in a step.
-        seed: of the labels drawn, order and views; default 0.
-        out: the folder; ``runs/NAME-finetune`` with a number if that is taken.
-        resume: go on with the training in ``out``, bit for bit as if it had not stopped.
-        overwrite: replace what is in ``out``.
-        listener: hears the choices and the progress.
+    {options}
 
     Returns:
         The classifier, or None if Ctrl-C stopped it before its end (``resume=True`` goes on).
@@ -114,14 +77,15 @@ def finetune(
     Raises:
         UserError: anything the caller can mend, in one sentence.
     """
-    keep_freed_memory()
-    listener = listener or Silent()
-    given = (label_fraction, from_layer, optimizer, lr, epochs, batch_size, seed)
-    folder = _check_folder(out, resume=resume, overwrite=overwrite, given=given)
+    run, data, resume, overwrite = request.run, request.data, request.resume, request.overwrite
+    labels, method, seed = request.labels, request.method, request.seed or 0
+    from_layer = request.from_layer
+    listener = request.listener or Silent()
+    folder = _check_folder(request)
     _keep_apart(folder, run)
     own = None if method is None else given_method(method)
     stored = _stored(folder, FinetuneRecipe) if resume else None
-    fraction = 1.0 if label_fraction is None else label_fraction
+    fraction = 1.0 if request.label_fraction is None else request.label_fraction
     check_fraction(fraction)
     if is_classifier(run):
         raise UserError(
@@ -141,7 +105,7 @@ def finetune(
         data,
         labels,
         fraction=stored.label_fraction if stored else fraction,
-        seed=stored.seed if stored else seed or 0,
+        seed=stored.seed if stored else seed,
         listener=listener,
     )
     recipe = stored or _checked(
@@ -152,16 +116,16 @@ def finetune(
         from_layer=from_layer,
         label_fraction=fraction,
         view=crop_and_flip(network),
-        seed=seed or 0,
+        seed=seed,
         network=network,
         **choose_finetuning(
             network,
             len(parts.train),
             fraction,
-            optimizer=optimizer,
-            lr=lr,
-            epochs=epochs,
-            batch_size=batch_size,
+            optimizer=request.optimizer,
+            lr=request.lr,
+            epochs=request.epochs,
+            batch_size=request.batch_size,
         ),
     )
     _check_batch(recipe, parts.train)
@@ -177,7 +141,7 @@ def finetune(
         targets = zlib.crc32(parts.train.labels.numpy().tobytes())
         criterion = from_labels(parts.train.labels, len(parts.class_names))
         again = ["--labels", str(labels)] if labels is not None else []
-        again += ["--from-scratch"] if from_scratch else []
+        again += ["--from-scratch"] if request.from_scratch else []
 
         def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
             classifier = training.train_network(
@@ -203,7 +167,7 @@ def finetune(
             f"test accuracy {100 * score:.1f} %, fine-tuned from {recipe.source}; always the "
             f"commonest class: {100 * commonest_share(parts.test):.1f} %"
         )
-        if from_scratch:
+        if request.from_scratch:
             place = folder / FROM_SCRATCH
             if resume and is_classifier(place):
                 baseline = _stored(place, FinetuneRecipe)
@@ -217,46 +181,15 @@ def finetune(
         return Classifier(folder)
 
 
-def distill(
-    teacher: str | Path,
-    data: Any,
-    *,
-    method: str | type[Method] | None = None,
-    backbone: str | BackboneConfig | None = None,
-    temperature: float | None = None,
-    scale_by_temperature_squared: bool = False,
-    lr: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    listener: Listener | None = None,
-) -> Classifier | None:
+@takes(DistillRequest)
+def distill(request: DistillRequest) -> Classifier | None:
     """Train a student on what a frozen classifier says of images (SimCLR v2, Sec. 2, eq. 2).
 
     Labels of the training images are not looked at. The student is a backbone and logits with
-    random weights. Where ``data`` has a labelled test part, student and teacher are tested on it;
+    random weights. Where ``data`` has a labeled test part, student and teacher are tested on it;
     where it has class subfolders alone, a fifth is held out for that.
 
-    Args:
-        teacher: a folder that :func:`finetune` or :func:`distill` wrote.
-        data: images, better many; labels are not needed.
-        method: "module:Class" of your own, or the class, if the teacher's network was pretrained
-            with it.
-        backbone: the student's, a name timm knows or a config; by default the teacher's.
-        temperature: of both networks' logits; default 0.1.
-        scale_by_temperature_squared: multiply the loss by the temperature squared, as the authors'
-            notebook does and the paper does not.
-        lr: peak learning rate.
-        epochs: passes over the images; by default those of the pretraining.
-        batch_size: images in a step; by default that of the pretraining.
-        seed: of weights, order and views; default 0.
-        out: the folder; ``runs/NAME-distill`` with a number if that is taken.
-        resume: go on with the training in ``out``, bit for bit as if it had not stopped.
-        overwrite: replace what is in ``out``.
-        listener: hears the choices and the progress.
+    {options}
 
     Returns:
         The student, or None if Ctrl-C stopped it before its end (``resume=True`` goes on).
@@ -264,19 +197,23 @@ def distill(
     Raises:
         UserError: anything the caller can mend, in one sentence.
     """
-    keep_freed_memory()
-    listener = listener or Silent()
-    squared = scale_by_temperature_squared
-    given = (backbone, temperature, lr, epochs, batch_size, seed, squared or None)
-    folder = _check_folder(out, resume=resume, overwrite=overwrite, given=given)
+    teacher, data, resume, overwrite = (
+        request.teacher,
+        request.data,
+        request.resume,
+        request.overwrite,
+    )
+    squared, temperature = request.scale_by_temperature_squared, request.temperature
+    listener = request.listener or Silent()
+    folder = _check_folder(request)
     _keep_apart(folder, teacher)
-    master = _teacher(teacher, method)
+    master = _teacher(teacher, request.method)
     recipe = _stored(folder, DistillRecipe) if resume else None
     tau = 0.1 if temperature is None else temperature
     if tau <= 0:
         raise UserError(f"the temperature is {tau:g}; give a number above 0")
     known = master.transfer
-    network = known.network if recipe else _student(known.network, backbone)
+    network = known.network if recipe else _student(known.network, request.backbone)
     name, images, tested = read_images(master, known.class_names, data, listener)
     if recipe is None:
         recipe = _checked(
@@ -286,7 +223,7 @@ def distill(
             class_names=known.class_names,
             from_layer=0,  # the paper's students have no head
             view=crop_and_flip(network),
-            seed=seed or 0,
+            seed=request.seed or 0,
             network=network,
             temperature=tau,
             scale_by_temperature_squared=squared,
@@ -295,9 +232,9 @@ def distill(
                 len(images),
                 tau,
                 scale_by_temperature_squared=squared,
-                lr=lr,
-                epochs=epochs,
-                batch_size=batch_size,
+                lr=request.lr,
+                epochs=request.epochs,
+                batch_size=request.batch_size,
             ),
         )
     _check_batch(recipe, images)
@@ -340,20 +277,20 @@ def distill(
         return student
 
 
-def _check_folder(
-    out: str | Path | None, *, resume: bool, overwrite: bool, given: tuple[Any, ...]
-) -> Path | None:
+def _check_folder(request: FinetuneRequest | DistillRequest) -> Path | None:
     """Refuse a place where something would be lost, and options that a resumed run has set."""
     refuse_processes("finetune and distill")
-    folder = None if out is None else as_path(out)
-    check_run_folder(folder, resume=resume, overwrite=overwrite)
-    if overwrite and folder and (folder / "recipe.yaml").exists() and not is_classifier(folder):
+    folder = None if request.out is None else as_path(request.out)
+    check_run_folder(folder, resume=request.resume, overwrite=request.overwrite)
+    is_other = folder and (folder / "recipe.yaml").exists() and not is_classifier(folder)
+    if request.overwrite and is_other:
         raise UserError(
-            f"{out} is a run of another kind, which --overwrite would lose: give another --out"
+            f"{request.out} is a run of another kind, which --overwrite would lose: give another "
+            "--out"
         )
-    if resume and out is None:
+    if request.resume and folder is None:
         raise UserError("--resume needs the classifier to go on with: --out runs/NAME")
-    if resume and any(value is not None for value in given):
+    if request.resume and given_options(request):
         raise UserError(
             "--resume goes on with the classifier's own recipe: leave out its options, such as "
             "--epochs and --seed"

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from similitude.distributed.interrupts import end
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
 from similitude.images.image_set import ImageSet
-from similitude.listener import Listener, Log
+from similitude.listener import Listener, Log, end
 from similitude.recipes import field_text, image_facts
 from similitude.runs.checkpoint import export_backbone, load_checkpoint
 from similitude.runs.environment import write_environment

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from similitude.distributed.threads import side_by_side
 from similitude.images.canvases import Canvases
 from similitude.images.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
 from similitude.images.views.config import ImageFacts, ImageViewConfig
@@ -30,24 +29,16 @@ _CONTRAST, _SATURATION = 1, 2
 # A chunk of samples: little enough for the caches through some sixty passes over it, and enough for
 # the time of a pass to be more than that of starting it.
 _CACHE_BYTES = 1 << 23
-_THREAD_BYTES = 3 << 22  # threads also hand each other the interpreter at every pass
 _DEVICE_BYTES = 1 << 28
-# Operations on smaller views take less time than a thread needs to hand the interpreter on.
-_THREADS_FROM = 128
 
 
-def _chunk_length(canvases: Tensor, size: int, views: int = 1, *, in_threads: bool = False) -> int:
-    """Canvases of a chunk, whose operations are split over all threads or done in one of them."""
-    n, device = len(canvases), canvases.device
+def _chunk_length(canvases: Tensor, size: int, views: int = 1) -> int:
+    """Canvases of a chunk, whose operations are split over all threads."""
     # bytes of a sample: its views in floats, the canvas as it is and in floats
     one = 3 * (4 * views * size**2 + 5 * canvases.shape[-1] ** 2)
-    if device.type != "cpu":
-        return max(1, _DEVICE_BYTES // one)
-    threads = torch.get_num_threads()
-    if in_threads:  # whole rounds of all threads, two at least: unjittered samples take less time
-        rounds = max(2, -(-n // (threads * max(1, _THREAD_BYTES // one))))
-        return max(1, -(-n // (threads * rounds)))
-    return max(1, threads * _CACHE_BYTES // one)
+    on_cpu = canvases.device.type == "cpu"
+    room = torch.get_num_threads() * _CACHE_BYTES if on_cpu else _DEVICE_BYTES
+    return max(1, room // one)
 
 
 class _Blends(NamedTuple):
@@ -114,27 +105,17 @@ class ImageView(View[Canvases]):
         """
         canvases, parameters = rows.pixels, choices
         n, device = len(canvases), canvases.device
-        views = len(parameters.top) // max(1, n)
+        views = len(parameters.top) // n if n else 1
         # The choices stay on the CPU, where deciding on them does not wait for another device.
         drawn = ViewParameters(*(field.cpu().view(views, n) for field in parameters))
         made = torch.empty(views, n, 3, self.size, self.size, device=device)
-        several = device.type == "cpu" and torch.get_num_threads() > 1
-        in_threads = several and self.size >= _THREADS_FROM
-        length = _chunk_length(canvases, self.size, views, in_threads=in_threads)
-
-        def make(start: int) -> None:
+        length = _chunk_length(canvases, self.size, views)
+        for start in range(0, n, length):
             part = slice(start, min(start + length, n))
             chosen = ViewParameters(*(field[:, part].flatten() for field in drawn))
             # pixels are float32, whatever the caller computes in
             with torch.autocast(device.type, enabled=False):
                 self._make(canvases[part], chosen, made[:, part])
-
-        starts = range(0, n, length)
-        if in_threads:
-            side_by_side(make, starts)
-        else:
-            for start in starts:
-                make(start)
         return list(made)
 
     def _make(
