@@ -11,8 +11,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 .PHONY: quickstart test check format parity docs clean
 
 quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
-	$(ALONE) $(BIN)/similitude pretrain fashion-mnist --recipe fashion_mnist.quickstart --out $(RUN) --overwrite
-	$(ALONE) $(BIN)/similitude evaluate $(RUN) fashion-mnist
+	data=$$(PYTHON=$(BIN)/python examples/get_fashion_mnist.sh) && \
+	$(ALONE) $(BIN)/similitude pretrain $$data --recipe fashion_mnist.quickstart --out $(RUN) --overwrite && \
+	$(ALONE) $(BIN)/similitude evaluate $(RUN) $$data
 
 test: $(INSTALLED)  ## everything that continuous integration checks
 	$(BIN)/ruff check

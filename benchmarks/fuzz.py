@@ -182,7 +182,7 @@ def actions(folder: Path) -> dict[str, Callable[[bytes], object]]:
     """Kind of file -> what a user does with one; the good files lie in ``folder``."""
     import similitude as sim
     from similitude.data.labels import read_labels
-    from similitude.images.decoding import UnreadableImageError, decode
+    from similitude.images.decoding import UnreadableError, decode
     from similitude.images.loading import load_images
     from similitude.images.opening import open_parts, open_source
     from similitude.report import write_report
@@ -190,7 +190,7 @@ def actions(folder: Path) -> dict[str, Callable[[bytes], object]]:
     def picture(content: bytes) -> None:
         try:
             decode(io.BytesIO(content), 8)
-        except UnreadableImageError as error:
+        except UnreadableError as error:
             if not 0 < len(str(error)) < 120:
                 raise
 

@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from similitude.data.lazy import LazyCanvases
 from similitude.data.loader import Loader
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.image_set import ImageSet
+from similitude.images.lazy import LazyCanvases
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.methods import build_method

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from similitude.data.source import ImageSource
 from similitude.distributed import (
     decided_by_first,
     join_processes,
@@ -24,6 +23,7 @@ from similitude.images.decoding import ValueRange
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images, load_some, pack_images
 from similitude.images.opening import open_source, open_stream
+from similitude.images.source import ImageSource
 from similitude.listener import Listener, Silent, how_to_resume
 from similitude.method import Method
 from similitude.methods import build_method, given_method, method_class

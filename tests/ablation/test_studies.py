@@ -15,7 +15,8 @@ from similitude.images.backbones import build_backbone, check_input
 from similitude.method import Batch, Progress
 from similitude.methods import build_method
 from similitude.recipes import Recipe, find_recipe, image_facts, override
-from similitude.recipes.choose import input_sizes, set_num_samples
+from similitude.recipes.looks import set_num_samples
+from similitude.recipes.sizes import input_sizes
 
 pytestmark = pytest.mark.slow
 

@@ -79,7 +79,7 @@ def test_an_empty_row_is_an_unreadable_image(dataset, photos):
     columns = {"image": [image] * 11 + [None]}
     kinds = datasets.Features({"image": datasets.Image()})
     images = load_images(open_source(datasets.Dataset.from_dict(columns, features=kinds)))
-    assert images.unreadable == [("00011", "no image in this row")]
+    assert images.unreadable == [("00011", "nothing in this row")]
     assert images.labels is None
 
 

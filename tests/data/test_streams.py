@@ -9,6 +9,7 @@ import similitude as sim
 from builders import write_photos
 from similitude.data import streams
 from similitude.errors import UserError
+from similitude.images import decoder
 from similitude.images.loading import load_images, pack_images
 from similitude.images.opening import open_source, open_stream
 
@@ -62,7 +63,7 @@ def test_unreadable_ones_are_left_out_and_listed(files, tmp_path):
 
 
 def test_too_many_unreadable_ones_end_it_and_leave_no_file(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(sim.data.decoder, "_FEW", 10)
+    monkeypatch.setattr(decoder, "_FEW", 10)
     broken = iter([*files, b"?", b"?"])
     with pytest.raises(UserError, match=r"2 of 14 files looked at .* is 00012 \(not an image\)"):
         pack_images(open_stream(broken), tmp_path / "s.pack")

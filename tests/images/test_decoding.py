@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image, ImageFile, ImageOps
 
+from similitude.data.files import MAX_BYTES, UnreadableError, open_regular
 from similitude.images import decoding
-from similitude.images.decoding import UnreadableImageError, ValueRange, open_regular, to_canvas
+from similitude.images.decoding import ValueRange, to_canvas
 
 RNG = np.random.default_rng(0)
 COLOR = (RNG.random((12, 16, 3)) * 255).astype(np.uint8)
@@ -126,7 +127,7 @@ def test_white_is_zero_in_deep_pictures_too():
 
 def test_float_tiff_with_nan_is_unreadable():
     data = encoded(Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32)), "TIFF")
-    with pytest.raises(UnreadableImageError, match="not numbers"):
+    with pytest.raises(UnreadableError, match="not numbers"):
         decode(data)
 
 
@@ -191,7 +192,7 @@ PNG = encoded(Image.fromarray(COLOR), "PNG")
     ids=["empty", "text", "half jpeg", "half png", "header", "fake png", "half gif"],
 )
 def test_damaged_files_have_a_short_reason(data, reason):
-    with pytest.raises(UnreadableImageError, match=reason) as raised:
+    with pytest.raises(UnreadableError, match=reason) as raised:
         decode(data)
     assert len(str(raised.value)) < 80
 
@@ -203,7 +204,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     reasons = {}
     for name in ("pipe", "zero", "loop", "folder", "missing"):
-        with pytest.raises(UnreadableImageError) as raised:
+        with pytest.raises(UnreadableError) as raised:
             open_regular(tmp_path / f"{name}.jpg")
         reasons[name] = str(raised.value)
     assert reasons["pipe"] == reasons["zero"] == reasons["folder"] == "not a regular file"
@@ -213,8 +214,8 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
 
 def test_a_file_of_an_insane_length_is_not_read(tmp_path):
     with (tmp_path / "a.jpg").open("wb") as file:
-        file.truncate(decoding.MAX_BYTES + 1)
-    with pytest.raises(UnreadableImageError, match="larger than 1 GB"):
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(UnreadableError, match="larger than 1 GB"):
         open_regular(tmp_path / "a.jpg")
 
 
@@ -271,7 +272,7 @@ def test_one_limit_of_pixels_is_for_all_formats_and_checked_before_memory_is_tak
     kind, monkeypatch
 ):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
-    with pytest.raises(UnreadableImageError, match="more than 134 million pixels"):
+    with pytest.raises(UnreadableError, match="more than 134 million pixels"):
         decode(TOO_LARGE[kind])
 
 
@@ -314,7 +315,7 @@ def test_a_damaged_png_is_one_unreadable_file():
         data[place] ^= 0x55
         try:
             assert decode(bytes(data)).dtype == torch.uint8
-        except UnreadableImageError as error:
+        except UnreadableError as error:
             assert str(error)
 
 
@@ -323,7 +324,7 @@ def test_a_picture_in_another_language_runs_no_other_program(monkeypatch):
     postscript = (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
     )
-    with pytest.raises(UnreadableImageError, match="not an image"):
+    with pytest.raises(UnreadableError, match="not an image"):
         decode(postscript)
 
 
@@ -352,7 +353,7 @@ def test_a_tiff_of_another_kind_says_which(bits, kind, said):
             raw, later = struct.pack("<I", start + len(later)), later + raw
         ifd += struct.pack("<HHI", tag, type_, len(values)) + raw.ljust(4, b"\0")
     data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + ifd + bytes(4) + later + bytes(2000)
-    with pytest.raises(UnreadableImageError, match=f"a TIFF of .*{said}"):
+    with pytest.raises(UnreadableError, match=f"a TIFF of .*{said}"):
         decode(data)
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from similitude.data import decoder
 from similitude.data.cache import free_memory_bytes, remove_leftovers
-from similitude.data.packs import read_facts
 from similitude.errors import UserError
+from similitude.images import decoder
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import default_size, load_images
 from similitude.images.opening import open_source
+from similitude.images.packs import read_facts
 
 
 def same(a: ImageSet, b: ImageSet) -> bool:
@@ -269,5 +269,5 @@ def test_real_photographs(shared_data_dir, tmp_path):
     assert images.pixels.shape == (60, 3, 32, 32)
     assert images.unreadable == []
     for i in (0, 59):
-        shown = np.asarray(Image.open(source.path(i)).convert("RGB")).astype(int)
+        shown = np.asarray(Image.open(source.files.path(i)).convert("RGB")).astype(int)
         assert np.abs(images.pixels[i].permute(1, 2, 0).numpy() - shown).max() <= 4

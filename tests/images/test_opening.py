@@ -136,14 +136,14 @@ def test_a_validation_part_with_labels_stands_for_a_test_part_without(tmp_path, 
         make_classes(root / part, make_image, ["ant", "bee"])
     make_image(root / "test" / "0.png")
     test = open_source(root, split="test")
-    assert test.folder.name == "valid"
+    assert test.files.folder.name == "valid"
     assert "valid is used to test in its place" in test.notes[0]
     make_classes(root / "test", make_image, ["ant", "bee"])
     (root / "test" / "0.png").unlink()
     test = open_source(root, split="test")
-    assert test.folder.name == "test"
+    assert test.files.folder.name == "test"
     assert "valid is not" in test.notes[0]
-    assert open_source(root, split="val").folder.name == "valid"
+    assert open_source(root, split="val").files.folder.name == "valid"
 
 
 def test_a_run_inside_the_data_is_no_data(tmp_path, make_image):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from similitude.data import folders
 from similitude.data.loader import Loader, draw_partners
 from similitude.errors import UserError
 from similitude.images import tiles
 from similitude.images.image_set import ImageSet, partners_among
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
+from similitude.images.source import EncodedSource
 from similitude.images.tiles import cut_into_tiles
 
 
@@ -95,9 +95,9 @@ def test_labels_go_with_the_tiles(tmp_path, make_image):
 
 
 def test_each_image_is_decoded_once_in_a_row(folder, monkeypatch):
-    read, calls = folders.FolderSource.read, []
+    read, calls = EncodedSource.read, []
     monkeypatch.setattr(
-        folders.FolderSource,
+        EncodedSource,
         "read",
         lambda self, i, size=None: calls.append(i) or read(self, i, size),
     )
@@ -137,11 +137,9 @@ def test_a_file_without_a_header_is_told_as_unreadable(folder):
 
 def test_an_image_that_is_not_as_large_as_its_header_says_is_left_out(folder, monkeypatch):
     source = cut_into_tiles(open_source(folder[0]), 8)
-    monkeypatch.setattr(
-        folders.FolderSource, "read", lambda *_: torch.zeros(3, 12, 30, dtype=torch.uint8)
-    )
+    monkeypatch.setattr(EncodedSource, "read", lambda *_: torch.zeros(3, 12, 30, dtype=torch.uint8))
     assert source.read(0).shape == (3, 8, 8)
-    with pytest.raises(tiles.UnreadableImageError, match="header"):
+    with pytest.raises(tiles.UnreadableError, match="header"):
         source.read(3)
 
 

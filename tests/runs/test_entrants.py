@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from builders import TinyBackbone, random_images, small_recipe, write_photos
-from similitude.data.source import ImageSource
 from similitude.errors import UserError
 from similitude.images.image_set import ImageSet
 from similitude.images.opening import open_source
+from similitude.images.source import ImageSource
 from similitude.listener import Silent
 from similitude.report import read_run
-from similitude.runs.entrants import Canvases
+from similitude.runs.entrants import AtSizes
 from similitude.runs.run import Run
 from similitude.training.pretrain import train
 
@@ -144,7 +144,7 @@ def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
         return random_images(8, size)
 
     own = random_images(8, 36), None
-    canvases = Canvases(own, (source, None), load)
+    canvases = AtSizes(own, (source, None), load)
     assert canvases.fit_for(24) is own
     assert canvases.fit_for(31) is own  # 35 px
     large = canvases.fit_for(64)

@@ -11,13 +11,13 @@ from similitude.ablation.studies import find_study
 from similitude.ablation.study import judge
 from similitude.ablation.work import Work, scorable
 from similitude.data.classes import check_classes, has_labels
-from similitude.data.source import ImageSource
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
 from similitude.images.opening import open_parts, open_source
+from similitude.images.source import ImageSource
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method

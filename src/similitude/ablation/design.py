@@ -9,11 +9,11 @@ import yaml
 
 from similitude.ablation.grid import Variation, folder_name, grid
 from similitude.ablation.study import Study
-from similitude.data.source import ImageSource
 from similitude.errors import UserError
 from similitude.files.reading import read_yaml
 from similitude.files.writing import contents, write_text
 from similitude.images.image_set import ImageSet
+from similitude.images.source import ImageSource
 from similitude.method import MethodConfig
 from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalization
 from similitude.training.choose import choose_for

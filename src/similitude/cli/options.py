@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -14,14 +15,18 @@ Command = Callable[..., None]
 
 def with_options(request: type) -> Callable[[Command], Command]:
     """Give a command the arguments and options that a request has for the command line."""
+    shown = [field for field in fields(request) if field.metadata.get("cli") is not None]
 
     def decorate(command: Command) -> Command:
-        parameters = [
-            _parameter(field) for field in fields(request) if field.metadata.get("cli") is not None
-        ]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
+        @wraps(command)
+        def call(**options: Any) -> None:
+            given = {name: value for name, value in options.items() if value is not None}
+            command(**given)  # what is not given has the request's own default
+
+        parameters = [_parameter(field) for field in shown]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        return call
 
     return decorate
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from similitude.data.source import ImageSource
+from similitude.data.source import S, Source
 from similitude.errors import UserError
 
 _UNKNOWN = ("", "-1")
@@ -49,12 +49,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def has_labels(source: ImageSource) -> bool:
+def has_labels(source: Source) -> bool:
     """Whether the class of any image is known."""
     return source.labels is not None and bool((source.labels >= 0).any())
 
 
-def with_same_classes(sources: Sequence[ImageSource]) -> list[ImageSource]:
+def with_same_classes(sources: Sequence[S]) -> list[S]:
     """The sources with one numbering of classes: those of the first, then what others add."""
     if any(source.labels is None or source.class_names is None for source in sources):
         return list(sources)
@@ -62,7 +62,7 @@ def with_same_classes(sources: Sequence[ImageSource]) -> list[ImageSource]:
     for source in sources:
         for name in source.class_names or ():
             union.setdefault(name, len(union))
-    found: list[ImageSource] = []
+    found: list[S] = []
     for source in sources:
         numbers = torch.tensor([*(union[name] for name in source.class_names or ()), -1])
         assert source.labels is not None
@@ -70,7 +70,7 @@ def with_same_classes(sources: Sequence[ImageSource]) -> list[ImageSource]:
     return found
 
 
-def check_classes(train: ImageSource, test: ImageSource) -> None:
+def check_classes(train: Source, test: Source) -> None:
     """Refuse to test on classes that nothing can be learned of.
 
     Raises:
@@ -92,7 +92,7 @@ def check_classes(train: ImageSource, test: ImageSource) -> None:
         )
 
 
-def told_single(source: ImageSource) -> str | None:
+def told_single(source: Source) -> str | None:
     """A sentence on classes that have a single image, which may be slips; None without any."""
     if source.labels is None or source.class_names is None:
         return None

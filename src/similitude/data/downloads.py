@@ -2,11 +2,9 @@
 
 import concurrent.futures
 import http.client
-import logging
 import os
 import platform
 import socket
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -24,13 +22,10 @@ from tqdm import tqdm
 from similitude.data.cache import cache_folder, remove_abandoned
 from similitude.files.writing import writing_error
 
-logger = logging.getLogger(__name__)
-
 CONNECT_SECONDS = 4.0
 STALL_SECONDS = 5.0  # longest silence of a server, in the middle of a file too
 PATIENCE_SECONDS = 20.0  # before a download may be called slow
 SLOWEST = 50_000.0  # bytes in a second, on the whole: Fashion-MNIST takes ten minutes then
-_APT_SECONDS = 600.0
 _PART = 1 << 16  # bytes
 
 FETCH_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError)
@@ -154,65 +149,3 @@ def publish(made: Path, target: Path) -> None:
     except OSError:
         for path in sorted(made.iterdir()):
             path.replace(target / path.name)
-
-
-def fetch_debian_package(package: str, folder: Path) -> Path:
-    """Unpack a Debian package below ``folder``, without root and without installing it.
-
-    The lists of packages of the system are used; where they are missing or too old, lists of our
-    own are made. apt checks the archive's signature and the package's hash.
-
-    Raises:
-        FetchError: no Debian, no network, no such package.
-    """
-    state, downloaded, unpacked = folder / "apt", folder / "package", folder / "unpacked"
-    for path in (state / "lists/partial", state / "cache/archives/partial", downloaded):
-        path.mkdir(parents=True)
-    options = ["-o", f"Acquire::http::Timeout={STALL_SECONDS:.0f}", "-o", "Acquire::Retries=0"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # apt's own user may not write in a temporary folder of root's
-        options += ["-o", "APT::Sandbox::User=root"]
-    own = [
-        *options,
-        *("-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"),
-        *("-o", "APT::Update::Post-Invoke-Success=", "-o", "APT::Update::Post-Invoke="),
-    ]
-    try:
-        _run("apt-get", *options, "download", package, folder=downloaded)
-    except FetchError as error:
-        if not _has_command(error):
-            raise
-        logger.info("%s; trying with fresh lists of packages", error)
-        _run("apt-get", *own, "update", folder=downloaded)
-        _run("apt-get", *own, "download", package, folder=downloaded)
-    archive = next(downloaded.glob(f"{package}_*.deb"), None)
-    if archive is None:
-        raise FetchError(f"apt-get downloaded no {package}")
-    _run("dpkg-deb", "-x", str(archive), str(unpacked), folder=downloaded)
-    return unpacked
-
-
-def _has_command(error: FetchError) -> bool:
-    return not isinstance(error.__cause__, FileNotFoundError)
-
-
-def _run(*command: str, folder: Path) -> None:
-    try:
-        result = subprocess.run(
-            command,
-            cwd=folder,
-            env=os.environ | {"LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_APT_SECONDS,
-        )
-    except FileNotFoundError as error:
-        raise FetchError(f"there is no {command[0]} here") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FetchError(f"{command[0]} failed ({error})") from error
-    if result.returncode != 0:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("E:")]
-        reason = lines[-1] if lines else f"exit code {result.returncode}"
-        raise FetchError(f"{command[0]} failed ({reason[:150]})")

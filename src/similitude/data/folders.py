@@ -1,6 +1,6 @@
-"""A folder of image files, flat or nested, with or without splits and classes.
+"""A folder of files, flat or nested, with or without splits and classes.
 
-Letters: N images.
+Letters: N files.
 """
 
 import hashlib
@@ -8,15 +8,18 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.classes import numbered_classes
+from similitude.data.files import ByteFile, Wanted, open_regular
+from similitude.data.opening import Found, Opener, is_path
+from similitude.data.parts import parts_of
 from similitude.data.source import FileSource
 from similitude.errors import UserError
-from similitude.images import decoding
-from similitude.images.decoding import ImageFile
+from similitude.files.writing import as_path
 
 _OF_A_RUN = {
     "recipe.yaml",
@@ -26,25 +29,27 @@ _OF_A_RUN = {
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource(FileSource):
-    """Image files below a folder.
+    """Files below a folder.
 
     Attributes:
         folder: What the names are relative to.
         files: Path of each file below ``folder``: its name, but for letters that cannot be printed.
         base: The folder the user named: ``folder`` itself or, for a split, the one above it.
+        wanted: What was looked for.
     """
 
     folder: Path
     files: list[str]
     base: Path
+    wanted: Wanted
 
     def path(self, i: int) -> str:
         """Where file ``i`` is."""
         return os.path.join(self.folder, self.files[i])
 
-    def file(self, i: int) -> ImageFile:
+    def file(self, i: int) -> ByteFile:
         """Open file ``i``; see :meth:`FileSource.file`."""
-        return decoding.open_regular(self.path(i))
+        return open_regular(self.path(i))
 
     def fingerprint(self) -> str:
         """A hash of the folder's path and of every file's name, length and time."""
@@ -59,31 +64,43 @@ class FolderSource(FileSource):
         return digest.hexdigest()
 
 
-def open_folder(base: Path, part: str | None) -> FolderSource:
-    """List the images of a folder, or of one of its parts.
+def opener(wanted: Wanted) -> Opener:
+    """Folders of what is wanted."""
 
-    Labels exist only where every image sits in a class folder directly below the folder of the
+    def find(path: Any) -> Found:
+        base = as_path(path)
+        parts = parts_of(part_names(base))
+        return Found(lambda part: open_folder(base, part, wanted), parts, parts.get("train"))
+
+    return Opener(lambda data: is_path(data) and as_path(data).is_dir(), find)
+
+
+def open_folder(base: Path, part: str | None, wanted: Wanted) -> FolderSource:
+    """List the files of a folder, or of one of its parts.
+
+    Labels exist only where every file sits in a class folder directly below the folder of the
     part, and there are at least two of these.
 
     Args:
         base: The folder.
         part: Name of a folder in it; None for the whole.
+        wanted: What is looked for.
 
     Raises:
-        UserError: no such part, a folder that cannot be listed, or no image in it.
+        UserError: no such part, a folder that cannot be listed, or nothing wanted in it.
     """
     if part is not None and part not in part_names(base):
         raise UserError(
             f"{base} has no split {part!r}: that takes subfolders train/ and test/ (or val/)"
         )
     folder = base if part is None else base / part
-    found, other_suffixes = _scan(folder)
+    found, other_suffixes = _scan(folder, wanted)
     if not found:
-        raise _no_image(folder, other_suffixes)
+        raise _nothing_in(folder, wanted, other_suffixes)
     notes = ()
     if other_suffixes:
         listed = ", ".join(f"{count} {s}" for s, count in other_suffixes.most_common(5))
-        notes = (f"files in {folder} that are no known images are not used: {listed}",)
+        notes = (f"files in {folder} that are no known {wanted.noun}s are not used: {listed}",)
     names = [_printable(file) for file in found]
     labels, class_names = _class_labels(names)
     return FolderSource(
@@ -95,6 +112,7 @@ def open_folder(base: Path, part: str | None) -> FolderSource:
         folder=folder,
         files=found,
         base=base,
+        wanted=wanted,
     )
 
 
@@ -107,20 +125,20 @@ def part_names(base: Path) -> list[str]:
         raise _cannot_list(base, error) from error
 
 
-def image_names(folder: Path) -> list[str]:
-    """Name of each image below ``folder``, relative to it, parts joined by ``/``, sorted."""
-    return [_printable(file) for file in _scan(folder)[0]]
+def file_names(folder: Path, wanted: Wanted) -> list[str]:
+    """Name of each file below ``folder``, relative to it, parts joined by ``/``, sorted."""
+    return [_printable(file) for file in _scan(folder, wanted)[0]]
 
 
 def _ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _scan(root: Path) -> tuple[list[str], Counter[str]]:
-    """Path below ``root`` of each image, sorted by name, and how many files are none.
+def _scan(root: Path, wanted: Wanted) -> tuple[list[str], Counter[str]]:
+    """Path below ``root`` of each file wanted, sorted by name, and how many files are none.
 
     Each physical folder is entered once, by its own path before any symbolic link to it: links in
-    a circle end, and no image counts twice. Paths are plain strings: a million images are common,
+    a circle end, and no file counts twice. Paths are plain strings: a million files are common,
     and ``Path`` costs ten times more.
     """
     found: list[str] = []
@@ -146,7 +164,7 @@ def _scan(root: Path) -> tuple[list[str], Counter[str]]:
             if _is_folder(entry):
                 below = (f"{prefix}{entry.name}/", entry.path)
                 (links if entry.is_symlink() else folders).append(below)
-            elif (suffix := _suffix(entry.name)) not in decoding.SUFFIXES:
+            elif (suffix := _suffix(entry.name)) not in wanted.suffixes:
                 others[suffix or "without suffix"] += 1
             elif entry.is_symlink() or entry.is_file():  # no pipe; reading tells a broken link
                 found.append(prefix + entry.name)
@@ -186,10 +204,10 @@ def _cannot_list(folder: str | Path, error: OSError) -> UserError:
     return UserError(f"cannot list the folder {folder}: {(error.strerror or str(error)).lower()}")
 
 
-def _no_image(folder: Path, others: Counter[str]) -> UserError:
-    looked = " ".join(decoding.SUFFIXES)
+def _nothing_in(folder: Path, wanted: Wanted, others: Counter[str]) -> UserError:
+    looked = " ".join(wanted.suffixes)
     there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
     return UserError(
-        f"no image in {folder}: looked there and in its subfolders for {looked}"
+        f"no {wanted.noun} in {folder}: looked there and in its subfolders for {looked}"
         + (f"; there are only other files ({there})" if there else "; it is empty")
     )

@@ -11,38 +11,60 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regular
+from similitude.data.opening import Found, Opener, is_path
+from similitude.data.parts import parts_of
 from similitude.data.source import FileSource, numbered
-from similitude.data.streams import ImageStream
+from similitude.data.streams import Stream
 from similitude.errors import UserError
-from similitude.images import decoding
-from similitude.images.decoding import ImageFile, UnreadableImageError
+from similitude.files.writing import as_path
 
 PREFIX = "hf:"  # of the name of a data set on the hub
 
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceSource(FileSource):
-    """Images in a column of a ``datasets.Dataset``.
+    """Files in a column of a ``datasets.Dataset``.
 
     Attributes:
-        dataset: Its images are not decoded.
-        column: The one with the images.
+        dataset: Its files are not decoded.
+        column: The one with the files.
     """
 
     dataset: Any
     column: str
 
-    def file(self, i: int) -> ImageFile:
-        """The content of image ``i``; see :meth:`FileSource.file`."""
+    def file(self, i: int) -> ByteFile:
+        """The content of file ``i``; see :meth:`FileSource.file`."""
         image = self.dataset[i][self.column]
         if image is None:
-            raise UnreadableImageError("no image in this row")
+            raise UnreadableError("nothing in this row")
         data = image["bytes"]
-        return decoding.open_regular(image["path"]) if data is None else io.BytesIO(data)
+        return open_regular(image["path"]) if data is None else io.BytesIO(data)
 
     def fingerprint(self) -> str:
         """The library's own hash of the content and of what was done to it."""
         return f"hf-{self.dataset._fingerprint}-{len(self)}"
+
+
+def openers(wanted: Wanted) -> tuple[Opener, ...]:
+    """Data sets of the library: an object, a name on the hub, a folder that one was saved to."""
+
+    def found(data: Any, name: str) -> Found:
+        parts = parts_of(data) if isinstance(data, Mapping) else {}
+        return Found(lambda part: open_dataset(data, name, part, wanted), parts, parts.get("train"))
+
+    return (
+        Opener(is_dataset, lambda data: found(data, "the data set")),
+        Opener(
+            lambda data: str(data).startswith(PREFIX),
+            lambda data: found(load_from_hub(str(data)), str(data)),
+        ),
+        Opener(
+            lambda data: is_path(data) and is_saved(as_path(data)),
+            lambda data: found(load_saved(as_path(data)), str(as_path(data))),
+        ),
+    )
 
 
 def is_dataset(data: object) -> bool:
@@ -62,18 +84,20 @@ def load_saved(folder: Path) -> Any:
     return _library(str(folder)).load_from_disk(str(folder))
 
 
-def open_dataset(data: Any, name: str, part: str | None) -> HuggingFaceSource:
-    """The images of a ``Dataset``, or of one part of a ``DatasetDict``.
+def open_dataset(data: Any, name: str, part: str | None, wanted: Wanted) -> HuggingFaceSource:
+    """The files of a ``Dataset``, or of one part of a ``DatasetDict``.
 
-    The first column of images counts. A column of class labels gives the classes, if there is one.
+    The first column of what is wanted counts. A column of class labels gives the classes, if there
+    is one.
 
     Args:
         data: From the library.
         name: What errors call it.
         part: Name of one part; None for the only one, or the training part.
+        wanted: What is looked for.
 
     Raises:
-        UserError: a stream, no such part, no column of images, or no rows.
+        UserError: a stream, no such part, no such column, or no rows.
     """
     data, name, notes = _choose(data, name, part)
     if not hasattr(data, "__len__"):
@@ -82,10 +106,11 @@ def open_dataset(data: Any, name: str, part: str | None) -> HuggingFaceSource:
             "streaming=True"
         )
     library = _library(name)
-    column = _column(data.features, library.Image)
+    kind = _feature(library, wanted)
+    column = _column(data.features, kind)
     if column is None or len(data) == 0:
         raise UserError(
-            f"{name} has no images, only {', '.join(data.features)} in {len(data)} rows"
+            f"{name} has no {wanted.noun}s, only {', '.join(data.features)} in {len(data)} rows"
         )
     labels, class_names = _labels(data, _column(data.features, library.ClassLabel))
     return HuggingFaceSource(
@@ -94,7 +119,7 @@ def open_dataset(data: Any, name: str, part: str | None) -> HuggingFaceSource:
         labels=labels,
         class_names=class_names,
         notes=notes,
-        dataset=data.select_columns([column]).cast_column(column, library.Image(decode=False)),
+        dataset=data.select_columns([column]).cast_column(column, kind(decode=False)),
         column=column,
     )
 
@@ -106,24 +131,28 @@ def is_stream(data: object) -> bool:
     return is_dataset(data) and not hasattr(data, "__len__")
 
 
-def open_stream(data: Any, name: str) -> ImageStream:
-    """The images of an ``IterableDataset``, as :func:`open_dataset` takes those of a ``Dataset``.
+def open_stream(data: Any, name: str, wanted: Wanted) -> Stream:
+    """The files of an ``IterableDataset``, as :func:`open_dataset` takes those of a ``Dataset``.
 
     Raises:
-        UserError: no such part, or no column of images.
+        UserError: no such part, or no such column.
     """
     data, name, notes = _choose(data, name, None)
     library = _library(name)
     features = data.features or {}
-    column, label = _column(features, library.Image), _column(features, library.ClassLabel)
+    kind = _feature(library, wanted)
+    column, label = _column(features, kind), _column(features, library.ClassLabel)
     if column is None:
         known = ", ".join(features) or "columns of unknown kinds"
-        raise UserError(f"{name} has no images, only {known}: cast the column to datasets.Image")
+        raise UserError(
+            f"{name} has no {wanted.noun}s, only {known}: cast the column to "
+            f"datasets.{kind.__name__}"
+        )
     columns = [column] if label is None else [column, label]
-    rows = data.select_columns(columns).cast_column(column, library.Image(decode=False))
-    return ImageStream(
+    rows = data.select_columns(columns).cast_column(column, kind(decode=False))
+    return Stream(
         name=name,
-        images=_files(rows, column, label),
+        files=_files(rows, column, label),
         class_names=None if label is None else list(features[label].names),
         notes=notes,
     )
@@ -142,9 +171,9 @@ def _files(
 
 def _content(path: str) -> bytes | None:
     try:
-        with decoding.open_regular(path) as file:
+        with open_regular(path) as file:
             return file.read()
-    except UnreadableImageError:
+    except UnreadableError:
         return None
 
 
@@ -159,8 +188,13 @@ def _choose(data: Any, name: str, part: str | None) -> tuple[Any, str, tuple[str
             notes = (f"{name} has the parts {', '.join(data)}: {chosen} is used",)
         data, name = data[chosen], f"{name} {chosen}"
     elif part is not None:
-        raise UserError(f"{name} has no split {part!r}: it is a single set of images")
+        raise UserError(f"{name} has no split {part!r}: it is a single set")
     return data, name, notes
+
+
+def _feature(library: Any, wanted: Wanted) -> type:
+    """The library's own name for such a column: Image, Audio, Video."""
+    return getattr(library, wanted.noun.capitalize())
 
 
 def _column(features: Mapping[str, Any], kind: type) -> str | None:

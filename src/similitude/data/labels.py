@@ -14,8 +14,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.classes import numbered_classes
-from similitude.data.folders import FolderSource, image_names
-from similitude.data.source import ImageSource
+from similitude.data.folders import FolderSource, file_names
+from similitude.data.source import Source
 from similitude.errors import UserError
 from similitude.files.reading import MAX_LIST, read_bytes
 from similitude.files.writing import as_path
@@ -24,7 +24,7 @@ _FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "imag
 _LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
 
 
-def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, " N"], list[str]]:
+def read_labels(csv_path: str | Path, source: Source) -> tuple[Int[Tensor, " N"], list[str]]:
     """Labels of the images of ``source`` from a table with the columns file and label.
 
     A file is given relative to the folder, or by its bare name where only one image has it. The
@@ -46,9 +46,10 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
     path = as_path(csv_path)
     position = _positions(source.names)
     rows = _rows(path, position)
-    if isinstance(source, FolderSource) and source.folder != source.base:
+    folder = source.origin
+    if isinstance(folder, FolderSource) and folder.folder != folder.base:
         # the table may be relative to the folder above the splits
-        below = source.folder.relative_to(source.base).as_posix()
+        below = folder.folder.relative_to(folder.base).as_posix()
         position = _positions(source.names, f"{below}/") | position
     given: dict[int, str] = {}
     unmatched: list[tuple[int, str]] = []
@@ -64,8 +65,8 @@ def read_labels(csv_path: str | Path, source: ImageSource) -> tuple[Int[Tensor, 
             raise UserError(
                 f"{path} line {line}: {file!r} is labelled {label!r} here and {given[i]!r} before"
             )
-    if unmatched and isinstance(source, FolderSource) and source.folder != source.base:
-        elsewhere = _positions(image_names(source.base))
+    if unmatched and isinstance(folder, FolderSource) and folder.folder != folder.base:
+        elsewhere = _positions(file_names(folder.base, folder.wanted))
         elsewhere |= {name.split("/", 1)[-1]: 0 for name in elsewhere}
         unmatched = [row for row in unmatched if row[1] not in elsewhere]
     if unmatched or not given:

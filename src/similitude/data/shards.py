@@ -15,17 +15,18 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from similitude.data.classes import numbered_classes
-from similitude.data.parts import PARTS
+from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
+from similitude.data.opening import Found, Opener, is_path
+from similitude.data.parts import PARTS, parts_of
 from similitude.data.source import FileSource
 from similitude.errors import UserError
-from similitude.images import decoding
-from similitude.images.decoding import ImageFile, UnreadableImageError
+from similitude.files.writing import as_path
 
 SUFFIX = ".tar"
 _LABEL = ".cls"
@@ -44,17 +45,17 @@ class ShardSource(FileSource):
     shards: list[Path]
     places: Int[np.ndarray, "N 3"]
 
-    def file(self, i: int) -> ImageFile:
+    def file(self, i: int) -> ByteFile:
         """The bytes of image ``i``; see :meth:`FileSource.file`."""
         shard, start, length = self.places[i].tolist()
-        if length > decoding.MAX_BYTES:
-            raise UnreadableImageError(f"larger than {decoding.MAX_BYTES >> 30} GB")
+        if length > MAX_BYTES:
+            raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
         try:
             with self.shards[shard].open("rb") as file:
                 file.seek(start)
                 return io.BytesIO(file.read(length))
         except OSError as error:
-            raise UnreadableImageError((error.strerror or str(error)).lower()) from error
+            raise UnreadableError((error.strerror or str(error)).lower()) from error
 
     def fingerprint(self) -> str:
         """A hash of every shard's path, length and time."""
@@ -66,11 +67,22 @@ class ShardSource(FileSource):
         return digest.hexdigest()
 
 
-def shards_of(path: Path) -> list[Path]:
+def opener(wanted: Wanted) -> Opener:
+    """Tar files of what is wanted."""
+
+    def find(data: Any) -> Found:
+        listed = Listing.of(shards_of(as_path(data), wanted), str(data), wanted)
+        parts = parts_of(listed.part_names)
+        return Found(listed.open, parts, parts.get("train"))
+
+    return Opener(lambda data: is_path(data) and bool(shards_of(as_path(data), wanted)), find)
+
+
+def shards_of(path: Path, wanted: Wanted) -> list[Path]:
     """The tar files that a path means: itself, those of a pattern, all of a folder of them.
 
     In a folder they lie side by side or in folders of parts (``train/``, ``val/``). A folder that
-    holds images or other folders too is none of shards.
+    holds samples or other folders too is none of shards.
     """
     if not path.is_dir():
         named = [path] if path.is_file() else path.parent.glob(path.name)
@@ -80,12 +92,12 @@ def shards_of(path: Path) -> list[Path]:
         entries = [p for p in path.iterdir() if not p.name.startswith(".")]
     except OSError:  # who lists the folder next says why
         return []
-    if any(p.suffix.lower() in decoding.SUFFIXES for p in entries):
+    if any(p.suffix.lower() in wanted.suffixes for p in entries):
         return []
     folders = sorted(p for p in entries if p.is_dir())
     if not folders:
         return sorted(p for p in entries if p.suffix.lower() == SUFFIX and p.is_file())
-    below = [shards_of(p) if p.name.lower() in PARTS else [] for p in folders]
+    below = [shards_of(p, wanted) if p.name.lower() in PARTS else [] for p in folders]
     return list(chain.from_iterable(below)) if all(below) else []
 
 
@@ -109,17 +121,19 @@ class Listing:
     Attributes:
         name: What the shards are called together.
         shards: One or more.
-        members: The images.
+        members: The samples.
         others: How many files of each other suffix there are.
+        wanted: What was looked for.
     """
 
     name: str
     shards: list[Path]
     members: list[_Member]
     others: Counter[str]
+    wanted: Wanted
 
     @classmethod
-    def of(cls, shards: list[Path], name: str) -> "Listing":
+    def of(cls, shards: list[Path], name: str, wanted: Wanted) -> "Listing":
         """Read the headers of all files.
 
         Raises:
@@ -130,7 +144,7 @@ class Listing:
         others: Counter[str] = Counter()
         in_folders = len({path.parent for path in shards}) > 1  # of parts
         for number, path in enumerate(shards):
-            found, labels = _read(path, others)
+            found, labels = _read(path, others, wanted)
             of_shard = path.parent.name if in_folders else _first_word(path)
             for file, (start, length) in found.items():
                 part, shown = of_shard, file
@@ -142,10 +156,10 @@ class Listing:
                 members.append(_Member(part, shown, number, start, length, labels.get(_key(file))))
         if not members:
             raise UserError(
-                f"no image in {name}: looked in {len(shards)} tar file(s) for "
-                f"{' '.join(decoding.SUFFIXES)}"
+                f"no {wanted.noun} in {name}: looked in {len(shards)} tar file(s) for "
+                f"{' '.join(wanted.suffixes)}"
             )
-        return cls(name, shards, members, others)
+        return cls(name, shards, members, others, wanted)
 
     @property
     def part_names(self) -> list[str]:
@@ -166,7 +180,10 @@ class Listing:
         notes = ()
         if self.others:
             listed = ", ".join(f"{count} {s}" for s, count in self.others.most_common(5))
-            notes = (f"files in {self.name} that are no known images are not used: {listed}",)
+            notes = (
+                f"files in {self.name} that are no known {self.wanted.noun}s "
+                f"are not used: {listed}",
+            )
         labels, class_names = numbered_classes(m.label for m in kept)
         return ShardSource(
             name=self.name if part is None else f"{self.name} {part}",
@@ -184,7 +201,9 @@ def _first_word(path: Path) -> str | None:
     return word if word in PARTS else None
 
 
-def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+def _read(
+    path: Path, others: Counter[str], wanted: Wanted
+) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Where the images of a shard lie, and the texts of its classes by key."""
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
@@ -209,7 +228,7 @@ def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]],
                     content = tar.extractfile(member)
                     text = b"" if content is None else content.read()
                     labels[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
-                elif suffix in decoding.SUFFIXES:
+                elif suffix in wanted.suffixes:
                     files[name] = member.offset_data, member.size
                 else:
                     others[suffix or "without suffix"] += 1
@@ -218,7 +237,7 @@ def _read(path: Path, others: Counter[str]) -> tuple[dict[str, tuple[int, int]],
             f"cannot read {path}: {error}; shards are tar files without compression"
         ) from error
     for name, target in links.items():
-        if posixpath.splitext(name)[1].lower() in decoding.SUFFIXES:
+        if posixpath.splitext(name)[1].lower() in wanted.suffixes:
             files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file
         elif _key(target) in labels and name.endswith(_LABEL):
             labels[_key(name)] = labels[_key(target)]

@@ -1,4 +1,4 @@
-"""Images that come one after the other, and nobody knows how many: what a pack is made of."""
+"""Samples that come one after the other, and nobody knows how many: what a pack is made of."""
 
 import hashlib
 import io
@@ -9,33 +9,32 @@ from typing import Any
 
 import torch
 
+from similitude.data.files import ByteFile, UnreadableError
 from similitude.data.source import FileSource, numbered
 from similitude.errors import UserError
-from similitude.images.decoding import ImageFile, UnreadableImageError
 
-_BLOCK = 1024  # images that wait in memory, encoded
+_BLOCK = 1024  # samples that wait in memory, encoded
 
 
 @dataclass(frozen=True)
-class ImageStream:
-    """Encoded images in their order, of unknown number.
+class Stream:
+    """Encoded samples in their order, of unknown number.
 
     Attributes:
         name: What this is, for people.
-        images: The bytes of an image file and its class, -1 where it is unknown; None for an image
-            that is missing.
+        files: The bytes of a file and its class, -1 where it is unknown; None for a missing one.
         class_names: Name of each class, or None.
-        notes: As those of an :class:`ImageSource`.
+        notes: As those of a :class:`Source`.
     """
 
     name: str
-    images: Iterable[tuple[bytes | None, int]]
+    files: Iterable[tuple[bytes | None, int]]
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
 
     def blocks(self) -> Iterator["Block"]:
-        """The images in pieces of a known length, called by their number in the stream."""
-        images, start = iter(self.images), 0
+        """The samples in pieces of a known length, called by their number in the stream."""
+        images, start = iter(self.files), 0
         while pairs := self._next(images, start):
             names = numbered(len(pairs), start)
             labels = torch.tensor([label for _, label in pairs])
@@ -60,7 +59,7 @@ class ImageStream:
 
 @dataclass(frozen=True, kw_only=True)
 class Block(FileSource):
-    """Some images of a stream.
+    """Some samples of a stream.
 
     Attributes:
         files: The bytes of each.
@@ -68,11 +67,11 @@ class Block(FileSource):
 
     files: list[bytes | None]
 
-    def file(self, i: int) -> ImageFile:
-        """The bytes of image ``i``; see :meth:`FileSource.file`."""
+    def file(self, i: int) -> ByteFile:
+        """The bytes of sample ``i``; see :meth:`FileSource.file`."""
         data = self.files[i]
         if data is None:
-            raise UnreadableImageError("no image in this row")
+            raise UnreadableError("nothing in this row")
         return io.BytesIO(data)
 
     def fingerprint(self) -> str:
@@ -83,7 +82,7 @@ class Block(FileSource):
         return digest.hexdigest()
 
 
-def from_iterable(data: Iterable[Any], name: str) -> ImageStream:
+def from_iterable(data: Iterable[Any], name: str) -> Stream:
     """A stream of whatever yields the bytes of image files, or (bytes, class number)."""
 
     def images() -> Iterator[tuple[bytes | None, int]]:
@@ -96,4 +95,4 @@ def from_iterable(data: Iterable[Any], name: str) -> ImageStream:
                 )
             yield content, label
 
-    return ImageStream(name, images())
+    return Stream(name, images())

@@ -286,10 +286,7 @@ def _listen(
                     child.terminate()
                 end(signal.SIGTERM)
             if answer is None:
-                raise UserError(
-                    f"{_who_ended(children)}; what it said stands above. If nothing does, the "
-                    "memory may not hold that many: try fewer --devices, or --micro-batch-size"
-                ) from None
+                raise _ended(children) from None
             break
         interrupts.begun = True
         if kind in ("say", "progress"):
@@ -305,8 +302,17 @@ def _listen(
     if answer[0] == "refusal":
         raise UserError(answer[1])
     if answer[0] == "crash":
+        if any((child.exitcode or 0) < 0 for child in children):
+            raise _ended(children)  # the others crash when one of them is gone
         raise RuntimeError(f"a process failed:\n{answer[1]}")
     return pickle.loads(answer[1])
+
+
+def _ended(children: list[Any]) -> UserError:
+    return UserError(
+        f"{_who_ended(children)}; what it said stands above. If nothing does, the memory may not "
+        "hold that many: try fewer --devices, or --micro-batch-size"
+    )
 
 
 def _who_ended(children: list[Any]) -> str:

@@ -17,9 +17,10 @@ from torch import Tensor
 from similitude.data.cache import free_memory_bytes
 from similitude.data.classes import numbered_classes
 from similitude.data.parts import PARTS
-from similitude.data.source import ImageSource, numbered
+from similitude.data.source import numbered
 from similitude.errors import UserError
 from similitude.images.decoding import over_white
+from similitude.images.source import ImageSource
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 

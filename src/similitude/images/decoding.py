@@ -12,12 +12,9 @@ Letters: C channels, H height, W width, S side of a canvas in pixels.
 """
 
 import logging
-import os
-import stat
 import threading
 import warnings
 from contextlib import nullcontext
-from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +25,11 @@ from jaxtyping import UInt8
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regular
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+IMAGES = Wanted("image", SUFFIXES)
 MAX_PIXELS = 2**27  # of a picture
-MAX_BYTES = 2**30  # of a file
 _TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -57,13 +56,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-ImageFile = BytesIO | BufferedReader
-
-
-class UnreadableImageError(Exception):
-    """A file that is no image, or not a whole one; the message is the reason in a few words."""
-
-
 class ValueRange(NamedTuple):
     """The values of deep pictures that are shown black and white, those between in proportion."""
 
@@ -75,26 +67,6 @@ SIXTEEN_BITS = ValueRange(0.0, 65535.0)
 UNIT = ValueRange(0.0, 1.0)
 
 
-def open_regular(path: str | Path) -> ImageFile:
-    """Open a file that is one: no pipe or device, which may never end, and of a sane length.
-
-    Raises:
-        UnreadableImageError: it is not, or cannot be opened.
-    """
-    try:
-        # What waits for another process must not be opened at all, not even to look.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableImageError("not a regular file")
-        file = open(path, "rb")  # noqa: SIM115
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UnreadableImageError(reason.lower()) from error
-    if os.fstat(file.fileno()).st_size > MAX_BYTES:
-        file.close()
-        raise UnreadableImageError(f"larger than {MAX_BYTES >> 30} GB")
-    return file
-
-
 def read_file(
     path: str | Path, size: int | None = None, values: ValueRange | None = None
 ) -> UInt8[Tensor, "3 H W"]:
@@ -104,7 +76,7 @@ def read_file(
 
 
 def decode(
-    file: ImageFile, size: int | None = None, values: ValueRange | None = None
+    file: ByteFile, size: int | None = None, values: ValueRange | None = None
 ) -> UInt8[Tensor, "3 H W"]:
     """Decode one image.
 
@@ -115,7 +87,7 @@ def decode(
         values: Of deep pictures; 16 bits for integers and [0, 1] for floats if not given.
 
     Raises:
-        UnreadableImageError: empty, truncated, too large, not an image.
+        UnreadableError: empty, truncated, too large, not an image.
     """
     try:
         with _opened(file) as image:
@@ -126,14 +98,14 @@ def decode(
                 pixels = _deep(image, values) if _is_deep(image) else _colors(image)
                 # of TIFF Pillow turns the pixels itself and forgets the orientation
                 return _upright(pixels, _orientation(image))
-    except UnreadableImageError:
+    except UnreadableError:
         raise
     # Pillow's decoders raise almost anything on damaged files: SyntaxError, struct.error, ...
     except Exception as error:
-        raise UnreadableImageError(_reason(error)) from error
+        raise UnreadableError(_reason(error)) from error
 
 
-def probe_size(file: ImageFile) -> tuple[int, int] | None:
+def probe_size(file: ByteFile) -> tuple[int, int] | None:
     """Width and height of an image as it is shown, from its header; None if unreadable."""
     try:
         with _opened(file) as image:
@@ -147,7 +119,7 @@ def probe_size(file: ImageFile) -> tuple[int, int] | None:
     return width, height
 
 
-def deep_values(file: ImageFile, count: int) -> np.ndarray | None:
+def deep_values(file: ByteFile, count: int) -> np.ndarray | None:
     """About ``count`` values of a deep picture, evenly spread, as they are stored; else None."""
     try:
         with _opened(file) as image:
@@ -159,24 +131,24 @@ def deep_values(file: ImageFile, count: int) -> np.ndarray | None:
     return flat[:: max(1, len(flat) // count)]
 
 
-def _opened(file: ImageFile) -> Image.Image:
+def _opened(file: ByteFile) -> Image.Image:
     """The image with its header read, and checked before any memory is taken for pixels."""
     head = file.read(32)
     file.seek(0)
     if not head:
-        raise UnreadableImageError("empty file")
+        raise UnreadableError("empty file")
     _check_pixels(_webp_canvas(head))
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(_unknown(file, head)) from error
+        raise UnreadableError(_unknown(file, head)) from error
     _check_pixels(image.size)
     return image
 
 
 def _check_pixels(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise UnreadableImageError(_TOO_LARGE)
+        raise UnreadableError(_TOO_LARGE)
 
 
 def _webp_canvas(head: bytes) -> tuple[int, int]:
@@ -237,7 +209,7 @@ def _deep(image: Image.Image, values: ValueRange | None) -> UInt8[np.ndarray, "H
     for top, bottom in _strips(image):
         strip = stored[top:bottom].astype(np.float64)
         if not np.isfinite(strip).all():
-            raise UnreadableImageError("holds values that are not numbers")
+            raise UnreadableError("holds values that are not numbers")
         shown = (strip - black) * (255 / (white - black))
         pixels[top:bottom, :, 0] = shown.round().clip(0, 255)
     return pixels
@@ -269,7 +241,7 @@ def _reason(error: Exception) -> str:
     return f"damaged: {text.splitlines()[0][:60]}" if text else "damaged"
 
 
-def _unknown(file: ImageFile, head: bytes) -> str:
+def _unknown(file: ByteFile, head: bytes) -> str:
     """Why Pillow does not take a file for an image."""
     if head[:4] not in (b"II*\0", b"MM\0*"):
         return "not an image"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Shaped
 
-from similitude.data.source import FileSource, ImageSource
 from similitude.images.decoding import UNIT, ValueRange
+from similitude.images.source import EncodedSource, ImageSource
 
 _LOOKED_AT = 200  # images, at even distances
 _VALUES = 10_000  # of each
@@ -21,7 +21,7 @@ def with_measured_values(source: ImageSource) -> ImageSource:
     what resampling overshoots. Everything else, as the values of a scanner: from the 0.1 to the
     99.9 per cent quantile.
     """
-    if not isinstance(source, FileSource) or source.values is not None:
+    if not isinstance(source, EncodedSource) or source.values is not None:
         return source
     n, k = len(source), min(_LOOKED_AT, len(source))
     looked_at = (source.deep_values(i * n // k, _VALUES) for i in range(k))

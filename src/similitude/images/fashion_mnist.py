@@ -4,7 +4,6 @@ Letters: N images.
 """
 
 import gzip
-import logging
 import os
 import struct
 import zlib
@@ -15,13 +14,10 @@ import numpy as np
 import torchvision.datasets
 
 from similitude.data.cache import cache_folder
-from similitude.data.downloads import FetchError, fetch, fetch_debian_package, publish, workshop
+from similitude.data.downloads import FetchError, fetch, publish, workshop
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 
-logger = logging.getLogger(__name__)
-
-DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 _FILES = {
@@ -34,7 +30,7 @@ _IDX_UINT8 = 0x08
 
 
 def load_fashion_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a split: what is on disk, else torchvision's download, else Debian's.
+    """Images and labels of a split: what is on disk, else torchvision's download.
 
     A copy on disk is looked for in the folder that the environment variable SIMILITUDE_DATA names
     (its own files, ``fashion-mnist/``, or torchvision's ``FashionMNIST/raw/``), in the cache, and
@@ -75,37 +71,18 @@ def _is_complete(folder: Path) -> bool:
 
 def _download() -> Path:
     target = cache_folder() / "fashion-mnist"
-    reasons = []
-    for obtain in (_from_torchvision, _from_debian):
-        with workshop() as temporary:
-            try:
-                made = obtain(temporary)
-            except FetchError as error:
-                logger.info("Fashion-MNIST: %s", error)
-                reasons.append(str(error))
-            else:
-                publish(made, target)
-                return target
-    raise FetchError("; ".join(reasons))
-
-
-def _from_torchvision(temporary: Path) -> Path:
     dataset = torchvision.datasets.FashionMNIST
-    for (name, md5), size in zip(dataset.resources, _SIZES, strict=True):
-        fetch(f"{dataset.mirrors[0]}{name}", temporary / name, md5=md5, size=size)
-    return _checked(temporary, temporary)
-
-
-def _from_debian(temporary: Path) -> Path:
-    unpacked = fetch_debian_package(DEBIAN_PACKAGE, temporary)
-    return _checked(unpacked / DEBIAN_FOLDER.relative_to("/"), temporary)
+    with workshop() as temporary:
+        for (name, md5), size in zip(dataset.resources, _SIZES, strict=True):
+            fetch(f"{dataset.mirrors[0]}{name}", temporary / name, md5=md5, size=size)
+        publish(_checked(temporary, temporary), target)
+    return target
 
 
 def _checked(folder: Path, temporary: Path) -> Path:
     """Move the four files to a folder of their own, if they are whole.
 
-    torchvision's MD5 sums have been compared, or apt's hash of the package (Debian packs the files
-    anew, so that torchvision's sums do not hold for them); gzip has a checksum of its own.
+    torchvision's MD5 sums have been compared; gzip has a checksum of its own.
     """
     made = temporary / "checked"
     made.mkdir()

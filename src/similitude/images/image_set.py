@@ -13,8 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from similitude.data.lazy import LazyCanvases
 from similitude.images.canvases import Canvases
+from similitude.images.lazy import LazyCanvases
 from similitude.images.views.config import ImageFacts
 from similitude.images.views.contact_sheet import contact_sheet
 from similitude.images.views.image import evaluation_view

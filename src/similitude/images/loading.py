@@ -18,9 +18,16 @@ import torch
 from jaxtyping import UInt8
 
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
-from similitude.data.decoder import Decoder, Found, Memory, StreamDecoder, aspects, default_size
-from similitude.data.lazy import LazyCanvases
-from similitude.data.packs import (
+from similitude.data.streams import Stream
+from similitude.distributed import first_then_others, processes_of_machine
+from similitude.distributed.threads import cores
+from similitude.errors import UserError
+from similitude.files.writing import writing_error
+from similitude.images.arrays import ArraySource
+from similitude.images.decoder import Decoder, Found, Memory, StreamDecoder, aspects, default_size
+from similitude.images.image_set import ImageSet
+from similitude.images.lazy import LazyCanvases
+from similitude.images.packs import (
     SUFFIX,
     append_facts,
     map_canvases,
@@ -29,14 +36,7 @@ from similitude.data.packs import (
     reserve,
     write_pack,
 )
-from similitude.data.source import ImageSource
-from similitude.data.streams import ImageStream
-from similitude.distributed import first_then_others, processes_of_machine
-from similitude.distributed.threads import cores
-from similitude.errors import UserError
-from similitude.files.writing import writing_error
-from similitude.images.arrays import ArraySource
-from similitude.images.image_set import ImageSet
+from similitude.images.source import ImageSource
 from similitude.images.tiles import TiledSource
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def load_some(source: ImageSource, positions: Sequence[int], size: int | None = 
 
 
 def pack_images(
-    source: ImageSource | ImageStream,
+    source: ImageSource | Stream,
     path: str | Path,
     size: int | None = None,
     *,
@@ -143,7 +143,7 @@ def pack_images(
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise UserError(f"cannot pack to {path}: the name must end in {SUFFIX}")
-    if isinstance(source, ImageStream):
+    if isinstance(source, Stream):
         decoder = StreamDecoder(source, size, cores(), on_progress)
     else:
         _check_number(source)

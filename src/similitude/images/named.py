@@ -3,7 +3,6 @@
 Letters: N images.
 """
 
-import logging
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,9 +18,7 @@ from similitude.data.source import numbered
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.images.arrays import ArraySource, Layout
-from similitude.images.fashion_mnist import DEBIAN_PACKAGE, load_fashion_mnist
-
-logger = logging.getLogger(__name__)
+from similitude.images.fashion_mnist import load_fashion_mnist
 
 NAMES = ("fashion-mnist", "cifar10", "cifar100", "stl10", "digits")
 
@@ -34,9 +31,6 @@ _DIGITS_WHITE = 16  # their largest value
 
 def open_named(name: str, split: str | None) -> ArraySource:
     """The images of one of ``NAMES``.
-
-    Fashion-MNIST falls back to scikit-learn's digits, with a warning and a note, where it can
-    neither be found nor downloaded.
 
     Args:
         name: One of ``NAMES``.
@@ -61,19 +55,16 @@ def _open_fashion_mnist(split: str | None) -> ArraySource:
     try:
         images, labels = load_fashion_mnist(split or "train")
     except FetchError as error:
-        note = (
-            f"fashion-mnist is neither on this machine nor can it be downloaded ({error}): using "
-            f"scikit-learn's digits instead, 1,797 grey images of 8 x 8; to have it, put its four "
-            f".gz files into {cache_folder() / 'fashion-mnist'} or install Debian's package "
-            f"{DEBIAN_PACKAGE}"
-        )
-        logger.warning(note)
-        return _open_digits(split, (note,))
+        raise UserError(
+            f"fashion-mnist is neither on this machine nor can it be downloaded ({error}): put its "
+            f"four .gz files into {cache_folder() / 'fashion-mnist'}, or install Debian's package "
+            "dataset-fashion-mnist"
+        ) from error
     classes = torchvision.datasets.FashionMNIST.classes
     return _source("fashion-mnist", split, images, "NHW", labels, classes)
 
 
-def _open_digits(split: str | None, notes: tuple[str, ...] = ()) -> ArraySource:
+def _open_digits(split: str | None) -> ArraySource:
     from sklearn.datasets import load_digits  # takes a second to import, and few need it
 
     values, labels = load_digits(return_X_y=True)
@@ -81,7 +72,7 @@ def _open_digits(split: str | None, notes: tuple[str, ...] = ()) -> ArraySource:
     # the last part is written by other people than the first, as in MNIST
     part = slice(_DIGITS_TRAIN, None) if split == "test" else slice(_DIGITS_TRAIN)
     classes = [str(digit) for digit in range(10)]
-    return _source("digits", split, images[part], "NHW", np.asarray(labels)[part], classes, notes)
+    return _source("digits", split, images[part], "NHW", np.asarray(labels)[part], classes)
 
 
 def _open_cifar(name: str, split: str | None) -> ArraySource:
@@ -106,11 +97,11 @@ def _source(
     layout: Layout,
     labels: np.ndarray,
     classes: list[str],
-    notes: tuple[str, ...] = (),
 ) -> ArraySource:
+    notes = ()
     if split is None:
         used = "train and unlabeled" if name == "stl10" else "training"
-        notes += (f"{name}: the {used} images are used, those for testing are not",)
+        notes = (f"{name}: the {used} images are used, those for testing are not",)
     return ArraySource(
         name=f"{name} {split or 'train'}",
         names=numbered(len(images)),

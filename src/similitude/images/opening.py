@@ -1,30 +1,80 @@
 """Find the images that a user names: a folder, an array, a file of arrays or a known data set."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from similitude.data import folders, hugging_face, packs, shards, streams
-from similitude.data.classes import has_labels, with_same_classes
-from similitude.data.lazy import LazyCanvases
+from similitude.data import folders, hugging_face, shards, streams
+from similitude.data.opening import Found, Opener, find, is_path, open_both, open_part
 from similitude.data.parts import parts_of
-from similitude.data.source import ImageSource
-from similitude.data.streams import ImageStream
+from similitude.data.streams import Stream
 from similitude.errors import UserError
 from similitude.files.writing import as_path
-from similitude.images import arrays
-from similitude.images import named as datasets
+from similitude.images import arrays, named, packs
 from similitude.images.arrays import ArraySource
-from similitude.images.decoding import ValueRange
+from similitude.images.decoding import IMAGES, ValueRange
 from similitude.images.depth import with_measured_values
 from similitude.images.image_set import ImageSet
+from similitude.images.lazy import LazyCanvases
+from similitude.images.source import ImageSource, encoded
 
 Range = ValueRange | tuple[float, float] | None | Literal["measured"]
+
+
+def _of_files(opener: Opener) -> Opener:
+    """Files as images."""
+
+    def find(data: Any) -> Found:
+        found = opener.find(data)
+        return replace(found, open=lambda part: encoded(found.open(part)))
+
+    return Opener(opener.claims, find)
+
+
+def _of_arrays(path: Any) -> Found:
+    file = as_path(path)
+    parts = parts_of(arrays.part_names(file) if file.suffix.lower() == ".npz" else [])
+    return Found(lambda part: arrays.open_file(file, part), parts, parts.get("train"))
+
+
+def _is_file(*suffixes: str) -> Any:
+    return lambda data: (
+        is_path(data) and as_path(data).suffix.lower() in suffixes and as_path(data).is_file()
+    )
+
+
+_objects, _on_hub, _saved = map(_of_files, hugging_face.openers(IMAGES))
+
+# The first that claims what a user names opens it: one line adds a kind of source.
+OPENERS = (
+    Opener(lambda data: isinstance(data, ImageSource), lambda data: Found(lambda _: data)),
+    Opener(lambda data: isinstance(data, ImageSet), lambda data: Found(lambda _: _of_loaded(data))),
+    Opener(
+        lambda data: isinstance(data, np.ndarray | Tensor),
+        lambda data: Found(lambda _: arrays.from_array(data)),
+    ),
+    _objects,
+    Opener(
+        lambda data: str(data) in named.NAMES,
+        lambda data: Found(
+            lambda part: named.open_named(str(data), part), {"train": "train", "test": "test"}
+        ),
+    ),
+    _on_hub,
+    _of_files(shards.opener(IMAGES)),
+    _saved,
+    _of_files(folders.opener(IMAGES)),
+    Opener(_is_file(".npy", ".npz"), _of_arrays),
+    Opener(
+        _is_file(packs.SUFFIX),
+        lambda data: Found(lambda part: _whole(packs.open_pack(as_path(data)), part)),
+    ),
+)
 
 
 def open_source(data: Any, *, split: str | None = None, values: Range = "measured") -> ImageSource:
@@ -48,57 +98,58 @@ def open_source(data: Any, *, split: str | None = None, values: Range = "measure
     Raises:
         UserError: there is nothing there, or no image in it, or no such split.
     """
-    return _open(_find(data), split, values)
+    return _shown(open_part(_find(data), split, "images"), values)
 
 
-def _open(found: "_Found", split: str | None, values: Range) -> ImageSource:
-    if split is None:
-        name = found.default
-    else:
-        stands_for = "val" if split == "test" and "test" not in found.parts else split
-        name = found.parts.get(stands_for, split)
-    source = found.open(name)
-    notes = source.notes
-    if split is None and found.default is not None:
-        others = ", ".join(part for part in found.parts.values() if part != name)
-        notes += (f"{source.name}: the training images are used, those of {others} are not",)
-    elif split == "test" and {"test", "val"} <= found.parts.keys():
-        source, notes = _labelled_test(found, source)
-    source = replace(source, notes=notes)
+def open_parts(data: Any, *, values: Range = "measured") -> list[ImageSource]:
+    """The training and the test images of ``data``, or all where it has one part only.
+
+    Classes have one numbering, and deep pictures of the second are shown in the range of the first.
+
+    Raises:
+        UserError: as :func:`open_source`.
+    """
+
+    def shown(source: ImageSource, first: ImageSource | None) -> ImageSource:
+        return _shown(source, values if first is None else first.values or values)
+
+    return open_both(_find(data), shown, "images")
+
+
+def open_stream(data: Any) -> Stream | None:
+    """What ``data`` yields, if its length is not known: only :func:`pack_images` takes it.
+
+    Args:
+        data: A data set of Hugging Face's library loaded with ``streaming=True``, or any iterator
+            of the bytes of image files, or of pairs (bytes, class number).
+
+    Returns:
+        None for everything else.
+    """
+    if hugging_face.is_stream(data):
+        return hugging_face.open_stream(data, "the stream", IMAGES)
+    return streams.from_iterable(data, "the stream") if isinstance(data, Iterator) else None
+
+
+def list_splits(data: Any) -> list[str]:
+    """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
+    return ["train", "test"] if _find(data).parts else []
+
+
+def _shown(source: ImageSource, values: Range) -> ImageSource:
     if values == "measured":
         return with_measured_values(source)
     return source if values is None else source.with_values(ValueRange(*values))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a user's data turned out to be."""
-
-    open: Callable[[str | None], ImageSource]  # a part by its own name, or None
-    parts: dict[str, str] = field(
-        default_factory=dict
-    )  # "train", "test", "val" -> the name it has there
-    default: str | None = None  # of the part that is opened where none is asked for
-
-
-def _find(data: Any) -> _Found:
-    if isinstance(data, ImageSource):
-        return _Found(lambda part: data)
-    if isinstance(data, ImageSet):
-        return _Found(lambda part: _of_loaded(data))
+def _find(data: Any) -> Found:
+    found = find(data, OPENERS)
+    if found is not None:
+        return found
     if isinstance(data, Iterator):
         raise UserError(
             "an iterator cannot be read twice, as learning does: make a file of it with sim.pack"
         )
-    if isinstance(data, (np.ndarray, Tensor)):
-        return _Found(lambda part: arrays.from_array(data))
-    if hugging_face.is_dataset(data):
-        return _of_hugging_face(data, "the data set")
-    if str(data) in datasets.NAMES:
-        parts = {"train": "train", "test": "test"}
-        return _Found(lambda part: datasets.open_named(str(data), part), parts)
-    if str(data).startswith(hugging_face.PREFIX):
-        return _of_hugging_face(hugging_face.load_from_hub(str(data)), str(data))
     if not isinstance(data, (str, Path)):
         raise UserError(
             f"images cannot be read from an object of type {type(data).__name__}: give a folder, a "
@@ -107,33 +158,7 @@ def _find(data: Any) -> _Found:
         )
     if not str(data).strip():
         raise UserError("DATA is empty: give a folder, a file, or the name of a data set")
-    return _on_disk(str(data), as_path(data))
-
-
-def _on_disk(name: str, path: Path) -> _Found:
-    if files := shards.shards_of(path):
-        listed = shards.Listing.of(files, name)
-        parts = parts_of(listed.part_names)
-        return _Found(lambda part: listed.open(part), parts, parts.get("train"))
-    if hugging_face.is_saved(path):
-        return _of_hugging_face(hugging_face.load_saved(path), str(path))
-    if path.is_dir():
-        parts = parts_of(folders.part_names(path))
-        return _Found(lambda part: folders.open_folder(path, part), parts, parts.get("train"))
-    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
-        names = arrays.part_names(path) if path.suffix.lower() == ".npz" else []
-        parts = parts_of(names)
-        return _Found(lambda part: arrays.open_file(path, part), parts, parts.get("train"))
-    if path.suffix.lower() == packs.SUFFIX and path.is_file():
-        return _Found(lambda part: _whole(packs.open_pack(path), part))
-    raise _not_found(name, path, datasets.NAMES)
-
-
-def _of_hugging_face(data: Any, name: str) -> _Found:
-    parts = parts_of(data) if isinstance(data, Mapping) else {}
-    return _Found(
-        lambda part: hugging_face.open_dataset(data, name, part), parts, parts.get("train")
-    )
+    raise _not_found(str(data), as_path(data))
 
 
 def _of_loaded(data: ImageSet) -> ImageSource:
@@ -158,59 +183,15 @@ def _whole(source: ImageSource, part: str | None) -> ImageSource:
     return source
 
 
-def _labelled_test(found: _Found, source: ImageSource) -> tuple[ImageSource, tuple[str, ...]]:
-    """The test part, or the validation part where that alone has labels; with a note."""
-    test, val = found.parts["test"], found.parts["val"]
-    if not has_labels(source) and has_labels(other := found.open(val)):
-        note = f"{source.name} has no labels: {val} is used to test in its place"
-        return other, (*other.notes, note)
-    return source, (*source.notes, f"{source.name}: {test} is used to test, {val} is not")
-
-
-def open_parts(data: Any, *, values: Range = "measured") -> list[ImageSource]:
-    """The training and the test images of ``data``, or all where it has one part only.
-
-    Classes have one numbering, and deep pictures of the second are shown in the range of the first.
-
-    Raises:
-        UserError: as :func:`open_source`.
-    """
-    found = _find(data)
-    first, *others = ["train", "test"] if found.parts else [None]
-    source = _open(found, first, values)
-    more = [_open(found, split, source.values or values) for split in others]
-    return with_same_classes([source, *more])
-
-
-def open_stream(data: Any) -> ImageStream | None:
-    """What ``data`` yields, if its length is not known: only :func:`pack_images` takes it.
-
-    Args:
-        data: A data set of Hugging Face's library loaded with ``streaming=True``, or any iterator
-            of the bytes of image files, or of pairs (bytes, class number).
-
-    Returns:
-        None for everything else.
-    """
-    if hugging_face.is_stream(data):
-        return hugging_face.open_stream(data, "the stream")
-    return streams.from_iterable(data, "the stream") if isinstance(data, Iterator) else None
-
-
-def list_splits(data: Any) -> list[str]:
-    """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
-    parts = _find(data).parts
-    return ["train", "test"] if parts else []
-
-
-def _not_found(data: str, path: Path, known: Sequence[str]) -> UserError:
+def _not_found(data: str, path: Path) -> UserError:
     if path.is_file():
         return UserError(
             f"{data} is a file: give the folder that holds the images, an .npy, .npz, .pack or "
             ".tar file, or unpack it first"
         )
-    near = difflib.get_close_matches(data.lower().replace("_", "-"), known, n=1)
+    near = difflib.get_close_matches(data.lower().replace("_", "-"), named.NAMES, n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
     return UserError(
-        f"there is no folder or file {data}{meant} (data sets known by name: {', '.join(known)})"
+        f"there is no folder or file {data}{meant} (data sets known by name: "
+        f"{', '.join(named.NAMES)})"
     )

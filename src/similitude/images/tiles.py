@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from similitude.data.source import ImageSource
+from similitude.data.files import UnreadableError
 from similitude.errors import UserError
 from similitude.images.arrays import ArraySource
-from similitude.images.decoding import UnreadableImageError, ValueRange
+from similitude.images.decoding import ValueRange
+from similitude.images.source import ImageSource
 
 # The image each thread decoded last: its tiles follow each other, and a large image is slow to
 # decode. It is gone with the thread.
@@ -44,7 +45,7 @@ class TiledSource(ImageSource):
         whole, side = self._whole(image), self.tile_size
         tile = whole[:, top : top + side, left : left + side]
         if tile.shape[1:] != (side, side):
-            raise UnreadableImageError("another size than its header says")
+            raise UnreadableError("another size than its header says")
         return tile
 
     def _whole(self, image: int) -> UInt8[Tensor, "3 H W"]:

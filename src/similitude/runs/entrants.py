@@ -6,10 +6,10 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from similitude.data.decoder import native_size
-from similitude.data.source import ImageSource
 from similitude.evaluation.baselines import Entrant
+from similitude.images.decoder import native_size
 from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
+from similitude.images.source import ImageSource
 from similitude.images.views import ImageFacts
 
 Parts = tuple[ImageSet, ImageSet | None]  # training images, and test images where there are some

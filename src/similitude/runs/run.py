@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from similitude.data.classes import check_classes, told_single
 from similitude.data.labels import read_labels
-from similitude.data.source import ImageSource
 from similitude.distributed import first_then_others, join_processes, rank
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
@@ -38,6 +37,7 @@ from similitude.images.decoding import ValueRange
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
 from similitude.images.opening import Range, open_parts
+from similitude.images.source import ImageSource
 from similitude.images.views import ImageFacts
 from similitude.listener import Listener
 from similitude.method import Method

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from similitude.data.source import ImageSource
 from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone, check_input
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
 from similitude.images.opening import Range
+from similitude.images.source import ImageSource
 from similitude.images.tiles import cut_into_tiles
 from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, given_method, name_of

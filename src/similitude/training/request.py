@@ -195,7 +195,7 @@ class PretrainRequest:
 
     def __post_init__(self) -> None:
         one = isinstance(self.overrides, str)
-        listed = (self.overrides,) if one else tuple(self.overrides or ())
+        listed = (self.overrides,) if one else tuple(self.overrides)
         object.__setattr__(self, "overrides", listed)
 
     @property

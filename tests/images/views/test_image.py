@@ -118,7 +118,7 @@ def test_all_24_orders_of_the_jitter():
 
 @pytest.mark.parametrize(
     ("size", "side"),
-    [(32, 32), (64, 64), (91, 91), (24, 256), (64, 250), (image_module._THREADS_FROM, 144)],
+    [(32, 32), (64, 64), (91, 91), (24, 256), (64, 250), (128, 144)],
 )
 def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, monkeypatch):
     n = 37
@@ -134,8 +134,7 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
     some = torch.tensor([30, 4, 4, 11])
     shuffled = views(Canvases(canvases[some], aspect[some]), index[some], seed=3, epoch=2)
     alone = views(Canvases(canvases[9:10], aspect[9:10]), index[9:10], seed=3, epoch=2)
-    for chunk in ("_CACHE_BYTES", "_THREAD_BYTES"):
-        monkeypatch.setattr(image_module, chunk, 5 * 3 * (4 * size**2 + 5 * side**2))
+    monkeypatch.setattr(image_module, "_CACHE_BYTES", 5 * 3 * (4 * size**2 + 5 * side**2))
     chunked = views(Canvases(canvases, aspect), index, seed=3, epoch=2)
     torch.set_num_threads(2)
     threaded = views(Canvases(canvases, aspect), index, seed=3, epoch=2)
@@ -148,7 +147,7 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
         assert torch.equal(alone_threaded[number], view[9:10])
 
 
-@pytest.mark.parametrize("size", [32, image_module._THREADS_FROM])
+@pytest.mark.parametrize("size", [32, 128])
 @pytest.mark.parametrize("n", [0, 1, 13])
 def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
     torch.set_num_threads(2)
@@ -187,7 +186,7 @@ def test_a_view_of_a_users_own_class_is_not_taken_for_another():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
-    size = image_module._THREADS_FROM
+    size = 128
     canvases, index = random_canvases(4, size), torch.arange(4)
     views = MultiView(ImageView(CONFIGS["byol_2"], ImageFacts(size, MEAN, STD)))
     plain = views(Canvases(canvases), index, seed=3, epoch=2)[0]

@@ -18,15 +18,16 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from similitude.data.lazy import MAX_UNREADABLE_SHARE
-from similitude.data.source import ImageSource
-from similitude.data.streams import Block, ImageStream
+from similitude.data.files import UnreadableError
+from similitude.data.streams import Block, Stream
 from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
 from similitude.images.arrays import ArraySource
-from similitude.images.decoding import UnreadableImageError, to_canvas, to_canvases
+from similitude.images.decoding import to_canvas, to_canvases
 from similitude.images.depth import with_measured_values
 from similitude.images.image_set import ImageSet, partners_among
+from similitude.images.lazy import MAX_UNREADABLE_SHARE
+from similitude.images.source import ImageSource, encoded
 
 LARGEST_DEFAULT_SIZE = 256
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
@@ -197,7 +198,7 @@ class Decoder:
         for i in range(start, stop):
             try:
                 image = self.source.read(i, self.size)
-            except UnreadableImageError as error:
+            except UnreadableError as error:
                 found.unreadable.append((self.source.names[i], str(error)))
                 continue
             canvases[len(found.kept)] = to_canvas(image, self.size).numpy()
@@ -230,18 +231,20 @@ class StreamDecoder:
 
     def __init__(
         self,
-        stream: ImageStream,
+        stream: Stream,
         size: int | None,
         workers: int,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        blocks = stream.blocks()
+        blocks = map(encoded, stream.blocks())
         first = next(blocks, None)
         if first is None:
             raise UserError(f"{stream.name} has no images")
         self.size = default_size(first) if size is None else size
         values = with_measured_values(first).values  # as the first ones are, so are all
-        self.source = Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
+        self.source: ImageSource = encoded(
+            Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
+        )
         self._workers, self._on_progress = workers, on_progress
         blocks = chain([first], blocks)
         self._blocks = blocks if values is None else (b.with_values(values) for b in blocks)

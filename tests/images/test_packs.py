@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from builders import write_photos
-from similitude.data.decoder import Decoder
-from similitude.data.packs import append_facts, read_facts
 from similitude.errors import UserError
+from similitude.images.decoder import Decoder
 from similitude.images.loading import load_images, pack_images
 from similitude.images.opening import open_source
+from similitude.images.packs import append_facts, read_facts
 from similitude.images.tiles import cut_into_tiles
 
 

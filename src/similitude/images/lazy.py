@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from similitude.data.source import ImageSource
+from similitude.data.files import UnreadableError
 from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
-from similitude.images.decoding import UnreadableImageError, to_canvas
+from similitude.images.decoding import to_canvas
+from similitude.images.source import ImageSource
 
 MAX_UNREADABLE_SHARE = 0.1
 _LOOKED_AT = 1000  # so many before the share of unreadable ones means something
@@ -107,7 +108,7 @@ class LazyCanvases:
         for i in chain(range(place, len(self)), range(place)):
             try:
                 image = self.source.read(i, self.size)
-            except UnreadableImageError as error:
+            except UnreadableError as error:
                 self._note(self.source.names[i], str(error))
                 continue
             self.aspect[place] = image.shape[2] / image.shape[1]

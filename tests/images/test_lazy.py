@@ -8,13 +8,13 @@ from torch import nn
 
 from builders import small_recipe, write_photos
 from similitude import pretrain
-from similitude.data import lazy
-from similitude.data.lazy import LazyCanvases
 from similitude.data.loader import Loader
 from similitude.errors import UserError
 from similitude.evaluation import extract_features
 from similitude.evaluation.features import raw_features
+from similitude.images import lazy
 from similitude.images import loading as canvases
+from similitude.images.lazy import LazyCanvases
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.images.tiles import cut_into_tiles

@@ -22,10 +22,10 @@ import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from similitude.data.decoder import Decoder, File, Found, StreamDecoder
 from similitude.errors import UserError
 from similitude.files.writing import checksum, replacing
 from similitude.images.arrays import ArraySource
+from similitude.images.decoder import Decoder, File, Found, StreamDecoder
 from similitude.images.decoding import ValueRange
 
 SUFFIX = ".pack"

@@ -1,0 +1,42 @@
+"""Files each of which is a sample: opened with care, and known by their suffix."""
+
+import os
+import stat
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_BYTES = 2**30  # of a file
+
+ByteFile = BytesIO | BufferedReader
+
+
+class UnreadableError(Exception):
+    """A file that is not what it should be, or not whole; the message says why in a few words."""
+
+
+class Wanted(NamedTuple):
+    """What a modality looks for among files: what one of them is called, and their suffixes."""
+
+    noun: str
+    suffixes: tuple[str, ...]
+
+
+def open_regular(path: str | Path) -> ByteFile:
+    """Open a file that is one: no pipe or device, which may never end, and of a sane length.
+
+    Raises:
+        UnreadableError: it is not, or cannot be opened.
+    """
+    try:
+        # What waits for another process must not be opened at all, not even to look.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UnreadableError("not a regular file")
+        file = open(path, "rb")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableError(reason.lower()) from error
+    if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        file.close()
+        raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
+    return file

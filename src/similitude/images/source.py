@@ -1,0 +1,111 @@
+"""Images that can be listed without decoding them.
+
+Letters: N images, H height, W width.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from similitude.data.files import UnreadableError
+from similitude.data.source import FileSource, Source
+from similitude.images import decoding
+from similitude.images.decoding import ValueRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(Source):
+    """Images that can be listed without decoding them; :func:`load_images` decodes.
+
+    Attributes:
+        values: Of deep pictures (16 bits, floats), or None where there are none.
+    """
+
+    values: ValueRange | None = None
+
+    def with_values(self, values: ValueRange) -> "ImageSource":
+        """The same images, whose deep pictures are shown in another range."""
+        return replace(self, values=values)
+
+    @abstractmethod
+    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+        """Decode image ``i``.
+
+        Args:
+            i: Its position in ``names``.
+            size: If given, a large image may come out smaller, though never below twice this
+                short side.
+
+        Raises:
+            UnreadableError: the file is damaged or missing.
+        """
+
+    @abstractmethod
+    def probe_size(self, i: int) -> tuple[int, int] | None:
+        """Width and height of image ``i`` as :meth:`read` gives it, or None if it is unreadable."""
+
+    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
+        """Width and height of ``sample`` images, evenly spread over the source.
+
+        Only headers are read; files without a readable one are left out.
+        """
+        count = min(sample, len(self))
+        sizes = [self.probe_size(i * len(self) // count) for i in range(count)]
+        return [size for size in sizes if size is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSource(ImageSource):
+    """Images that are encoded, each as a file of its own.
+
+    Attributes:
+        files: Wherever they lie.
+    """
+
+    files: FileSource
+
+    @property
+    def origin(self) -> Source:
+        """The files."""
+        return self.files
+
+    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+        """Decode image ``i``; see :meth:`ImageSource.read`."""
+        with self.files.file(i) as file:
+            return decoding.decode(file, size, self.values)
+
+    def probe_size(self, i: int) -> tuple[int, int] | None:
+        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
+        try:
+            with self.files.file(i) as file:
+                return decoding.probe_size(file)
+        except UnreadableError:
+            return None
+
+    def deep_values(self, i: int, count: int) -> np.ndarray | None:
+        """About ``count`` of the stored values of image ``i``; None where it is not deep."""
+        try:
+            with self.files.file(i) as file:
+                return decoding.deep_values(file, count)
+        except UnreadableError:
+            return None
+
+    def fingerprint(self) -> str:
+        """That of the files."""
+        return self.files.fingerprint()
+
+
+def encoded(files: Source) -> EncodedSource:
+    """Files as the images that they hold."""
+    assert isinstance(files, FileSource)
+    return EncodedSource(
+        name=files.name,
+        names=files.names,
+        labels=files.labels,
+        class_names=files.class_names,
+        notes=files.notes,
+        files=files,
+    )
