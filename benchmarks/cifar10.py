@@ -42,9 +42,10 @@ from similitude.images.opening import open_source
 from similitude.images.views import ImageView, ImageViewConfig
 from similitude.method import Progress
 from similitude.methods import build_method
+from similitude.modalities import modality
 from similitude.nets.precision import computing
-from similitude.recipes import RECIPES, Recipe, arithmetic_of, image_facts
-from similitude.recipes.looks import set_num_samples
+from similitude.recipes import RECIPES, Recipe, arithmetic_of
+from similitude.recipes.choose import set_num_samples
 from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.run import Run
 from similitude.sample import Draw
@@ -123,7 +124,9 @@ def budgeted(recipe: Recipe, train: ImageSet, minutes: float) -> dict[str, Any]:
     """Epochs that fit, and the arithmetic that was fastest when they were counted."""
     if minutes == 0:
         return {}
-    chosen = set_num_samples(choose_for(open_source(train), len(train), recipe=recipe), len(train))
+    chosen = set_num_samples(
+        choose_for(modality("image"), open_source(train), len(train), recipe=recipe), len(train)
+    )
     method = build_method(chosen.method, build_backbone(chosen.backbone))
     module = Pretraining(method, chosen, steps_per_epoch=len(train) // chosen.batch_size)
     steps = WARM_UP + TRIAL_STEPS
@@ -176,7 +179,7 @@ def features_of(
     arithmetic.place(backbone)
     low = None if arithmetic.dtype == torch.float32 else arithmetic.dtype
     options = {"autocast_dtype": low, "channels_last": arithmetic.channels_last}
-    image = image_facts(recipe)
+    image = recipe.facts
     return (
         extract_features(backbone, train, image, **options),
         extract_features(backbone, test, image, **options),
@@ -254,7 +257,7 @@ def supervised(recipe: Recipe, train: ImageSet, test: ImageSet) -> dict[str, Any
             grey=0.0,
             blur=0.0,
         ),
-        image_facts(recipe),
+        recipe.facts,
     )
     optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
     per_epoch = len(train) // recipe.batch_size

@@ -54,7 +54,9 @@ def main() -> None:
         r = verdict.readings
         numbers = [r.loss, r.chance_loss, r.effective_rank]
         shown = " | ".join("-" if n is None else f"{n:.2f}" for n in numbers)
-        network = f"{recipe.backbone.name}, {recipe.backbone.base_width}, {recipe.image_size} px"
+        network = (
+            f"{recipe.backbone.name}, {recipe.backbone.base_width}, {recipe.data.image_size} px"
+        )
         print(
             f"| {method} | {cells} | {random['knn'].to_text()} | {network} | {r.steps:.0f} | "
             f"{run.checkpoint.seconds:.0f} | {shown} | {verdict.state} |"

@@ -98,7 +98,7 @@ def print_tables(out: Path, folders: list[str], init: str) -> None:
         shown = " | ".join("-" if n is None else f"{n:.2f}" for n in numbers)
         print(
             f"| {place.parent.name}/{place.name} | {readings['steps']:.0f} | {network}, "
-            f"{recipe.image_size} px | {minutes:.1f} | {shown} | {health['state']} |"
+            f"{recipe.data.image_size} px | {minutes:.1f} | {shown} | {health['state']} |"
         )
 
 

@@ -79,6 +79,7 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     from similitude.images.loading import load_images
     from similitude.images.opening import open_source
     from similitude.methods import build_method
+    from similitude.modalities import modality
     from similitude.recipes import RECIPES
     from similitude.training.choose import choose_for
     from similitude.training.step import Pretraining
@@ -89,8 +90,8 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     source = open_source(folder)
     listing = time.perf_counter() - start
     recipe = RECIPES[recipe_name]()
-    images = load_images(source, recipe.canvas_size)
-    recipe = choose_for(source, len(images), recipe=recipe)
+    images = load_images(source, recipe.data.canvas_size)
+    recipe = choose_for(modality("image"), source, len(images), recipe=recipe)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // recipe.batch_size)
     steps = min(WARM_UP + STEPS, module.steps_per_epoch * recipe.epochs)

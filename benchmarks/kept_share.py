@@ -12,9 +12,10 @@ from pathlib import Path
 
 import similitude as sim
 from similitude.evaluation.baselines import evaluate_backbone
+from similitude.modalities import modality
 from similitude.nets.adapting import averaged
 from similitude.runs.checkpoint import load_backbone
-from similitude.runs.run import labelled_splits
+from similitude.runs.run import labeled_parts
 
 COLUMNS = {"knn": "kNN", "linear": "linear", "linear_1": "1", "linear_5": "5", "linear_10": "10"}
 
@@ -31,7 +32,7 @@ def main() -> None:
         run = sim.load(place)
         if run.start is None:
             parser.error(f"{place} did not start from published weights")
-        train, test = labelled_splits(folder, None)
+        train, test = labeled_parts(modality("image"), folder, None, None)
         images = run.load_source(train, None, None)
         held_out = None if test is None else run.load_source(test, None, None)
         for share in shares:

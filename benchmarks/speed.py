@@ -33,7 +33,8 @@ from similitude.images.lazy import LazyCanvases
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.methods import build_method
-from similitude.recipes import RECIPES, Recipe, image_facts, override
+from similitude.modalities import modality
+from similitude.recipes import RECIPES, Recipe, override
 from similitude.training.choose import choose_for
 from similitude.training.step import Pretraining
 
@@ -259,13 +260,13 @@ def time_ours(task: Task, folder: Path) -> float:
     recipe = recipe.model_copy(update={"batch_size": task.batch})
     if task.ours == "decode":
         cores = torch.get_num_threads()
-        canvases = LazyCanvases(source, recipe.canvas_size or 256, cores, kept=None)
+        canvases = LazyCanvases(source, recipe.data.canvas_size or 256, cores, kept=None)
         images = ImageSet(canvases, canvases.aspect, source.names)
         return time_views(recipe, images, task)
-    images = load_images(source, recipe.canvas_size)
+    images = load_images(source, recipe.data.canvas_size)
     if task.ours == "views":
         return time_views(recipe, images, task)
-    recipe = choose_for(source, len(images), recipe=recipe)
+    recipe = choose_for(modality("image"), source, len(images), recipe=recipe)
     print(recipe.reasons.get("precision", ""), file=sys.stderr)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // task.batch)
@@ -274,7 +275,7 @@ def time_ours(task: Task, folder: Path) -> float:
 
 def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:
     method = build_method(recipe.method, build_backbone(BackboneConfig()))
-    views = method.views(image_facts(recipe))
+    views = method.views(recipe.facts)
     return timed(
         images,
         task,

@@ -23,6 +23,7 @@ from similitude.images.backbones import build_backbone
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.methods import build_method
+from similitude.modalities import modality
 from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import RECIPES, override
 from similitude.training.choose import choose_for
@@ -96,8 +97,8 @@ def speed(folder: Path, job: str, without: str) -> float:
             keep_freed_memory()
         source = open_source(folder)
         recipe = override(RECIPES[name](), [*settings, "epochs=100"])
-        images = load_images(source, recipe.canvas_size)
-        recipe = choose_for(source, len(images), recipe=recipe)
+        images = load_images(source, recipe.data.canvas_size)
+        recipe = choose_for(modality("image"), source, len(images), recipe=recipe)
         method = build_method(recipe.method, build_backbone(recipe.backbone))
         module = Pretraining(method, recipe, steps_per_epoch=len(images) // recipe.batch_size)
         loader = Loader(images, batch_size=recipe.batch_size, seed=0, total_steps=WARM_UP + steps)

@@ -22,7 +22,7 @@ from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.canvases import Canvases
 from similitude.images.opening import open_source
 from similitude.methods import build_method
-from similitude.recipes import RECIPES, image_facts, override
+from similitude.recipes import RECIPES, override
 
 SIZES = {24: 32, 32: 32, 64: 64, 96: 256, 224: 256}  # side of a view -> of its canvas
 PIXELS = 1 << 21  # of the views of a batch
@@ -75,7 +75,7 @@ def microseconds(folder: Path, size: int) -> float:
     name = "cifar10.simclr" if side <= 64 else "imagenet.simclr"
     settings = [f"method.view.size={size}", "method.view.interpolation=bilinear"]
     recipe = override(RECIPES[name](), settings)
-    views = build_method(recipe.method, build_backbone(BackboneConfig())).views(image_facts(recipe))
+    views = build_method(recipe.method, build_backbone(BackboneConfig())).views(recipe.facts)
     rows, index = Canvases(pixels), torch.arange(n)
     views(rows, index, seed=0, epoch=0)
     batches, start = 0, time.perf_counter()

@@ -18,19 +18,14 @@ from similitude.distributed import (
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable, version_of, write_with
-from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.images.decoding import ValueRange
-from similitude.images.image_set import ImageSet
-from similitude.images.loading import load_images, load_some, pack_images
-from similitude.images.opening import open_source, open_stream
-from similitude.images.source import ImageSource
 from similitude.listener import Listener, Silent, how_to_resume
 from similitude.method import Method
 from similitude.methods import build_method, given_method, method_class
-from similitude.recipes import Recipe, field_text, image_facts, parse_recipe
-from similitude.recipes.adapting import starting_from
+from similitude.modalities import DEFAULT_KIND, Modality, modality, modality_of
+from similitude.modalities import chooser as chooser_of
+from similitude.recipes import Recipe, field_text, parse_recipe
+from similitude.recipes.choose import Chooser
 from similitude.recipes.duration import too_few_steps
-from similitude.recipes.looks import choose_looks
 from similitude.runs.checkpoint import Checkpoint, load_checkpoint
 from similitude.runs.folder import (
     CHECKPOINT,
@@ -40,18 +35,18 @@ from similitude.runs.folder import (
     training_in,
 )
 from similitude.runs.run import Run
-from similitude.runs.starts import Start, open_start, unfit_norm, with_batchnorm
+from similitude.runs.starts import Start, open_start
+from similitude.sample import Samples
 from similitude.training.choose import (
     by_name,
     choose,
     choose_views,
-    fit_to_images,
-    in_tiles,
+    fit_to_samples,
     method_name,
+    named_recipe,
+    opened_with,
     start_would_help,
-    surroundings,
-    too_few_images,
-    value_range,
+    too_few_samples,
 )
 from similitude.training.pretrain import train
 from similitude.training.request import PretrainRequest, takes
@@ -100,20 +95,21 @@ def _pretrain(request: PretrainRequest) -> Run | None:
     recipe, start, short = plan.recipe, plan.start, None
     if plan.checkpoint is None:
         has_start = start is not None
-        recipe = fit_to_images(recipe, images, plan.request, has_start=has_start)
+        recipe = fit_to_samples(recipe, images, plan.request, plan.chooser, has_start=has_start)
         if plan.given is not None and recipe.method != plan.request.method:
             raise UserError(
                 f"the method is for {plan.given.config.num_samples} samples, and there are "  # type: ignore[attr-defined]
                 f"{len(images)} images: make it with num_samples={len(images)}"
             )
     if len(images) < recipe.batch_size:
-        raise too_few_images(len(images), plan.source.name, recipe.batch_size)
+        raise too_few_samples(len(images), plan.source.name, recipe.batch_size)
     for field, reason in recipe.reasons.items():
-        listener.say(f"  {field} = {field_text(recipe, field)}: {reason}")
+        shown = field.removeprefix("data.")
+        listener.say(f"  {shown} = {field_text(recipe, field)}: {reason}")
     if start is not None and recipe.init is not None and recipe.init.norm == "batch":
-        start = with_batchnorm(start, images, image_facts(recipe))
+        start = plan.modality.with_batchnorm(start, images, recipe.facts)
         listener.say(f"  {start.report[-1]}")
-        recipe = starting_from(recipe, start)
+        recipe = plan.chooser.started(recipe, start)
     if plan.checkpoint is None:
         short = _warn(plan, recipe, len(images), start, listener)
     with ExitStack() as stack:
@@ -147,7 +143,9 @@ class _Plan:
 
     request: PretrainRequest  # with a method that a recipe can hold
     given: Method | None  # an object of the user's own, which is itself trained
-    source: ImageSource
+    modality: Modality
+    chooser: Chooser
+    source: Any
     device: torch.device
     recipe: Recipe
     start: Start | None
@@ -183,17 +181,17 @@ def _opened(
         path = (request.place or Path()).joinpath(*CHECKPOINT)
         checkpoint = load_checkpoint(path, method=method_name(request))
         version = version_of(path)
-    named = request.recipe if checkpoint is None else checkpoint.recipe
-    # of a run of before, None: each picture in the range of its type
-    shown = value_range(named) if checkpoint is None else checkpoint.recipe.value_range
-    source = in_tiles(open_source(request.data, values=shown), named, request.overrides)
+    kind = _kind_of(request, checkpoint)
+    chooser = chooser_of(kind.kind)
+    said = opened_with(request, chooser) if checkpoint is None else checkpoint.recipe.data
+    source = kind.open_training(request.data, said, resumed=checkpoint is not None)
     if len(source) < 2:
         raise UserError(f"{source.name} has 1 image, but learning needs at least 2: add images")
     together = f", shared by {world_size()} processes" if world_size() > 1 else ""
-    listener.say(f"{len(source):,} images in {source.name}{together}")
+    listener.say(f"{len(source):,} {kind.noun} in {source.name}{together}")
     for note in source.notes:
         listener.say(f"  {note}")
-    around, start = surroundings(source), None
+    around, start = chooser.surroundings(source), None
     if checkpoint is None and request.init is not None:
         start = _open_start(request)
         for sentence in start.report:
@@ -203,37 +201,44 @@ def _opened(
     elif values is not None:
         recipe = parse_recipe(values, "the recipe")
     else:
-        recipe = choose(request, around, start)
+        recipe = chooser.settle(choose(request, chooser, around, start), source)
     if recipe.batch_size % world_size():
         raise UserError(
             f"a batch of {recipe.batch_size} does not divide among {world_size()} processes: "
             f"choose a batch size that is a multiple of {world_size()}"
         )
-    if recipe.value_range is not None:  # --set may say another
-        source = source.with_values(ValueRange(*recipe.value_range))
-    elif source.values is not None:
-        reasons = recipe.reasons | {"value_range": "measured on these pictures"}
-        recipe = recipe.changed(value_range=source.values, reasons=reasons)
-    return _Plan(request, given, source, around.device, recipe, start, checkpoint, version)
+    return _Plan(
+        request, given, kind, chooser, source, around.device, recipe, start, checkpoint, version
+    )
+
+
+def _kind_of(request: PretrainRequest, checkpoint: Checkpoint | None) -> Modality:
+    """The kind of data: of the run that goes on, of the recipe, else of what is given."""
+    if checkpoint is not None:
+        return modality(checkpoint.recipe.data.kind)
+    if request.recipe is not None:
+        return modality(named_recipe(request.recipe, None).data.kind)
+    return modality_of(request.data)
 
 
 def _open_start(request: PretrainRequest) -> Start:
     """The published weights that a training starts from."""
     init, backbone = request.init, request.backbone
-    if isinstance(init, Start):
+    assert init is not None
+    if not isinstance(init, str | Path):
         if backbone is not None:
             raise UserError(f"{init.name} has its own network: leave backbone out")
         return init
-    assert init is not None
-    config = BackboneConfig(name=backbone) if isinstance(backbone, str) else backbone
-    return open_start(init, backbone=config)
+    if isinstance(backbone, str):
+        backbone = modality(DEFAULT_KIND).network_config(name=backbone)
+    return open_start(init, backbone=backbone)
 
 
-def _read(plan: _Plan, listener: Listener) -> ImageSet:
-    return load_images(
+def _read(plan: _Plan, listener: Listener) -> Samples[Any]:
+    return plan.modality.load(
         plan.source,
-        plan.recipe.canvas_size,
-        on_progress=lambda done, total: listener.progress("reading images", done, total),
+        plan.recipe.data,
+        lambda done, total: listener.progress(f"reading {plan.modality.noun}", done, total),
     )
 
 
@@ -244,9 +249,9 @@ def _warn(
     short = too_few_steps(recipe, num_images, plan.device)
     warnings = [short]
     if start is not None:
-        warnings.append(unfit_norm(method_class(recipe.method.name), start))
+        warnings.append(plan.modality.told_unfit(start, method_class(recipe.method.name)))
     if plan.given is None:
-        warnings.append(start_would_help(recipe, num_images))
+        warnings.append(start_would_help(recipe, plan.chooser, num_images))
     for warning in filter(None, warnings):
         listener.say(f"  {warning}")
     return short
@@ -320,26 +325,7 @@ def pack(
     Raises:
         UserError: as :func:`pretrain`, or the name does not end in .pack.
     """
-    listener = listener or Silent()
-    source = open_stream(data) or open_source(data)
-    for note in source.notes:
-        listener.say(f"  {note}")
-    name = Path(data).resolve().stem if isinstance(data, str | Path) else "images"
-    path = as_path(output) if output is not None else Path(f"{name}.pack")
-    check_writable(path)
-    if output is None and path.exists():
-        open_source(path)  # or it is no pack, and nobody said that it may go
-        listener.say(f"  replaces {path}")
-    images = pack_images(
-        source,
-        path,
-        size,
-        on_progress=lambda done, total: listener.progress("reading images", done, total),
-    )
-    listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
-    if (told := images.told_unreadable(source.name)) is not None:
-        listener.say(f"  {told}")
-    return path
+    return modality_of(data).pack(data, output, size, listener or Silent())
 
 
 def draw_views(
@@ -370,13 +356,16 @@ def draw_views(
     check_writable(target)
     name = None if method is None else given_method(method)
     request = PretrainRequest(data, method=name, recipe=recipe, overrides=overrides)
-    source = in_tiles(open_source(data, values=value_range(recipe)), recipe, overrides)
-    chosen = choose_views(request, replace(surroundings(source), device=torch.device("cpu")))
+    kind = _kind_of(request, None)
+    chooser = chooser_of(kind.kind)
+    source = kind.open_training(data, opened_with(request, chooser))
+    around = replace(chooser.surroundings(source), device=torch.device("cpu"))
+    chosen = choose_views(request, chooser, around)
     step = max(1, len(source) // 100)
-    looked_at = load_some(source, range(0, len(source), step)[:100], chosen.canvas_size)
+    looked_at = kind.load_some(source, range(0, len(source), step)[:100], chosen.data)
     if recipe is None:
-        chosen = choose_looks(chosen, looked_at, request.overridden)
-    method_itself = build_method(chosen.method, build_backbone(chosen.backbone))
-    facts = image_facts(chosen)
-    sheet = looked_at.sheet(method_itself.views(facts), facts, seed=seed)
+        given = request.overridden
+        chosen = chooser.fit(chosen, looked_at, given, pixels=False, views=True)
+    method_itself = build_method(chosen.method, chosen.backbone.build())
+    sheet = looked_at.sheet(method_itself.views(chosen.facts), chosen.facts, seed=seed)
     write_with(target, lambda path: sheet.save(path, format="PNG"))

@@ -1,16 +1,21 @@
-"""The kinds of data, each a folder of the same file names: the one module that lists them."""
+"""The kinds of data: what each has to give, and the one list of them.
 
+A kind is a folder with the same file names, of which ``samples.py`` has its :class:`Modality`, and
+a file of that name in ``recipes/`` with its ``Chooser``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
-from similitude.errors import did_you_mean
+from similitude.errors import UserError, did_you_mean
 
-# kind of a view -> where its config is; recipes from before there were kinds are of images
-VIEWS = {
-    "image": "similitude.images.views.config:ImageViewConfig",
-    "patches": "similitude.images.views.patches:PatchViewConfig",
+# kind -> folder, in the order in which they are asked whether data is theirs, the last first
+KINDS = {
+    "image": "images",
 }
-DEFAULT_KIND = "image"
+DEFAULT_KIND = "image"  # of recipes from before there were kinds
 
 # What ``similitude.data`` shows, and where it is.
 DATA = {
@@ -38,13 +43,136 @@ DATA = {
 }
 
 
+class Modality(ABC):
+    """A kind of data. The core asks it for sources, samples and the configs in a recipe.
+
+    Attributes:
+        kind: its name in recipes.
+        noun: what several samples are called.
+        data_config: the class of ``Recipe.data``.
+        network_config: the class of ``Recipe.backbone``.
+        view_configs: classes of views, by kind of view.
+    """
+
+    kind: ClassVar[str]
+    noun: ClassVar[str]
+    data_config: ClassVar[type]
+    network_config: ClassVar[type]
+    view_configs: ClassVar[Mapping[str, type]]
+
+    @abstractmethod
+    def claims(self, data: Any) -> bool:
+        """Whether what a user gave is of this kind."""
+
+    @abstractmethod
+    def open_training(self, data: Any, config: Any | None, *, resumed: bool = False) -> Any:
+        """The source of what is trained on.
+
+        Args:
+            data: what the user gave.
+            config: of type ``data_config``, where a recipe is known already.
+            resumed: whether it is that of a run that goes on, which nothing may change.
+        """
+
+    @abstractmethod
+    def open_part(self, data: Any, split: str | None, config: Any) -> Any:
+        """The source of one part: "train", "test", or None for what is trained on."""
+
+    @abstractmethod
+    def open_parts(self, data: Any, config: Any | None) -> list[Any]:
+        """The sources of training part and test part, or of all where there is one part."""
+
+    @abstractmethod
+    def load(
+        self, source: Any, config: Any, on_progress: Callable[[int, int], None] | None = None
+    ) -> Any:
+        """The samples of a source."""
+
+    def load_some(self, source: Any, positions: Any, config: Any) -> Any:
+        """A few samples, and no others."""
+        return self.load(source, config).subset(positions)
+
+    def pack(self, data: Any, output: Any, size: int | None, listener: Any) -> Any:
+        """Decode all samples once, into one file; its path."""
+        raise UserError(f"only images are packed, not {self.noun}")
+
+    def for_raw(self, config: Any, source: Any) -> Any:
+        """The config with which samples are loaded for the baseline of raw numbers."""
+        return config
+
+    def open_start(self, init: Any, network: Any | None) -> Any:
+        """Published weights to start from.
+
+        Raises:
+            UserError: there are none for this kind of data, or not of this name.
+        """
+        raise UserError(f"there are no published weights for {self.noun}: leave out --init")
+
+    def told_unfit(self, start: Any, method: type) -> str | None:
+        """A sentence on published weights that are in a method's way, and what to do."""
+        return None
+
+    def with_batchnorm(self, start: Any, samples: Any, facts: Any) -> Any:
+        """The weights in a network with BatchNorm, with statistics of the samples."""
+        raise UserError(f"init.norm is for published weights, of which {self.noun} have none")
+
+    def start_of_run(self, **found: Any) -> Any:
+        """The weights that a run kept as those to start from; see ``images.starts``."""
+        raise UserError(f"a run on {self.noun} is no start of another: leave out --init")
+
+    def same(self, config: Any, samples: Any) -> bool:
+        """Whether samples are already as this config would have them loaded."""
+        return False
+
+    def entrant_at(self, weights: Any, samples: Any, source: Any) -> tuple[Any, Any | None]:
+        """Facts and config of the samples that published weights want.
+
+        Args:
+            weights: as :meth:`open_start` gives them.
+            samples: as they are.
+            source: of the samples.
+
+        Returns:
+            None for the config if the samples are good as they are.
+        """
+        raise NotImplementedError
+
+    def look_inside(
+        self, backbone: Any, samples: Any, facts: Any, device: Any
+    ) -> Mapping[str, Any] | None:
+        """Arrays for the report on what a backbone looks at, where it can be told."""
+        return None
+
+
+def modality(kind: str) -> Modality:
+    """The modality of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of data {kind!r}: {did_you_mean(str(kind), KINDS)}")
+    return import_module(f"similitude.{KINDS[kind]}.samples").MODALITY
+
+
+def modality_of(data: Any) -> Modality:
+    """The modality of what a user gave."""
+    kinds = [modality(kind) for kind in reversed(KINDS)]
+    return next((kind for kind in kinds if kind.claims(data)), kinds[-1])
+
+
+def chooser(kind: str) -> Any:
+    """What chooses recipes for this kind: a ``recipes.choose.Chooser``."""
+    return import_module(f"similitude.recipes.{KINDS[kind]}").CHOOSER
+
+
 def view_config(kind: str | None) -> Any:
     """The class of configs of a kind of views.
 
     Raises:
         ValueError: there is no such kind.
     """
-    if (kind or DEFAULT_KIND) not in VIEWS:
-        raise ValueError(f"unknown kind of view {kind!r}: {did_you_mean(str(kind), VIEWS)}")
-    module, _, name = VIEWS[kind or DEFAULT_KIND].partition(":")
-    return getattr(import_module(module), name)
+    known = {name: c for each in KINDS for name, c in modality(each).view_configs.items()}
+    if (kind or DEFAULT_KIND) not in known:
+        raise ValueError(f"unknown kind of view {kind!r}: {did_you_mean(str(kind), known)}")
+    return known[kind or DEFAULT_KIND]

@@ -5,15 +5,25 @@ Letters: N samples of a batch, K partners of a sample at most, D numbers of a sa
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL.Image import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
-from torch import Tensor
+from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.modalities import view_config
@@ -97,6 +107,63 @@ class ViewConfig(Config):
     def inputs(self) -> int:
         """How many inputs of a network one view of a sample is."""
         return 1
+
+    def input_side(self, side: int) -> int:
+        """How large an input of a network is, of samples that are so large."""
+        return side
+
+    def small(self: C, side: int) -> C:
+        """The same on samples so small, for an experiment."""
+        return self
+
+
+class DataConfig(Config):
+    """What a recipe decides of a kind of data. A subclass adds ``kind: Literal["..."] = "..."``."""
+
+    kind: str
+
+    # Whether samples are so small that what is published for large ones does not fit.
+    is_small: ClassVar[bool | property] = True
+    # A sentence on samples that are cut for training and whole for all else, or None.
+    told_cut: ClassVar[str | property | None] = None
+
+    def facts(self, views: Collection[ViewConfig]) -> Facts:
+        """The facts that views, of which all are given, and evaluations depend on."""
+        raise NotImplementedError
+
+    def noise(self, number: int) -> Rows:
+        """Random rows as large as those of training, for a look at a step."""
+        raise NotImplementedError
+
+    def view_cost(self, views: Sequence[Any]) -> float:
+        """What the views of one sample cost to make, in pixels of images."""
+        return 0.0
+
+    def training_view(self, views: Collection[ViewConfig]) -> ViewConfig:
+        """A mild view for training on labels, made of those of the pretraining."""
+        return next(iter(views))
+
+    def serving(self: C, others: Sequence[C]) -> C:
+        """The config with which samples that are loaded once serve all others too."""
+        return self
+
+
+class NetworkConfig(Config):
+    """Which network is trained and kept."""
+
+    name: str
+
+    def build(self) -> nn.Module:
+        """The network with random weights; it maps a view to [N, D] and has ``num_features``, D."""
+        raise NotImplementedError
+
+    def loading_snippet(self, weights: str, data: Any, facts: Any) -> str:
+        """Python that rebuilds the network, and loads a file of weights into it."""
+        return f"# {self.name} is built by similitude; its weights are in {weights}"
+
+    def preparing_snippet(self, data: Any, facts: Any) -> str:
+        """Python that makes of a file what the network takes."""
+        return ""
 
 
 def _by_kind(value: Any) -> Any:
@@ -229,6 +296,14 @@ class Samples(ABC, Generic[R]):
     @abstractmethod
     def thumbnails(self, side: int) -> UInt8[np.ndarray, "N h w 3"]:
         """Every sample as a small picture, at most so many pixels a side."""
+
+    def with_labels(self: S, labels: Int[Tensor, " N"] | None, class_names: list[str] | None) -> S:
+        """The same samples with other labels; of a class that is no dataclass, overridden."""
+        return replace(self, labels=labels, class_names=class_names)  # type: ignore[type-var]
+
+    def without_labels(self: S) -> S:
+        """The same samples, of which nobody knows a class."""
+        return self.with_labels(None, self.class_names)
 
     def spread(self: S, count: int) -> S:
         """At most so many samples, at even distances: names, and so classes, stand in order."""

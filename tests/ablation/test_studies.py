@@ -14,8 +14,8 @@ from similitude.errors import UserError
 from similitude.images.backbones import build_backbone, check_input
 from similitude.method import Batch, Progress
 from similitude.methods import build_method
-from similitude.recipes import Recipe, find_recipe, image_facts, override
-from similitude.recipes.looks import set_num_samples
+from similitude.recipes import Recipe, find_recipe, override
+from similitude.recipes.choose import set_num_samples
 from similitude.recipes.sizes import input_sizes
 
 pytestmark = pytest.mark.slow
@@ -73,13 +73,11 @@ def test_a_cell_trains_a_step_and_measures_what_is_expected_of_it(name, cell):
     recipe = recipe_of(study, cell)
     backbone = build_backbone(recipe.backbone)
     for size in input_sizes(recipe):
-        check_input(backbone, recipe.backbone, size, recipe.image_size)
+        check_input(backbone, recipe.backbone, size, recipe.data.image_size)
     method = build_method(recipe.method, backbone)
     n = 16
-    images = random_images(n, recipe.image_size)
-    views = method.views(image_facts(recipe))(
-        images.take(slice(None)), torch.arange(n), seed=0, epoch=0
-    )
+    images = random_images(n, recipe.data.image_size)
+    views = method.views(recipe.facts)(images.take(slice(None)), torch.arange(n), seed=0, epoch=0)
     output = method.training_loss(Batch(views, torch.arange(n)), Progress(0, 10, 5))
     output.loss.backward()
     assert math.isfinite(output.loss.item())

@@ -136,12 +136,14 @@ def test_published_weights_get_a_row_each(similitude, run_folder, photos, monkey
 
     def open_start(name):
         recipe = Run(run_folder).recipe
-        facts = {"image_size": recipe.image_size, "mean": recipe.mean, "std": recipe.std}
+        facts = {
+            "image_size": recipe.data.image_size,
+            "mean": recipe.data.mean,
+            "std": recipe.data.std,
+        }
         return SimpleNamespace(name=name, build=lambda: Run(run_folder).backbone, **facts)
 
-    monkeypatch.setitem(
-        sys.modules, "similitude.runs.starts", SimpleNamespace(open_start=open_start)
-    )
+    monkeypatch.setattr(sim.starts, "open_start", open_start)
     monkeypatch.setenv("COLUMNS", "80")
     names = ("efficientnet-lite0", "timm:resnet50.a1_in1k")
     given = [word for name in names for word in ("--against", name)]

@@ -29,9 +29,10 @@ from builders import random_images, small_recipe
 from similitude import pretrain
 from similitude.listener import Silent
 from similitude.methods import METHODS
+from similitude.nets.weights import fingerprint_of
 from similitude.recipes import RECIPES, dump_recipe, find_recipe
 from similitude.report import write_report
-from similitude.runs.checkpoint import fingerprint_of, load_checkpoint
+from similitude.runs.checkpoint import load_checkpoint
 from similitude.runs.environment import processor
 
 HERE = Path(__file__).parent

@@ -95,7 +95,7 @@ def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
     fast = ["backbone.base_width=4", "precision=float32", "memory_format=contiguous"]
     options = {"epochs": 1, "batch_size": 8, "overrides": fast, "report": False}
     run = sim.pretrain(tmp_path / "photos", out=tmp_path / "run", **options)
-    assert run.recipe.value_range == (0, 4095)
+    assert run.recipe.data.value_range == (0, 4095)
     said = []
     run.embed(tmp_path / "dark", say=said.append)
     assert not any("black" in sentence for sentence in said)  # no range of its own

@@ -6,7 +6,8 @@ from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.methods.barlow_twins import BarlowTwins
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
-from similitude.recipes.choose import Surroundings, choose_recipe
+from similitude.recipes.choose import Surroundings
+from similitude.recipes.images import choose_recipe
 
 BOTH = pytest.mark.parametrize(
     ("name", "loss_of"),

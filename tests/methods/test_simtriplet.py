@@ -130,7 +130,7 @@ def test_a_folder_of_large_images_is_trained_in_tiles(slides, tmp_path):
     run = sim.pretrain(
         slides, recipe=recipe, overrides=["tile_size=16"], out=tmp_path / "run", listener=heard
     )
-    assert run.recipe.tile_size == 16
+    assert run.recipe.data.tile_size == 16
     text = "\n".join(heard.sentences)
     assert "60 images in" in text
     assert "in tiles of 16 px" in text

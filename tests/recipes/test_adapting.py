@@ -25,14 +25,18 @@ def test_adapting_takes_pixels_and_network_of_its_start_and_stays_near_it():
     )
     recipe = choose_adapting("byol", Surroundings(2_000, [500], CPU), start)
     assert recipe.backbone == start.backbone
-    assert (recipe.image_size, recipe.mean, recipe.std) == (224, start.mean, start.std)
+    assert (recipe.data.image_size, recipe.data.mean, recipe.data.std) == (
+        224,
+        start.mean,
+        start.std,
+    )
     assert view_sizes(recipe) == [128, 128]  # a CPU affords no more
     assert recipe.init.fingerprint == "abc"
     assert 0 < recipe.init.frozen < 1
     assert 0 < recipe.init.average < 1
     assert view_sizes(choose_adapting("byol", Surroundings(2_000, [500], GPU), start)) == [224, 224]
-    assert recipe.canvas_size == 256
-    assert choose_adapting("byol", Surroundings(2_000, [60], CPU), start).canvas_size == 60
+    assert recipe.data.canvas_size == 256
+    assert choose_adapting("byol", Surroundings(2_000, [60], CPU), start).data.canvas_size == 60
     moco = choose_adapting("moco_v2", Surroundings(2_000, [500], CPU), start).method
     assert moco.bn_splits == 1  # published networks may have layers that cannot be split
     diet = choose_adapting("diet", Surroundings(2_000, [500], CPU), start).method

@@ -101,6 +101,6 @@ def test_normalization_is_that_of_the_pixels():
     images = random_images(64)
     recipe = choose_normalization(cifar10.simclr(), images)
     pixels = images.pixels.float() / 255
-    assert recipe.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-3)
-    assert recipe.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-3)
+    assert recipe.data.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-3)
+    assert recipe.data.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-3)
     assert choose_normalization(cifar10.simclr(), images, ["mean"]) == cifar10.simclr()

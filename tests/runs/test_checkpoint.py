@@ -12,11 +12,11 @@ from builders import TinyBackbone, small_config, small_recipe
 from similitude.errors import UserError
 from similitude.images.backbones import build_backbone
 from similitude.methods import METHODS, build_method
+from similitude.nets.weights import load_strictly
 from similitude.runs.checkpoint import (
     fresh_backbone,
     load_backbone,
     load_checkpoint,
-    load_strictly,
     save_checkpoint,
 )
 

@@ -1,9 +1,7 @@
 """What a run is scored beside: raw pixels, its start, published weights."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +10,15 @@ from torch import Tensor, nn
 
 from builders import TinyBackbone, random_images, small_recipe, write_photos
 from similitude.errors import UserError
+from similitude.images.config import ImageData
 from similitude.images.image_set import ImageSet
 from similitude.images.opening import open_source
 from similitude.images.source import ImageSource
 from similitude.listener import Silent
+from similitude.modalities import modality
 from similitude.report import read_run
-from similitude.runs.entrants import AtSizes
+from similitude.runs import starts
+from similitude.runs.entrants import AsWanted
 from similitude.runs.run import Run
 from similitude.training.pretrain import train
 
@@ -118,9 +119,7 @@ def test_names_are_opened_as_starts(
         asked.append(given)
         return Start(name=str(given), image_size=16)
 
-    monkeypatch.setitem(
-        sys.modules, "similitude.runs.starts", SimpleNamespace(open_start=open_start)
-    )
+    monkeypatch.setattr(starts, "open_start", open_start)
     table = run.evaluate(photos, protocols=("knn",), against=["b", Path("a"), Start("c", 16)])
     assert list(table.rows)[2:-1] == ["b", "a", "c"]
     assert asked == ["b", Path("a")]
@@ -139,18 +138,22 @@ def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
     source = open_source(random_images(8, 100))
     loaded: list[int] = []
 
-    def load(_: ImageSource, size: int) -> ImageSet:
-        loaded.append(size)
-        return random_images(8, size)
+    def load(_: ImageSource, config: ImageData) -> ImageSet:
+        loaded.append(config.canvas_size)
+        return random_images(8, config.canvas_size)
 
     own = random_images(8, 36), None
-    canvases = AtSizes(own, (source, None), load)
-    assert canvases.fit_for(24) is own
-    assert canvases.fit_for(31) is own  # 35 px
-    large = canvases.fit_for(64)
+    parts = AsWanted(own, ImageData(canvas_size=36), (source, None), modality("image"), load)
+
+    def fit_for(image_size: int) -> tuple:
+        return parts.row_of(Start("x", image_size)).load()
+
+    assert fit_for(24) is own
+    assert fit_for(31) is own  # 35 px
+    large = fit_for(64)
     assert large[0].size == 73
-    assert canvases.fit_for(64) is large
-    assert canvases.fit_for(224)[0].size == 100  # the originals have no more
-    assert canvases.fit_for(300)[0].size == 100
-    assert canvases.for_pixels()[0].size == 16
+    assert fit_for(64) is large
+    assert fit_for(224)[0].size == 100  # the originals have no more
+    assert fit_for(300)[0].size == 100
+    assert parts.for_raw()[0].size == 16
     assert loaded == [73, 100, 16]

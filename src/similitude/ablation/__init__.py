@@ -14,18 +14,15 @@ from similitude.data.classes import check_classes, has_labels
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable
-from similitude.images.image_set import ImageSet
-from similitude.images.loading import load_images
-from similitude.images.opening import open_parts, open_source
-from similitude.images.source import ImageSource
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
+from similitude.modalities import Modality, chooser, modality_of
 from similitude.randomness import permutation
-from similitude.recipes import Recipe
-from similitude.recipes.looks import choose_normalization, set_num_samples
-from similitude.recipes.recipe import touched_fields
+from similitude.recipes import Recipe, touched_fields
+from similitude.recipes.choose import set_num_samples
 from similitude.report.ablation import write_ablation_page
+from similitude.sample import DataConfig, Samples
 
 __all__ = ["Ablation", "ablate"]
 
@@ -94,6 +91,7 @@ def ablate(
         tuple(overrides),
         epochs,
         images,
+        modality_of(data),
     )
     design.check(data)
     try:
@@ -108,7 +106,7 @@ def ablate(
 def _carry_out(
     design: Design, data: Any, seeds: int | None, out: str | Path | None, listener: Listener
 ) -> Ablation | None:
-    source, test_source = _open(data, listener)
+    source, test_source = _open(design.modality, data, listener)
     if out is None:
         of = Path(str(data)).stem if isinstance(data, str | Path) else "images"
         parts = [design.name] if design.name else [of, design.label, *design.fields]
@@ -117,12 +115,15 @@ def _carry_out(
     check_writable(folder, "ablation.json")
     stored = read_plan(folder, design)
     bases = design.bases(source, count) if stored is None else stored[1]
-    canvas = design.canvas_size(bases)
-    images = _some(_load(source, canvas, listener), count)
+    config = design.data(bases)
+    images = _some(_load(design.modality, source, config, listener), count)
     if stored is None:
         bases = {name: set_num_samples(base, len(images)) for name, base in bases.items()}
         if design.study is None and design.recipe is None:
-            bases[""] = choose_normalization(bases[""], images, touched_fields(design.overrides))
+            given = touched_fields(design.overrides)
+            bases[""] = chooser(design.modality.kind).fit(
+                bases[""], images, given, pixels=True, views=False
+            )
     elif stored[0] != images.fingerprint():
         raise UserError(f"{folder} holds an ablation on other images: give another --out")
     cells = design.cells(bases, source, len(images))
@@ -130,14 +131,14 @@ def _carry_out(
         write_plan(folder, design, images, bases)
     test = None
     if test_source is not None and scorable(images):
-        test = _load(test_source, canvas, listener)
+        test = _load(design.modality, test_source, config, listener)
         test = test if design.study is None else _some(test, TEST_IMAGES)
     seeds = seeds or (SEEDS if design.study is None else design.study.seeds)
     listener.say(
         f"{len(cells)} cells x {seeds} {'seed' if seeds == 1 else 'seeds'} on {len(images):,} "
         f"images in {source.name}, in {folder}"
     )
-    work = Work(folder, images, test, source.name, listener, len(cells) * seeds)
+    work = Work(design.modality, folder, images, test, source.name, listener, len(cells) * seeds)
     work.check(cells, seeds)
     found: dict[str, list[RunFinding]] = {cell.name: [] for cell in cells}
     for seed in range(seeds):  # the first seed of all cells is a table already
@@ -169,35 +170,35 @@ def _carry_out(
     return result
 
 
-def _open(data: Any, listener: Listener) -> tuple[ImageSource, ImageSource | None]:
+def _open(modality: Modality, data: Any, listener: Listener) -> tuple[Any, Any]:
     """Training images, and test images where there are some."""
     if data is None:
         try:
-            open_source("cifar10")
+            modality.open_training("cifar10", None)
             data = "cifar10"
         except UserError as error:
             listener.say(f"no DATA was given, and {error}; taking digits, which are too easy")
             data = "digits"
         else:
             listener.say("no DATA was given: taking cifar10")
-    source, *test = open_parts(data)
+    source, *test = modality.open_parts(data, None)
     if test and has_labels(source) and has_labels(test[0]):
         check_classes(source, test[0])
     return source, test[0] if test else None
 
 
-def _load(source: ImageSource, canvas: int | None, listener: Listener) -> ImageSet:
-    images = load_images(
+def _load(modality: Modality, source: Any, config: DataConfig, listener: Listener) -> Samples[Any]:
+    images = modality.load(
         source,
-        canvas,
-        on_progress=lambda done, total: listener.progress("reading images", done, total),
+        config,
+        lambda done, total: listener.progress("reading images", done, total),
     )
     if images.unreadable:
         listener.say(f"{len(images.unreadable)} unreadable files in {source.name} are left out")
     return images
 
 
-def _some(images: ImageSet, count: int) -> ImageSet:
+def _some(images: Samples[Any], count: int) -> Samples[Any]:
     """At most ``count`` images, always the same ones, in their order."""
     if len(images) <= count:
         return images

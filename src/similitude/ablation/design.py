@@ -9,13 +9,14 @@ import yaml
 
 from similitude.ablation.grid import Variation, folder_name, grid
 from similitude.ablation.study import Study
+from similitude.data.source import Source
 from similitude.errors import UserError
 from similitude.files.reading import read_yaml
 from similitude.files.writing import contents, write_text
-from similitude.images.image_set import ImageSet
-from similitude.images.source import ImageSource
 from similitude.method import MethodConfig
-from similitude.recipes import Recipe, find_recipe, override, parse_recipe, with_used_normalization
+from similitude.modalities import Modality, chooser
+from similitude.recipes import Recipe, find_recipe, override, parse_recipe
+from similitude.sample import DataConfig, Samples
 from similitude.training.choose import choose_for
 
 PLAN = "ablation.yaml"
@@ -47,6 +48,7 @@ class Design:
     overrides: tuple[str, ...]
     epochs: int | None
     images: int | None
+    modality: Modality
 
     def check(self, data: Any) -> None:
         """Refuse what contradicts itself or is not enough."""
@@ -94,12 +96,12 @@ class Design:
             "fields": self.fields,
         }
 
-    def images_of(self, source: ImageSource) -> int:
+    def images_of(self, source: Source) -> int:
         """How many training images to take."""
         most = self.images or (len(source) if self.study is None else self.study.images)
         return min(len(source), most)
 
-    def bases(self, source: ImageSource, count: int) -> dict[str, Recipe]:
+    def bases(self, source: Source, count: int) -> dict[str, Recipe]:
         """What the cells start from, by the name of the recipe; one without a name for a grid.
 
         All compute in the same precision: that of the first.
@@ -107,7 +109,12 @@ class Design:
         if self.study is None:
             options = {"method": self.method, "recipe": self.recipe}
             base = choose_for(
-                source, count, epochs=self.epochs, overrides=self.overrides, **options
+                self.modality,
+                source,
+                count,
+                epochs=self.epochs,
+                overrides=self.overrides,
+                **options,
             )
             return {"": base}
         # As many steps on a smaller set of images as the study takes on its own.
@@ -119,15 +126,18 @@ class Design:
                 first = next(iter(bases.values()))
                 how = ("precision", "memory_format", "attention", "compile")
                 settings += [f"{field}={getattr(first, field)}" for field in how]
-            bases[name] = choose_for(source, count, epochs=epochs, recipe=name, overrides=settings)
+            bases[name] = choose_for(
+                self.modality, source, count, epochs=epochs, recipe=name, overrides=settings
+            )
         return bases
 
-    def canvas_size(self, bases: Mapping[str, Recipe]) -> int | None:
-        """Large enough for every cell; None: the images' own size."""
+    def data(self, bases: Mapping[str, Recipe]) -> DataConfig:
+        """How samples are loaded so that they serve every cell."""
         recipes = [*bases.values(), *(cell.recipe for cell in self._planned(bases))]
-        return max((recipe.canvas_size or 0 for recipe in recipes), default=0) or None
+        first, *others = [recipe.data for recipe in recipes]
+        return first.serving(others)
 
-    def cells(self, bases: Mapping[str, Recipe], source: ImageSource, count: int) -> list[Planned]:
+    def cells(self, bases: Mapping[str, Recipe], source: Source, count: int) -> list[Planned]:
         """Every cell with its whole recipe, checked before anything is trained."""
         made = [
             replace(cell, recipe=_as_kept(cell.recipe, source)) for cell in self._planned(bases)
@@ -137,7 +147,7 @@ class Design:
             if folders.count(folder) > 1:
                 raise UserError(f"two cells would share the folder {folder}: vary other values")
         for cell in made:
-            if cell.recipe.tile_size is not None:
+            if cell.recipe.data.told_cut is not None:
                 raise UserError("an ablation takes images whole: leave tile_size out")
             if count < cell.recipe.batch_size:
                 size = max(2, count // 4)
@@ -145,7 +155,9 @@ class Design:
                     f"{cell.name}: {count} images are fewer than one batch of "
                     f"{cell.recipe.batch_size}; add images or use --set batch_size={size}"
                 )
-            choose_for(source, count, recipe=cell.recipe)  # says where views do not fit a backbone
+            choose_for(
+                self.modality, source, count, recipe=cell.recipe
+            )  # says where views do not fit a backbone
         return made
 
     def _planned(self, bases: Mapping[str, Recipe]) -> list[Planned]:
@@ -162,12 +174,10 @@ class Design:
         ]
 
 
-def _as_kept(recipe: Recipe, source: ImageSource) -> Recipe:
-    """The recipe as a run on these images keeps it."""
-    recipe = with_used_normalization(recipe)
-    if recipe.value_range is not None or source.values is None:
-        return recipe
-    return recipe.changed(value_range=source.values)
+def _as_kept(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe as a run on these samples keeps it."""
+    choose = chooser(recipe.data.kind)
+    return choose.settle(choose.as_used(recipe), source)
 
 
 def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | None:
@@ -195,7 +205,9 @@ def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | N
     return images, {name: parse_recipe(recipe, str(path)) for name, recipe in recipes.items()}
 
 
-def write_plan(folder: Path, design: Design, images: ImageSet, bases: Mapping[str, Recipe]) -> None:
+def write_plan(
+    folder: Path, design: Design, images: Samples[Any], bases: Mapping[str, Recipe]
+) -> None:
     """Keep what the next call needs to go on."""
     plan = {
         "request": design.request(),

@@ -19,14 +19,14 @@ from similitude.evaluation import Score, ScoreTable, evaluate_backbone, read_sco
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
-from similitude.images.image_set import ImageSet
-from similitude.images.opening import open_source
 from similitude.listener import Listener
+from similitude.modalities import Modality
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
 from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.folder import refuse_links, settle
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
+from similitude.sample import Samples
 
 PROTOCOLS = ("knn", "linear")
 # Columns of metrics.csv that say where a run stands, not what came out.
@@ -39,9 +39,10 @@ class Work:
 
     def __init__(
         self,
+        modality: Modality,
         folder: Path,
-        images: ImageSet,
-        test: ImageSet | None,
+        images: Samples[Any],
+        test: Samples[Any] | None,
         data: str,
         listener: Listener,
         total: int,
@@ -58,7 +59,7 @@ class Work:
         # Raw pixels and random weights do not depend on what is ablated, unless these do.
         self.baselines: dict[tuple[Any, ...], dict[str, dict[str, Score]]] = {}
         self.table: ScoreTable | None = None
-        self.source = replace(open_source(images), name=data)
+        self.source = replace(modality.open_training(images, None), name=data)
 
     def check(self, cells: Sequence[Planned], seeds: int) -> None:
         """Look at all places before anything is trained.
@@ -199,7 +200,7 @@ class _Renamed:
         self.listener.progress(self.title if what == "training" else what, done, total, note)
 
 
-def scorable(images: ImageSet) -> bool:
+def scorable(images: Samples[Any]) -> bool:
     """Whether there are two classes with two images each."""
     if images.labels is None:
         return False

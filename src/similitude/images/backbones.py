@@ -14,8 +14,10 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from similitude.errors import UserError
+from similitude.images.config import ImageData
 from similitude.images.small_maps import convert_convolutions
-from similitude.sample import Config
+from similitude.images.views.config import ImageFacts
+from similitude.sample import NetworkConfig
 
 # Those with one 7x7 convolution as their stem, which the small stem replaces.
 PLAIN_RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -28,7 +30,7 @@ _WEIGHTS_OPTIONS = ("pretrained", "checkpoint", "cache_dir")
 Plain = bool | int | float | str
 
 
-class BackboneConfig(Config):
+class BackboneConfig(NetworkConfig):
     """Which network is trained and kept."""
 
     name: str = "resnet18"  # any name timm knows
@@ -41,6 +43,20 @@ class BackboneConfig(Config):
     zero_init_last: bool = True
     # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
     options: Mapping[str, Plain | tuple[Plain, ...]] = {}
+
+    def build(self) -> nn.Module:
+        """See :func:`build_backbone`."""
+        return build_backbone(self)
+
+    def loading_snippet(self, weights: str, data: ImageData, facts: ImageFacts) -> str:
+        """Python that rebuilds the network with timm and torch alone, and prepares an image."""
+        return f"{loading_snippet(self, weights)}\n\n{self.preparing_snippet(data, facts)}"
+
+    def preparing_snippet(self, data: ImageData, facts: ImageFacts) -> str:
+        """Python with Pillow and torch alone that makes of a file what the network takes."""
+        return preparing_snippet(
+            data.canvas_size, facts.size, facts.mean, facts.std, data.value_range
+        )
 
     @field_validator("options", mode="before")
     @classmethod
@@ -174,20 +190,8 @@ def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
     backbone.maxpool = nn.Identity()
 
 
-def loading_snippet(
-    config: BackboneConfig,
-    weights: str,
-    *,
-    canvas_size: int | None,
-    image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    values: tuple[float, float] | None = None,
-) -> str:
-    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it.
-
-    Its last lines make of an image file what the backbone wants.
-    """
+def loading_snippet(config: BackboneConfig, weights: str) -> str:
+    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it."""
     options: dict[str, object] = dict(config.options)
     width = config.base_width
     if width is not None:
@@ -210,7 +214,7 @@ def loading_snippet(
             "backbone.maxpool = nn.Identity()",
         ]
     lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
-    return "\n".join([*lines, "", preparing_snippet(canvas_size, image_size, mean, std, values)])
+    return "\n".join(lines)
 
 
 def preparing_snippet(

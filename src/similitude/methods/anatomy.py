@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from similitude.images.views import Canvases, ImageFacts, PatchViewConfig, image_views
 from similitude.method import Batch, Method, MethodConfig, Progress, Role
 from similitude.methods import CONFIGS, build_method
+from similitude.modalities import DEFAULT_KIND, modality
 
 SAMPLES, SIDE, FEATURES = 6, 4, 16
 STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
@@ -55,11 +55,7 @@ def small_config(name: str) -> MethodConfig:
     known |= dict.fromkeys(config.in_role(Role.NEGATIVES), 2 * SAMPLES)
     known |= dict.fromkeys(config.in_role(Role.PARTS), 1)
     known |= dict.fromkeys(config.in_role(Role.QUEUE), 4 * SAMPLES)  # a batch that comes twice
-    for field, view in image_views(config.view_configs).items():
-        if isinstance(view, PatchViewConfig):
-            known[field] = view.changed(size=2 * SIDE, patch_size=2)
-        elif view.size is not None:
-            known[field] = view.changed(size=SIDE)
+    known |= {field: view.small(SIDE) for field, view in config.view_configs.items()}
     return config.changed(**known)
 
 
@@ -100,12 +96,12 @@ def column_names() -> list[str]:
 
 def _views(method: Method, seed: int) -> list[Tensor]:
     """Noise in the shapes of the method's own views."""
-    canvases = Canvases(torch.zeros(SAMPLES, 3, SIDE, SIDE, dtype=torch.uint8))
-    image = ImageFacts(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    data = modality(DEFAULT_KIND).data_config(image_size=SIDE)
+    facts = data.facts(method.config.view_configs.values())
     generator = torch.Generator().manual_seed(seed)
     return [
         torch.randn(view.shape, generator=generator, dtype=torch.float64)
-        for view in method.views(image)(canvases, torch.arange(SAMPLES), seed=0, epoch=0)
+        for view in method.views(facts)(data.noise(SAMPLES), torch.arange(SAMPLES), seed=0, epoch=0)
     ]
 
 

@@ -12,12 +12,11 @@ from similitude.recipes.recipe import (
     arithmetic_of,
     dump_recipe,
     field_text,
-    image_facts,
     load_recipe,
     override,
     parse_recipe,
+    touched_fields,
     validated,
-    with_used_normalization,
 )
 
 __all__ = [
@@ -28,12 +27,11 @@ __all__ = [
     "dump_recipe",
     "field_text",
     "find_recipe",
-    "image_facts",
     "load_recipe",
     "override",
     "parse_recipe",
+    "touched_fields",
     "validated",
-    "with_used_normalization",
 ]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -5,7 +5,8 @@ from typing import Protocol, runtime_checkable
 from similitude.images.backbones import BackboneConfig, takes_size
 from similitude.images.views import image_views
 from similitude.recipes import small
-from similitude.recipes.choose import MANY_IMAGES, Surroundings, for_short_runs, template
+from similitude.recipes.choose import Surroundings
+from similitude.recipes.images import MANY_IMAGES, for_short_runs, template
 from similitude.recipes.recipe import InitConfig, OptimizerConfig, Recipe, because
 from similitude.recipes.sizes import canvas_size_of, scale_patches
 
@@ -83,7 +84,9 @@ def starting_from(recipe: Recipe, start: Start) -> Recipe:
     config = recipe.init or InitConfig(name=start.name, fingerprint=start.fingerprint)
     update = {"name": start.name, "fingerprint": start.fingerprint}
     return recipe.changed(
-        backbone=start.backbone, mean=start.mean, std=start.std, init=config.changed(**update)
+        backbone=start.backbone,
+        data=recipe.data.changed(mean=start.mean, std=start.std),
+        init=config.changed(**update),
     )
 
 

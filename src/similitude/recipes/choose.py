@@ -1,36 +1,38 @@
-"""A recipe for some images on some machine: every choice with its reason."""
+"""What chooses recipes for a kind of data, and what the choices depend on."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch import nn
 
-from similitude.distributed import world_size
-from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, build_backbone
-from similitude.methods import CONFIGS, make_config
-from similitude.recipes import cifar10, imagenet, small
-from similitude.recipes.arithmetic import choose_arithmetic
-from similitude.recipes.duration import default_minutes, seconds_per_step
+from similitude.data.source import Source
+from similitude.errors import UserError
+from similitude.method import Role
 from similitude.recipes.recipe import Recipe, because
-from similitude.recipes.sizes import SMALL_IMAGE, canvas_size_of, scale_patches, scale_views
-
-TINY_IMAGE = 40  # pixels: up to here a narrow network affords the small-image stem
-MANY_IMAGES = 50_000  # from here, and on an accelerator, the papers' settings pay
-MANY_STEPS = 10_000  # worth more than a wider network or larger views, up to here
-CANVAS_REASON = "an eighth larger than the views, as 256 px is to 224"
+from similitude.sample import NetworkConfig
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the choices depend on: the images and the machine."""
+    """What the choices depend on: the samples and the machine."""
 
-    num_images: int
-    short_sides: list[int]  # pixels, of a sample of the images
+    num_samples: int
+    short_sides: Sequence[int]  # of some of the samples: pixels
     device: torch.device
     name: str = "the data"
+
+    @classmethod
+    def of(
+        cls, source: Source, short_sides: Sequence[int] = (), num_samples: int | None = None
+    ) -> "Surroundings":
+        """Those of so many samples of a source, on this machine."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        count = len(source) if num_samples is None else num_samples
+        return cls(count, short_sides, device, source.name)
 
     @property
     def short_side(self) -> int:
@@ -38,175 +40,98 @@ class Surroundings:
         return int(median(self.short_sides))
 
 
-class Rung(NamedTuple):
-    """A network and the size of its images; each costs two to four times the one before."""
+class Chooser(ABC):
+    """What is not given is chosen here, for one kind of data; only the first four are needed."""
 
-    image_size: int  # pixels
-    backbone: str
-    base_width: int | None
+    @abstractmethod
+    def choose(
+        self,
+        method: str,
+        around: Surroundings,
+        batch_size: int | None = None,
+        minutes: float | None = None,
+        *,
+        own_network: bool = False,
+    ) -> Recipe:
+        """A recipe for these samples on this machine, without precision and epochs."""
 
-    def of(self, recipe: Recipe, side: int) -> Recipe:
-        """The recipe with this network, for images of ``side`` pixels."""
-        size = min(self.image_size, side)
-        return recipe.changed(
-            image_size=size,
-            canvas_size=canvas_size_of(size),
-            backbone=recipe.backbone.changed(name=self.backbone, base_width=self.base_width),
-        )
+    @abstractmethod
+    def any_recipe(self) -> Recipe:
+        """One whose data fields are those of all."""
 
+    @abstractmethod
+    def network(self, name: str, beside: Recipe, *, keep: bool = False) -> NetworkConfig:
+        """The network of this name, in the way of a recipe's.
 
-LADDER = (
-    Rung(64, "resnet18", 16),
-    Rung(64, "resnet18", 32),
-    Rung(96, "resnet18", 32),
-    Rung(96, "resnet18", None),
-    Rung(160, "resnet18", None),
-    Rung(224, "resnet50", None),
-)
+        Args:
+            name: as a user gives it.
+            beside: whose network it takes the place of.
+            keep: take that network as it is where it has the same name.
+        """
 
+    @abstractmethod
+    def check(self, recipe: Recipe, network: nn.Module) -> None:
+        """Refuse a network that does not take what it will be given.
 
-def choose_recipe(
-    method: str,
-    around: Surroundings,
-    batch_size: int | None = None,
-    minutes: float | None = None,
-    *,
-    own_backbone: bool = False,
-) -> Recipe:
-    """A recipe for these images on this machine, without precision and epochs.
+        Raises:
+            UserError: says what to do.
+        """
 
-    Many images on an accelerator take the papers' settings; tiny images the CIFAR-10 recipe of the
-    method; all others its small recipe, with the largest network that gets thousands of steps. A
-    given batch size is kept, and memory and BatchNorm splits are made to fit it.
+    def surroundings(self, source: Any, num_samples: int | None = None) -> Surroundings:
+        """What choices depend on, for so many samples of a source."""
+        return Surroundings.of(source, (), num_samples)
 
-    Args:
-        method: whose recipe.
-        around: the images and the machine.
-        batch_size: given by the user.
-        minutes: that the training may take; see :func:`duration.choose_epochs`.
-        own_backbone: whether the user names the network, so that none is looked for.
-    """
-    on_cpu, many = around.device.type == "cpu", around.num_images >= MANY_IMAGES
-    as_published = many and not on_cpu
-    if around.short_side <= (SMALL_IMAGE if as_published else TINY_IMAGE):
-        return _for_tiny_images(method, around, batch_size)
-    if as_published:
-        return _as_published(method, around, batch_size)
-    ladder = LADDER[:1] if own_backbone else LADDER
-    return _for_small_data(method, around, batch_size, minutes, ladder)
+    def adapt(
+        self, method: str, around: Surroundings, start: Any, batch_size: int | None = None
+    ) -> Recipe:
+        """A recipe that goes on from published weights, and stays near them."""
+        raise UserError("there are no published weights for such data: leave out --init")
 
+    def started(self, recipe: Recipe, start: Any) -> Recipe:
+        """A named recipe with published weights to begin with."""
+        raise UserError("there are no published weights for such data: leave out --init")
 
-def for_short_runs(method: str, around: Surroundings, batch_size: int | None) -> Recipe:
-    """The method's small recipe with a batch that fits the images."""
-    recipe = template(method, small)
-    why = f"the settings of {method} for few images and short runs"
-    recipe = because(recipe, why, method=recipe.method)
-    return with_batch_size(recipe, around, batch_size, "many steps")
+    def better_start(self, recipe: Recipe, num_samples: int) -> str | None:
+        """A sentence on published weights where they would be better."""
+        return None
 
+    def settle(self, recipe: Recipe, source: Any) -> Recipe:
+        """With what was found in the source."""
+        return recipe
 
-def _for_small_data(
-    method: str,
-    around: Surroundings,
-    batch_size: int | None,
-    minutes: float | None,
-    ladder: Sequence[Rung],
-) -> Recipe:
-    """The method's small recipe, with the largest network that gets many steps."""
-    chosen, usual = for_short_runs(method, around, batch_size), template(method, small)
-    minutes = minutes or default_minutes(around.device)
-    side = max(16, around.short_side)
-    first, *larger = (scale_views(rung.of(chosen, side), usual) for rung in ladder)
-    found, why = first, "small: steps count before size where images are few"
-    for candidate in larger:
-        network = build_backbone(candidate.backbone)
-        timed = choose_arithmetic(candidate, network, around.device)
-        if 60 * minutes / seconds_per_step(timed, around.device) < MANY_STEPS:
-            break
-        found, why = candidate, f"the largest with {MANY_STEPS:,} steps in {minutes:g} minutes"
-    found = because(found, why, image_size=found.image_size, backbone=found.backbone)
-    return because(found, CANVAS_REASON, canvas_size=found.canvas_size)
+    def sizes(self, recipe: Recipe, given: Collection[str], *, views: bool) -> Recipe:
+        """With sizes that fit each other where some are given, of views too if they are free."""
+        return recipe
 
+    def fit(
+        self,
+        recipe: Recipe,
+        samples: Any,
+        given: Collection[str],
+        *,
+        pixels: bool,
+        views: bool,
+    ) -> Recipe:
+        """With what is measured on the samples.
 
-def _for_tiny_images(method: str, around: Surroundings, batch_size: int | None) -> Recipe:
-    """The method's CIFAR-10 recipe, at the images' own size."""
-    side, on_cpu = around.short_side, around.device.type == "cpu"
-    usual = template(method, cifar10)
-    why = f"the settings of {method} for small images (median short side {side} px)"
-    chosen = because(usual, why, method=usual.method)
-    why = f"the images' own size, {side} px" + (", enlarged to 16" if side < 16 else "")
-    chosen = because(chosen, why, image_size=max(16, side))
-    width = ", a quarter as wide because there is no accelerator" if on_cpu else ""
-    network = BackboneConfig(stem="small", base_width=16 if on_cpu else None, **_of_resnet(usual))
-    why = f"a ResNet-18 with the small-image stem{width}"
-    chosen = because(chosen, why, backbone=network)
-    chosen = with_batch_size(chosen, around, batch_size, "many steps in a short run")
-    return scale_patches(chosen, usual)
+        Args:
+            recipe: all else is chosen.
+            samples: to be trained on.
+            given: fields that stay as they are.
+            pixels: whether the scale of the numbers is free.
+            views: whether the views are.
+        """
+        return set_num_samples(recipe, len(samples))
+
+    def as_used(self, recipe: Recipe) -> Recipe:
+        """As a run writes it down."""
+        return recipe
 
 
-def _as_published(method: str, around: Surroundings, batch_size: int | None) -> Recipe:
-    """The method's ImageNet recipe, at a batch that one accelerator takes."""
-    usual = template(method, imagenet)
-    side = around.short_side
-    why = f"the settings of {method} for large images (median short side {side} px)"
-    chosen = because(usual, why, method=usual.method)
-    network = BackboneConfig(name="resnet50", **_of_resnet(usual))
-    size = min(side, 224)
-    chosen = because(chosen, "as in the papers", image_size=size, backbone=network)
-    chosen = because(chosen, CANVAS_REASON, canvas_size=canvas_size_of(size))
-    chosen = with_batch_size(chosen, around, batch_size, "the papers' smallest", usual=256)
-    chosen = scale_views(chosen, usual)
-    is_lars = usual.optimizer.name == "lars" and not chosen.method.keeps_lars
-    if chosen.batch_size <= 512 and is_lars:
-        # LARS is for batches of thousands; small batches train with plain SGD (SimSiam, Tab. 4).
-        sgd = {"name": "sgd", "base_lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 1}
-        why = "plain SGD, because the batch is too small for LARS"
-        chosen = because(chosen, why, optimizer=usual.optimizer.changed(**sgd))
-    return chosen
-
-
-def with_batch_size(
-    recipe: Recipe, around: Surroundings, given: int | None, why: str, usual: int | None = None
-) -> Recipe:
-    """The recipe with the given batch size, or the usual one, halved to a quarter of the images.
-
-    Memory and the parts of BatchNorm are made to fit it.
-
-    Args:
-        recipe: everything but memory is chosen.
-        around: the images and the machine.
-        given: by the user.
-        why: the reason of the usual one.
-        usual: by default the recipe's.
-    """
-    size = usual = usual or recipe.batch_size
-    if given is None:
-        while size > 8 and size > around.num_images // 4:
-            size //= 2
-        size = max(1, size // world_size()) * world_size()  # equal parts
-        few = f"at most a quarter of {around.num_images} images"
-        recipe = because(recipe, why if size == usual else few, batch_size=size)
-    else:
-        recipe = recipe.changed(batch_size=given)
-    fitted = recipe.method.fitted(around.num_images, recipe.batch_size, world_size())
-    for name, (value, reason) in fitted.items():
-        recipe = because(recipe, reason, **{f"method.{name}": value})
-    return recipe
-
-
-def template(method: str, recipes: ModuleType) -> Recipe:
-    """The recipe of a method; a user's own takes SimCLR's with the method's own defaults."""
-    if method not in CONFIGS:
-        return recipes.simclr().changed(method=make_config(method, {}))
-    # where the paper's own network is no ResNet
-    of_resnet = getattr(recipes, f"{method}_resnet50", None)
-    return (of_resnet or getattr(recipes, method))()
-
-
-def _of_resnet(usual: Recipe) -> dict[str, Any]:
-    """What a method wants of any ResNet: its blocks' start, and its kind of normalization."""
-    backbone = usual.backbone
-    if backbone.name not in PLAIN_RESNETS:
-        return {}
-    # CPC's patches must not share statistics
-    options = {name: v for name, v in backbone.options.items() if name == "norm_layer"}
-    return {"zero_init_last": backbone.zero_init_last, "options": options}
+def set_num_samples(recipe: Recipe, num_samples: int) -> Recipe:
+    """Tell a method that keeps something of every sample how many there are."""
+    method = recipe.method.of_samples(num_samples)
+    if method == recipe.method:
+        return recipe
+    banks = {f"method.{name}": num_samples for name in method.in_role(Role.BANK)}
+    return because(recipe, "the number of images", **banks)

@@ -5,6 +5,7 @@ few, so rates and temperatures are tuned for a short run. Results: docs/results.
 """
 
 from similitude.images.backbones import BackboneConfig
+from similitude.images.config import ImageData
 from similitude.images.views import ImageViewConfig, PatchViewConfig
 from similitude.method import MethodConfig
 from similitude.methods import (
@@ -59,9 +60,7 @@ def _recipe(
         optimizer=OptimizerConfig(base_lr=base_lr, weight_decay=weight_decay, warmup_epochs=0.5),
         epochs=epochs,
         batch_size=128,
-        image_size=32,
-        mean=CIFAR_MEAN,
-        std=CIFAR_STD,
+        data=ImageData(image_size=32, mean=CIFAR_MEAN, std=CIFAR_STD),
     )
 
 

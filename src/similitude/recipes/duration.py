@@ -47,9 +47,7 @@ def _counted(recipe: Recipe) -> tuple[Work, int, int, float]:
         with counting(method) as calls:
             method.training_loss(batch, BEGINNING)
     torch.set_rng_state(random_state)
-    # a canvas is read once for each view, as bytes
-    side = recipe.canvas_size or recipe.image_size
-    pixels = sum(view[0].numel() / 3 + side**2 / 4 for view in batch.views)
+    pixels = recipe.data.view_cost(batch.views)
     weights = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return sum(calls, Work()), len(batch.index), weights, pixels
 

@@ -1,6 +1,7 @@
 """Recipes for Fashion-MNIST: 60,000 grey images of clothes, 28 x 28."""
 
 from similitude.images.backbones import BackboneConfig
+from similitude.images.config import ImageData
 from similitude.images.views import ImageViewConfig
 from similitude.methods import SimCLRConfig
 from similitude.recipes.recipe import OptimizerConfig, Recipe
@@ -30,7 +31,5 @@ def quickstart() -> Recipe:
         optimizer=OptimizerConfig(base_lr=0.4, weight_decay=1e-4, warmup_epochs=0.2),
         epochs=5,
         batch_size=128,
-        image_size=28,
-        mean=(0.286, 0.286, 0.286),
-        std=(0.353, 0.353, 0.353),
+        data=ImageData(image_size=28, mean=(0.286, 0.286, 0.286), std=(0.353, 0.353, 0.353)),
     )

@@ -7,6 +7,7 @@ are enlarged more than in the authors' code.
 """
 
 from similitude.images.backbones import BackboneConfig
+from similitude.images.config import ImageData
 from similitude.method import MethodConfig
 from similitude.methods import (
     BarlowTwinsConfig,
@@ -49,7 +50,7 @@ def _recipe(
         optimizer=optimizer,
         epochs=epochs,
         batch_size=batch_size,
-        image_size=224,
+        data=ImageData(image_size=224),
     )
 
 
@@ -269,8 +270,7 @@ def _of_patches(
         optimizer=optimizer,
         epochs=200,
         batch_size=512,
-        image_size=image_size,
-        canvas_size=300,
+        data=ImageData(image_size=image_size, canvas_size=300),
     )
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from similitude.images.image_set import ImageSet
 from similitude.images.views import PatchViewConfig, image_views
-from similitude.method import Role
 from similitude.recipes.recipe import Recipe, because
 
 LOOKED_AT = 500  # images
@@ -126,12 +125,3 @@ def choose_normalization(recipe: Recipe, images: ImageSet, given: Collection[str
     std = few.std(dim=(0, 2, 3)).clamp_min(0.05).tolist()  # an all-black channel has none
     measured = {"mean": [round(m, 4) for m in mean], "std": [round(s, 4) for s in std]}
     return because(recipe, "measured on these images", **measured)
-
-
-def set_num_samples(recipe: Recipe, num_images: int) -> Recipe:
-    """Tell a method that keeps something of every image how many there are."""
-    method = recipe.method.of_samples(num_images)
-    if method == recipe.method:
-        return recipe
-    banks = {f"method.{name}": num_images for name in method.in_role(Role.BANK)}
-    return because(recipe, "the number of images", **banks)

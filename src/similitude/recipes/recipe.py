@@ -1,29 +1,29 @@
 """A recipe: everything that determines a run, as one frozen value, and its YAML form."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from similitude.errors import UserError, did_you_mean
 from similitude.files.reading import parse_yaml, read_yaml
-from similitude.images.backbones import BackboneConfig
-from similitude.images.views import ImageFacts, image_views
 from similitude.method import MethodConfig
 from similitude.methods import make_config
+from similitude.modalities import DEFAULT_KIND, KINDS, modality
 from similitude.nets.precision import Arithmetic
-from similitude.sample import Config
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
+from similitude.sample import Config, DataConfig, NetworkConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -65,21 +65,13 @@ class Recipe(Config):
     """Everything that determines a run besides the images themselves."""
 
     method: SerializeAsAny[MethodConfig]
-    backbone: BackboneConfig = BackboneConfig()
+    data: SerializeAsAny[DataConfig] = Field(default=None, validate_default=True)  # type: ignore[assignment]
+    backbone: SerializeAsAny[NetworkConfig] = Field(default=None, validate_default=True)  # type: ignore[assignment]
     optimizer: OptimizerConfig
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)  # global
     # Images per forward pass of the backbone; the loss still sees the whole batch, exactly.
     micro_batch_size: int | None = Field(default=None, ge=1)
-    image_size: int = Field(ge=4)  # pixels at evaluation, and of views without a size of their own
-    # Side of the square tiles, in pixels of the originals, into which every image is cut before
-    # anything else; each tile is a sample. None leaves images whole.
-    tile_size: int | None = Field(default=None, ge=1)
-    canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
-    # Values of deep pictures (16 bits, floats) that are black and white; None: there were none.
-    value_range: tuple[float, float] | None = None
-    mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
-    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     # Of the backbone's arithmetic; "auto" is settled by a rule on network and processor.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
@@ -96,12 +88,49 @@ class Recipe(Config):
         """The recipe with another value at a path such as ``optimizer.base_lr``."""
         return _with_value(self, path.split("."), value)
 
-    @field_validator("value_range")
+    @property
+    def facts(self) -> Any:
+        """The facts that views and evaluation need."""
+        return self.data.facts(self.method.view_configs.values())
+
+    @model_validator(mode="before")
     @classmethod
-    def _two_values(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
-        if values is not None and not (all(map(math.isfinite, values)) and values[0] != values[1]):
-            raise ValueError("black and white must be two different numbers")
+    def _with_data_in_its_place(cls, values: Any) -> Any:
+        """Move what is said of the data where it belongs, as of recipes from before it had one."""
+        if not isinstance(values, dict):
+            return values
+        data = values.get("data")
+        kind = data.get("kind") if isinstance(data, dict) else getattr(data, "kind", None)
+        if (kind or DEFAULT_KIND) not in KINDS:
+            return values
+        fields = modality(kind or DEFAULT_KIND).data_config.model_fields  # type: ignore[attr-defined]
+        lifted = {name: value for name, value in values.items() if name in fields}
+        if lifted:
+            kept = {name: value for name, value in values.items() if name not in lifted}
+            values = {**kept, "data": {**dict(data or {}), **lifted}}
+        reasons = values.get("reasons")
+        if isinstance(reasons, dict) and not fields.keys().isdisjoint(reasons):
+            named = {f"data.{n}" if n in fields else n: why for n, why in reasons.items()}
+            values = {**values, "reasons": named}
         return values
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_of_its_kind(cls, value: Any) -> Any:
+        if isinstance(value, DataConfig):
+            return value
+        if value is not None and not isinstance(value, dict):
+            raise ValueError("data is a mapping, of which kind says what it is")
+        given = value or {}
+        return modality(given.get("kind", DEFAULT_KIND)).data_config.model_validate(given)  # type: ignore[attr-defined]
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _network_of_its_kind(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, NetworkConfig) or "data" not in info.data:
+            return value
+        kind = modality(info.data["data"].kind).network_config
+        return kind.model_validate({} if value is None else value)  # type: ignore[attr-defined]
 
     @field_validator("method", mode="before")
     @classmethod
@@ -143,28 +172,13 @@ def arithmetic_of(recipe: Recipe) -> Arithmetic:
     )
 
 
-def image_facts(recipe: Recipe) -> ImageFacts:
-    """The facts about the images that views and evaluation need.
-
-    A method whose views stay in [0, 1] (SimCLR's paper) is evaluated on such images too.
-    """
-    views = image_views(recipe.method.view_configs).values()
-    if views and not any(view.normalize for view in views):
-        return ImageFacts(recipe.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return ImageFacts(recipe.image_size, recipe.mean, recipe.std)
-
-
-def with_used_normalization(recipe: Recipe) -> Recipe:
-    """The recipe with the mean and std of :func:`image_facts`: its file says what is used."""
-    spec = image_facts(recipe)
-    if (spec.mean, spec.std) == (recipe.mean, recipe.std):
-        return recipe
-    return because(recipe, "the method's views stay in [0, 1]", mean=spec.mean, std=spec.std)
-
-
 def touched_fields(assignments: Sequence[str]) -> set[str]:
-    """The fields that assignments such as ``"method.temperature=0.2"`` set."""
-    return {assignment.partition("=")[0].strip() for assignment in assignments}
+    """The fields that assignments such as ``"method.temperature=0.2"`` set.
+
+    Those of the data are called without it, as on the command line: "image_size".
+    """
+    paths = (assignment.partition("=")[0].strip() for assignment in assignments)
+    return {path.removeprefix("data.") for path in paths}
 
 
 def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set") -> Recipe:
@@ -182,6 +196,9 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
         if not equals:
             raise UserError(f"{option} {assignment!r} has no value; write it as FIELD=VALUE")
         keys = path.strip().split(".")
+        if keys[0] not in data and keys[0] in data["data"]:
+            keys.insert(0, "data")
+        path = ".".join(keys)
         if keys == ["method", "name"]:
             raise UserError(f"{option} {assignment!r}: choose the method with --method instead")
         place: Any = data
@@ -189,6 +206,7 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
             free_form = depth > 0 and keys[depth - 1] == "options"
             if not isinstance(place, dict) or (key not in place and not free_form):
                 known = list(place) if isinstance(place, dict) else []
+                known += [] if depth else list(data["data"])
                 where = ".".join(keys[:depth]) or "a recipe"
                 hint = did_you_mean(key, known) if known else "it has no fields"
                 if inside := [k for k, v in data.items() if isinstance(v, dict) and key in v]:
@@ -200,7 +218,7 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
         data["reasons"] = {
             field: reason
             for field, reason in data["reasons"].items()
-            if not f"{field}.".startswith(f"{path.strip()}.")  # of the field or inside it
+            if not f"{field}.".startswith(f"{path}.")  # of the field or inside it
         }
     return parse_recipe(data, " ".join(f"{option} {a}" for a in assignments) or "the recipe")
 

@@ -7,13 +7,11 @@ from torch import nn
 
 from similitude.distributed import alone, world_size
 from similitude.errors import UserError
-from similitude.images.backbones import build_backbone
-from similitude.images.canvases import Canvases
 from similitude.method import Batch, Method, Progress
 from similitude.methods import build_method
 from similitude.nets.adapting import freeze_
 from similitude.nets.precision import backbones_of
-from similitude.recipes.recipe import Recipe, image_facts
+from similitude.recipes.recipe import Recipe
 
 BEGINNING = Progress(step=0, total_steps=1000, steps_per_epoch=100)
 SAMPLES = 4  # at least; two for each part of a split BatchNorm
@@ -24,14 +22,12 @@ def small_step(recipe: Recipe) -> tuple[Method, Batch]:
     config = recipe.method
     number = max(SAMPLES, 2 * config.batch_parts)
     config = config.small(2 * number)
-    method = build_method(config, build_backbone(recipe.backbone)).train()
+    method = build_method(config, recipe.backbone.build()).train()
     if recipe.init is not None:
         for backbone in backbones_of(method):
             freeze_(backbone, recipe.init.frozen)
-    side = recipe.canvas_size or recipe.image_size
-    canvases = torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8)
-    index = torch.arange(number)
-    views = method.views(image_facts(recipe))(Canvases(canvases), index, seed=0, epoch=0)
+    rows, index = recipe.data.noise(number), torch.arange(number)
+    views = method.views(recipe.facts)(rows, index, seed=0, epoch=0)
     return method, Batch(views, index)
 
 

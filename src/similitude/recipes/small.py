@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from similitude.images.backbones import BackboneConfig
+from similitude.images.config import ImageData
 from similitude.images.views import PatchViewConfig, image_views
 from similitude.recipes import cifar10
 from similitude.recipes.recipe import Recipe
@@ -22,7 +23,9 @@ PATCH_SHARE = 1 / 4  # of the image's side, as in the small recipes
 def _small(template: Recipe, **optimizer: Any) -> Recipe:
     """The recipe for small photos, with other settings of its optimizer."""
     # CPC's patches must not share statistics
-    options = {k: v for k, v in template.backbone.options.items() if k == "norm_layer"}
+    options = {
+        k: v for k, v in getattr(template.backbone, "options", {}).items() if k == "norm_layer"
+    }
     views = {}
     for name, view in image_views(template.method.view_configs).items():
         update: dict[str, Any] = {"size": IMAGE_SIZE // 2 if name == "local_view" else None}
@@ -33,8 +36,7 @@ def _small(template: Recipe, **optimizer: Any) -> Recipe:
         method=template.method.changed(**views),
         backbone=BackboneConfig(base_width=16, zero_init_last=False, options=options),
         optimizer=template.optimizer.changed(**optimizer),
-        image_size=IMAGE_SIZE,
-        canvas_size=round(IMAGE_SIZE * 8 / 7),
+        data=ImageData(image_size=IMAGE_SIZE, canvas_size=round(IMAGE_SIZE * 8 / 7)),
         batch_size=BATCH_SIZE,
         epochs=100,
     )

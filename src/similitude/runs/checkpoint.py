@@ -1,10 +1,8 @@
 """Checkpoints: one safe, complete, atomically written file, and the backbone's weights alone."""
 
-import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -19,16 +17,15 @@ from torch import Tensor, nn
 from similitude.errors import UserError
 from similitude.files.reading import check_archive, check_file
 from similitude.files.writing import checksum, write_with
-from similitude.images.backbones import build_backbone
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.nets.adapting import averaged
+from similitude.nets.weights import RESTORE, fingerprint_of, load_strictly
 from similitude.recipes import Recipe, parse_recipe
 
 FORMAT = 1
 START_FILE = "start.safetensors"  # in a run folder
 _SEAL = b"similitude crc32 "  # then eight hexadecimal digits
-_RESTORE = "restore it from a copy, or start the run anew with --overwrite"
 
 
 class Checkpoint(NamedTuple):
@@ -55,16 +52,6 @@ class Checkpoint(NamedTuple):
         torch.set_rng_state(self.random_state)
         if self.cuda_random_state is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(self.cuda_random_state)
-
-
-def fingerprint_of(state: Mapping[str, Tensor]) -> str:
-    """Weights in 16 characters: names, shapes and every bit, but not the order."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def save_checkpoint(
@@ -124,7 +111,7 @@ def load_checkpoint(
             "--overwrite starts it anew"
         )
     try:
-        check_archive(path, _RESTORE)
+        check_archive(path, RESTORE)
         if not zipfile.is_zipfile(path):
             raise UserError(f"the checkpoint {path} is damaged or not a checkpoint")
         _check_seal(path)
@@ -184,13 +171,13 @@ def _check_seal(path: Path) -> None:
             whole = zipfile.ZipFile(file).testzip() is None
     if not whole:
         raise UserError(
-            f"the checkpoint {path} is damaged, its checksum is of other content: {_RESTORE}"
+            f"the checkpoint {path} is damaged, its checksum is of other content: {RESTORE}"
         )
 
 
 def fresh_backbone(recipe: Recipe) -> nn.Module:
     """What the recipe's method keeps, with random weights drawn from torch's global generator."""
-    return build_method(recipe.method, build_backbone(recipe.backbone)).kept_backbone
+    return build_method(recipe.method, recipe.backbone.build()).kept_backbone
 
 
 def load_backbone(recipe: Recipe, state: dict[str, Tensor], place: Path | None = None) -> nn.Module:
@@ -255,56 +242,6 @@ def read_start(folder: Path, recipe: Recipe) -> dict[str, Tensor] | None:
             "it is damaged, or of another run"
         )
     return state
-
-
-def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load every entry or nothing.
-
-    Raises:
-        UserError: an entry is missing, left over, of another shape or type, or not a number; says
-            which.
-    """
-    own = module.state_dict()
-    wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
-    wrong += [k for k in own if k in state and own[k].shape != state[k].shape]
-    if wrong:
-        raise UserError(
-            f"the checkpoint is of another network than {what}: {len(wrong)} entries do not fit, "
-            f"the first is {wrong[0]!r}; use the recipe the checkpoint was trained with"
-        )
-    for name, tensor in state.items():
-        check_tensor(tensor, name, f"the checkpoint of {what}")
-        if tensor.dtype != own[name].dtype:
-            raise UserError(
-                f"the checkpoint of {what}: tensor {name!r} is of {_kind(tensor)} instead of "
-                f"{_kind(own[name])}, so it is damaged or of something else: {_RESTORE}"
-            )
-        if not bool(tensor.isfinite().all()):
-            raise UserError(
-                f"the checkpoint of {what}: tensor {name!r} has numbers that are not finite (NaN "
-                f"or infinite): {_RESTORE}"
-            )
-    module.load_state_dict(state)
-
-
-def check_tensor(tensor: Tensor, name: str, where: str) -> None:
-    """Refuse what is no plain array of numbers, or claims more numbers than its file holds.
-
-    Raises:
-        UserError: says which tensor.
-    """
-    strange = (
-        tensor.layout is not torch.strided
-        or tensor.is_quantized
-        or tensor.is_complex()
-        or tensor.device.type == "meta"
-    )
-    if strange or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise UserError(f"{where}: tensor {name!r} is no plain array of numbers of its own")
-
-
-def _kind(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def export_backbone(state: dict[str, Tensor], path: Path) -> None:

@@ -31,19 +31,12 @@ from similitude.evaluation.health import Verdict
 from similitude.evaluation.scores import column_title
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import as_path, check_writable, version_of, write_text, write_with
-from similitude.images.attention import attention_maps, has_attention
-from similitude.images.backbones import build_backbone, loading_snippet, preparing_snippet
-from similitude.images.decoding import ValueRange
-from similitude.images.image_set import ImageSet
-from similitude.images.loading import load_images
-from similitude.images.opening import Range, open_parts
-from similitude.images.source import ImageSource
-from similitude.images.views import ImageFacts
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import given_method
+from similitude.modalities import Modality, modality
 from similitude.randomness import permutation
-from similitude.recipes import Recipe, arithmetic_of, image_facts
+from similitude.recipes import Recipe, arithmetic_of
 from similitude.runs.checkpoint import (
     Checkpoint,
     export_backbone,
@@ -53,14 +46,13 @@ from similitude.runs.checkpoint import (
     load_checkpoint,
     read_start,
 )
-from similitude.runs.entrants import AtSizes, Published, open_published, published_entrant
+from similitude.runs.entrants import AsWanted
 from similitude.runs.folder import CHECKPOINT, is_held, refuse_links, settle
-from similitude.sample import Samples
+from similitude.runs.starts import Published, opened
+from similitude.sample import DataConfig, Samples
 
 GALLERY_SIZE = 2000  # images kept for the report's map
 THUMBNAIL_SIZE = 56  # pixels at most
-ATTENTION_IMAGES = 8  # shown with the attention of a ViT
-ATTENTION_SIZE = 112  # pixels at most
 
 Say = Callable[[str], None]  # a sentence for the user
 Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a note
@@ -135,10 +127,9 @@ class Run:
         return kept_weights(self.checkpoint, self.start)
 
     @property
-    def values(self) -> Range:
-        """How deep pictures are shown: as in training, if there were any."""
-        found = self.recipe.value_range
-        return "measured" if found is None else found
+    def modality(self) -> Modality:
+        """The kind of data it was trained on."""
+        return modality(self.recipe.data.kind)
 
     def untrained(self) -> nn.Module:
         """The backbone with its random weights, in evaluation mode."""
@@ -166,9 +157,9 @@ class Run:
         return (added / norm) ** 0.5 if norm > 0 else 0.0
 
     @property
-    def facts(self) -> ImageFacts:
-        """Size and normalisation of the images the backbone expects."""
-        return image_facts(self.recipe)
+    def facts(self) -> Any:
+        """What the backbone's input is like: of images size, mean and std."""
+        return self.recipe.facts
 
     @property
     def verdict(self) -> Verdict:
@@ -210,7 +201,7 @@ class Run:
                 listener=_Calls(progress, say),
             )
         join_processes()
-        sources = first_then_others(lambda: open_parts(data, values=self.values))
+        sources = first_then_others(lambda: self.modality.open_parts(data, self.recipe.data))
         parts = []
         for source in sources:
             images = self.load_source(source, progress, say)
@@ -295,32 +286,34 @@ class Run:
                 listener=_Calls(progress, say),
             )
         join_processes()
-        published = first_then_others(lambda: open_published(against))
+        published = first_then_others(lambda: opened(against))
         check_names([weights.name for weights in published])
         train_source, test_source = first_then_others(
-            lambda: labelled_splits(data, labels, self.values)
+            lambda: labeled_parts(self.modality, data, labels, self.recipe.data)
         )
         if say is not None and (told := told_single(train_source)) is not None:
             say(told)
         train = self.load_source(train_source, progress, say)
         test = None if test_source is None else self.load_source(test_source, progress, say)
-        sizes = AtSizes(
+        parts = AsWanted(
             (train, test),
+            self.recipe.data,
             (train_source, test_source),
-            lambda source, size: self.load_source(source, progress, None, size),
+            self.modality,
+            lambda source, config: self.load_source(source, progress, None, config),
         )
         entrants = [
             *self._before(),
-            *(published_entrant(weights, sizes) for weights in published),
+            *map(parts.row_of, published),
             self._entrant(PRETRAINED_BACKBONE, self.backbone),
         ]
         steps = (1 + len(entrants)) * (1 + len(protocols) + (test is not None))
         done = iter(range(steps))
         table = evaluate_entrants(
             entrants,
-            sizes.own,
+            parts.own,
             data=train_source.name,
-            pixels=sizes.for_pixels(),
+            pixels=parts.for_raw(),
             protocols=protocols,
             draws=draws,
             seed=self.split_seed,
@@ -381,17 +374,14 @@ class Run:
         write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
         self._write_attention(images)
 
-    def _write_attention(self, images: Samples[Any]) -> None:
+    def _write_attention(self, samples: Samples[Any]) -> None:
         """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
-        if not (isinstance(images, ImageSet) and has_attention(self.backbone)):
+        found = self.modality.look_inside(self.backbone, samples, self.facts, self._device)
+        if found is None:
             return
-        few = images.subset(permutation(self.recipe.seed, -2, len(images))[:ATTENTION_IMAGES])
-        maps = attention_maps(self.backbone, few, self.facts, device=self._device)
-        arrays: dict[str, Any] = {
-            "maps": maps.numpy(),
-            "images": few.thumbnails(ATTENTION_SIZE),
-            "names": np.array(few.names),
-        }
+        few = found["of"]
+        arrays = {name: array for name, array in found.items() if name != "of"}
+        arrays["names"] = np.array(few.names)
         if few.labels is not None and few.class_names is not None:
             names = [few.class_names[i] if i >= 0 else "" for i in few.labels.tolist()]
             arrays["classes"] = np.array(names)
@@ -424,38 +414,31 @@ class Run:
 
     def load_source(
         self,
-        source: ImageSource,
+        source: Any,
         progress: Progress | None,
         say: Say | None,
-        size: int | None = None,
-    ) -> ImageSet:
-        """Decode images at the size of this run's canvases, and say which cannot be read.
+        config: DataConfig | None = None,
+    ) -> Any:
+        """Decode samples as this run has them, and say which cannot be read.
 
         Args:
             source: what to decode.
             progress: called with what is done, how many, and how many there are.
             say: called with sentences on what is left out.
-            size: another side of the canvases in pixels.
+            config: another way to load them.
         """
 
         def show(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"reading {source.name}", done, total, "")
 
-        if self.recipe.value_range is not None:
-            source = source.with_values(ValueRange(*self.recipe.value_range))
-        images = load_images(source, size or self.recipe.canvas_size, on_progress=show)
-        if self.recipe.tile_size is not None and say is not None:
-            say(
-                f"the run was trained on tiles of {self.recipe.tile_size} px, and this uses whole "
-                "images: cut them into files of that size to score or embed tiles"
-            )
+        data = self.recipe.data
+        samples = self.modality.load(source, config or data, show)
         if say is not None:
-            for note in source.notes:
-                say(note)
-            if (told := images.told_unreadable(source.name)) is not None:
-                say(told)
-        return images
+            told = [data.told_cut, *source.notes, samples.told_unreadable(source.name)]
+            for sentence in filter(None, told):
+                say(str(sentence))
+        return samples
 
     def export(self, path: str | Path) -> str:
         """Write the backbone's weights as safetensors; return Python that loads and feeds them.
@@ -468,16 +451,15 @@ class Run:
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
         check_writable(target)
         export_backbone(self.backbone.state_dict(), target)
-        network, image = self.recipe.backbone, self.facts
-        facts = {"canvas_size": self.recipe.canvas_size, "image_size": image.size}
-        facts |= {"mean": image.mean, "std": image.std, "values": self.recipe.value_range}
-        if self.checkpoint.backbone.keys() != build_backbone(network).state_dict().keys():
+        network, data = self.recipe.backbone, self.recipe.data
+        if self.checkpoint.backbone.keys() != network.build().state_dict().keys():
             return (
                 "import similitude as sim\n\n"
                 f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
-                f"backbone = sim.load({str(self.path)!r}).backbone\n{preparing_snippet(**facts)}"
+                f"backbone = sim.load({str(self.path)!r}).backbone\n"
+                f"{network.preparing_snippet(data, self.facts)}"
             )
-        return loading_snippet(network, str(target), **facts)
+        return network.loading_snippet(str(target), data, self.facts)
 
     def report(self) -> Path:
         """Write report.html into the run folder; return its path."""
@@ -519,16 +501,17 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
     """The recipe with the network's own norms: random weights have no images' statistics."""
     if recipe.init is None or recipe.init.norm == "own":
         return recipe
-    options = {k: v for k, v in recipe.backbone.options.items() if k != "norm_layer"}
-    backbone = recipe.backbone.changed(options=options)
-    return recipe.changed(backbone=backbone)
+    options = {
+        k: v for k, v in getattr(recipe.backbone, "options", {}).items() if k != "norm_layer"
+    }
+    return recipe.changed(backbone=recipe.backbone.changed(options=options))
 
 
-def labelled_splits(
-    data: object, labels: str | Path | None, values: Range = "measured"
-) -> tuple[ImageSource, ImageSource | None]:
-    """Training and test images, both with labels; None where there is one part only."""
-    sources = open_parts(data, values=values)
+def labeled_parts(
+    modality: Modality, data: object, labels: str | Path | None, config: DataConfig | None
+) -> tuple[Any, Any]:
+    """Training and test samples, both with labels; None where there is one part only."""
+    sources = modality.open_parts(data, config)
     if labels is not None:
         if len(sources) > 1 and as_path(labels).exists():  # reading says that it does not
             raise UserError(

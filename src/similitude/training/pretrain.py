@@ -17,17 +17,16 @@ from similitude.evaluation.comparison import PRETRAINED_BACKBONE
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text, write_with
-from similitude.images.backbones import build_backbone
 from similitude.listener import Listener, Log, Silent, end
 from similitude.method import Method
 from similitude.methods import build_method
-from similitude.recipes import Recipe, dump_recipe, image_facts
+from similitude.nets.weights import load_strictly
+from similitude.recipes import Recipe, dump_recipe
 from similitude.runs.checkpoint import (
     START_FILE,
     Checkpoint,
     export_backbone,
     load_backbone,
-    load_strictly,
     read_start,
 )
 from similitude.runs.environment import write_environment
@@ -89,7 +88,7 @@ def train(
     if checkpoint is not None:
         start = read_start(folder, recipe)
     if method is None:
-        backbone = build_backbone(recipe.backbone)
+        backbone = recipe.backbone.build()
         if start is not None:
             load_strictly(backbone, start, f"backbone {recipe.backbone.name!r}")
             backbone.has_pretrained_weights = True  # type: ignore[assignment]
@@ -110,7 +109,7 @@ def train(
     if first:
         monitor = OnlineMonitor(
             images,
-            image_facts(recipe),
+            recipe.facts,
             module.multi_view,
             seed=recipe.seed,
             start=None if start is None else load_backbone(recipe, start).to(device),
@@ -183,7 +182,7 @@ def train(
         begun = load_backbone(recipe, start).to(device)
         monitor = OnlineMonitor(
             images,
-            image_facts(recipe),
+            recipe.facts,
             module.multi_view,
             seed=recipe.seed,
             start=begun,
@@ -271,7 +270,7 @@ def judge(
 
 def _write_start(folder: Path, recipe: Recipe, images: Samples[Any], views: MultiView) -> None:
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    sheet = images.sheet(views, image_facts(recipe), seed=recipe.seed)
+    sheet = images.sheet(views, recipe.facts, seed=recipe.seed)
     write_with(folder / "views.png", lambda path: sheet.save(path, format="PNG"))
 
 

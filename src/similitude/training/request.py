@@ -15,13 +15,13 @@ from similitude.files.writing import as_path
 from similitude.listener import Listener
 
 if TYPE_CHECKING:
-    from similitude.images.backbones import BackboneConfig
     from similitude.method import Method, MethodConfig
     from similitude.recipes import Recipe
     from similitude.runs.starts import Start
+    from similitude.sample import NetworkConfig
 
     AnyMethod = str | MethodConfig | type[Method] | Method
-    AnyBackbone = str | BackboneConfig
+    AnyBackbone = str | NetworkConfig
     AnyStart = str | Path | Start
     AnyRecipe = str | Path | Recipe
     ClassOfMethod = str | type[Method]
@@ -211,7 +211,8 @@ class PretrainRequest:
     @property
     def overridden(self) -> set[str]:
         """The fields that --set gives."""
-        return {assignment.partition("=")[0].strip() for assignment in self.overrides}
+        paths = (assignment.partition("=")[0].strip() for assignment in self.overrides)
+        return {path.removeprefix("data.") for path in paths}
 
     def check(self) -> None:
         """Refuse what contradicts itself.

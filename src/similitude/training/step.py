@@ -13,7 +13,7 @@ from similitude.nets import convert_sync_batchnorm, drop_gradients
 from similitude.nets.adapting import freeze_, layer_scales, split_by_scale
 from similitude.nets.precision import GradientCache, backbones_of, compiled_forwards, computing
 from similitude.optimizers import OPTIMIZERS
-from similitude.recipes import Recipe, arithmetic_of, image_facts
+from similitude.recipes import Recipe, arithmetic_of
 from similitude.schedules import cosine, step_decay, warmup_cosine
 
 
@@ -86,7 +86,7 @@ class Pretraining(nn.Module):
         # BatchNorm over processes sends messages, which no kernel can
         compiled = recipe.compile is True and world_size() == 1
         self.compiled = compiled_forwards(self.method) if compiled else None
-        self.multi_view = method.views(image_facts(recipe))
+        self.multi_view = method.views(recipe.facts)
         self.optimizer = build_optimizer(method, recipe)
 
     @property

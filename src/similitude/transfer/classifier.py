@@ -16,14 +16,13 @@ from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
 from similitude.files.reading import MAX_NAMES, read_yaml
 from similitude.files.writing import as_path
-from similitude.images.image_set import ImageSet
-from similitude.images.opening import open_source
 from similitude.nets.precision import computing
-from similitude.recipes import arithmetic_of, image_facts, validated
-from similitude.runs.checkpoint import load_strictly
+from similitude.nets.weights import load_strictly
+from similitude.recipes import arithmetic_of, validated
 from similitude.runs.folder import settle
 from similitude.runs.metrics import Metrics, read_metrics
 from similitude.runs.run import Progress, Run, Say
+from similitude.sample import Samples
 from similitude.transfer.network import ClassifierNetwork, build_network
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
 
@@ -104,13 +103,14 @@ class Classifier(Run):
             progress: called with what is done, how many, and how many there are.
             say: called with a sentence on files that cannot be read, which are left out.
         """
-        images = self.load_source(open_source(data, split=split, values=self.values), progress, say)
+        source = self.modality.open_part(data, split, self.recipe.data)
+        images = self.load_source(source, progress, say)
         logits = self.logits(images, progress)
         probabilities = logits.x.softmax(1)
         best = probabilities.argmax(1).tolist()
         return Predictions(logits.names, [self.class_names[c] for c in best], probabilities)
 
-    def logits(self, images: ImageSet, progress: Progress | None = None) -> Features:
+    def logits(self, images: Samples[Any], progress: Progress | None = None) -> Features:
         """Logits of those loaded images that can be read, on the CPU."""
 
         def show(done: int, total: int) -> None:
@@ -121,7 +121,7 @@ class Classifier(Run):
             return extract_features(
                 self.network,
                 images,
-                image_facts(self.transfer.network),
+                self.transfer.network.facts,
                 device=self._device,
                 on_progress=show,
             )
@@ -134,14 +134,14 @@ def accuracy(logits: Features) -> float:
     return (known.x.argmax(1) == known.y).double().mean().item()
 
 
-def commonest_share(images: ImageSet) -> float:
+def commonest_share(images: Samples[Any]) -> float:
     """Accuracy of who always says the commonest class, 0..1: what a classifier has to beat."""
     assert images.labels is not None
     counts = images.labels[images.labels >= 0].bincount()
     return (counts.max() / counts.sum()).item()
 
 
-def measure_accuracy(classifier: Classifier, images: ImageSet) -> float:
+def measure_accuracy(classifier: Classifier, images: Samples[Any]) -> float:
     """The accuracy on labelled images, 0..1; written to metrics.csv beside the last step."""
     score = accuracy(classifier.logits(images))
     step = classifier.checkpoint.step

@@ -1,7 +1,6 @@
 """The images of the two stages: labelled ones for fine-tuning, any for distillation."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +11,9 @@ from torch import Tensor
 from similitude.errors import UserError
 from similitude.evaluation.baselines import TEST_FRACTION
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
-from similitude.images.image_set import ImageSet
-from similitude.images.opening import open_parts
 from similitude.listener import Listener
-from similitude.runs.run import Run, labelled_splits
+from similitude.runs.run import Run, labeled_parts
+from similitude.sample import Samples
 
 
 class Labelled(NamedTuple):
@@ -30,8 +28,8 @@ class Labelled(NamedTuple):
     """
 
     name: str
-    train: ImageSet
-    test: ImageSet
+    train: Samples[Any]
+    test: Samples[Any]
     class_names: tuple[str, ...]
     held_out: bool
 
@@ -51,7 +49,7 @@ def read_labelled(
         UserError: no labels, or too few for the fraction.
     """
     check_fraction(fraction)
-    train_source, test_source = labelled_splits(data, labels, run.values)
+    train_source, test_source = labeled_parts(run.modality, data, labels, run.recipe.data)
     train = test = run.load_source(train_source, listener.progress, listener.say)
     out = torch.zeros(len(train), dtype=torch.bool)
     tested = torch.ones(len(train), dtype=torch.bool)
@@ -78,13 +76,13 @@ def read_labelled(
 
 def read_images(
     teacher: Run, class_names: Sequence[str], data: Any, listener: Listener
-) -> tuple[str, ImageSet, ImageSet | None]:
+) -> tuple[str, Samples[Any], Samples[Any] | None]:
     """Their name, images without labels, and images of the teacher's classes to test on.
 
     A test part is taken as it is; class subfolders without one give the fifth that fine-tuning
     holds out too.
     """
-    sources = open_parts(data, values=teacher.values)
+    sources = teacher.modality.open_parts(data, teacher.recipe.data)
     images = teacher.load_source(sources[0], listener.progress, listener.say)
     test = None
     if len(sources) > 1:
@@ -94,7 +92,7 @@ def read_images(
         images, test = images.subset(~out), images.subset(out)
     if test is not None:
         test = _relabel(test, class_names) if _knows(test, class_names) else None
-    return sources[0].name, replace(images, labels=None), test
+    return sources[0].name, images.without_labels(), test
 
 
 def check_fraction(fraction: float) -> None:
@@ -135,28 +133,28 @@ def draw_labels(y: Int[Tensor, " N"], fraction: float, seed: int) -> Bool[Tensor
     return rank_within_class(random_keys(seed, 0, len(y), "label fraction"), y) < each
 
 
-def _labels(images: ImageSet) -> Int[Tensor, " N"]:
+def _labels(images: Samples[Any]) -> Int[Tensor, " N"]:
     assert images.labels is not None
     return images.labels
 
 
-def _names(images: ImageSet) -> dict[int, str]:
+def _names(images: Samples[Any]) -> dict[int, str]:
     """Of the classes that occur."""
     occurring = [i for i in _labels(images).unique().tolist() if i >= 0]
     given = images.class_names
     return {i: str(i) if given is None else given[i] for i in occurring}
 
 
-def _relabel(images: ImageSet, class_names: Sequence[str]) -> ImageSet:
+def _relabel(images: Samples[Any], class_names: Sequence[str]) -> Samples[Any]:
     """Labels by the position of their class in ``class_names``, -1 for another class."""
     position = {name: i for i, name in enumerate(class_names)}
     names = _names(images)
     old, places = _labels(images).unique(return_inverse=True)
     new = torch.tensor([position.get(names.get(i, ""), -1) for i in old.tolist()])
-    return replace(images, labels=new[places], class_names=list(class_names))
+    return images.with_labels(new[places], list(class_names))
 
 
-def _knows(images: ImageSet, class_names: Sequence[str]) -> bool:
+def _knows(images: Samples[Any], class_names: Sequence[str]) -> bool:
     """Whether some image is labelled with one of the classes."""
     if images.labels is None or not bool((images.labels >= 0).any()):
         return False

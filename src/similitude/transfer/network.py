@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.errors import UserError
-from similitude.images.backbones import build_backbone
-from similitude.images.views import ImageViewConfig
 from similitude.losses import distill_logits
 from similitude.method import Batch, Method, Progress, StepOutput
 from similitude.methods import build_method
 from similitude.nets import convert_split_batchnorm
-from similitude.sample import MultiView
+from similitude.sample import MultiView, ViewConfig
 from similitude.transfer.recipes import TransferRecipe
 
 
@@ -87,7 +85,7 @@ def check_layer(method: Method, from_layer: int) -> None:
 def build_network(recipe: TransferRecipe) -> ClassifierNetwork:
     """The network of a classifier, with fresh random weights drawn with the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    backbone = build_backbone(recipe.network.backbone)
+    backbone = recipe.network.backbone.build()
     method = build_method(recipe.network.method, backbone)
     return ClassifierNetwork(method, recipe.from_layer, len(recipe.class_names))
 
@@ -154,7 +152,7 @@ class Learner(Method):
         self,
         network: ClassifierNetwork,
         config: Any,
-        view: ImageViewConfig,
+        view: ViewConfig,
         criterion: Criterion,
     ) -> None:
         super().__init__()

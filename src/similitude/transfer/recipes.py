@@ -5,13 +5,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from similitude.errors import UserError
-from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig
-from similitude.images.views import ImageViewConfig, image_views
 from similitude.recipes import OptimizerConfig, Recipe
-from similitude.sample import Config
+from similitude.sample import AnyView, Config, ViewConfig
 
 MANY_LABELS = 10_000  # from here, and with large images, as published; ImageNet's 1 % are 12,811
-SMALL_IMAGE = 64  # pixels
 FEWEST_STEPS = 600  # of a fine-tuning on few labels, whatever the number of epochs
 SGD_LR, SCRATCH_LR = 0.1, 0.2  # per 256 images
 
@@ -24,7 +21,7 @@ class TransferRecipe(Config):
     data: str  # the images, in words
     class_names: tuple[str, ...]  # in the order of the logits
     from_layer: int = Field(ge=0)  # layers of the projector that are kept; 0: the backbone alone
-    view: ImageViewConfig  # of training
+    view: AnyView  # of training
     optimizer: OptimizerConfig
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
@@ -57,14 +54,9 @@ class DistillRecipe(TransferRecipe):
     scale_by_temperature_squared: bool = False  # True: as in the authors' notebook
 
 
-def crop_and_flip(network: Recipe) -> ImageViewConfig:
-    """The pretraining's crop and mirror without anything else (SimCLR v2, App. A)."""
-    views = [*image_views(network.method.view_configs).values()]
-    # Of several crops the global ones.
-    view = max(views, key=lambda v: v.crop_scale[1], default=ImageViewConfig(crop_scale=(0.08, 1)))
-    crop = {f: getattr(view, f) for f in ImageViewConfig.model_fields if f != "kind"}
-    off = dict.fromkeys(("jitter_probability", "grey", "blur", "solarize"), 0.0)
-    return ImageViewConfig.model_validate(crop | off)
+def mild_view(network: Recipe) -> ViewConfig:
+    """What training on labels sees, made of the pretraining's views."""
+    return network.data.training_view(network.method.view_configs.values())
 
 
 def choose_finetuning(
@@ -89,7 +81,7 @@ def choose_finetuning(
     if optimizer not in (None, "sgd", "lars"):
         raise UserError(f"unknown optimizer {optimizer!r}; fine-tuning takes sgd or lars")
     reasons: dict[str, str] = {}
-    many = num_labels >= MANY_LABELS and network.image_size > SMALL_IMAGE
+    many = num_labels >= MANY_LABELS and not network.data.is_small
     if optimizer is None:
         optimizer = "lars" if many and not from_scratch else "sgd"
         reasons["optimizer.name"] = (
@@ -175,13 +167,3 @@ def choose_distillation(
         "epochs": epochs,
         "reasons": reasons,
     }
-
-
-def student_backbone(backbone: str | BackboneConfig | None, teacher: Recipe) -> BackboneConfig:
-    """The teacher's own where none is given; a name keeps the teacher's stem where it can."""
-    if backbone is None:
-        return teacher.backbone
-    if isinstance(backbone, BackboneConfig):
-        return backbone
-    stem = teacher.backbone.stem if backbone in PLAIN_RESNETS else "standard"
-    return BackboneConfig(name=backbone, stem=stem)

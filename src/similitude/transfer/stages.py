@@ -13,14 +13,13 @@ from torch import Tensor
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
 from similitude.files.writing import as_path
-from similitude.images.backbones import BackboneConfig, build_backbone, check_input
-from similitude.images.image_set import ImageSet
 from similitude.listener import Log, Silent, how_to_resume
 from similitude.method import Method
 from similitude.methods import build_method, given_method
+from similitude.modalities import chooser
+from similitude.nets.weights import load_strictly
 from similitude.recipes import Recipe, arithmetic_of
 from similitude.recipes.rehearsal import check_parts
-from similitude.runs.checkpoint import load_strictly
 from similitude.runs.folder import (
     check_run_folder,
     free_run_folder,
@@ -29,6 +28,7 @@ from similitude.runs.folder import (
     training_in,
 )
 from similitude.runs.run import Run
+from similitude.sample import MultiView, NetworkConfig, Samples
 from similitude.training.request import DistillRequest, FinetuneRequest, given_options, takes
 from similitude.transfer import training
 from similitude.transfer.classifier import (
@@ -53,8 +53,7 @@ from similitude.transfer.recipes import (
     FinetuneRecipe,
     choose_distillation,
     choose_finetuning,
-    crop_and_flip,
-    student_backbone,
+    mild_view,
 )
 
 FROM_SCRATCH = "from_scratch"  # subfolder of the supervised baseline
@@ -94,7 +93,7 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
         )
     pretrained = Run(run, method=own)
     network = pretrained.recipe
-    learned = build_method(network.method, build_backbone(network.backbone))
+    learned = build_method(network.method, network.backbone.build())
     load_strictly(learned, pretrained.checkpoint.method, f"method {network.method.name!r} of {run}")
     learned.kept_backbone.load_state_dict(pretrained.kept_weights)
     if from_layer is None:
@@ -115,7 +114,7 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
         class_names=parts.class_names,
         from_layer=from_layer,
         label_fraction=fraction,
-        view=crop_and_flip(network),
+        view=mild_view(network),
         seed=seed,
         network=network,
         **choose_finetuning(
@@ -222,7 +221,7 @@ def distill(request: DistillRequest) -> Classifier | None:
             data=name,
             class_names=known.class_names,
             from_layer=0,  # the paper's students have no head
-            view=crop_and_flip(network),
+            view=mild_view(network),
             seed=request.seed or 0,
             network=network,
             temperature=tau,
@@ -349,17 +348,21 @@ def _baseline(recipe: FinetuneRecipe, num_labels: int) -> FinetuneRecipe:
     return _checked(FinetuneRecipe, **{**dict(recipe), **chosen, "from_scratch": True})
 
 
-def _check_batch(recipe: FinetuneRecipe | DistillRecipe, images: ImageSet) -> None:
+def _check_batch(recipe: FinetuneRecipe | DistillRecipe, images: Samples[Any]) -> None:
     if len(images) < recipe.batch_size:
         raise UserError(
             f"{len(images)} images of {recipe.data} are fewer than one batch of "
             f"{recipe.batch_size}: give a smaller --batch-size"
         )
     if (micro := recipe.training.micro_batch_size) is not None:
-        side = recipe.view.size or recipe.network.image_size
+        seen = recipe.network
+        noise = seen.data.noise(1)
+        (view,) = MultiView(recipe.view.on(seen.facts))(
+            noise, torch.zeros(1).long(), seed=0, epoch=0
+        )
         advice = f"give a --batch-size that is a multiple of {micro}, of at least {2 * micro}"
         network = build_network(recipe)
-        check_parts(network.backbone, (3, side, side), recipe.batch_size, micro, advice=advice)
+        check_parts(network.backbone, view.shape[1:], recipe.batch_size, micro, advice=advice)
 
 
 def _teacher(folder: str | Path, method: str | type[Method] | None) -> Classifier:
@@ -371,13 +374,17 @@ def _teacher(folder: str | Path, method: str | type[Method] | None) -> Classifie
     return Classifier(folder, method=method)
 
 
-def _student(teacher: Recipe, backbone: str | BackboneConfig | None) -> Recipe:
-    """The recipe of the teacher's network with the student's backbone."""
-    config = student_backbone(backbone, teacher)
+def _student(teacher: Recipe, backbone: str | NetworkConfig | None) -> Recipe:
+    """The recipe of the teacher's network with the student's backbone.
+
+    A name keeps the teacher's stem where it can.
+    """
+    if backbone is None:
+        return teacher
+    choose = chooser(teacher.data.kind)
+    config = choose.network(backbone, teacher) if isinstance(backbone, str) else backbone
     network = teacher.changed(backbone=config)
-    trial, size = build_backbone(config), network.image_size
-    for side in sorted({size, crop_and_flip(network).size or size}):
-        check_input(trial, config, side, size)
+    choose.check(network, config.build())
     return network
 
 

@@ -1,19 +1,19 @@
 """One stage, from a network and images to a finished folder."""
 
 import signal
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
-from similitude.images.image_set import ImageSet
 from similitude.listener import Listener, Log, end
-from similitude.recipes import field_text, image_facts
+from similitude.recipes import field_text
 from similitude.runs.checkpoint import export_backbone, load_checkpoint
 from similitude.runs.environment import write_environment
+from similitude.sample import Samples
 from similitude.training.loop import run_steps
 from similitude.training.step import Pretraining
 from similitude.transfer.classifier import Classifier, dump_transfer, load_network
@@ -26,7 +26,7 @@ WATCHED = 200  # images on which the features are measured during training
 def train_network(
     network: ClassifierNetwork,
     criterion: Criterion,
-    images: ImageSet,
+    images: Samples[Any],
     recipe: FinetuneRecipe | DistillRecipe,
     folder: Path,
     *,
@@ -82,9 +82,9 @@ def train_network(
         write_text(folder / "recipe.yaml", dump_transfer(recipe))
         for field, reason in recipe.reasons.items():
             log.say(f"  {field} = {field_text(recipe, field)}: {reason}")
-    unlabelled = replace(images, labels=None)  # an online kNN among labels already learned is none
+    unlabeled = images.without_labels()  # an online kNN among labels already learned is none
     monitor = OnlineMonitor(
-        unlabelled, image_facts(training), module.multi_view, seed=recipe.seed, size=WATCHED
+        unlabeled, training.facts, module.multi_view, seed=recipe.seed, size=WATCHED
     )
     recorder = run_steps(
         module, images, key, folder, monitor, checkpoint, log=log, listener=listener

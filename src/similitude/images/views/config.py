@@ -122,9 +122,13 @@ class ImageViewConfig(ViewConfig):
 
         return ImageView(self, facts)
 
-    def input_side(self, image_size: int) -> int:
-        """Side of what a network is given, in pixels, where images are ``image_size`` large."""
-        return self.size or image_size
+    def input_side(self, side: int) -> int:
+        """Side of what a network is given, in pixels, where images have such a side."""
+        return self.size or side
+
+    def small(self, side: int) -> "ImageViewConfig":
+        """The same on images of so many pixels a side."""
+        return self if self.size is None else self.changed(size=side)
 
     def blur_radius(self, size: int) -> int:
         """Pixels of the blur's kernel on each side of its centre, for a view of side ``size``."""

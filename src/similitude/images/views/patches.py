@@ -72,9 +72,13 @@ class PatchViewConfig(ImageViewConfig):
         """The view of images of which these facts are true."""
         return PatchView(self, facts)
 
-    def input_side(self, image_size: int) -> int:
+    def input_side(self, side: int) -> int:
         """Side of a patch, in pixels."""
         return self.patch_size
+
+    def small(self, side: int) -> "PatchViewConfig":
+        """Patches of two pixels, in views twice as large as the images."""
+        return self.changed(size=2 * side, patch_size=2)
 
     @property
     def inputs(self) -> int:

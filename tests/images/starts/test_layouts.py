@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.images.starts import open_start
+from similitude.images.starts.layouts import LAYOUTS
 from similitude.runs.checkpoint import export_backbone
-from similitude.runs.starts import open_start
-from similitude.runs.starts.layouts import LAYOUTS
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OLDER = {"_use_new_zipfile_serialization": False}  # as PyTorch saved before 1.6

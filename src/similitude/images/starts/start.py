@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.runs.checkpoint import fingerprint_of, load_strictly
+from similitude.nets.weights import fingerprint_of, load_strictly
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value

@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg
 
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.runs.starts import open_start, published
+from similitude.images.starts import open_start, published
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig
-from similitude.runs.checkpoint import check_tensor
-from similitude.runs.starts.architecture import empty_backbone
-from similitude.runs.starts.layouts import CLASSIFIER, listed, tensors_text
+from similitude.images.starts.architecture import empty_backbone
+from similitude.images.starts.layouts import CLASSIFIER, listed, tensors_text
+from similitude.nets.weights import check_tensor
 
 # What timm calls the functions that know the names of a family's original code.
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")

@@ -7,8 +7,9 @@ from similitude.images.views import ImageFacts, PatchView, PatchViewConfig
 from similitude.methods import METHODS
 from similitude.recipes import arithmetic, budget, cifar10, duration, imagenet, override, small
 from similitude.recipes.adapting import better_start
-from similitude.recipes.choose import Surroundings, choose_recipe
+from similitude.recipes.choose import Surroundings
 from similitude.recipes.duration import choose_epochs, shorten_warmup, too_few_steps
+from similitude.recipes.images import choose_recipe
 from similitude.recipes.recipe import InitConfig
 from similitude.recipes.sizes import (
     choose_canvas_size,
@@ -33,7 +34,7 @@ def test_cifar_images_get_the_cifar_recipe(name):
 @pytest.mark.parametrize(("side", "image", "view"), [(8, 16, 12), (28, 28, 21), (40, 40, 30)])
 def test_views_of_small_images_are_three_quarters_as_large(name, side, image, view):
     recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [side], CPU)))
-    assert recipe.image_size == image
+    assert recipe.data.image_size == image
     for field, config in recipe.method.view_configs.items():
         if isinstance(config, PatchViewConfig):
             continue
@@ -52,13 +53,13 @@ def test_patches_are_as_small_beside_the_image_as_in_the_recipe(name, side, devi
     recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [side], device)))
     view = recipe.method.view
     template = getattr(imagenet, name)()
-    share = share or template.method.view.patch_size / template.image_size
+    share = share or template.method.view.patch_size / template.data.image_size
     assert view.size is None
-    assert view.patch_size == round(share * recipe.image_size)
+    assert view.patch_size == round(share * recipe.data.image_size)
     assert recipe.reasons["method.view.patch_size"]
     assert recipe.backbone.options == {"norm_layer": "groupnorm1"}
     assert view_sizes(recipe) == input_sizes(recipe) == [view.patch_size]
-    PatchView(view, ImageFacts(recipe.image_size, (0.5,) * 3, (0.5,) * 3))  # the grid fits
+    PatchView(view, ImageFacts(recipe.data.image_size, (0.5,) * 3, (0.5,) * 3))  # the grid fits
 
 
 def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
@@ -74,16 +75,16 @@ def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
 def test_canvases_follow_a_given_image_size_and_a_given_size_stays():
     recipe = choose_recipe("simclr", Surroundings(2_000, [300], CPU))
     larger = override(recipe, ["image_size=224"])
-    assert choose_canvas_size(larger, ["image_size"]).canvas_size == 256
+    assert choose_canvas_size(larger, ["image_size"]).data.canvas_size == 256
     given = override(recipe, ["image_size=224", "canvas_size=230"])
-    assert choose_canvas_size(given, ["image_size", "canvas_size"]).canvas_size == 230
+    assert choose_canvas_size(given, ["image_size", "canvas_size"]).data.canvas_size == 230
     small = override(choose_recipe("simclr", Surroundings(50_000, [32], CPU)), ["image_size=48"])
-    assert choose_canvas_size(small, ["image_size"]).canvas_size is None
+    assert choose_canvas_size(small, ["image_size"]).data.canvas_size is None
 
 
 def test_many_large_images_on_an_accelerator_get_what_the_papers_have():
     recipe = choose_recipe("simclr", Surroundings(50_000, [300, 500, 640], GPU))
-    assert (recipe.image_size, recipe.backbone.name) == (224, "resnet50")
+    assert (recipe.data.image_size, recipe.backbone.name) == (224, "resnet50")
     assert recipe.backbone.stem == "standard"
     assert set(view_sizes(choose_view_sizes(recipe))) == {224}
 
@@ -106,12 +107,12 @@ def fast(monkeypatch):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_few_photos_get_thousands_of_steps_with_every_method(name, fast):
     around = Surroundings(2_000, [300, 500, 640], CPU)
-    recipe = choose_epochs(choose_recipe(name, around), around.num_images, CPU)
-    assert recipe.image_size == 64
-    assert recipe.canvas_size == 73
+    recipe = choose_epochs(choose_recipe(name, around), around.num_samples, CPU)
+    assert recipe.data.image_size == 64
+    assert recipe.data.canvas_size == 73
     assert recipe.backbone.base_width == 16
     assert recipe.epochs * (2_000 // recipe.batch_size) >= 4_000
-    assert too_few_steps(recipe, around.num_images, CPU) is None
+    assert too_few_steps(recipe, around.num_samples, CPU) is None
     for field in ("image_size", "backbone", "epochs", "batch_size"):
         assert recipe.reasons[field]
 
@@ -121,7 +122,7 @@ def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_e
 
     def chosen(minutes=None):
         recipe = choose_recipe("simclr", around, minutes=minutes)
-        return recipe.image_size, recipe.backbone.base_width
+        return recipe.data.image_size, recipe.backbone.base_width
 
     assert chosen() == (64, 16)
     assert chosen(minutes=60) == (96, 32)
@@ -134,35 +135,35 @@ def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_e
 def test_a_network_is_chosen_for_what_it_will_be_given(name, fast):
     """Patches and local views grow with the images, and cost what they then do."""
     around = Surroundings(2_000, [500], CPU)
-    recipe = choose_epochs(choose_recipe(name, around, minutes=120), around.num_images, CPU, 120)
-    assert recipe.image_size > 64
+    recipe = choose_epochs(choose_recipe(name, around, minutes=120), around.num_samples, CPU, 120)
+    assert recipe.data.image_size > 64
     assert recipe.epochs * (2_000 // recipe.batch_size) >= 9_000
 
 
 def test_no_network_is_looked_for_where_the_user_names_one(fast):
     around = Surroundings(2_000, [500], CPU)
     recipe = choose_recipe("simclr", around, minutes=600, own_backbone=True)
-    assert recipe.image_size == 64
-    assert "minutes" not in recipe.reasons["image_size"]  # nothing was counted
+    assert recipe.data.image_size == 64
+    assert "minutes" not in recipe.reasons["data.image_size"]  # nothing was counted
 
 
 def test_small_photos_are_not_enlarged(fast):
     recipe = choose_recipe("simclr", Surroundings(2_000, [50], CPU), minutes=600)
-    assert recipe.image_size == 50
+    assert recipe.data.image_size == 50
 
 
 def test_a_run_that_cannot_learn_in_its_time_says_what_would_be_enough(fast):
     around = Surroundings(2_000, [500], CPU)
     recipe = choose_recipe("simclr", around, minutes=0.5)
-    short = choose_epochs(recipe, around.num_images, CPU, 0.5)
-    sentence = too_few_steps(short, around.num_images, CPU)
+    short = choose_epochs(recipe, around.num_samples, CPU, 0.5)
+    sentence = too_few_steps(short, around.num_samples, CPU)
     assert "too few" in sentence
     enough = int(sentence.split("--epochs ")[1].split(",")[0])
     assert (
-        too_few_steps(short.model_copy(update={"epochs": enough}), around.num_images, CPU) is None
+        too_few_steps(short.model_copy(update={"epochs": enough}), around.num_samples, CPU) is None
     )
     assert (
-        too_few_steps(short.model_copy(update={"epochs": enough - 1}), around.num_images, CPU)
+        too_few_steps(short.model_copy(update={"epochs": enough - 1}), around.num_samples, CPU)
         is not None
     )
 
@@ -170,10 +171,10 @@ def test_a_run_that_cannot_learn_in_its_time_says_what_would_be_enough(fast):
 def test_steps_end_where_few_images_have_been_seen_often_enough(fast):
     fast(1000)
     around = Surroundings(300, [32], CPU)
-    recipe = choose_epochs(choose_recipe("simclr", around), around.num_images, CPU, 600)
+    recipe = choose_epochs(choose_recipe("simclr", around), around.num_samples, CPU, 600)
     assert recipe.epochs == 500
     assert "by heart" in recipe.reasons["epochs"]
-    assert too_few_steps(recipe, around.num_images, CPU) is None
+    assert too_few_steps(recipe, around.num_samples, CPU) is None
 
 
 def test_few_images_without_published_weights_are_told_of_them():
@@ -206,8 +207,8 @@ def test_a_given_batch_size_is_kept():
 def test_epochs_fill_the_minutes_and_say_so(fast):
     around = Surroundings(4_000, [500], CPU)
     recipe = choose_recipe("simclr", around)
-    ten = choose_epochs(recipe, around.num_images, CPU)
-    assert choose_epochs(recipe, around.num_images, CPU, 20).epochs == pytest.approx(
+    ten = choose_epochs(recipe, around.num_samples, CPU)
+    assert choose_epochs(recipe, around.num_samples, CPU, 20).epochs == pytest.approx(
         2 * ten.epochs, abs=1
     )
     assert "10 minutes" in ten.reasons["epochs"]

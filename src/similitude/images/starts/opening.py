@@ -3,19 +3,22 @@
 from pathlib import Path
 
 import timm
+from torch import Tensor
 
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.images.backbones import BackboneConfig
-from similitude.recipes import image_facts
-from similitude.runs.checkpoint import kept_weights, load_checkpoint, read_start
-from similitude.runs.folder import CHECKPOINT, settle
-from similitude.runs.starts.architecture import empty_backbone, image_size, infer, with_heads
-from similitude.runs.starts.fitting import fit
-from similitude.runs.starts.layouts import recognize
-from similitude.runs.starts.published import EFFICIENTNET_LITE0, open_efficientnet_lite0, open_timm
-from similitude.runs.starts.reading import SUFFIXES, read_file
-from similitude.runs.starts.start import Start
+from similitude.images.starts.architecture import image_size, infer, with_heads
+from similitude.images.starts.fitting import fit
+from similitude.images.starts.layouts import recognize
+from similitude.images.starts.published import (
+    EFFICIENTNET_LITE0,
+    open_efficientnet_lite0,
+    open_timm,
+)
+from similitude.images.starts.reading import SUFFIXES, read_file
+from similitude.images.starts.start import Start
+from similitude.images.views import ImageFacts
 
 
 def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> Start:
@@ -24,10 +27,10 @@ def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> S
     Nothing in a file is run: only tensors are read, and they are read all or not at all.
 
     Args:
-        init: a file of weights (.safetensors, .pth, .pt, .ckpt, .bin, .tar), the folder of a run,
-            "timm:NAME" for weights of timm, or "efficientnet-lite0".
-        backbone: the network that the weights are of; None takes it from the run, from timm, or
-            from names and shapes of the tensors, which tell plain ResNets and ViTs.
+        init: a file of weights (.safetensors, .pth, .pt, .ckpt, .bin, .tar), "timm:NAME"
+            for weights of timm, or "efficientnet-lite0".
+        backbone: the network that the weights are of; None takes it from timm, or from names and
+            shapes of the tensors, which tell plain ResNets and ViTs.
 
     Raises:
         UserError: there are no such weights, they cannot be fetched or read, or are not exactly
@@ -38,11 +41,6 @@ def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> S
     if isinstance(init, str) and init.startswith("timm:"):
         return open_timm(init.removeprefix("timm:"), backbone)
     path = as_path(init)
-    settle(path)
-    if path.name == "last.ckpt" and path.parent.name == "checkpoints":
-        path = path.parent.parent
-    if path.joinpath(*CHECKPOINT).exists():
-        return _open_run(path, backbone)
     if not path.exists() and timm.models.is_model_pretrained(str(init)):
         raise UserError(
             f"there is no file {init}: for timm's weights of this name give timm:{init}"
@@ -50,28 +48,33 @@ def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> S
     return _open_file(path, backbone)
 
 
-def _open_run(folder: Path, backbone: BackboneConfig | None) -> Start:
-    checkpoint = load_checkpoint(folder.joinpath(*CHECKPOINT), own_methods=False)
-    recipe = checkpoint.recipe
-    method = recipe.method.name
-    weights = kept_weights(checkpoint, read_start(folder, recipe))
-    if weights.keys() != empty_backbone(recipe.backbone).state_dict().keys():
-        raise UserError(
-            f"the run {folder} keeps the backbone as {method} wraps it, with tensors that "
-            f"{recipe.backbone.name} does not have: start from a run of another method"
-        )
-    config = backbone or recipe.backbone
-    fitted = fit(weights, config, f"the run {folder}")
-    image = image_facts(recipe)
+def of_run(
+    *,
+    name: str,
+    title: str,
+    where: str,
+    weights: dict[str, Tensor],
+    facts: ImageFacts,
+    network: BackboneConfig,
+    other: BackboneConfig | None,
+    report: list[str],
+) -> Start:
+    """The weights that a run kept, in its own network or in another that they fit.
+
+    Raises:
+        UserError: they do not fit it.
+    """
+    config = other or network
+    fitted = fit(weights, config, where)
     return Start(
-        name=folder.resolve().name,
-        title=f"a run of {method}",
+        name=name,
+        title=title,
         backbone=config,
         state=fitted.state,
-        image_size=image.size if backbone is None else image_size(config, fitted.network),
-        mean=image.mean,
-        std=image.std,
-        report=[*fitted.report, f"They are what {method} kept after {checkpoint.step} steps."],
+        image_size=facts.size if other is None else image_size(config, fitted.network),
+        mean=facts.mean,
+        std=facts.std,
+        report=[*fitted.report, *report],
     )
 
 

@@ -16,11 +16,11 @@ from torch import nn
 from similitude.data.downloads import STALL_SECONDS, reachable
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig
-from similitude.runs.starts.architecture import empty_backbone, image_size
-from similitude.runs.starts.fitting import fit
-from similitude.runs.starts.layouts import tensors_text
-from similitude.runs.starts.reading import read_file
-from similitude.runs.starts.start import Start
+from similitude.images.starts.architecture import empty_backbone, image_size
+from similitude.images.starts.fitting import fit
+from similitude.images.starts.layouts import tensors_text
+from similitude.images.starts.reading import read_file
+from similitude.images.starts.start import Start
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 

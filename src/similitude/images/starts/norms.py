@@ -13,16 +13,15 @@ from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.method import Method
-from similitude.runs.starts.architecture import empty_backbone
-from similitude.runs.starts.start import Start
+from similitude.images.starts.architecture import empty_backbone
+from similitude.images.starts.start import Start
 from similitude.sample import Samples
 
 NUM_MEASURED = 1024  # images whose activations give the new statistics
 BATCH_SIZE = 64
 
 
-def unfit_norm(method: type[Method], start: Start) -> str | None:
+def unfit_norm(method: Any, start: Start) -> str | None:
     """A sentence on a start whose norms are in the method's way, and what to do."""
     layers = empty_backbone(start.backbone).modules()
     if not method.wants_batchnorm or not any(isinstance(m, nn.GroupNorm) for m in layers):

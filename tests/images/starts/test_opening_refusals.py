@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from builders import small_recipe
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.runs.starts import open_start
+from similitude.images.starts import open_start
 
 SMALL = BackboneConfig(stem="small", base_width=4)
 

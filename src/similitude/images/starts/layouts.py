@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from similitude.errors import UserError
-from similitude.recipes.recipe import IMAGENET_MEAN, IMAGENET_STD
+from similitude.images.config import IMAGENET_MEAN, IMAGENET_STD
 
 PROJECTOR = "the projector, which only the loss sees"
 PREDICTOR = "the predictor, which only the loss sees"

@@ -1,0 +1,162 @@
+"""Images as one of the kinds of data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from similitude.files.writing import as_path, check_writable
+from similitude.images.attention import attention_maps, has_attention
+from similitude.images.backbones import BackboneConfig
+from similitude.images.config import ImageData
+from similitude.images.decoder import native_size
+from similitude.images.decoding import ValueRange
+from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
+from similitude.images.loading import load_images, load_some, pack_images
+from similitude.images.opening import Range, open_parts, open_source, open_stream
+from similitude.images.source import ImageSource
+from similitude.images.tiles import cut_into_tiles
+from similitude.images.views import ImageFacts, ImageViewConfig, PatchViewConfig
+from similitude.listener import Listener
+from similitude.modalities import Modality
+from similitude.randomness import permutation
+
+ATTENTION_IMAGES = 8  # shown with the attention of a ViT
+ATTENTION_SIZE = 112  # pixels at most
+
+
+class Images(Modality):
+    """Photos and other pictures, whatever file, array or data set they are in."""
+
+    kind = "image"
+    noun = "images"
+    data_config = ImageData
+    network_config = BackboneConfig
+    view_configs: ClassVar = {"image": ImageViewConfig, "patches": PatchViewConfig}
+
+    def claims(self, data: Any) -> bool:
+        """Whatever no other kind claims is taken for images, and refused as such."""
+        return True
+
+    def open_training(
+        self, data: Any, config: ImageData | None, *, resumed: bool = False
+    ) -> ImageSource:
+        """Images, cut into tiles if the config says so: all other choices depend on it."""
+        # of a run of before: each picture in the range of its type
+        values = None if resumed and config and config.value_range is None else _values(config)
+        source = open_source(data, values=values)
+        tile_size = None if config is None else config.tile_size
+        return source if tile_size is None else cut_into_tiles(source, tile_size)
+
+    def open_part(self, data: Any, split: str | None, config: ImageData) -> ImageSource:
+        """Images, deep ones shown as in training."""
+        return open_source(data, split=split, values=_values(config))
+
+    def open_parts(self, data: Any, config: ImageData | None) -> list[ImageSource]:
+        """Images, deep ones shown as in training."""
+        return open_parts(data, values=_values(config))
+
+    def load(
+        self,
+        source: ImageSource,
+        config: ImageData,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> ImageSet:
+        """Decode to canvases."""
+        if config.value_range is not None:
+            source = source.with_values(ValueRange(*config.value_range))
+        return load_images(source, config.canvas_size, on_progress=on_progress)
+
+    def load_some(
+        self, source: ImageSource, positions: Sequence[int], config: ImageData
+    ) -> ImageSet:
+        """Decode a few images."""
+        return load_some(source, positions, config.canvas_size)
+
+    def pack(
+        self, data: Any, output: str | Path | None, size: int | None, listener: Listener
+    ) -> Path:
+        """See :func:`similitude.pack`."""
+        source = open_stream(data) or open_source(data)
+        for note in source.notes:
+            listener.say(f"  {note}")
+        name = Path(data).resolve().stem if isinstance(data, str | Path) else "images"
+        path = as_path(output) if output is not None else Path(f"{name}.pack")
+        check_writable(path)
+        if output is None and path.exists():
+            open_source(path)  # or it is no pack, and nobody said that it may go
+            listener.say(f"  replaces {path}")
+        images = pack_images(
+            source,
+            path,
+            size,
+            on_progress=lambda done, total: listener.progress("reading images", done, total),
+        )
+        listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
+        if (told := images.told_unreadable(source.name)) is not None:
+            listener.say(f"  {told}")
+        return path
+
+    def for_raw(self, config: ImageData, source: ImageSource) -> ImageData:
+        """Of a size that does not depend on the run's canvases."""
+        size = min(MAX_PIXEL_SIDE, native_size(source) or MAX_PIXEL_SIDE)
+        return config.changed(canvas_size=max(4, size))
+
+    def open_start(self, init: Any, network: BackboneConfig | None) -> Any:
+        """See :func:`similitude.images.starts.open_start`."""
+        from similitude.images.starts import open_start  # timm takes a second
+
+        return open_start(init, backbone=network)
+
+    def told_unfit(self, start: Any, method: Any) -> str | None:
+        """See :func:`similitude.images.starts.unfit_norm`."""
+        from similitude.images.starts import unfit_norm
+
+        return unfit_norm(method, start)
+
+    def with_batchnorm(self, start: Any, samples: ImageSet, facts: ImageFacts) -> Any:
+        """See :func:`similitude.images.starts.with_batchnorm`."""
+        from similitude.images.starts import with_batchnorm
+
+        return with_batchnorm(start, samples, facts)
+
+    def start_of_run(self, **found: Any) -> Any:
+        """See :func:`similitude.images.starts.of_run`."""
+        from similitude.images.starts.opening import of_run
+
+        return of_run(**found)
+
+    def same(self, config: ImageData, samples: ImageSet) -> bool:
+        """Whether canvases are of this size."""
+        return config.canvas_size == samples.size
+
+    def entrant_at(
+        self, weights: Any, samples: ImageSet, source: ImageSource
+    ) -> tuple[ImageFacts, ImageData | None]:
+        """Images of the weights' own size: canvases an eighth larger, if the originals are."""
+        mean, std = ((v[0], v[1], v[2]) for v in (weights.mean, weights.std))
+        facts = ImageFacts(weights.image_size, mean, std)
+        wanted = round(weights.image_size * 8 / 7)
+        wanted = min(wanted, native_size(source) or wanted)
+        enough = wanted <= samples.size
+        return facts, None if enough else ImageData(canvas_size=wanted, value_range=source.values)
+
+    def look_inside(
+        self, backbone: nn.Module, samples: ImageSet, facts: ImageFacts, device: torch.device
+    ) -> Mapping[str, Any] | None:
+        """Where a ViT looks in a few images."""
+        if not has_attention(backbone):
+            return None
+        few = samples.subset(permutation(0, -2, len(samples))[:ATTENTION_IMAGES])
+        maps = attention_maps(backbone, few, facts, device=device)
+        return {"maps": maps.numpy(), "images": few.thumbnails(ATTENTION_SIZE), "of": few}
+
+
+def _values(config: ImageData | None) -> Range:
+    """How deep pictures are shown; measured where nothing is said."""
+    return "measured" if config is None or config.value_range is None else config.value_range
+
+
+MODALITY = Images()

@@ -1,0 +1,101 @@
+"""Weights from which a training starts, or which stand frozen beside it: published, or a run's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from similitude.errors import UserError
+from similitude.files.writing import as_path
+from similitude.modalities import DEFAULT_KIND, modality
+from similitude.runs.checkpoint import kept_weights, load_checkpoint, read_start
+from similitude.runs.folder import CHECKPOINT, settle
+from similitude.sample import NetworkConfig
+
+
+@runtime_checkable
+class Published(Protocol):
+    """Weights that somebody has trained, as far as an evaluation needs them.
+
+    Attributes:
+        name: of their row.
+    """
+
+    name: str
+
+    def build(self) -> nn.Module:
+        """The backbone with these weights, in evaluation mode."""
+        ...
+
+
+@runtime_checkable
+class Start(Published, Protocol):
+    """Weights from which a training starts.
+
+    Attributes:
+        backbone: what rebuilds the network, without a network connection and without a file.
+        state: its weights.
+        report: sentences on what was loaded, renamed, left out and assumed, and why.
+    """
+
+    backbone: Any
+    state: dict[str, Tensor]
+    report: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """The weights in 16 characters."""
+        ...
+
+
+def open_start(init: str | Path, *, backbone: NetworkConfig | None = None) -> Any:
+    """Weights from which a training starts.
+
+    Nothing in a file is run: only tensors are read, and they are read all or not at all.
+
+    Args:
+        init: a file of weights (.safetensors, .pth, .pt, .ckpt, .bin, .tar), the folder of a run,
+            "timm:NAME" for weights of timm, or "efficientnet-lite0".
+        backbone: the network that the weights are of; None takes it from the run, from timm, or
+            from names and shapes of the tensors, which tell plain ResNets and ViTs.
+
+    Raises:
+        UserError: there are no such weights, they cannot be fetched or read, or are not exactly
+            those of the backbone.
+    """
+    if ":" not in str(init):
+        path = as_path(init)
+        settle(path)
+        if path.name == "last.ckpt" and path.parent.name == "checkpoints":
+            path = path.parent.parent
+        if path.joinpath(*CHECKPOINT).exists():
+            return _of_run(path, backbone)
+    return modality(DEFAULT_KIND).open_start(init, backbone)
+
+
+def opened(against: Sequence[Any]) -> list[Any]:
+    """What ``evaluate --against`` names: published weights by name, a file, or a run."""
+    return [open_start(given) if isinstance(given, str | Path) else given for given in against]
+
+
+def _of_run(folder: Path, backbone: NetworkConfig | None) -> Any:
+    checkpoint = load_checkpoint(folder.joinpath(*CHECKPOINT), own_methods=False)
+    recipe, method = checkpoint.recipe, checkpoint.recipe.method.name
+    weights = kept_weights(checkpoint, read_start(folder, recipe))
+    if weights.keys() != recipe.backbone.build().state_dict().keys():
+        raise UserError(
+            f"the run {folder} keeps the backbone as {method} wraps it, with tensors that "
+            f"{recipe.backbone.name} does not have: start from a run of another method"
+        )
+    told = f"They are what {method} kept after {checkpoint.step} steps."
+    return modality(recipe.data.kind).start_of_run(
+        name=folder.resolve().name,
+        title=f"a run of {method}",
+        where=f"the run {folder}",
+        weights=weights,
+        facts=recipe.facts,
+        network=recipe.backbone,
+        other=backbone,
+        report=[told],
+    )
