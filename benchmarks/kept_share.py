@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import similitude as sim
-from similitude.evaluation.baselines import evaluate_backbone
+from similitude.evaluation.evaluate import evaluate_backbone
 from similitude.modalities import modality
 from similitude.nets.adapting import averaged
 from similitude.runs.checkpoint import load_backbone

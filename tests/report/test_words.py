@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from similitude.evaluation.scores import Score, ScoreTable
 from similitude.report import read_run, scores, words
-from similitude.report.read import Evaluation, Score
 
 RAW = (0.859, 0.84, 0.39, 0.607, 0.68, 0.79)
 RANDOM = (0.71, 0.76, 0.31, 0.498, 0.57, 0.71)
@@ -223,7 +223,7 @@ def test_a_baseline_is_shared_where_the_columns_in_common_agree():
 
 def test_published_weights_are_shared_by_runs_that_have_the_same_scores():
     rows = {"raw pixels": {"knn": Score(0.5)}, "timm:a": {"knn": Score(0.7)}}
-    one = Evaluation("x", 9, 9, 2, ["knn"], {**rows, "pretrained backbone": {"knn": Score(0.6)}})
-    other = Evaluation("x", 9, 9, 2, ["knn"], {**rows, "before training": {"knn": Score(0.6)}})
+    one = ScoreTable("x", 9, 9, 2, ["knn"], {**rows, "pretrained backbone": {"knn": Score(0.6)}})
+    other = ScoreTable("x", 9, 9, 2, ["knn"], {**rows, "before training": {"knn": Score(0.6)}})
     assert scores.shared_baselines([one, other]) == rows
     assert scores.shared_baselines([]) == {}

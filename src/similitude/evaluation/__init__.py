@@ -1,32 +1,52 @@
 """Whether a backbone is any good: probes, baselines, geometry and a verdict."""
 
-from similitude.evaluation.baselines import (
-    PROTOCOLS,
-    Entrant,
-    check_protocols,
-    evaluate_backbone,
-    evaluate_entrants,
-    score_features,
-)
-from similitude.evaluation.features import (
-    Features,
-    centered,
-    extract_features,
-    raw_features,
-    split_features,
-)
-from similitude.evaluation.few_labels import few_label_scores, few_label_skips
-from similitude.evaluation.geometry import (
-    alignment,
-    effective_rank,
-    feature_std,
-    spectrum,
-    uniformity,
-)
-from similitude.evaluation.health import Readings, Verdict, diagnose
-from similitude.evaluation.knn import KNNProbe
-from similitude.evaluation.linear import LinearProbe
-from similitude.evaluation.scores import Score, ScoreTable, read_scores
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from similitude.evaluation.evaluate import (
+        PROTOCOLS,
+        Entrant,
+        check_protocols,
+        evaluate_backbone,
+        evaluate_entrants,
+        score_features,
+    )
+    from similitude.evaluation.features import (
+        Features,
+        centered,
+        extract_features,
+        raw_features,
+        split_features,
+    )
+    from similitude.evaluation.few_labels import few_label_scores, few_label_skips
+    from similitude.evaluation.geometry import (
+        alignment,
+        effective_rank,
+        feature_std,
+        spectrum,
+        uniformity,
+    )
+    from similitude.evaluation.health import Readings, Verdict, diagnose
+    from similitude.evaluation.knn import KNNProbe
+    from similitude.evaluation.linear import LinearProbe
+    from similitude.evaluation.scores import Score, ScoreTable, read_scores
+
+# Imported on first use: the report reads scores without PyTorch, which takes seconds.
+_PLACES = {
+    "evaluate": (
+        *("PROTOCOLS", "Entrant", "check_protocols", "evaluate_backbone", "evaluate_entrants"),
+        "score_features",
+    ),
+    "features": (*("Features", "centered", "extract_features", "raw_features", "split_features"),),
+    "few_labels": ("few_label_scores", "few_label_skips"),
+    "geometry": ("alignment", "effective_rank", "feature_std", "spectrum", "uniformity"),
+    "health": ("Readings", "Verdict", "diagnose"),
+    "knn": ("KNNProbe",),
+    "linear": ("LinearProbe",),
+    "scores": ("Score", "ScoreTable", "read_scores"),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
     "PROTOCOLS",
@@ -56,3 +76,9 @@ __all__ = [
     "split_features",
     "uniformity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,11 +3,11 @@
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
@@ -57,18 +57,47 @@ def mean_score(accuracies: Sequence[float]) -> Score:
     return Score(mean, mean - half, mean + half, n)
 
 
-def column_title(column: str) -> str:
-    """What a reader calls a column: "kNN", "linear", "5 labels/class"."""
-    if column.startswith("linear_"):
-        k = column.removeprefix("linear_")
-        return f"{k} label{'' if k == '1' else 's'}/class"
-    return {"knn": "kNN"}.get(column, column)
+class Title(NamedTuple):
+    """What a column is called: short, for a narrow table; in full; and what it means."""
+
+    short: str
+    full: str
+    meaning: str
+
+
+TITLES = {
+    "knn": Title("kNN", "kNN", "vote of the nearest training images; nothing is trained"),
+    "linear": Title(
+        "linear", "linear probe", "one linear layer trained on all labels, backbone frozen"
+    ),
+}
+
+
+def few_labels_title(k: int) -> Title:
+    """That of a linear probe on so many labels per class."""
+    labels = "1 label" if k == 1 else f"{k} labels"
+    meaning = f"linear probe that sees {labels} of each class"
+    return Title(f"{labels}/class", f"{labels} per class", meaning)
+
+
+def labels_per_class(column: str) -> int | None:
+    """The k of a column ``linear_k``; None for the others."""
+    tail = column.removeprefix("linear_")
+    return int(tail) if column.startswith("linear_") and tail.isdecimal() else None
+
+
+def column_title(column: str, titles: Mapping[str, Title] | None = None) -> Title:
+    """The title that a table has of a column, or the usual one, as of tables of before."""
+    k = labels_per_class(column)
+    name = column.replace("_", " ")
+    other = TITLES.get(column, Title(column, name, column))
+    usual = other if k is None else few_labels_title(k)
+    return (titles or {}).get(column, usual)
 
 
 def _place_of_column(column: str) -> tuple[bool, int]:
     """Where it stands: kNN first, then all labels, then few, the fewest first."""
-    labels = column.removeprefix("linear").removeprefix("_")
-    return column != "knn", int(labels) if labels.isdecimal() else 0
+    return column != "knn", labels_per_class(column) or 0
 
 
 def _place_of_row(name: str) -> int:
@@ -84,13 +113,14 @@ class ScoreTable:
     ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
     column is missing. ``key`` tells weights, images, labels and seeds apart; empty if unknown.
     ``weights`` tells those of each row apart. ``differences`` are those of the pretrained backbone
-    to each other row, image by image or draw by draw: rows -> columns.
+    to each other row, image by image or draw by draw: rows -> columns. ``titles`` are those of the
+    columns; empty in tables of earlier versions.
     """
 
     data: str
-    num_train: int
-    num_test: int
-    num_classes: int
+    num_train: int | None
+    num_test: int | None
+    num_classes: int | None
     columns: list[str]
     rows: dict[str, dict[str, Score]]
     seconds: float = 0.0
@@ -98,6 +128,11 @@ class ScoreTable:
     key: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
+    titles: dict[str, Title] = field(default_factory=dict)
+
+    def title(self, column: str) -> str:
+        """What a reader calls a column."""
+        return column_title(column, self.titles).short
 
     def is_alike(self, other: "ScoreTable") -> bool:
         """Whether both tables tell of the same weights, images, labels and seed."""
@@ -126,6 +161,7 @@ class ScoreTable:
             rows={name: {**same.get(name, {}), **self.rows.get(name, {})} for name in names},
             notes=list(dict.fromkeys([*self.notes, *earlier.notes])),
             weights={**earlier.weights, **self.weights},
+            titles={**earlier.titles, **self.titles},
             differences={name: found for name, found in differences.items() if found},
         )
 
@@ -143,11 +179,11 @@ class ScoreTable:
 
     def warnings(self) -> list[str]:
         """Sentences on every row that the pretrained backbone does not beat, and what to do."""
-        return losses(self.comparisons, column_title)
+        return losses(self.comparisons, self.title)
 
     def sentences(self) -> list[str]:
         """What the differences say, the warnings first."""
-        return sentences(self.comparisons, column_title, self.num_test)
+        return sentences(self.comparisons, self.title, self.num_test)
 
     def __str__(self) -> str:
         """The table as the command line prints it, without colours."""
@@ -175,13 +211,21 @@ class ScoreTable:
                 name: {column: asdict(d) for column, d in found.items()}
                 for name, found in self.differences.items()
             },
+            "titles": {column: list(title) for column, title in self.titles.items()},
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any] | str) -> "ScoreTable":
         """The inverse of :meth:`to_json`; also takes the text of the file."""
         data = json.loads(value) if isinstance(value, str) else dict(value)
-        data["rows"] = {row["name"]: row["scores"] for row in data["rows"]}
+        data["rows"] = {
+            row["name"]: {
+                column: score
+                for column, score in row["scores"].items()
+                if score is not None and math.isfinite(float(score["mean"]))
+            }
+            for row in data["rows"]
+        }
         return TypeAdapter(cls).validate_python(data)
 
     def render(self) -> Group:
@@ -190,7 +234,7 @@ class ScoreTable:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("accuracy in %", overflow="fold")
         for column in self.columns:
-            title = column_title(column).replace("/class", "\nper class")
+            title = self.title(column).replace("/class", "\nper class")
             table.add_column(title, justify="right", no_wrap=True)
         best = {column: self.best(column) for column in self.columns}
         for name, scores in self.rows.items():
@@ -203,8 +247,8 @@ class ScoreTable:
             ]
             table.add_row(Text(visible(name)), *cells)
         title = (
-            f"{visible(self.data)}: {self.num_train:,} training and {self.num_test:,} test images, "
-            f"{self.num_classes} classes"
+            f"{visible(self.data)}: {self.num_train or 0:,} training and {self.num_test or 0:,} "
+            f"test images, {self.num_classes or 0} classes"
         )
         said = [*self.sentences(), *self.notes]
         return Group(Text(title), table, *(Text(visible(sentence)) for sentence in said))

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from similitude.evaluation.scores import Score, ScoreTable, labels_per_class
 from similitude.report.gallery import Gallery
-from similitude.report.read import Embedding, Evaluation, Score
-from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW, labels_per_class
+from similitude.report.read import Embedding
+from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW
 
 Figure = dict[str, Any]
 
@@ -40,7 +41,7 @@ def run_dash(position: int) -> str:
     return ("solid", "dot", "dashdot")[position // PALETTE % 3]
 
 
-def labels_figure(evaluation: Evaluation) -> Figure | None:
+def labels_figure(evaluation: ScoreTable) -> Figure | None:
     """Accuracy against labels per class, with intervals; None below two columns."""
     columns = sorted(
         (c for c in evaluation.columns if labels_per_class(c) is not None),

@@ -306,7 +306,7 @@ def _points(pictures: gallery.Gallery) -> dict[str, Any]:
     }
 
 
-def _facts(run: RunSummary, verdict: words.Verdict) -> dict[str, Any]:
+def _facts(run: RunSummary, verdict: words.Banner) -> dict[str, Any]:
     evaluation = run.evaluation
     table = {
         name: {

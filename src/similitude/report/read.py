@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from similitude.errors import UserError, visible, visible_values
-from similitude.evaluation.comparison import Difference
+from similitude.evaluation.scores import ScoreTable
 from similitude.files.reading import (
     MAX_JSON,
     MAX_LIST,
@@ -39,31 +39,6 @@ class Health:
     reasons: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     readings: dict[str, float | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Score:
-    """An accuracy (fraction, 0 to 1), with its interval where it is a mean over several draws."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    draws: int = 1
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores by row (``raw pixels``, ``random backbone``, ...) and column (``knn``, ...)."""
-
-    data: str
-    num_train: int | None
-    num_test: int | None
-    num_classes: int | None
-    columns: list[str]
-    rows: dict[str, dict[str, Score]]
-    notes: list[str] = field(default_factory=list)
-    # Of the pretrained backbone to each other row; empty in files of earlier versions.
-    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,7 +95,7 @@ class RunSummary:
     environment: dict[str, Any]
     metrics: Metrics
     health: Health | None
-    evaluation: Evaluation | None
+    evaluation: ScoreTable | None
     embedding: Embedding | None
     attention: Attention | None
     views: Path | None
@@ -236,10 +211,6 @@ def _number(cell: Any) -> float | None:
         return None
 
 
-def _count(value: Any) -> int | None:
-    return None if value is None else int(value)
-
-
 def _health(path: Path) -> Health | None:
     loaded = _mapping(path)
     if not loaded:
@@ -257,43 +228,17 @@ def _health(path: Path) -> Health | None:
         raise damaged(path, error) from error
 
 
-def _evaluation(path: Path) -> Evaluation | None:
+def _evaluation(path: Path) -> ScoreTable | None:
     loaded = _mapping(path)
     if not loaded:
         return None
+    absent: dict[str, Any] = dict.fromkeys(("num_train", "num_test", "num_classes"))
+    usual = {"data": "", **absent, "notes": [], "differences": {}}
+    given = {name: value for name, value in loaded.items() if value is not None}
     try:
-        rows = {
-            str(row["name"]): {
-                str(column): Score(
-                    mean=float(score["mean"]),
-                    low=_number(score.get("low")),
-                    high=_number(score.get("high")),
-                    draws=int(score.get("draws") or 1),
-                )
-                for column, score in row["scores"].items()
-                if score is not None and math.isfinite(float(score["mean"]))
-            }
-            for row in loaded["rows"]
-        }
-        return Evaluation(
-            data=str(loaded.get("data", "")),
-            num_train=_count(loaded.get("num_train")),
-            num_test=_count(loaded.get("num_test")),
-            num_classes=_count(loaded.get("num_classes")),
-            columns=[str(column) for column in loaded["columns"]],
-            rows=rows,
-            notes=[str(note) for note in loaded.get("notes") or []],
-            differences={
-                str(name): {str(column): _difference(d) for column, d in found.items()}
-                for name, found in (loaded.get("differences") or {}).items()
-            },
-        )
+        return ScoreTable.from_json({**usual, **given})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(path, f"{type(error).__name__} {error}") from error
-
-
-def _difference(found: Mapping[str, Any]) -> Difference:
-    return Difference(float(found["mean"]), _number(found.get("low")), _number(found.get("high")))
+        raise damaged(path, f"{type(error).__name__} {error}".splitlines()[0]) from error
 
 
 def _attention(path: Path) -> Attention | None:

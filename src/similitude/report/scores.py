@@ -1,14 +1,14 @@
 """The score table, its paired differences, and what these say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from similitude.evaluation.comparison import BEFORE_TRAINING as BEFORE
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE as PRETRAINED
 from similitude.evaluation.comparison import RANDOM_BACKBONE as RANDOM
 from similitude.evaluation.comparison import RAW_PIXELS as RAW
-from similitude.evaluation.comparison import Comparison, compare, sentences
-from similitude.report.read import Evaluation, Score
+from similitude.evaluation.comparison import Comparison, sentences
+from similitude.evaluation.scores import Score, ScoreTable, Title, column_title
 
 
 @dataclass(frozen=True)
@@ -52,29 +52,11 @@ def points(fraction: float) -> str:
     return f"{sign}{abs(rounded):.1f}"
 
 
-def labels_per_class(column: str) -> int | None:
-    """The k of a column ``linear_k``; None for the others."""
-    tail = column.removeprefix("linear_")
-    return int(tail) if column.startswith("linear_") and tail.isdigit() else None
-
-
-def column_title(column: str) -> tuple[str, str]:
-    """What a column is called, and one sentence on what it means."""
-    if column == "knn":
-        return "kNN", "vote of the nearest training images; nothing is trained"
-    if column == "linear":
-        return "linear probe", "one linear layer trained on all labels, backbone frozen"
-    k = labels_per_class(column)
-    if k is not None:
-        noun = "label" if k == 1 else "labels"
-        return f"{k} {noun} per class", f"linear probe that sees {k} {noun} of each class"
-    return column.replace("_", " "), column
-
-
 def table(
     rows: Sequence[tuple[str, str, Mapping[str, Score]]],
     columns: Sequence[str],
     reference: Mapping[str, Score] | None,
+    titles: Mapping[str, Title] | None = None,
 ) -> Table:
     """Lay out rows of (name, kind, scores); differences are to ``reference``."""
     best = {
@@ -108,19 +90,20 @@ def table(
             )
         laid_out.append(Row(name, kind, cells))
     draws = max((s.draws for *_, scores in rows for s in scores.values()), default=1)
-    return Table([column_title(column) for column in columns], laid_out, draws)
+    named = [column_title(column, titles) for column in columns]
+    return Table([(title.full, title.meaning) for title in named], laid_out, draws)
 
 
-def run_table(evaluation: Evaluation) -> Table:
+def run_table(evaluation: ScoreTable) -> Table:
     """The table of one run: its baselines and itself."""
     rows = [
         (name, "run" if name == PRETRAINED else "baseline", scores)
         for name, scores in evaluation.rows.items()
     ]
-    return table(rows, evaluation.columns, evaluation.rows.get(RAW))
+    return table(rows, evaluation.columns, evaluation.rows.get(RAW), evaluation.titles)
 
 
-def gains(evaluation: Evaluation, over: str) -> dict[str, float]:
+def gains(evaluation: ScoreTable, over: str) -> dict[str, float]:
     """Pretrained minus ``over`` (fractions) for every column that both have."""
     ours, theirs = evaluation.rows.get(PRETRAINED, {}), evaluation.rows.get(over, {})
     return {
@@ -130,24 +113,23 @@ def gains(evaluation: Evaluation, over: str) -> dict[str, float]:
     }
 
 
-def comparisons(evaluation: Evaluation) -> list[Comparison]:
+def comparisons(evaluation: ScoreTable) -> list[Comparison]:
     """The pretrained backbone beside each other row; of old files without intervals."""
-    means = {row: {c: s.mean for c, s in found.items()} for row, found in evaluation.rows.items()}
-    return compare(means, evaluation.columns, evaluation.differences)
+    return evaluation.comparisons
 
 
-def what_they_say(evaluation: Evaluation) -> list[str]:
+def what_they_say(evaluation: ScoreTable) -> list[str]:
     """Sentences on the differences, first those on rows that are as good, and what to do."""
-    return sentences(comparisons(evaluation), _short_title, evaluation.num_test)
+    return sentences(comparisons(evaluation), _title_in(evaluation), evaluation.num_test)
 
 
-def first_loss(evaluation: Evaluation) -> str:
+def first_loss(evaluation: ScoreTable) -> str:
     """A sentence for the top of the page, where start or raw pixels are as good, or better."""
     behind = (c for c in comparisons(evaluation) if c.row in (BEFORE, RAW) and c.loses)
-    return next((comparison.loss(_short_title) for comparison in behind), "")
+    return next((comparison.loss(_title_in(evaluation)) for comparison in behind), "")
 
 
-def difference_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
+def difference_rows(evaluation: ScoreTable) -> list[tuple[str, list[tuple[str, str]]]]:
     """For each other row its name, and (text, sign) for each column.
 
     The sign is "up" or "down", or "" where the two cannot be told apart. Empty where no difference
@@ -171,11 +153,11 @@ def difference_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, s
     return rows
 
 
-def _short_title(column: str) -> str:
-    return column_title(column)[0]
+def _title_in(evaluation: ScoreTable) -> Callable[[str], str]:
+    return lambda column: column_title(column, evaluation.titles).full
 
 
-def shared_baselines(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Score]]:
+def shared_baselines(evaluations: Sequence[ScoreTable]) -> dict[str, dict[str, Score]]:
     """Rows that need no training and that all runs have with the same scores."""
     names = evaluations[0].rows if evaluations else {}
     own = (RANDOM, BEFORE, PRETRAINED)

@@ -8,7 +8,8 @@ from typing import Any
 
 from similitude.errors import visible
 from similitude.evaluation.comparison import join
-from similitude.report.read import Evaluation, Health, RunSummary
+from similitude.evaluation.scores import ScoreTable
+from similitude.report.read import Health, RunSummary
 from similitude.report.scores import (
     BEFORE,
     PRETRAINED,
@@ -58,7 +59,7 @@ NO_BETTER_THAN = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Banner:
     """The banner: ``tone`` colours it, ``learned`` is the answer where scores exist."""
 
     state: str  # "healthy", "doubtful", "collapsed" or "unknown"
@@ -70,7 +71,7 @@ class Verdict:
     advice: list[str]
 
 
-def verdict(run: RunSummary) -> Verdict:
+def verdict(run: RunSummary) -> Banner:
     """Join what the run says of its own health with what the scores say."""
     health = run.health or Health("unknown")
     learned, lead = _gain(run)
@@ -97,7 +98,7 @@ def verdict(run: RunSummary) -> Verdict:
         headline = "Healthy, but the gain is uneven"
     else:
         headline = "Healthy: no sign of collapse"
-    return Verdict(health.state, tone, headline, lead, learned, list(health.reasons), advice)
+    return Banner(health.state, tone, headline, lead, learned, list(health.reasons), advice)
 
 
 def _gain(run: RunSummary) -> tuple[str | None, str]:
@@ -210,7 +211,7 @@ def _knn_sentence(run: RunSummary) -> str:
     )
 
 
-def rows_beside(evaluation: Evaluation) -> str:
+def rows_beside(evaluation: ScoreTable) -> str:
     """The other rows of the table, as a list for a sentence."""
     return join([PHRASES.get(row, row) for row in evaluation.rows if row != PRETRAINED])
 

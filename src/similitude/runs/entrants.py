@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from similitude.evaluation.baselines import Entrant
+from similitude.evaluation.evaluate import Entrant
 from similitude.modalities import Modality
 from similitude.sample import DataConfig, Samples
 

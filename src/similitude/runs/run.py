@@ -25,10 +25,9 @@ from similitude.evaluation import (
     read_scores,
     spectrum,
 )
-from similitude.evaluation.baselines import Entrant, check_names, evaluate_entrants
 from similitude.evaluation.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
+from similitude.evaluation.evaluate import Entrant, check_names, evaluate_entrants
 from similitude.evaluation.health import Verdict
-from similitude.evaluation.scores import column_title
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import as_path, check_writable, version_of, write_text, write_with
 from similitude.listener import Listener
@@ -341,7 +340,7 @@ class Run:
             tell(f"{self.path} is trained still: {of_step}, and are removed when that ends")
         if (earlier := read_scores(place)) is not None:
             if say is not None and not table.is_alike(earlier):
-                columns = ", ".join(column_title(column) for column in earlier.columns)
+                columns = ", ".join(map(earlier.title, earlier.columns))
                 why = "weights, images or labels have changed"
                 if not earlier.weights:
                     why = "an earlier version wrote them, which scored raw pixels in another way"

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from similitude.distributed import rank, share_state_of_first
 from similitude.errors import UserError, visible
 from similitude.evaluation import read_scores
-from similitude.evaluation.baselines import checksum
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
+from similitude.evaluation.evaluate import checksum
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text, write_with

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from similitude.errors import UserError
-from similitude.evaluation.baselines import TEST_FRACTION
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
+from similitude.evaluation.evaluate import TEST_FRACTION
 from similitude.listener import Listener
 from similitude.runs.run import Run, labeled_parts
 from similitude.sample import Samples

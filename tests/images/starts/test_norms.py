@@ -11,10 +11,10 @@ from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.canvases import Canvases
 from similitude.images.image_set import ImageSet
 from similitude.images.starts import Start, unfit_norm, with_batchnorm
-from similitude.runs.starts import open_start
 from similitude.images.views import ImageFacts, evaluation_view
 from similitude.methods import BYOL, SimSiam
 from similitude.runs.checkpoint import export_backbone
+from similitude.runs.starts import open_start
 
 SPEC = ImageFacts(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 GROUPS = BackboneConfig(base_width=32, zero_init_last=False, options={"norm_layer": "groupnorm"})

@@ -11,9 +11,9 @@ import similitude as sim
 from builders import write_photos
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.runs.starts import open_start
 from similitude.recipes import load_recipe
 from similitude.runs.checkpoint import export_backbone
+from similitude.runs.starts import open_start
 
 QUICK = ["image_size=32", "canvas_size=32", "method.view.size=null", "optimizer.base_lr=0.02"]
 

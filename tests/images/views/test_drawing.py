@@ -13,6 +13,12 @@ from similitude.images.views.drawing import JITTER_ORDERS, draw_parameters
 N = 4000
 
 
+def all_of(parameters):
+    """Every tensor by its name."""
+    named = parameters._asdict()
+    return {**named, **named.pop("operations")}
+
+
 def draw(config=None, n=N, *, index=None, aspect=1.0, canvas_size=256, view=0, epoch=0):
     index = torch.arange(n) if index is None else index
     aspect = torch.full((len(index),), aspect) if isinstance(aspect, float) else aspect
@@ -147,7 +153,7 @@ def test_sigma_is_uniform_and_events_have_their_probabilities():
         flip=0.3, jitter_probability=0.8, grey=0.2, blur=0.1, solarize=0.6, blur_sigma=(0.5, 1.5)
     )
     ours = draw(config)
-    assert stats.kstest(ours.sigma.numpy(), "uniform", (0.5, 1.0)).pvalue > 1e-3
+    assert stats.kstest(ours.operations["blur sigma"].numpy(), "uniform", (0.5, 1.0)).pvalue > 1e-3
     for name, probability in (
         ("flip", 0.3),
         ("jitter", 0.8),
@@ -156,15 +162,16 @@ def test_sigma_is_uniform_and_events_have_their_probabilities():
         ("solarize", 0.6),
     ):
         error = (probability * (1 - probability) / N) ** 0.5
-        assert abs(getattr(ours, name).float().mean() - probability) < 4 * error, name
+        assert abs(all_of(ours)[name].float().mean() - probability) < 4 * error, name
 
 
 def test_turns_are_equally_likely_and_change_no_other_choice():
     turned, plain = draw(ImageViewConfig(turn=0.6)), draw(ImageViewConfig())
     shares = torch.bincount(turned.quarter_turns, minlength=4) / N
     assert shares.tolist() == pytest.approx([0.4, 0.2, 0.2, 0.2], abs=0.03)
-    for name, ours, theirs in zip(turned._fields, turned, plain, strict=True):
-        assert name == "quarter_turns" or torch.equal(ours, theirs)
+    theirs = all_of(plain)
+    for name, ours in all_of(turned).items():
+        assert name == "quarter_turns" or torch.equal(ours, theirs[name])
     assert plain.quarter_turns.sum() == 0
 
 
@@ -174,13 +181,13 @@ def test_certain_and_impossible_events(probability):
     config = ImageViewConfig(**dict.fromkeys(names, probability), jitter_probability=probability)
     ours = draw(config)
     for name in (*names, "jitter"):
-        assert getattr(ours, name).float().mean() == probability
+        assert all_of(ours)[name].float().mean() == probability
 
 
 def test_choices_are_independent_of_each_other():
     # without retries, which tie the place of a box to its size
     ours = draw(ImageViewConfig(turn=0.7, solarize=0.3, crop_attempts=1))
-    fields = torch.stack([field.double() for field in ours])
+    fields = torch.stack([field.double() for field in all_of(ours).values()])
     correlation = torch.corrcoef(fields) - torch.eye(len(fields))
     correlation[:4, :4] = 0  # a box's own four numbers are related
     assert correlation.abs().max() < 4.5 / N**0.5

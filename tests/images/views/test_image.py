@@ -53,7 +53,8 @@ def random_canvases(n, side):
 
 def reference(canvas, parameters, config, size):
     """One sample through torchvision, in the order of the papers."""
-    p = {name: value.item() for name, value in parameters._asdict().items()}
+    drawn = parameters._asdict() | parameters.operations
+    p = {name: value.item() for name, value in drawn.items() if name != "operations"}
     image = TF.resized_crop(
         canvas.float() / 255,
         p["top"],
@@ -72,7 +73,7 @@ def reference(canvas, parameters, config, size):
         image = TF.rgb_to_grayscale(image, num_output_channels=3)
     if p["blur"]:
         width = 2 * config.blur_radius(size) + 1
-        image = TF.gaussian_blur(image, [width, width], [p["sigma"], p["sigma"]])
+        image = TF.gaussian_blur(image, [width, width], [p["blur sigma"], p["blur sigma"]])
     if p["solarize"]:
         image = TF.solarize(image, config.solarize_threshold)
     if p["flip"]:  # last, as in the MoCo family: every operation before it commutes with it

@@ -5,14 +5,15 @@ Letters: N samples, V views, M = V N: all samples of the first view, then those 
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from similitude.images.views.config import ImageViewConfig
+from similitude.images.views.operations import OPERATIONS
 from similitude.randomness import uniforms
 
 # Row k: the k-th order of brightness 0, contrast 1, saturation 2, hue 3.
@@ -34,14 +35,18 @@ class ViewParameters(NamedTuple):
     contrast: Float[Tensor, " M"]
     saturation: Float[Tensor, " M"]
     hue: Float[Tensor, " M"]  # in turns
-    grey: Bool[Tensor, " M"]
-    blur: Bool[Tensor, " M"]
-    sigma: Float[Tensor, " M"]  # in pixels of the view
-    solarize: Bool[Tensor, " M"]
+    # of each operation after the jitter: whether it happens, and what else it draws, by name
+    operations: dict[str, Shaped[Tensor, " M"]]
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "ViewParameters":
+        """The parameters with all their tensors changed in the same way."""
+        *fields, operations = self
+        changed = {name: change(tensor) for name, tensor in operations.items()}
+        return ViewParameters._make([*map(change, fields), changed])
 
     def select(self, index: Int[Tensor, " M"] | slice) -> "ViewParameters":
         """The parameters of the rows at ``index``."""
-        return ViewParameters(*(field[index] for field in self))
+        return self.mapped(lambda tensor: tensor[index])
 
 
 def _crop_boxes(
@@ -122,9 +127,7 @@ def draw_parameters(
     chances = {
         "flip": config.flip,
         "jitter": config.jitter_probability,
-        "grey": config.grey,
-        "blur": config.blur,
-        "solarize": config.solarize,
+        **{operation.name: getattr(config, operation.name) for operation in OPERATIONS},
     }
     if not isinstance(view, int):
         aspect = aspect.repeat(len(view))
@@ -133,7 +136,9 @@ def draw_parameters(
         name: (max(0.0, 1.0 - strength), 1.0 + strength)
         for name, strength in zip(("brightness", "contrast", "saturation"), factors, strict=True)
     }
-    ranges |= {"hue": (-turn, turn), "blur sigma": config.blur_sigma}
+    ranges["hue"] = (-turn, turn)
+    for operation in OPERATIONS:
+        ranges |= {name: getattr(config, field) for name, field in operation.ranges.items()}
     crop = {"crop area": attempts, "crop ratio": attempts, "crop place": 2}
     singles = [*chances, *ranges, "jitter order", *(["turn"] if config.turn > 0 else [])]
     draws = uniforms(seed, epoch, index, view, crop | dict.fromkeys(singles, 1))
@@ -145,8 +150,10 @@ def draw_parameters(
     happens = _rows(draws, chances) < chance
     low, high = index.new_tensor(list(ranges.values()), dtype=torch.float64).t()[:, :, None]
     value = _rows(draws, ranges).mul_((high - low).float()).add_(low.float())
-    flip, jitter, grey, blur, solarize = happens
-    brightness, contrast, saturation, hue, sigma = value
+    flip, jitter, *further = happens
+    brightness, contrast, saturation, hue, *values = value
+    operations = dict(zip([*chances][2:], further, strict=True))
+    operations |= zip([*ranges][4:], values, strict=True)
     return ViewParameters(
         top=top,
         left=left,
@@ -162,8 +169,5 @@ def draw_parameters(
         contrast=contrast,
         saturation=saturation,
         hue=hue,
-        grey=grey,
-        blur=blur,
-        sigma=sigma,
-        solarize=solarize,
+        operations=operations,
     )

@@ -13,10 +13,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from similitude.images.canvases import Canvases
-from similitude.images.views.color import blend_, scale_brightness_, shift_hue_, solarize, to_grey
+from similitude.images.views.color import blend_, scale_brightness_, shift_hue_
 from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.drawing import JITTER_ORDERS, ViewParameters, draw_parameters
-from similitude.images.views.resampling import crop_and_resize, gaussian_blur_
+from similitude.images.views.operations import OPERATIONS
+from similitude.images.views.resampling import crop_and_resize
 from similitude.sample import Draw, View
 
 _HUE = 3
@@ -107,12 +108,12 @@ class ImageView(View[Canvases]):
         n, device = len(canvases), canvases.device
         views = len(parameters.top) // n if n else 1
         # The choices stay on the CPU, where deciding on them does not wait for another device.
-        drawn = ViewParameters(*(field.cpu().view(views, n) for field in parameters))
+        drawn = parameters.mapped(lambda field: field.cpu().view(views, n))
         made = torch.empty(views, n, 3, self.size, self.size, device=device)
         length = _chunk_length(canvases, self.size, views)
         for start in range(0, n, length):
             part = slice(start, min(start + length, n))
-            chosen = ViewParameters(*(field[:, part].flatten() for field in drawn))
+            chosen = drawn.mapped(lambda field, part=part: field[:, part].flatten())
             # pixels are float32, whatever the caller computes in
             with torch.autocast(device.type, enabled=False):
                 self._make(canvases[part], chosen, made[:, part])
@@ -148,18 +149,11 @@ class ImageView(View[Canvases]):
         if config.turn > 0:
             _turn_(images, parameters.quarter_turns)
         self._jitter_(images, parameters.hue.to(device), _blends(parameters, device), turns)
-        if config.grey > 0:
-            which = parameters.grey.nonzero().squeeze(1).to(device)
-            grey = to_grey(images.index_select(0, which))
-            images.index_copy_(0, which, grey[:, None].expand(-1, 3, -1, -1))
-        if config.blur > 0:
-            which = parameters.blur.nonzero().squeeze(1)
-            radius = config.blur_radius(self.size)
-            gaussian_blur_(images, which, parameters.sigma[which], radius=radius)
-        if config.solarize > 0:
-            which = parameters.solarize.nonzero().squeeze(1).to(device)
-            inverted = solarize(images.index_select(0, which), config.solarize_threshold)
-            images.index_copy_(0, which, inverted)
+        for operation in OPERATIONS:
+            if getattr(config, operation.name) > 0:
+                which = parameters.operations[operation.name].nonzero().squeeze(1)
+                values = {name: parameters.operations[name][which] for name in operation.ranges}
+                operation.apply_(images, which, values, config)
         if config.normalize:
             _normalize_(images, self.facts)
         for view, places in zip(out, order.argsort().to(device).split(len(canvases)), strict=True):

@@ -6,11 +6,10 @@ Shapes: N test images, D features.
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from similitude.distributed import rank
@@ -21,8 +20,6 @@ from similitude.evaluation.comparison import (
     RAW_PIXELS,
     ROWS,
     Difference,
-    difference_of_draws,
-    difference_of_shares,
 )
 from similitude.evaluation.features import (
     Features,
@@ -31,16 +28,15 @@ from similitude.evaluation.features import (
     raw_features,
     split_features,
 )
-from similitude.evaluation.few_labels import LABELS_PER_CLASS, few_label_accuracies, few_label_skips
-from similitude.evaluation.knn import KNNProbe
-from similitude.evaluation.linear import LinearProbe
-from similitude.evaluation.scores import Score, ScoreTable, mean_score
+from similitude.evaluation.probe import Outcome
+from similitude.evaluation.probes import PROBES
+from similitude.evaluation.scores import Score, ScoreTable
 from similitude.sample import Facts, Samples
 
 Parts = tuple[
     Samples[Any], Samples[Any] | None
 ]  # training images, and test images where there are some
-PROTOCOLS = ("knn", "linear", "few")
+PROTOCOLS = tuple(PROBES)
 TEST_FRACTION = 0.2  # held out of the training part where there is no test part
 
 
@@ -72,31 +68,6 @@ def check_names(names: Sequence[str], taken: Sequence[str] = ROWS) -> None:
                 f"two rows of the table would be called {name!r}: give each network once, and "
                 "rename a file or run that is called like another row"
             )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came out in one column: right or wrong for each test image, or the share of each draw.
-
-    Two rows of one column are compared entry by entry.
-    """
-
-    right: Bool[Tensor, " N"] | None = None
-    draws: list[float] = field(default_factory=list)
-
-    @property
-    def score(self) -> Score:
-        """The accuracy."""
-        if self.right is None:
-            return mean_score(self.draws)
-        return Score(self.right.double().mean().item())
-
-    def above(self, other: "Outcome") -> Difference:
-        """This accuracy minus another one of the same images and draws."""
-        if self.right is None or other.right is None:
-            return difference_of_draws(self.draws, other.draws)
-        only_ours, only_theirs = self.right & ~other.right, other.right & ~self.right
-        return difference_of_shares(int(only_ours.sum()), int(only_theirs.sum()), len(self.right))
 
 
 def score_features(
@@ -144,22 +115,12 @@ def probe_features(
         UserError: If a name is unknown or labels are missing.
     """
     chosen = check_protocols(protocols)
-    known, test = train.labelled(), test.labelled()
-    assert known.y is not None
-    assert test.y is not None
+    test = test.labelled()
     found: dict[str, Outcome] = {}
     for protocol in chosen:
         if on_progress is not None:
             on_progress(protocol)
-        if protocol == "knn":
-            probe = KNNProbe(min(k, len(known))).fit(known.x, known.y)
-            found["knn"] = Outcome(probe.predict(test.x) == test.y)
-        elif protocol == "linear":
-            linear = LinearProbe(seed=seed).fit(known.x, known.y)
-            found["linear"] = Outcome(linear.predict(test.x) == test.y)
-        else:
-            few = few_label_accuracies(train, test, draws=draws, seed=seed)
-            found |= {f"linear_{n}": Outcome(draws=shares) for n, shares in few.items()}
+        found |= PROBES[protocol].outcomes(train, test, k=k, draws=draws, seed=seed)
     return found
 
 
@@ -366,6 +327,7 @@ def evaluate_entrants(
         num_classes=len(torch.unique(labels)),
         columns=list(next(reversed(found.values()), {})),
         rows={row: {c: o.score for c, o in outcomes.items()} for row, outcomes in found.items()},
+        titles={column: title for p in chosen for column, title in PROBES[p].titles.items()},
         seconds=time.perf_counter() - begin,
         notes=_notes(labels, chosen, k, train.class_names, held_out=test is None) if found else [],
         key=f"{weights.get(PRETRAINED_BACKBONE, '')}-{seen}-{seed}" if seen else "",
@@ -421,10 +383,8 @@ def _notes(
         notes.append(
             f"There is no test part: {TEST_FRACTION:.0%} of the labelled images were held out."
         )
-    if "knn" in protocols and k > len(labels):
-        notes.append(f"kNN uses all {len(labels)} labelled training images instead of {k}.")
-    if "few" in protocols:
-        notes += few_label_skips(labels, LABELS_PER_CLASS, class_names).values()
+    for protocol in protocols:
+        notes += PROBES[protocol].notes(labels, k, class_names)
     return notes
 
 

@@ -22,7 +22,6 @@ from similitude.evaluation import (
     read_scores,
     score_features,
 )
-from similitude.evaluation.baselines import Entrant, evaluate_entrants, probe_features
 from similitude.evaluation.comparison import (
     PRETRAINED_BACKBONE,
     RAW_PIXELS,
@@ -30,6 +29,7 @@ from similitude.evaluation.comparison import (
     difference_of_draws,
     student_95,
 )
+from similitude.evaluation.evaluate import Entrant, evaluate_entrants, probe_features
 from similitude.evaluation.few_labels import few_label_accuracies
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.scores import mean_score
