@@ -20,6 +20,7 @@ from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
 from similitude.ablation.study import COLLAPSED, Cell, Expectation, Study
 from similitude.errors import UserError
+from similitude.images import samples
 from similitude.listener import Silent
 from similitude.recipes import cifar10
 from similitude.report import read_run, write_report
@@ -445,14 +446,14 @@ def test_a_study_takes_as_many_steps_on_fewer_images(tmp_path, small_study, monk
 
 
 def test_without_data_a_study_takes_cifar10_or_says_that_it_takes_digits(monkeypatch):
-    opened = ablation.open_source
+    opened = samples.open_source
 
     def absent(data, **options):
         if data == "cifar10":
             raise UserError("cifar10 is not on this machine")
         return opened(data, **options)
 
-    monkeypatch.setattr(ablation, "open_source", absent)
+    monkeypatch.setattr(samples, "open_source", absent)
     ears = CtrlC(0, 0)
     source, test = ablation._open(None, ears)
     assert source.name == "digits train"

@@ -62,7 +62,7 @@ def test_a_study_fits_into_ten_minutes_and_its_images(name):
 def test_cells_of_a_study_share_what_is_not_studied(name):
     study = STUDIES[name]
     recipes = [recipe_of(study, cell) for cell in study.cells]
-    for field in ("backbone", "batch_size", "image_size", "mean", "std"):
+    for field in ("backbone", "batch_size", "data"):
         assert len({str(getattr(recipe, field)) for recipe in recipes}) == 1, field
     assert len({str(input_sizes(recipe)) for recipe in recipes}) == 1
 

@@ -21,6 +21,7 @@ from similitude.cli import app
 from similitude.errors import UserError
 from similitude.evaluation import health
 from similitude.images.backbones import BackboneConfig
+from similitude.images.config import ImageData
 from similitude.images.views import ImageViewConfig
 from similitude.methods import CONFIGS, METHODS, anatomy
 from similitude.recipes import RECIPES, OptimizerConfig, Recipe, find_recipe, override
@@ -31,7 +32,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted(DOCS.rglob("*.md"))
 CLASSES: dict[str, type[BaseModel]] = {
-    kind.__name__: kind for kind in (Recipe, OptimizerConfig, BackboneConfig, ImageViewConfig)
+    kind.__name__: kind
+    for kind in (Recipe, OptimizerConfig, ImageData, BackboneConfig, ImageViewConfig)
 }
 
 _FENCE = re.compile(r"(<!-- runnable -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

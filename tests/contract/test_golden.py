@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from builders import random_images
 from golden import make
 from similitude import load, pretrain
 from similitude.methods import METHODS
+from similitude.recipes import RECIPES, parse_recipe
 
 TRACES = json.loads((make.HERE / "traces.json").read_text())
 
@@ -26,6 +28,14 @@ def test_twenty_steps_give_the_same_numbers(name):
 
 def test_every_recipe_says_the_same():
     assert make.recipes() == (make.HERE / "recipes.yaml").read_text()
+
+
+def test_recipes_from_before_data_was_of_a_kind_are_the_same():
+    """They had sizes, mean and std at the top, and no kind."""
+    old = (make.HERE / "recipes_of_before.yaml").read_text()
+    for document in old.split("--- # ")[1:]:
+        name, _, text = document.partition("\n")
+        assert parse_recipe(yaml.safe_load(text), name) == RECIPES[name]()
 
 
 @pytest.mark.parametrize("name", make.RUNS)

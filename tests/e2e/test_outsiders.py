@@ -44,7 +44,7 @@ def test_the_exported_python_gives_the_vectors_of_embed(method, photos, tmp_path
             [names["backbone"](names["prepare"](photos / n)) for n in embedded.names]
         )
     assert F.cosine_similarity(theirs, embedded.x).min() > 0.999
-    said = yaml.safe_load((run.path / "recipe.yaml").read_text())
+    said = yaml.safe_load((run.path / "recipe.yaml").read_text())["data"]
     assert tuple(said["mean"]) == pytest.approx(run.facts.mean)
     assert tuple(said["std"]) == pytest.approx(run.facts.std)
     assert str(said["canvas_size"]) in code

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from similitude.errors import UserError
-from similitude.images.backbones import BackboneConfig, build_backbone, check_input, loading_snippet
+from similitude.images.backbones import BackboneConfig, build_backbone, check_input
+from similitude.images.config import ImageData
+from similitude.images.views import ImageFacts
 from similitude.recipes import RECIPES, parse_recipe
 from similitude.runs.checkpoint import export_backbone
 
@@ -112,9 +114,8 @@ def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
             nn.init.uniform_(module.weight)
     path = tmp_path / "backbone.safetensors"
     export_backbone(backbone.state_dict(), path)
-    snippet = loading_snippet(
-        config, str(path), canvas_size=40, image_size=32, mean=(0.5,) * 3, std=(0.25, 0.2, 0.2)
-    )
+    facts = ImageFacts(32, mean=(0.5,) * 3, std=(0.25, 0.2, 0.2))
+    snippet = config.loading_snippet(str(path), ImageData(image_size=32, canvas_size=40), facts)
     assert "(0.25, 0.2, 0.2)" in snippet
     assert "similitude" not in snippet.replace(str(path), "")
     names: dict = {}

@@ -99,6 +99,8 @@ def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
     said = []
     run.embed(tmp_path / "dark", say=said.append)
     assert not any("black" in sentence for sentence in said)  # no range of its own
-    shown = load_images(open_source(tmp_path / "dark", values=run.values)).pixels[:]
+    shown = load_images(open_source(tmp_path / "dark", values=run.recipe.data.value_range)).pixels[
+        :
+    ]
     assert shown.max() <= 13
     assert "4095" in run.export(tmp_path / "w.safetensors")

@@ -113,7 +113,7 @@ def test_few_photos_get_thousands_of_steps_with_every_method(name, fast):
     assert recipe.backbone.base_width == 16
     assert recipe.epochs * (2_000 // recipe.batch_size) >= 4_000
     assert too_few_steps(recipe, around.num_samples, CPU) is None
-    for field in ("image_size", "backbone", "epochs", "batch_size"):
+    for field in ("data.image_size", "backbone", "epochs", "batch_size"):
         assert recipe.reasons[field]
 
 

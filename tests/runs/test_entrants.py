@@ -143,7 +143,9 @@ def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
         return random_images(8, config.canvas_size)
 
     own = random_images(8, 36), None
-    parts = AsWanted(own, ImageData(canvas_size=36), (source, None), modality("image"), load)
+    parts = AsWanted(
+        own, ImageData(image_size=32, canvas_size=36), (source, None), modality("image"), load
+    )
 
     def fit_for(image_size: int) -> tuple:
         return parts.row_of(Start("x", image_size)).load()

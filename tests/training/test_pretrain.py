@@ -11,6 +11,7 @@ import torch
 import similitude as sim
 from builders import BACKBONE, random_images, small_recipe
 from similitude.errors import UserError
+from similitude.images import samples
 from similitude.listener import Silent
 from similitude.runs.folder import training_in
 from similitude.training.loop import training_note
@@ -150,14 +151,14 @@ def test_resuming_what_another_command_has_resumed_meanwhile_is_refused(tmp_path
     images, out = random_images(64), tmp_path / "r"
     stop = Interjecting(lambda: signal.raise_signal(signal.SIGINT))
     sim.pretrain(images, recipe=small_recipe("simclr"), out=out, listener=stop)
-    load = sim.api.load_images
+    load = samples.load_images
 
     def slowly(*args, **options):
-        monkeypatch.setattr(sim.api, "load_images", load)
+        monkeypatch.setattr(samples, "load_images", load)
         sim.pretrain(images, out=out, resume=True)
         return load(*args, **options)
 
-    monkeypatch.setattr(sim.api, "load_images", slowly)
+    monkeypatch.setattr(samples, "load_images", slowly)
     with pytest.raises(UserError, match="another command has gone on with the run"):
         sim.pretrain(images, out=out, resume=True)
     assert sim.load(out).checkpoint.step == 12
@@ -166,14 +167,14 @@ def test_resuming_what_another_command_has_resumed_meanwhile_is_refused(tmp_path
 def test_a_folder_that_another_command_fills_while_images_are_read_is_left_alone(
     tmp_path, monkeypatch
 ):
-    images, out, load = random_images(64), tmp_path / "r", sim.api.load_images
+    images, out, load = random_images(64), tmp_path / "r", samples.load_images
 
     def slowly(*args, **options):
-        monkeypatch.setattr(sim.api, "load_images", load)
+        monkeypatch.setattr(samples, "load_images", load)
         sim.pretrain(images, recipe=small_recipe("simclr"), out=out)
         return load(*args, **options)
 
-    monkeypatch.setattr(sim.api, "load_images", slowly)
+    monkeypatch.setattr(samples, "load_images", slowly)
     with pytest.raises(UserError, match="not empty"):
         sim.pretrain(images, recipe=small_recipe("byol"), out=out)
     assert sim.load(out).recipe.method.name == "simclr"

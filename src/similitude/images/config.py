@@ -23,7 +23,7 @@ class ImageData(DataConfig):
     """Sizes in pixels, and what black, white and gray are."""
 
     kind: Literal["image"] = "image"
-    image_size: int = Field(default=64, ge=4)  # at evaluation, and of views without a size
+    image_size: int = Field(ge=4)  # at evaluation, and of views without a size of their own
     # Side of the square tiles, in pixels of the originals, into which every image is cut before
     # anything else; each tile is a sample. None leaves images whole.
     tile_size: int | None = Field(default=None, ge=1)

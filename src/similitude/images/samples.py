@@ -140,8 +140,10 @@ class Images(Modality):
         facts = ImageFacts(weights.image_size, mean, std)
         wanted = round(weights.image_size * 8 / 7)
         wanted = min(wanted, native_size(source) or wanted)
-        enough = wanted <= samples.size
-        return facts, None if enough else ImageData(canvas_size=wanted, value_range=source.values)
+        if wanted <= samples.size:
+            return facts, None
+        sizes = {"image_size": weights.image_size, "canvas_size": wanted}
+        return facts, ImageData(**sizes, value_range=source.values)
 
     def look_inside(
         self, backbone: nn.Module, samples: ImageSet, facts: ImageFacts, device: torch.device
