@@ -455,7 +455,7 @@ def test_without_data_a_study_takes_cifar10_or_says_that_it_takes_digits(monkeyp
 
     monkeypatch.setattr(samples, "open_source", absent)
     ears = CtrlC(0, 0)
-    source, test = ablation._open(None, ears)
+    source, test = ablation._open(samples.MODALITY, None, ears)
     assert source.name == "digits train"
     assert test is not None
     assert test.name == "digits test"

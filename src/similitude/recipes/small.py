@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from similitude.images.backbones import BackboneConfig
-from similitude.images.config import ImageData
 from similitude.images.views import PatchViewConfig, image_views
 from similitude.recipes import cifar10
 from similitude.recipes.recipe import Recipe
@@ -36,7 +35,7 @@ def _small(template: Recipe, **optimizer: Any) -> Recipe:
         method=template.method.changed(**views),
         backbone=BackboneConfig(base_width=16, zero_init_last=False, options=options),
         optimizer=template.optimizer.changed(**optimizer),
-        data=ImageData(image_size=IMAGE_SIZE, canvas_size=round(IMAGE_SIZE * 8 / 7)),
+        data=template.data.changed(image_size=IMAGE_SIZE, canvas_size=round(IMAGE_SIZE * 8 / 7)),
         batch_size=BATCH_SIZE,
         epochs=100,
     )

@@ -36,10 +36,9 @@ class AsWanted:
 
     def with_config(self, config: DataConfig) -> Parts:
         """The parts, loaded so."""
-        if config == self._config or self._modality.same(config, self.own[0]):
-            return self.own
-        if self._other is not None and self._other[0] == config:
-            return self._other[1]
+        for known, parts in filter(None, ((self._config, self.own), self._other)):
+            if config == known or self._modality.same(config, parts[0]):
+                return parts
         self._other = None  # room for the next ones
         train, test = self._sources
         parts = self._load(train, config), None if test is None else self._load(test, config)

@@ -16,7 +16,7 @@ N = 4000
 def all_of(parameters):
     """Every tensor by its name."""
     named = parameters._asdict()
-    return {**named, **named.pop("operations")}
+    return named.pop("operations") | named
 
 
 def draw(config=None, n=N, *, index=None, aspect=1.0, canvas_size=256, view=0, epoch=0):
@@ -187,7 +187,8 @@ def test_certain_and_impossible_events(probability):
 def test_choices_are_independent_of_each_other():
     # without retries, which tie the place of a box to its size
     ours = draw(ImageViewConfig(turn=0.7, solarize=0.3, crop_attempts=1))
-    fields = torch.stack([field.double() for field in all_of(ours).values()])
+    drawn = {**ours._asdict(), **ours.operations}
+    fields = torch.stack([drawn[name].double() for name in drawn if name != "operations"])
     correlation = torch.corrcoef(fields) - torch.eye(len(fields))
     correlation[:4, :4] = 0  # a box's own four numbers are related
     assert correlation.abs().max() < 4.5 / N**0.5
@@ -197,8 +198,9 @@ def test_views_and_epochs_differ_and_batches_do_not_matter():
     aspect = 0.5 + 1.5 * torch.rand(100)
     ours = draw(n=100, aspect=aspect)
     index = torch.tensor([41, 7, 99])
-    for all_samples, some in zip(ours, draw(index=index, aspect=aspect[index]), strict=True):
-        assert torch.equal(all_samples[index], some)
+    some = all_of(draw(index=index, aspect=aspect[index]))
+    for name, all_samples in all_of(ours).items():
+        assert torch.equal(all_samples[index], some[name])
     for other in (draw(n=100, aspect=aspect, view=1), draw(n=100, aspect=aspect, epoch=1)):
         assert not torch.equal(other.hue, ours.hue)
         assert not torch.equal(other.left, ours.left)
@@ -207,7 +209,6 @@ def test_views_and_epochs_differ_and_batches_do_not_matter():
 def test_several_views_are_drawn_as_one_after_the_other():
     aspect = torch.rand(7) + 0.5
     together = draw(n=7, aspect=aspect, view=[2, 0])
-    for both, first, then in zip(
-        together, draw(n=7, aspect=aspect, view=2), draw(n=7, aspect=aspect, view=0), strict=True
-    ):
-        assert torch.equal(both, torch.cat([first, then]))
+    first, then = (all_of(draw(n=7, aspect=aspect, view=view)) for view in (2, 0))
+    for name, both in all_of(together).items():
+        assert torch.equal(both, torch.cat([first[name], then[name]]))
