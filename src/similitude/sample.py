@@ -124,6 +124,8 @@ class DataConfig(Config):
 
     # Whether samples are so small that what is published for large ones does not fit.
     is_small: ClassVar[bool | property] = True
+    # Steps of a run from random weights below which it hardly leaves them.
+    fewest_steps: ClassVar[int] = 1_500
     # A sentence on samples that are cut for training and whole for all else, or None.
     told_cut: ClassVar[str | property | None] = None
 
@@ -260,6 +262,8 @@ class Samples(ABC, Generic[R]):
         unreadable: What was left out, each with the reason in a few words.
     """
 
+    raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
+
     names: list[str]
     labels: Int[Tensor, " N"] | None
     class_names: list[str] | None
@@ -284,6 +288,10 @@ class Samples(ABC, Generic[R]):
     @abstractmethod
     def raw(self: S, beside: Sequence[S] = ()) -> Float[Tensor, "N D"]:
         """Every sample as plain numbers, in columns that fit those beside it too: a baseline."""
+
+    def baselines(self) -> dict[str, Float[Tensor, "N D"]]:
+        """Further plain numbers of every sample, by the name of their row."""
+        return {}
 
     @abstractmethod
     def sheet(self, views: MultiView, facts: Any, *, seed: int) -> Image:

@@ -274,7 +274,13 @@ def evaluate_entrants(
     labels = torch.empty(0, dtype=torch.int64)  # of the training images
     seen = ""  # without pixels the images are not known
 
-    def score(row: str, parts: Parts, features: Callable[[Samples[Any]], Features]) -> None:
+    def score(
+        row: str,
+        parts: Parts,
+        features: Callable[[Samples[Any]], Features],
+        *,
+        plain: bool = False,
+    ) -> None:
         nonlocal labels, seen
         say(f"{row}: features")
         bank = features(parts[0])
@@ -288,8 +294,8 @@ def evaluate_entrants(
         known = bank.labelled().y
         assert known is not None
         tests[row], labels = queries.labelled().names, known
-        if row == RAW_PIXELS:
-            seen = _checksum_of_images((bank, queries))
+        if plain:
+            seen = seen or _checksum_of_images((bank, queries))
             bank, queries = centered(bank, queries)
         found[row] = probe_features(
             bank,
@@ -303,7 +309,13 @@ def evaluate_entrants(
 
     if pixels is not None and is_first:
         both = [part for part in pixels if part is not None]
-        score(RAW_PIXELS, pixels, lambda part: raw_features(part, both))
+        score(pixels[0].raw_name, pixels, lambda part: raw_features(part, both), plain=True)
+        for name in pixels[0].baselines():
+
+            def plain(part: Samples[Any], name: str = name) -> Features:
+                return Features(part.baselines()[name], part.labels, part.names)
+
+            score(name, pixels, plain, plain=True)
     for entrant in entrants:
         score(
             entrant.name,

@@ -103,6 +103,8 @@ def _place_of_column(column: str) -> tuple[bool, int]:
 def _place_of_row(name: str) -> int:
     """Where it stands: what learned nothing, then published weights, then one's own."""
     first = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING)
+    if name.startswith("raw"):
+        return 0
     return first.index(name) if name in first else len(first) + (name == PRETRAINED_BACKBONE)
 
 

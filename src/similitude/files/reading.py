@@ -148,6 +148,15 @@ def read_arrays(path: Path, most: int = MAX_ARRAYS) -> dict[str, np.ndarray]:
         raise damaged(path, error) from error
 
 
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays in an ``.npz`` file; none if it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []
+
+
 def check_archive(path: Path, what: str) -> None:
     """Refuse a file of torch that takes more memory than its size when torch opens it.
 

@@ -17,7 +17,6 @@ instead of the N original images, both views are augmented, and z_j carries no g
 import math
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -27,6 +26,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import output_std, plain_projector
+from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
 
@@ -63,7 +63,7 @@ class InvaSpread(Method):
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        h = self.backbone(torch.cat(batch.views))
+        h = self.backbone(joined(batch.views))
         z = self.projector(h)
         z1, z2 = F.normalize(z, dim=1).chunk(2)
         loss = invariant_spread(

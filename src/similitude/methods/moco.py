@@ -49,6 +49,7 @@ from similitude.nets import (
     output_std,
     plain_projector,
 )
+from similitude.nets.views import rows_at
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
 
@@ -129,14 +130,14 @@ class MoCo(Method):
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 
     @torch.no_grad()
-    def _keys(self, view: Tensor, progress: Progress) -> Tensor:
+    def _keys(self, view: Any, progress: Progress) -> Tensor:
         """Unit keys of the whole batch [M, P]; each process encodes a random part of it.
 
         A query and its key so meet other samples in BatchNorm (Sec. 3.3, Shuffling BN).
         """
         views = gather(view)
         order = permutation(0, progress.step, len(views)).to(view.device)
-        k = self.target_projector(self.target_backbone(views[own_rows(order)]))
+        k = self.target_projector(self.target_backbone(rows_at(views, own_rows(order))))
         return gather(F.normalize(k, dim=1))[order.argsort()]
 
     def after_step(self, progress: Progress) -> None:

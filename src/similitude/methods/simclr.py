@@ -27,6 +27,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
+from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
 
@@ -83,7 +84,7 @@ class SimCLR(Method):
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        h = self.backbone(torch.cat(batch.views))
+        h = self.backbone(joined(batch.views))
         z1, z2 = self.projector(h).chunk(2)
         loss = nt_xent(
             gather(z1),

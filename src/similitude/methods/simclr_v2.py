@@ -38,6 +38,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
 
@@ -98,7 +99,7 @@ class SimCLRv2(Method):
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         options = {"temperature": self.config.temperature}
         options |= {"part": rank(), "parts": world_size()}
-        h = self.backbone(torch.cat(batch.views))
+        h = self.backbone(joined(batch.views))
         z1, z2 = self.projector(h).chunk(2)
         all1, all2 = gather(z1), gather(z2)
         if self.config.queue:

@@ -48,7 +48,7 @@ class Arithmetic:
         """``forward`` in this arithmetic, with features in the dtype of its input."""
 
         def run(x: Tensor) -> Tensor:
-            if self.channels_last and x.ndim == 4:
+            if self.channels_last and getattr(x, "ndim", 0) == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             if self.dtype == torch.float32:
                 return forward(x)

@@ -43,6 +43,8 @@ class Surroundings:
 class Chooser(ABC):
     """What is not given is chosen here, for one kind of data; only the first four are needed."""
 
+    default_method = "simclr"
+
     @abstractmethod
     def choose(
         self,
@@ -97,6 +99,10 @@ class Chooser(ABC):
 
     def settle(self, recipe: Recipe, source: Any) -> Recipe:
         """With what was found in the source."""
+        return recipe
+
+    def to_fit(self, recipe: Recipe, around: Surroundings) -> Recipe:
+        """With what the network must know of the samples."""
         return recipe
 
     def sizes(self, recipe: Recipe, given: Collection[str], *, views: bool) -> Recipe:

@@ -10,7 +10,6 @@ from similitude.recipes.rehearsal import BEGINNING, small_step
 UPDATE = 12.0  # numbers read and written for each weight that an optimizer moves
 MINUTES_ON_CPU = 10.0  # a first run should end while one waits
 MINUTES_ON_ACCELERATOR = 60.0
-FEWEST_STEPS = 1_500  # below, a network hardly leaves its random weights
 FEWEST_ADAPTING = 200  # of a run that starts from published weights
 MOST_EPOCHS = 500  # of a chosen run: images seen more often are learned by heart
 AROUND = 1.1  # the loss, metrics, measurements and checkpoints
@@ -96,7 +95,7 @@ def too_few_steps(recipe: Recipe, num_images: int, device: torch.device) -> str 
     """A sentence where a run ends before it can have learned; None where it does not."""
     per_epoch = max(1, num_images // recipe.batch_size)
     steps = recipe.epochs * per_epoch
-    enough = FEWEST_STEPS if recipe.init is None else FEWEST_ADAPTING
+    enough = recipe.data.fewest_steps if recipe.init is None else FEWEST_ADAPTING
     if steps >= enough:
         return None
     seconds = enough * seconds_per_step(recipe, device)

@@ -306,7 +306,9 @@ class Run:
             *map(parts.row_of, published),
             self._entrant(PRETRAINED_BACKBONE, self.backbone),
         ]
-        steps = (1 + len(entrants)) * (1 + len(protocols) + (test is not None))
+        steps = (1 + len(train.baselines()) + len(entrants)) * (
+            1 + len(protocols) + (test is not None)
+        )
         done = iter(range(steps))
         table = evaluate_entrants(
             entrants,

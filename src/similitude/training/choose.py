@@ -22,8 +22,6 @@ from similitude.runs.starts import Start
 from similitude.sample import DataConfig, NetworkConfig
 from similitude.training.request import PretrainRequest
 
-DEFAULT_METHOD = "simclr"
-
 
 def by_name(request: PretrainRequest) -> PretrainRequest:
     """The request with a class or an object in the form that a recipe can hold.
@@ -98,10 +96,10 @@ def choose(
             )
         chosen = chosen if start is None else chooser.started(chosen, start)
     elif start is not None:
-        chosen = chooser.adapt(name or DEFAULT_METHOD, around, start, request.batch_size)
+        chosen = chooser.adapt(name or chooser.default_method, around, start, request.batch_size)
     else:
         chosen = chooser.choose(
-            name or DEFAULT_METHOD,
+            name or chooser.default_method,
             around,
             request.batch_size,
             request.minutes,
@@ -110,7 +108,7 @@ def choose(
     given = request.overridden
     if start is not None:
         _refuse_what_start_decides(given)
-    chosen = _with_given(chosen, request, chooser, start)
+    chosen = chooser.to_fit(_with_given(chosen, request, chooser, start), around)
     if chosen.batch_size > around.num_samples:  # told before any work
         raise too_few_samples(around.num_samples, around.name, chosen.batch_size)
     if request.recipe is None:
@@ -130,7 +128,7 @@ def choose_views(request: PretrainRequest, chooser: Chooser, around: Surrounding
     """The recipe that is asked for, as far as a look at its views needs it."""
     if request.recipe is not None:
         return override(named_recipe(request.recipe, method_name(request)), request.overrides)
-    chosen = chooser.choose(method_name(request) or DEFAULT_METHOD, around)
+    chosen = chooser.choose(method_name(request) or chooser.default_method, around)
     return chooser.sizes(override(chosen, request.overrides), request.overridden, views=True)
 
 
