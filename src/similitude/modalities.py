@@ -14,6 +14,7 @@ from similitude.errors import UserError, did_you_mean
 # kind -> folder, in the order in which they are asked whether data is theirs, the last first
 KINDS = {
     "image": "images",
+    "graph": "graphs",
 }
 DEFAULT_KIND = "image"  # of recipes from before there were kinds
 
