@@ -21,7 +21,7 @@ from similitude.files.writing import as_path, check_writable, version_of, write_
 from similitude.listener import Listener, Silent, how_to_resume
 from similitude.method import Method
 from similitude.methods import build_method, given_method, method_class
-from similitude.modalities import DEFAULT_KIND, Modality, modality, modality_of
+from similitude.modalities import Modality, modality, modality_of
 from similitude.modalities import chooser as chooser_of
 from similitude.recipes import Recipe, field_text, parse_recipe
 from similitude.recipes.choose import Chooser
@@ -193,7 +193,7 @@ def _opened(
         listener.say(f"  {note}")
     around, start = chooser.surroundings(source), None
     if checkpoint is None and request.init is not None:
-        start = _open_start(request)
+        start = _open_start(request, kind)
         for sentence in start.report:
             listener.say(f"  {sentence}")
     if checkpoint is not None:
@@ -221,7 +221,7 @@ def _kind_of(request: PretrainRequest, checkpoint: Checkpoint | None) -> Modalit
     return modality_of(request.data)
 
 
-def _open_start(request: PretrainRequest) -> Start:
+def _open_start(request: PretrainRequest, kind: Modality) -> Start:
     """The published weights that a training starts from."""
     init, backbone = request.init, request.backbone
     assert init is not None
@@ -230,8 +230,8 @@ def _open_start(request: PretrainRequest) -> Start:
             raise UserError(f"{init.name} has its own network: leave backbone out")
         return init
     if isinstance(backbone, str):
-        backbone = modality(DEFAULT_KIND).network_config(name=backbone)
-    return open_start(init, backbone=backbone)
+        backbone = kind.network_config(name=backbone)
+    return open_start(init, backbone=backbone, kind=kind.kind)
 
 
 def _read(plan: _Plan, listener: Listener) -> Samples[Any]:

@@ -49,7 +49,7 @@ from similitude.nets import (
     output_std,
     plain_projector,
 )
-from similitude.nets.views import rows_at
+from similitude.nets.views import gathered, rows_at
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
 
@@ -135,7 +135,7 @@ class MoCo(Method):
 
         A query and its key so meet other samples in BatchNorm (Sec. 3.3, Shuffling BN).
         """
-        views = gather(view)
+        views = gathered(view)
         order = permutation(0, progress.step, len(views)).to(view.device)
         k = self.target_projector(self.target_backbone(rows_at(views, own_rows(order))))
         return gather(F.normalize(k, dim=1))[order.argsort()]

@@ -47,7 +47,7 @@ class Arithmetic:
     def wrap(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """``forward`` in this arithmetic, with features in the dtype of its input."""
 
-        def run(x: Tensor) -> Tensor:
+        def run(x: Any) -> Tensor:  # a tensor, or what the network takes in its place
             if self.channels_last and getattr(x, "ndim", 0) == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             if self.dtype == torch.float32:

@@ -49,7 +49,9 @@ class Start(Published, Protocol):
         ...
 
 
-def open_start(init: str | Path, *, backbone: NetworkConfig | None = None) -> Any:
+def open_start(
+    init: str | Path, *, backbone: NetworkConfig | None = None, kind: str = DEFAULT_KIND
+) -> Any:
     """Weights from which a training starts.
 
     Nothing in a file is run: only tensors are read, and they are read all or not at all.
@@ -59,6 +61,7 @@ def open_start(init: str | Path, *, backbone: NetworkConfig | None = None) -> An
             "timm:NAME" for weights of timm, or "efficientnet-lite0".
         backbone: the network that the weights are of; None takes it from the run, from timm, or
             from names and shapes of the tensors, which tell plain ResNets and ViTs.
+        kind: of the data.
 
     Raises:
         UserError: there are no such weights, they cannot be fetched or read, or are not exactly
@@ -71,7 +74,7 @@ def open_start(init: str | Path, *, backbone: NetworkConfig | None = None) -> An
             path = path.parent.parent
         if path.joinpath(*CHECKPOINT).exists():
             return _of_run(path, backbone)
-    return modality(DEFAULT_KIND).open_start(init, backbone)
+    return modality(kind).open_start(init, backbone)
 
 
 def opened(against: Sequence[Any]) -> list[Any]:
