@@ -47,7 +47,7 @@ def test_it_is_scored_beside_what_needs_no_learning(file, tmp_path):
         *("random backbone", "pretrained backbone"),
     ]
     assert table.rows["raw features"]["knn"].mean < table.rows["2 steps of propagation"]["knn"].mean
-    assert "2 steps of propagation" in (run.path / "report.html").read_text()
+    assert "2 steps of propagation" in run.report().read_text()
     assert (run.path / "views.png").stat().st_size > 0
 
 
