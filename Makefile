@@ -8,7 +8,7 @@ ALONE := OMP_WAIT_POLICY=active
 # Workers that import torch need one core each; more threads inside them only get in the way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: quickstart test check format parity docs clean
+.PHONY: quickstart test check format parity architecture docs clean
 
 quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
 	data=$$(PYTHON=$(BIN)/python examples/get_fashion_mnist.sh) && \
@@ -33,6 +33,9 @@ format: $(INSTALLED)
 
 parity: $(INSTALLED)  ## docs/parity.md: every formula against its authors' code
 	$(BIN)/pytest -q tests/parity --parity-page docs/parity.md
+
+architecture: $(INSTALLED)  ## docs/architecture.svg, drawn from the code
+	$(BIN)/python tools/draw_architecture.py
 
 docs: $(INSTALLED)  ## the manual, as pages in site/
 	$(BIN)/mkdocs build --strict

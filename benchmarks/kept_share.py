@@ -15,7 +15,7 @@ from similitude.evaluation.evaluate import evaluate_backbone
 from similitude.modalities import modality
 from similitude.nets.adapting import averaged
 from similitude.runs.checkpoint import load_backbone
-from similitude.runs.run import labeled_parts
+from similitude.runs.scoring import labeled_parts
 
 COLUMNS = {"knn": "kNN", "linear": "linear", "linear_1": "1", "linear_5": "5", "linear_10": "10"}
 

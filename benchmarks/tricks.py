@@ -18,13 +18,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from similitude.data.loader import Loader
-from similitude.distributed.threads import one_by_one
 from similitude.images.backbones import build_backbone
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 from similitude.methods import build_method
 from similitude.modalities import modality
-from similitude.nets.precision import keep_freed_memory
 from similitude.recipes import RECIPES, override
 from similitude.training.choose import choose_for
 from similitude.training.step import Pretraining
@@ -55,7 +53,7 @@ JOBS = {
         60,
     ),
 }
-TRICKS = ("small maps", "kept memory", "threads of views")
+TRICKS = ("small maps",)
 
 
 def main() -> None:
@@ -91,10 +89,6 @@ def speed(folder: Path, job: str, without: str) -> float:
             stack.enter_context(
                 patch("similitude.images.backbones.convert_convolutions", lambda _: None)
             )
-        if without == "threads of views":
-            stack.enter_context(one_by_one())
-        if without != "kept memory":
-            keep_freed_memory()
         source = open_source(folder)
         recipe = override(RECIPES[name](), [*settings, "epochs=100"])
         images = load_images(source, recipe.data.canvas_size)

@@ -48,6 +48,7 @@ from similitude.training.choose import (
     start_would_help,
     too_few_samples,
 )
+from similitude.training.logs import check_loggers
 from similitude.training.pretrain import train
 from similitude.training.request import PretrainRequest, takes
 from similitude.transfer import Classifier, is_classifier
@@ -130,6 +131,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
             stop_collapsed=request.stop_collapsed,
             report=request.report,
             profile=request.profile,
+            logs=request.log,
             goes_on=command,
         )
     if run is not None and short is not None:
@@ -176,6 +178,7 @@ def _opened(
     request = by_name(request)
     check_run_folder(request.place, **request.modes)
     request.check()
+    check_loggers(request.log)
     checkpoint, version = None, None
     if request.resume:
         path = (request.place or Path()).joinpath(*CHECKPOINT)

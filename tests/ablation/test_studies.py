@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from builders import random_images
+from similitude.ablation import find_study
 from similitude.ablation.grid import folder_name
-from similitude.ablation.studies import STUDIES, find_study
+from similitude.ablation.studies import STUDIES
 from similitude.ablation.study import COLLAPSED, MEASURES, Cell, Expectation, Study, judge
 from similitude.errors import UserError
 from similitude.images.backbones import build_backbone, check_input

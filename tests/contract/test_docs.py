@@ -19,7 +19,7 @@ from similitude.ablation.grid import grid, parse_variations
 from similitude.ablation.studies import STUDIES
 from similitude.cli import app
 from similitude.errors import UserError
-from similitude.evaluation import health
+from similitude.evaluation import rules
 from similitude.images.backbones import BackboneConfig
 from similitude.images.config import ImageData
 from similitude.images.views import ImageViewConfig
@@ -200,15 +200,15 @@ def test_every_recipe_is_named(name):
 @pytest.mark.parametrize(
     ("rule", "numbers"),
     [
-        ("feature std", (health.LOW_STD, health.CONSTANT_STD)),
-        ("projection std", (health.CONSTANT_STD,)),
-        ("target entropy", (100 * health.TARGET_MARGIN, health.WARM_UP_STEPS)),
-        ("prototypes in use", (health.FEWEST_PROTOTYPES, health.WARM_UP_STEPS)),
-        ("effective rank", (health.LOW_RANK, 100 * health.LOW_RANK_SHARE, health.COLLAPSED_RANK)),
-        ("loss beside chance", (health.WARM_UP_STEPS, 100 * health.CHANCE_MARGIN)),
-        ("steps", (health.FEW_STEPS,)),
-        ("images", (health.FEW_IMAGES,)),
-        ("unreadable files", (100 * health.UNREADABLE_SHARE,)),
+        ("feature std", (rules.LOW_STD, rules.CONSTANT_STD)),
+        ("projection std", (rules.CONSTANT_STD,)),
+        ("target entropy", (100 * rules.TARGET_MARGIN, rules.WARM_UP_STEPS)),
+        ("prototypes in use", (rules.FEWEST_PROTOTYPES, rules.WARM_UP_STEPS)),
+        ("effective rank", (rules.LOW_RANK, 100 * rules.LOW_RANK_SHARE, rules.COLLAPSED_RANK)),
+        ("loss beside chance", (rules.WARM_UP_STEPS, 100 * rules.CHANCE_MARGIN)),
+        ("steps", (rules.FEW_STEPS,)),
+        ("images", (rules.FEW_IMAGES,)),
+        ("unreadable files", (100 * rules.UNREADABLE_SHARE,)),
     ],
 )
 def test_rules_of_the_verdict_show_their_thresholds(rule, numbers):

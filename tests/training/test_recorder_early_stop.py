@@ -8,7 +8,8 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude import api
-from similitude.evaluation.health import WARM_UP_STEPS, Verdict
+from similitude.evaluation.health import Verdict
+from similitude.evaluation.rules import WARM_UP_STEPS
 from similitude.listener import Silent
 from similitude.recipes import OptimizerConfig
 from similitude.report import read_run

@@ -7,12 +7,12 @@ from typing import Any
 from similitude.ablation.design import Design, read_plan, write_plan
 from similitude.ablation.findings import FAILED, Ablation, CellFinding, RunFinding, values_by_cell
 from similitude.ablation.grid import folder_name, parse_variations
-from similitude.ablation.studies import find_study
-from similitude.ablation.study import judge
+from similitude.ablation.studies import STUDIES
+from similitude.ablation.study import Study, judge
 from similitude.ablation.work import Work, scorable
 from similitude.data.classes import check_classes, has_labels
 from similitude.distributed.launch import refuse_processes
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.files.writing import as_path, check_writable
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
@@ -203,3 +203,14 @@ def _some(images: Samples[Any], count: int) -> Samples[Any]:
     if len(images) <= count:
         return images
     return images.subset(permutation(0, -1, len(images))[:count].sort().values)
+
+
+def find_study(name: str) -> Study:
+    """The study of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in STUDIES:
+        raise UserError(f"unknown study {name!r}: {did_you_mean(name, STUDIES)}")
+    return STUDIES[name]

@@ -7,7 +7,6 @@ directions, not the papers' numbers: those stand beside as text.
 import math
 
 from similitude.ablation.study import COLLAPSED, Cell, Expectation, Study
-from similitude.errors import UserError, did_you_mean
 
 _SIMSIAM = "ImageNet, 100 epochs, linear; Chen and He 2021"
 _BYOL = "ImageNet, 300 epochs, linear; Grill et al. 2020, Tab. 5"
@@ -395,14 +394,3 @@ STUDIES: dict[str, Study] = {
         minutes=9,
     ),
 }
-
-
-def find_study(name: str) -> Study:
-    """The study of this name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name not in STUDIES:
-        raise UserError(f"unknown study {name!r}: {did_you_mean(name, STUDIES)}")
-    return STUDIES[name]

@@ -4,7 +4,6 @@ Shapes: N test images, D features.
 """
 
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from similitude.distributed import rank
 from similitude.errors import UserError, did_you_mean
+from similitude.evaluation.checksums import checksum, checksum_of_features
 from similitude.evaluation.comparison import (
     PRETRAINED_BACKBONE,
     RANDOM_BACKBONE,
@@ -295,7 +295,7 @@ def evaluate_entrants(
         assert known is not None
         tests[row], labels = queries.labelled().names, known
         if plain:
-            seen = seen or _checksum_of_images((bank, queries))
+            seen = seen or checksum_of_features((bank, queries))
             bank, queries = centered(bank, queries)
         found[row] = probe_features(
             bank,
@@ -358,28 +358,6 @@ def _differences(
         for row, theirs in found.items()
         if row != PRETRAINED_BACKBONE and ours and tests[row] == tests[PRETRAINED_BACKBONE]
     }
-
-
-def checksum(backbone: nn.Module) -> str:
-    """Of the weights, in a few characters."""
-    found = 0
-    for tensor in backbone.state_dict().values():
-        found = zlib.crc32(_bytes(tensor), found)
-    return f"{found:08x}"
-
-
-def _checksum_of_images(parts: Sequence[Features]) -> str:
-    """Of their names, labels and pixels, in a few characters."""
-    found = 0
-    for part in parts:
-        assert part.y is not None
-        found = zlib.crc32("\n".join(part.names).encode(), found)
-        found = zlib.crc32(_bytes(part.x), zlib.crc32(_bytes(part.y), found))
-    return f"{found:08x}"
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _notes(

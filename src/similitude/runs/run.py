@@ -1,8 +1,6 @@
 """A run folder: what a training left behind, and what one does with it."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,30 +10,24 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from similitude.data.classes import check_classes, told_single
-from similitude.data.labels import read_labels
-from similitude.distributed import first_then_others, join_processes, rank
+from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
 from similitude.evaluation import (
     Features,
     ScoreTable,
-    check_protocols,
     extract_features,
-    read_scores,
     spectrum,
 )
-from similitude.evaluation.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
-from similitude.evaluation.evaluate import Entrant, check_names, evaluate_entrants
 from similitude.evaluation.health import Verdict
 from similitude.files.reading import damaged, read_json
-from similitude.files.writing import as_path, check_writable, version_of, write_text, write_with
+from similitude.files.writing import as_path, check_writable, version_of, write_with
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import given_method
 from similitude.modalities import Modality, modality
 from similitude.randomness import permutation
-from similitude.recipes import Recipe, arithmetic_of
+from similitude.recipes import Recipe
 from similitude.runs.checkpoint import (
     Checkpoint,
     export_backbone,
@@ -45,9 +37,8 @@ from similitude.runs.checkpoint import (
     load_checkpoint,
     read_start,
 )
-from similitude.runs.entrants import AsWanted
-from similitude.runs.folder import CHECKPOINT, is_held, refuse_links, settle
-from similitude.runs.starts import Published, opened
+from similitude.runs.folder import CHECKPOINT, settle
+from similitude.runs.starts import Published
 from similitude.sample import DataConfig, Samples
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -74,7 +65,7 @@ class Run:
 
     def __init__(self, path: str | Path, *, method: str | type[Method] | None = None) -> None:
         self.path = as_path(path)
-        self._method = None if method is None else given_method(method)
+        self.method_name = None if method is None else given_method(method)
         settle(self.path)
         if not self.path.is_dir():
             raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
@@ -93,10 +84,10 @@ class Run:
     def checkpoint(self) -> Checkpoint:
         """The whole state, read once."""
         self._version = version_of(self.checkpoint_path)
-        return load_checkpoint(self.checkpoint_path, method=self._method)
+        return load_checkpoint(self.checkpoint_path, method=self.method_name)
 
     @property
-    def _is_outdated(self) -> bool:
+    def is_outdated(self) -> bool:
         """Whether a training has saved other weights since these were read."""
         return version_of(self.checkpoint_path) != self._version
 
@@ -195,9 +186,9 @@ class Run:
         if wants_processes(devices, 1):
             return run_on_devices(
                 _embed_in_a_process,
-                {"run": self.path, "method": self._method, "data": data},
+                {"run": self.path, "method": self.method_name, "data": data},
                 devices=devices or 1,
-                listener=_Calls(progress, say),
+                listener=Calls(progress, say),
             )
         join_processes()
         sources = first_then_others(lambda: self.modality.open_parts(data, self.recipe.data))
@@ -213,7 +204,7 @@ class Run:
                 self.backbone,
                 images,
                 self.facts,
-                device=self._device,
+                device=self.device,
                 on_progress=show,
                 over_processes=True,
             )
@@ -266,102 +257,25 @@ class Run:
         Raises:
             UserError: no labels or too few, or labels that do not match.
         """
-        protocols = check_protocols(protocols)  # before any image is read
-        refuse_links(self.path)
-        check_writable(self.path / "evaluation.json")
-        if wants_processes(devices, 1):
-            return run_on_devices(
-                _evaluate_in_a_process,
-                {
-                    "run": self.path,
-                    "method": self._method,
-                    "data": data,
-                    "protocols": protocols,
-                    "labels": labels,
-                    "draws": draws,
-                    "against": against,
-                },
-                devices=devices or 1,
-                listener=_Calls(progress, say),
-            )
-        join_processes()
-        published = first_then_others(lambda: opened(against))
-        check_names([weights.name for weights in published])
-        train_source, test_source = first_then_others(
-            lambda: labeled_parts(self.modality, data, labels, self.recipe.data)
-        )
-        if say is not None and (told := told_single(train_source)) is not None:
-            say(told)
-        train = self.load_source(train_source, progress, say)
-        test = None if test_source is None else self.load_source(test_source, progress, say)
-        parts = AsWanted(
-            (train, test),
-            self.recipe.data,
-            (train_source, test_source),
-            self.modality,
-            lambda source, config: self.load_source(source, progress, None, config),
-        )
-        entrants = [
-            *self._before(),
-            *map(parts.row_of, published),
-            self._entrant(PRETRAINED_BACKBONE, self.backbone),
-        ]
-        steps = (1 + len(train.baselines()) + len(entrants)) * (
-            1 + len(protocols) + (test is not None)
-        )
-        done = iter(range(steps))
-        table = evaluate_entrants(
-            entrants,
-            parts.own,
-            data=train_source.name,
-            pixels=parts.for_raw(),
+        from similitude.runs.scoring import evaluate  # which evaluates a run
+
+        return evaluate(
+            self,
+            data,
             protocols=protocols,
+            labels=labels,
             draws=draws,
-            seed=self.split_seed,
-            device=self._device,
-            on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
-            over_processes=True,
+            against=against,
+            devices=devices,
+            progress=progress,
+            say=say,
         )
-        if rank() > 0:
-            return table
-        notes = [
-            f"{weights.name} was given images of {weights.image_size} px, its own size; the run's "
-            f"are of {self.facts.size} px."
-            for weights in published
-            if weights.image_size != self.facts.size
-        ]
-        table = replace(table, notes=[*table.notes, *notes])
-        if progress is not None:
-            progress("evaluating", steps, steps, "")
-        place, tell = self.path / "evaluation.json", say or (lambda _: None)
-        of_step = f"these are scores of step {self.checkpoint.step:,}"
-        if self._is_outdated:
-            tell(f"{self.path} has trained on meanwhile: {of_step}, and are not kept")
-            return table
-        if is_held(self.path):
-            tell(f"{self.path} is trained still: {of_step}, and are removed when that ends")
-        if (earlier := read_scores(place)) is not None:
-            if say is not None and not table.is_alike(earlier):
-                columns = ", ".join(map(earlier.title, earlier.columns))
-                why = "weights, images or labels have changed"
-                if not earlier.weights:
-                    why = "an earlier version wrote them, which scored raw pixels in another way"
-                say(
-                    f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: "
-                    f"{why}"
-                )
-            table = table.completed_by(earlier)
-        write_text(place, json.dumps(table.to_json(), indent=2))
-        self.write_gallery(train if test is None else test)
-        if self._is_outdated:  # the training may have looked for such scores before they were there
-            place.unlink(missing_ok=True)
-        return table
 
     def write_gallery(self, images: Samples[Any]) -> None:
         """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
         index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
         shown = images.subset(index)
-        features = extract_features(self.backbone, shown, self.facts, device=self._device)
+        features = extract_features(self.backbone, shown, self.facts, device=self.device)
         arrays: dict[str, Any] = {
             "features": features.x.numpy(),
             "thumbnails": shown.thumbnails(THUMBNAIL_SIZE),
@@ -377,7 +291,7 @@ class Run:
 
     def _write_attention(self, samples: Samples[Any]) -> None:
         """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
-        found = self.modality.look_inside(self.backbone, samples, self.facts, self._device)
+        found = self.modality.look_inside(self.backbone, samples, self.facts, self.device)
         if found is None:
             return
         few = found["of"]
@@ -389,29 +303,9 @@ class Run:
         write_with(self.path / "attention.npz", lambda path: np.savez_compressed(path, **arrays))
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where it computes."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def _before(self) -> list[Entrant]:
-        """The rows of the same backbone with random weights, and with those of its start."""
-        rows = [self._entrant(RANDOM_BACKBONE, self.untrained())]
-        if self.start is not None:
-            rows.append(
-                self._entrant(BEFORE_TRAINING, load_backbone(self.recipe, self.start, self.path))
-            )
-        return rows
-
-    def _entrant(self, name: str, backbone: nn.Module) -> Entrant:
-        """A row of a backbone that takes this run's images, in this run's arithmetic."""
-        arithmetic = arithmetic_of(self.recipe)
-        arithmetic.place(backbone)
-        return Entrant(
-            name,
-            backbone,
-            self.facts,
-            autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
-            channels_last=arithmetic.channels_last,
-        )
 
     def load_source(
         self,
@@ -469,17 +363,19 @@ class Run:
         return write_report([self.path])
 
 
-class _Calls:
+class Calls:
     """A listener made of two callables."""
 
     def __init__(self, progress: Progress | None, say: Say | None) -> None:
         self._progress, self._say = progress, say
 
     def say(self, sentence: str) -> None:
+        """See :class:`Listener`."""
         if self._say is not None:
             self._say(sentence)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """See :class:`Listener`."""
         if self._progress is not None:
             self._progress(what, done, total, note)
 
@@ -491,13 +387,6 @@ def _embed_in_a_process(
     return there.embed(data, progress=listener.progress, say=listener.say)
 
 
-def _evaluate_in_a_process(
-    *, run: Path, method: str | None, listener: Listener, **arguments: Any
-) -> ScoreTable:
-    there = Run(run, method=method)
-    return there.evaluate(**arguments, progress=listener.progress, say=listener.say)
-
-
 def _with_own_norms(recipe: Recipe) -> Recipe:
     """The recipe with the network's own norms: random weights have no images' statistics."""
     if recipe.init is None or recipe.init.norm == "own":
@@ -506,34 +395,3 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
         k: v for k, v in getattr(recipe.backbone, "options", {}).items() if k != "norm_layer"
     }
     return recipe.changed(backbone=recipe.backbone.changed(options=options))
-
-
-def labeled_parts(
-    modality: Modality, data: object, labels: str | Path | None, config: DataConfig | None
-) -> tuple[Any, Any]:
-    """Training and test samples, both with labels; None where there is one part only."""
-    sources = modality.open_parts(data, config)
-    if labels is not None:
-        if len(sources) > 1 and as_path(labels).exists():  # reading says that it does not
-            raise UserError(
-                f"--labels {labels} goes with one folder, and {data} has two parts: "
-                "give one of them, e.g. its train folder"
-            )
-        sources = [sources[0].with_labels(*read_labels(labels, sources[0]))]
-    for source in sources:
-        if source.labels is None:
-            raise UserError(
-                f"{source.name} has no labels to score against: sort the images into one subfolder "
-                "for each class, or give --labels labels.csv with rows FILE,LABEL"
-            )
-    train = sources[0]
-    for test in sources[1:]:
-        check_classes(train, test)
-    assert train.labels is not None
-    classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
-    if int((counts >= 2).sum()) < 2:
-        raise UserError(
-            f"{train.name} has {int(counts.sum())} labelled images of {len(classes)} classes: "
-            "scores need at least two classes with two images each"
-        )
-    return train, sources[1] if len(sources) > 1 else None

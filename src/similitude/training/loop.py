@@ -1,7 +1,7 @@
 """The optimizer steps of a run, one after the other."""
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def run_steps(
     listener: Listener,
     collapsed: Callable[[Metrics], bool] | None = None,
     profile: bool = False,
+    logs: Sequence[str] = (),
 ) -> Recorder:
     """Take the optimizer steps that are left, and write metrics and checkpoints of them.
 
@@ -49,6 +50,7 @@ def run_steps(
         listener: hears everything else.
         collapsed: see `Recorder`.
         profile: time the stages of some steps, and write profile.txt.
+        logs: see `Recorder`.
 
     Returns:
         What has been recorded, and how the training ended.
@@ -95,6 +97,7 @@ def run_steps(
         show=show,
         tell=log.say,
         collapsed=collapsed,
+        logs=logs,
     )
     steps = total_steps - first_step
     profiler = step_profiler(module.device) if profile and steps > WARM_UP else None

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from similitude.distributed import rank, share_state_of_first
 from similitude.errors import UserError, visible
 from similitude.evaluation import read_scores
+from similitude.evaluation.checksums import checksum
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
-from similitude.evaluation.evaluate import checksum
 from similitude.evaluation.health import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text, write_with
@@ -56,6 +57,7 @@ def train(
     stop_collapsed: bool = False,
     report: bool = True,
     profile: bool = False,
+    logs: Sequence[str] = (),
     goes_on: str = "pretrain with resume=True",
 ) -> Run | None:
     """Train, judge, and write everything a run folder holds.
@@ -74,6 +76,7 @@ def train(
         stop_collapsed: stop where two measurements in a row tell of a collapse.
         report: write report.html too.
         profile: see :func:`run_steps`.
+        logs: see `Recorder`.
         goes_on: what resumes the run, for whoever stops it.
 
     Returns:
@@ -159,6 +162,7 @@ def train(
         listener=listener,
         collapsed=(lambda m: judge(m, images).state == "collapsed") if stop_collapsed else None,
         profile=profile,
+        logs=logs,
     )
     if len(images.unreadable) > unreadable_at_start:
         _tell_unreadable(images, folder, log)

@@ -1,35 +1,23 @@
 """What a run writes and shows while it trains: metrics, checkpoints, the progress line."""
 
 import math
-import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from io import FileIO
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from tensorboard.compat.proto.event_pb2 import (
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboard.compat.proto.summary_pb2 import (
-    Summary,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 
 from similitude.data.loader import Loader
 from similitude.distributed import any_process, rank
-from similitude.evaluation.health import WARM_UP_STEPS
 from similitude.evaluation.online import OnlineMonitor
-from similitude.files.writing import writing_error
+from similitude.evaluation.rules import WARM_UP_STEPS
 from similitude.nets.precision import computing
 from similitude.recipes.duration import in_words
 from similitude.runs.checkpoint import save_checkpoint
 from similitude.runs.metrics import Metrics
+from similitude.training.logs import Logger, open_loggers
 from similitude.training.step import Pretraining
 
 MEASUREMENTS = 40  # of the features, in one run at most
@@ -53,6 +41,7 @@ class Recorder:
         tell: called with a sentence: how long the run will take, once its first steps are timed.
         collapsed: whether metrics tell of a collapse. If given, a run of which two measurements in
             a row do so, both after its beginning, is stopped: it would only burn time.
+        logs: names in `logs.LOGGERS` of who is to have the curves too.
 
     Attributes:
         stop_signal: the signal that asked this process to stop, or 0; once a step has been
@@ -75,6 +64,7 @@ class Recorder:
         show: Callable[[Mapping[str, float]], None],
         tell: Callable[[str], None],
         collapsed: Callable[[Metrics], bool] | None = None,
+        logs: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.loader = loader
@@ -93,7 +83,8 @@ class Recorder:
         self._steps = 0  # of this process
         self._second_step_at = 0.0
         self._pending: list[dict[str, Tensor]] = []
-        self._events: _Events | None = None
+        self._logs = list(logs)
+        self._loggers: list[Logger] = []
 
     @property
     def checkpoint_path(self) -> Path:
@@ -103,7 +94,9 @@ class Recorder:
     def begin(self, module: Pretraining) -> None:
         """Measure the random backbone, so that later values have something to beat."""
         if self._writes:
-            self._events = _Events(self.folder / "events", module.step, self.tell)
+            self._loggers = open_loggers(
+                self._logs, self.folder, module.step, module.recipe, self.tell
+            )
         if module.step == 0:
             self._write({"step": 0.0, "epoch": 0.0, **self._measure(module)})
             self.save(module)  # a run that diverges at once is a run too
@@ -166,9 +159,9 @@ class Recorder:
                 )
 
     def close(self) -> None:
-        """Close the event file."""
-        if self._events is not None:
-            self._events.close()
+        """Close what others read the curves from."""
+        for logger in self._loggers:
+            logger.close()
 
     def save(self, module: Pretraining) -> None:
         """Write the checkpoint now."""
@@ -236,53 +229,9 @@ class Recorder:
         if not self._writes:
             return
         self.metrics.add(values)
-        if self._events is not None:
-            self._events.add(values)
+        for logger in self._loggers:
+            logger.add(values)
         self.show(values)
-
-
-class _Events:
-    """TensorBoard's file of the curves; where it cannot be written the run goes on without it.
-
-    Written here, record by record: the library's own writer is a thread, which tells of a full disk
-    by a traceback.
-    """
-
-    def __init__(self, folder: Path, first_step: int, tell: Callable[[str], None]) -> None:
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._path, self._tell = folder / name, tell
-        self._file: FileIO | None = None
-        with self._guarded():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("xb", buffering=0)
-        self._put(Event(step=first_step, file_version="brain.Event:2"))
-        # what an earlier part of the run wrote beyond this step is not shown
-        self._put(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """A row of metrics, with its step."""
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._put(Event(step=int(values["step"]), summary=Summary(value=scalars)))
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-    def _put(self, event: Event) -> None:
-        event.wall_time = time.time()
-        with self._guarded():
-            if self._file is not None:
-                RecordWriter(self._file).write(event.SerializeToString())
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.close()
-            self._file = None
-            self._tell(f"  {writing_error(self._path, error)}: the run goes on without events")
 
 
 def _is_finite(method: nn.Module) -> bool:

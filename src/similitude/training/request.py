@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 from similitude.files.writing import as_path
 from similitude.listener import Listener
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     ClassOfMethod = str | type[Method]
 else:  # PyTorch takes seconds to import
     AnyMethod = AnyBackbone = AnyStart = AnyRecipe = ClassOfMethod = Any
+
+LOGGER_NAMES = ("mlflow", "trackio", "wandb")
 
 P = ParamSpec("P")
 RequestT = TypeVar("RequestT")
@@ -179,6 +181,13 @@ class PretrainRequest:
     resume: bool = option(False, "Go on with the run in --out, bit for bit.", cli=bool)
     overwrite: bool = option(False, "Replace the run in --out, if there is one.", cli=bool)
     profile: bool = option(False, "Write where the time of a step goes to profile.txt.", cli=bool)
+    log: Sequence[str] = option(
+        (),
+        "Who is to have the curves too: wandb, mlflow or trackio; repeat. TensorBoard's files are "
+        "always in the run.",
+        cli=list[str],
+        metavar="NAME",
+    )
     devices: int | None = option(
         None,
         "Processes that share the work, e.g. one for each GPU. Default: 1.",
@@ -194,9 +203,9 @@ class PretrainRequest:
     listener: Listener | None = option(None, "Hears the choices and the progress.")
 
     def __post_init__(self) -> None:
-        one = isinstance(self.overrides, str)
-        listed = (self.overrides,) if one else tuple(self.overrides)
-        object.__setattr__(self, "overrides", listed)
+        for name in ("overrides", "log"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
 
     @property
     def place(self) -> Path | None:
@@ -228,6 +237,9 @@ class PretrainRequest:
             )
         if self.minutes is not None and not 0 < self.minutes < float("inf"):
             raise UserError(f"--minutes {self.minutes:g}: give a number above 0")
+        for name in self.log:
+            if name not in LOGGER_NAMES:
+                raise UserError(f"unknown logger {name!r}: {did_you_mean(name, LOGGER_NAMES)}")
         if not self.resume:
             return
         if self.out is None:

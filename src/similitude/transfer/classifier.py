@@ -122,7 +122,7 @@ class Classifier(Run):
                 self.network,
                 images,
                 self.transfer.network.facts,
-                device=self._device,
+                device=self.device,
                 on_progress=show,
             )
 

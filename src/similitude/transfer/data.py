@@ -12,7 +12,8 @@ from similitude.errors import UserError
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
 from similitude.evaluation.evaluate import TEST_FRACTION
 from similitude.listener import Listener
-from similitude.runs.run import Run, labeled_parts
+from similitude.runs.run import Run
+from similitude.runs.scoring import labeled_parts
 from similitude.sample import Samples
 
 

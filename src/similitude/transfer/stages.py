@@ -78,7 +78,6 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
     """
     run, data, resume, overwrite = request.run, request.data, request.resume, request.overwrite
     labels, method, seed = request.labels, request.method, request.seed or 0
-    from_layer = request.from_layer
     listener = request.listener or Silent()
     folder = _check_folder(request)
     _keep_apart(folder, run)
@@ -96,6 +95,7 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
     learned = build_method(network.method, network.backbone.build())
     load_strictly(learned, pretrained.checkpoint.method, f"method {network.method.name!r} of {run}")
     learned.kept_backbone.load_state_dict(pretrained.kept_weights)
+    from_layer = request.from_layer
     if from_layer is None:
         from_layer = 1 if len(projector_layers(learned)) > 1 else 0
     check_layer(learned, from_layer)
@@ -196,12 +196,8 @@ def distill(request: DistillRequest) -> Classifier | None:
     Raises:
         UserError: anything the caller can mend, in one sentence.
     """
-    teacher, data, resume, overwrite = (
-        request.teacher,
-        request.data,
-        request.resume,
-        request.overwrite,
-    )
+    teacher, data = request.teacher, request.data
+    resume, overwrite = request.resume, request.overwrite
     squared, temperature = request.scale_by_temperature_squared, request.temperature
     listener = request.listener or Silent()
     folder = _check_folder(request)
