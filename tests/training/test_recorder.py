@@ -15,7 +15,7 @@ from similitude.listener import Silent
 from similitude.method import Progress
 from similitude.recipes import OptimizerConfig
 from similitude.runs.metrics import Metrics, read_metrics
-from similitude.training import recorder as recording
+from similitude.training import logs
 from similitude.training.pretrain import judge, train
 from similitude.training.step import learning_rate
 
@@ -148,7 +148,7 @@ def test_a_full_disk_costs_the_event_file_and_not_the_run(tmp_path, monkeypatch,
         if len(written) > at:
             raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(recording.RecordWriter, "write", write)
+    monkeypatch.setattr(logs.RecordWriter, "write", write)
     heard = Heard()
     run = train(
         random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=heard

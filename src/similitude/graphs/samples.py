@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from similitude.data.opening import is_path
 from similitude.data.source import Source, numbered
 from similitude.errors import UserError
 from similitude.files.reading import array_names
@@ -165,6 +166,8 @@ class Graphs(Modality):
         """Planetoid's files, an .npz file with edges, an object with x and edge_index."""
         if not isinstance(data, str | Path):
             return hasattr(data, "edge_index") and hasattr(data, "x")
+        if not is_path(data):
+            return False
         path = as_path(data)
         if path.suffix.lower() == ".npz" and path.is_file():
             return "edge_index" in array_names(path)
