@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument(
         "--peer", type=Path, action="append", default=[], help="python where peers are installed"
     )
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier version, as a peer")
     parser.add_argument("--photos", type=Path, help="a folder of JPEG photos of about 500 px")
     parser.add_argument("--tasks", default="", help="whose names contain this; default: all")
     parser.add_argument("--rounds", type=int, default=3)
@@ -191,12 +192,17 @@ def main() -> None:
                 for peer, (script, *_) in task.peers.items()
             }
             peers = [peer for peer, python in pythons.items() if python is not None]
+            if args.before:
+                peers.append("before")
             if not peers:
                 continue
             rounds: list[dict[str, float]] = []
             for _ in range(args.rounds):
                 speeds = {"similitude": run(here, dict(os.environ))}
                 for peer in peers:
+                    if peer == "before":
+                        speeds[peer] = run(*of_before(args.before, here))
+                        continue
                     script, *arguments = task.peers[peer]
                     words = [argument.format(data=data) for argument in arguments]
                     environment = dict(os.environ) if script == "by_hand.py" else quiet
@@ -207,6 +213,13 @@ def main() -> None:
                 ratio = median(r["similitude"] / r[peer] for r in rounds)
                 row = f"{name} | {number(ours)} | {peer} | {number(theirs)} | {ratio:.2f}"
                 print(f"| {row} |", flush=True)
+
+
+def of_before(checkout: Path, here: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command and environment in which an earlier version times the same task."""
+    python, _, *arguments = here
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+    return [python, str(checkout / "benchmarks" / "speed.py"), *arguments], environment
 
 
 @functools.cache

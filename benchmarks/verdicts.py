@@ -3,7 +3,7 @@
     python benchmarks/verdicts.py FOLDER --out OUT [--steps 300] [--only NAME,...]
 
 FOLDER holds small images, e.g. a cut of CIFAR-10; labels are not looked at, so a verdict rests on
-what an unlabelled run measures. A third of the cases is kept from the tuning of thresholds: look at
+what an unlabeled run measures. A third of the cases is kept from the tuning of thresholds: look at
 the others when you change one. A broken run is named if its verdict is doubtful or collapsed, a
 sound one passes if it is healthy. What is finished in OUT is not trained again. Prints a Markdown
 table.

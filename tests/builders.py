@@ -111,18 +111,18 @@ def random_batch(
 
 
 def random_images(n: int = 64, size: int = 16, *, classes: int = 4, seed: int = 0) -> ImageSet:
-    """Images whose class is a colour and whose rest is noise; easy to tell apart."""
+    """Images whose class is a color and whose rest is noise; easy to tell apart."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
-    colours = torch.randint(0, 256, (classes, 3, 1, 1), generator=generator)
+    colors = torch.randint(0, 256, (classes, 3, 1, 1), generator=generator)
     noise = torch.randint(-40, 41, (n, 3, size, size), generator=generator)
-    pixels = (colours[labels] + noise).clamp(0, 255).to(torch.uint8)
+    pixels = (colors[labels] + noise).clamp(0, 255).to(torch.uint8)
     return ImageSet(
         pixels=pixels,
         aspect=torch.ones(n),
         names=[f"train/{i:05d}" for i in range(n)],
         labels=labels,
-        class_names=[f"colour {c}" for c in range(classes)],
+        class_names=[f"color {c}" for c in range(classes)],
     )
 
 

@@ -115,7 +115,7 @@ def test_the_bank_starts_with_rows_of_length_one_on_average():
     assert torch.equal(MemoryBank(500, 48).features, first)
     assert first.square().sum(dim=1).mean().item() == pytest.approx(1, abs=0.02)
     assert first.abs().max() <= 0.25  # sqrt(3 / 48): uniform, not normal
-    assert first.norm(dim=1).std() > 0.01  # and not normalised
+    assert first.norm(dim=1).std() > 0.01  # and not normalized
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.25, 0.5])
@@ -193,7 +193,7 @@ def test_a_draw_never_leaves_the_bank(monkeypatch, num_samples):
     assert num_samples - 4 <= row <= num_samples - 1
 
 
-def test_the_centre_is_the_running_mean_of_all_rows():
+def test_the_center_is_the_running_mean_of_all_rows():
     center, logits = Center(3, decay=0.9).double(), torch.randn(2, 8, 3, dtype=torch.float64)
     assert not center.value.any()
     center.update(logits[0])
@@ -204,7 +204,7 @@ def test_the_centre_is_the_running_mean_of_all_rows():
     assert "value" in center.state_dict()
 
 
-def test_the_centre_rests_in_evaluation_mode_as_running_statistics_do():
+def test_the_center_rests_in_evaluation_mode_as_running_statistics_do():
     center = Center(3, decay=0.9)
     center.update(torch.ones(4, 3))
     before = center.value.clone()
@@ -213,7 +213,7 @@ def test_the_centre_rests_in_evaluation_mode_as_running_statistics_do():
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0])
-def test_the_ends_of_the_centres_decay(decay):
+def test_the_ends_of_the_centers_decay(decay):
     center = Center(2, decay=decay)
     center.update(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
     assert torch.equal(center.value, torch.tensor([2.0, 4.0]) * (1 - decay))

@@ -5,7 +5,7 @@
 Data set, transforms, loader (2 workers), head and loss are lightly's, in float32, with the crops,
 jitter, rate and schedule of our SimCLR; the backbone is timm's ResNet-18 with the small-image stem,
 whose first stage is WIDTH channels wide. Prints seconds of training, from the start of Python, and
-the share of the test images that 20 nearest neighbours find.
+the share of the test images that 20 nearest neighbors find.
 """
 
 import argparse

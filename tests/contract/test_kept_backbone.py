@@ -84,7 +84,7 @@ def test_a_vit_leaves_attention_maps_that_the_report_shows(tmp_path):
     assert arrays["maps"].shape == (8, 3, 4, 4)
     assert arrays["images"].shape == (8, 16, 16, 3)
     assert len(set(arrays["names"])) == 8
-    assert set(arrays["classes"]) <= {f"colour {i}" for i in range(4)}
+    assert set(arrays["classes"]) <= {f"color {i}" for i in range(4)}
     pixels = random_images(64)
     first = pixels.names.index(str(arrays["names"][0]))
     assert np.array_equal(arrays["images"][0], pixels.pixels[first].permute(1, 2, 0).numpy())

@@ -42,7 +42,7 @@ def test_loss_is_finite_and_reaches_every_trained_weight(method):
     assert output.loss.ndim == 0
     output.loss.backward()
     silent = [n for n, p in trained(method).items() if p.grad is None or not p.grad.any()]
-    # a bias in front of a normalisation has gradient zero, and only such biases may
+    # a bias in front of a normalization has gradient zero, and only such biases may
     assert all(name.endswith("bias") for name in silent), silent
 
 

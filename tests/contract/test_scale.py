@@ -1,7 +1,7 @@
 """One process = two processes = four micro-batches, for every method, in float64.
 
 Three optimizer steps with all hooks; compared are the losses, the gradients of every step, and
-every parameter and buffer at the end: targets, queues, banks, centres, prototypes.
+every parameter and buffer at the end: targets, queues, banks, centers, prototypes.
 """
 
 from pathlib import Path

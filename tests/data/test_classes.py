@@ -24,14 +24,14 @@ def test_classes_are_those_that_occur(texts, labels, names):
     assert (found.tolist(), class_names) == (labels, names)
 
 
-def labelled(labels, names):
+def labeled(labels, names):
     source = from_array(torch.zeros(len(labels), 8, 8, 1, dtype=torch.uint8), "part")
     return source.with_labels(torch.tensor(labels), names)
 
 
 def test_classes_of_parts_are_numbered_alike_by_name():
     train, test = with_same_classes(
-        [labelled([0, 1, -1, 1], ["bee", "cat"]), labelled([0, 1, -1], ["ant", "cat"])]
+        [labeled([0, 1, -1, 1], ["bee", "cat"]), labeled([0, 1, -1], ["ant", "cat"])]
     )
     assert train.class_names == test.class_names == ["bee", "cat", "ant"]
     assert train.labels.tolist() == [0, 1, -1, 1]
@@ -39,15 +39,15 @@ def test_classes_of_parts_are_numbered_alike_by_name():
 
 
 def test_a_part_without_labels_leaves_the_others_as_they_are():
-    sources = [labelled([0, 1], ["a", "b"]), from_array(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))]
+    sources = [labeled([0, 1], ["a", "b"]), from_array(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))]
     assert with_same_classes(sources) == sources
 
 
 def test_classes_without_training_images_are_named():
-    cats = with_same_classes([labelled([0, 1], ["cat", "dog"]), labelled([0, 1], ["Cat", "dog"])])
+    cats = with_same_classes([labeled([0, 1], ["cat", "dog"]), labeled([0, 1], ["Cat", "dog"])])
     with pytest.raises(UserError, match=r"1 classes of part .*: Cat \(there: cat, dog\)"):
         check_classes(*cats)
-    check_classes(*with_same_classes([labelled([0, 1], ["a", "b"]), labelled([0, 0], ["b", "c"])]))
+    check_classes(*with_same_classes([labeled([0, 1], ["a", "b"]), labeled([0, 0], ["b", "c"])]))
 
 
 def test_a_class_of_one_image_may_be_a_slip():

@@ -55,9 +55,9 @@ def test_ways_to_write_the_same(source, table, text):
     labels, class_names = read_labels(table(text), source)
     assert class_names == ["cat", "dog"]
     assert labels.tolist() == [1, -1, 0, -1, -1]
-    labelled = source.with_labels(labels, class_names)
-    assert labelled.labels is labels
-    assert labelled.names == source.names
+    labeled = source.with_labels(labels, class_names)
+    assert labeled.labels is labels
+    assert labeled.names == source.names
 
 
 def test_a_spreadsheet_may_write_utf_16(source, table):
@@ -99,7 +99,7 @@ def test_numbers_are_ordered_by_value(source, table):
         ),
         ("file,label\nq.png,y\n", r"1 of 1 rows match no image.*line 2: 'q\.png'.*called 'a\.png'"),
         ("d.png,x\n", r"line 1: 'd\.png' is the name of several images"),
-        ("a.png,x\na.png,y\n", r"line 2: 'a\.png' is labelled 'y' here and 'x' before"),
+        ("a.png,x\na.png,y\n", r"line 2: 'a\.png' is labeled 'y' here and 'x' before"),
         ("a.png\n", r"line 1 has 1 column"),
         ("file,label\n", "holds no label"),
         ("", "holds no label"),

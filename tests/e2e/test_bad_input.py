@@ -74,7 +74,7 @@ pretrain photos --set image_size=0                     | image_size
 pretrain photos --set 'mean=[0.5]'                     | mean
 pretrain photos --set tile_size=500                    | as large as a tile
 pretrain photos --set 'backbone.options={pretrained: true}' | pretrained
-pretrain photos --set 'backbone.options={colour: 3}'   | colour
+pretrain photos --set 'backbone.options={color: 3}'   | color
 pretrain photos --seed -1                              | --seed
 pretrain photos --out run                              | run
 pretrain photos --out text.txt                         | text.txt

@@ -113,7 +113,7 @@ def test_evaluate_prints_the_table_and_fills_the_report(similitude, run_folder, 
     assert all(row in out for row in ("raw pixels", "random backbone", "pretrained backbone"))
     table = json.loads((run_folder / "evaluation.json").read_text())
     assert table["columns"] == ["knn", "linear"]
-    assert table["rows"][0]["scores"]["knn"]["mean"] >= 0.9  # the classes are colours
+    assert table["rows"][0]["scores"]["knn"]["mean"] >= 0.9  # the classes are colors
     assert "raw pixels" in (run_folder / "report.html").read_text()
     # one protocol more, later: what is there stays
     code, out, err = similitude("evaluate", run_folder, photos, "--protocol", "few")
@@ -187,7 +187,7 @@ def test_too_few_labels_are_counted(similitude, run_folder, tmp_path):
     (tmp_path / "few.csv").write_text(f"file,label\n{names[0]},a\n{names[1]},b\n")
     code, _, err = similitude("evaluate", run_folder, flat, "--labels", "few.csv")
     assert code == 2
-    assert "2 labelled images of 2 classes" in err
+    assert "2 labeled images of 2 classes" in err
 
 
 def test_embeddings_are_named_and_the_same_in_both_formats(similitude, run_folder, photos):

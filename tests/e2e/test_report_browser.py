@@ -154,7 +154,7 @@ def test_no_button_offers_to_send_the_data_away(browser, pages):
 @pytest.mark.parametrize(
     ("name", "sections"),
     [
-        ("run", "verdict scores curves spectrum map neighbours views recipe environment"),
+        ("run", "verdict scores curves spectrum map neighbors views recipe environment"),
         ("minimal", "verdict scores curves embedding recipe"),
         ("comparison", "verdicts scores curves spectrum recipe"),
     ],
@@ -306,14 +306,14 @@ def test_the_page_fits_the_window(browser, pages, screenshots, name: str, width:
 def test_plots_follow_the_theme_while_the_page_is_open(browser, pages):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    colour = "return getComputedStyle(document.querySelector('.panel .trace path.js-line')).stroke"
+    color = "return getComputedStyle(document.querySelector('.panel .trace path.js-line')).stroke"
     visit(browser, pages["run"], theme="light")
-    light = browser.execute_script(colour)
+    light = browser.execute_script(color)
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
     )
-    WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(colour) != light)
+    WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(color) != light)
 
 
 def test_paper_is_light_and_every_box_is_open(browser, pages):

@@ -75,7 +75,7 @@ def test_score_features_gives_the_columns_that_are_asked_for(
     assert list(score_features(train, test, ("linear",))) == ["linear"]
 
 
-def test_knn_uses_fewer_neighbours_where_there_are_fewer(digits: tuple[Features, Features]) -> None:
+def test_knn_uses_fewer_neighbors_where_there_are_fewer(digits: tuple[Features, Features]) -> None:
     train, test = digits
     few = train.subset(range(12))
     assert 0.2 < score_features(few, test, ("knn",), k=20)["knn"].mean < 0.8
@@ -229,7 +229,7 @@ def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None
     )
     assert found.num_train + found.num_test == 300
     assert found.num_test == pytest.approx(60, abs=5)
-    assert "20% of the labelled images were held out" in found.notes[0]
+    assert "20% of the labeled images were held out" in found.notes[0]
     assert list(found.rows) == ["raw pixels", "pretrained backbone"]
 
 

@@ -107,7 +107,7 @@ def test_raw_pixels_of_large_images_are_brought_down_to_16_a_side(digit_images: 
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_subset_and_labelled(digits: tuple[Features, Features]) -> None:
+def test_subset_and_labeled(digits: tuple[Features, Features]) -> None:
     train, _ = digits
     assert train.y is not None
     mask = train.y == 4
@@ -116,9 +116,9 @@ def test_subset_and_labelled(digits: tuple[Features, Features]) -> None:
     assert fours.names == [n for n, keep in zip(train.names, mask.tolist(), strict=True) if keep]
     y = train.y.clone()
     y[::2] = -1
-    assert len(Features(train.x, y, train.names).labelled()) == 600
+    assert len(Features(train.x, y, train.names).labeled()) == 600
     with pytest.raises(UserError, match="none of the images has a label"):
-        Features(train.x, None, train.names).labelled()
+        Features(train.x, None, train.names).labeled()
     with pytest.raises(UserError, match="2 names"):
         Features(torch.zeros(3, 1), None, ["a", "b"])
     with pytest.raises(UserError, match="2 labels"):
@@ -138,5 +138,5 @@ def test_split_is_stratified_complete_and_the_same_for_all_features(
     other = Features(torch.randn(len(train), 3), train.y, train.names)
     assert split_features(other, 0.2, seed=1)[1].names == out.names
     assert split_features(train, 0.2, seed=2)[1].names != out.names
-    unlabelled = Features(train.x, None, train.names)
-    assert len(split_features(unlabelled, 0.25, seed=0)[1]) == 300
+    unlabeled = Features(train.x, None, train.names)
+    assert len(split_features(unlabeled, 0.25, seed=0)[1]) == 300

@@ -23,13 +23,13 @@ def test_more_labels_give_a_higher_score_and_a_narrower_interval(
         assert score.mean - score.low == pytest.approx(score.high - score.mean)
 
 
-def test_all_backbones_meet_the_same_labelled_samples(
+def test_all_backbones_meet_the_same_labeled_samples(
     digits: tuple[Features, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The draws are recovered from the rows that are fitted: the number of a row is a feature."""
     train, test = digits
     fitted = []
-    monkeypatch.setattr(few_labels_module, "_normalised", lambda x, mean, std: x)
+    monkeypatch.setattr(few_labels_module, "_normalized", lambda x, mean, std: x)
     monkeypatch.setattr(few_labels_module.F, "normalize", lambda x, dim: x)
     fit_draws = few_labels_module._fit_draws
 
@@ -105,7 +105,7 @@ def test_a_class_with_too_few_samples_skips_the_column_and_says_why(
     assert small.y is not None
     assert set(few_label_scores(small, test, (1, 5, 8), draws=2)) == {1, 5}
     assert few_label_skips(small.y, (1, 5, 8)) == {
-        8: "No column for 8 labels per class: class 3 has only 7 labelled training images."
+        8: "No column for 8 labels per class: class 3 has only 7 labeled training images."
     }
     assert few_label_skips(small.y, (7,)) == {}
     names = ["zero", "one", "two", "three", *"456789"]

@@ -42,7 +42,7 @@ def test_rank_is_the_published_formula() -> None:
     sigma = torch.linalg.svdvals(x)
     p = sigma / sigma.sum() + 1e-7
     assert effective_rank(x) == pytest.approx(math.exp(-(p * p.log()).sum()), rel=1e-9)
-    # Not centred: a common offset is a direction of its own and lowers the rank.
+    # Not centered: a common offset is a direction of its own and lowers the rank.
     assert effective_rank(x + 100) < 0.5 * effective_rank(x)
 
 

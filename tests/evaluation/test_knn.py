@@ -51,7 +51,7 @@ def test_real_digits(digits: tuple[Features, Features]) -> None:
 
 
 def test_small_temperature_does_not_overflow() -> None:
-    # One very near neighbour of class 1 against two less near of class 0.
+    # One very near neighbor of class 1 against two less near of class 0.
     bank = torch.tensor([[1.0, 0.2], [1.0, -0.2], [1.0, 0.0]])
     probe = KNNProbe(3, temperature=1e-4).fit(bank, torch.tensor([0, 0, 1]))
     assert probe.predict(torch.tensor([[1.0, 0.0]])).tolist() == [1]
@@ -87,7 +87,7 @@ def test_rows_without_a_label_neither_vote_nor_count() -> None:
 
 
 @pytest.mark.parametrize("labels", [[2, 0, 1], [1, 2, 0], [0, 1, 2]])
-def test_equal_neighbours_and_equal_votes_give_the_lowest_class(labels: list[int]) -> None:
+def test_equal_neighbors_and_equal_votes_give_the_lowest_class(labels: list[int]) -> None:
     same = torch.ones(3, 2)
     y = torch.tensor(labels)
     for k in (1, 2, 3):
@@ -95,7 +95,7 @@ def test_equal_neighbours_and_equal_votes_give_the_lowest_class(labels: list[int
 
 
 def test_ties_do_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Few distinct directions, so that nearly every row has a tie at the k-th neighbour.
+    # Few distinct directions, so that nearly every row has a tie at the k-th neighbor.
     bank = torch.randint(-1, 2, (80, 2)).double() + torch.tensor([0.0, 0.25]).double()
     y, x = torch.randint(0, 5, (80,)), torch.randn(30, 2).double()
     expected = KNNProbe(9).fit(bank, y).vote_scores(x)

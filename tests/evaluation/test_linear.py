@@ -90,7 +90,7 @@ def test_no_row_of_the_held_out_part_reaches_the_choice(
     poisoned[out] = 1e6
     LinearProbe([1.0, 0.1]).fit(poisoned, train.y)
     assert [len(x) for x in seen] == [int((~out).sum())] * 2 + [len(train)]
-    assert seen[0].mean(0).abs().max() < 1e-4  # standardised by its own statistics
+    assert seen[0].mean(0).abs().max() < 1e-4  # standardized by its own statistics
     assert 0.08 < out.float().mean() < 0.12
 
 

@@ -20,7 +20,7 @@ from similitude.images.views import (
 
 CPU = torch.device("cpu")
 SPEC = ImageFacts(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-VIEWS = MultiView(  # not alike: the second one is solarised
+VIEWS = MultiView(  # not alike: the second one is solarized
     ImageView(ImageViewConfig(), SPEC), ImageView(ImageViewConfig(solarize=1.0), SPEC)
 )
 SHAPE = {"feature_std", "feature_dim", "effective_rank", "uniformity", "alignment", "copies"}
@@ -134,14 +134,14 @@ def test_near_copies_beside_each_other_do_not_vote_for_one_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labelled", "classes", "told"),
+    ("labeled", "classes", "told"),
     [(40, 10, True), (39, 10, False), (0, 10, False), (300, 1, False)],
 )
 def test_knn_is_told_only_where_the_labels_are_worth_a_number(
-    digit_images: ImageSet, labelled: int, classes: int, told: bool
+    digit_images: ImageSet, labeled: int, classes: int, told: bool
 ) -> None:
     labels = labels_of(digit_images) % classes
-    labels[labelled:] = -1
+    labels[labeled:] = -1
     readings = monitor(replace(digit_images, labels=labels)).measure(nn.Flatten(), CPU)
     assert set(readings) == (SHAPE | {"knn", "knn_raw", "knn_queries"} if told else SHAPE)
 
@@ -154,16 +154,16 @@ def test_labels_add_the_knn_accuracy_and_change_nothing_else(digit_images: Image
     assert with_labels == without
 
 
-def test_labelled_images_are_watched_first_and_others_fill_up(digit_images: ImageSet) -> None:
+def test_labeled_images_are_watched_first_and_others_fill_up(digit_images: ImageSet) -> None:
     labels = torch.full((300,), -1)
     labels[3::6] = labels_of(digit_images)[3::6]
     images = replace(digit_images, labels=labels)
-    all_labelled = set(images.subset(labels >= 0).names)
-    assert set(monitor(images, size=50).samples.names) == all_labelled
-    assert set(monitor(images, size=20).samples.names) < all_labelled
+    all_labeled = set(images.subset(labels >= 0).names)
+    assert set(monitor(images, size=50).samples.names) == all_labeled
+    assert set(monitor(images, size=20).samples.names) < all_labeled
     more = monitor(images, size=70).samples
     assert len(set(more.names)) == 70
-    assert set(more.names) > all_labelled
+    assert set(more.names) > all_labeled
 
 
 def test_what_is_watched_is_a_fair_sample_that_only_the_seed_decides(

@@ -70,7 +70,7 @@ def test_the_last_norm_of_every_block_starts_at_zero():
         (BackboneConfig(name="vit_tiny_patch16_224", stem="small"), "small-image stem"),
         (BackboneConfig(name="resnet50", base_width=16), "base_width"),
         (BackboneConfig(name="vit_tiny_patch16_224", base_width=16), "has no base_width"),
-        (BackboneConfig(name="resnet18", options={"colour": 3}), "colour"),
+        (BackboneConfig(name="resnet18", options={"color": 3}), "color"),
         (BackboneConfig(name="hf-hub:timm/resnet18"), "unknown backbone"),
         (BackboneConfig(name="local-dir:there"), "unknown backbone"),
     ],

@@ -1,4 +1,4 @@
-"""Colour conversion against numbers of scikit-image 0.26, and one network for each group."""
+"""Color conversion against numbers of scikit-image 0.26, and one network for each group."""
 
 import pytest
 import torch
@@ -27,14 +27,14 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("convert", "column"), [(rgb_to_lab, 1), (rgb_to_ycbcr, 2)])
-def test_colours_are_those_of_scikit_image(convert, column):
+def test_colors_are_those_of_scikit_image(convert, column):
     rgb = torch.tensor([row[0] for row in KNOWN], dtype=torch.float64)
     expected = torch.tensor([row[column] for row in KNOWN], dtype=torch.float64)
     converted = convert(rgb.T[None, :, :, None])[0, :, :, 0].T
     torch.testing.assert_close(converted, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_autocast_leaves_colours_in_full_precision():
+def test_autocast_leaves_colors_in_full_precision():
     images = torch.rand(2, 3, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(rgb_to_lab(images), (converted := rgb_to_lab(images)))
@@ -50,15 +50,15 @@ def test_gradients_are_finite_everywhere():
 
 
 @pytest.mark.parametrize("space", ["lab", "ycbcr"])
-def test_normalised_colours_fill_the_range_from_minus_one_to_one(space):
+def test_normalized_colors_fill_the_range_from_minus_one_to_one(space):
     steps = torch.linspace(0, 1, 18, dtype=torch.float64)
     rgb = torch.cartesian_prod(steps, steps, steps).T[None, :, :, None]
     center, width = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in _RANGES[space])
-    colours = ((rgb_to_lab if space == "lab" else rgb_to_ycbcr)(rgb) - center) / width
-    ends = torch.stack([colours.amin((0, 2, 3)), colours.amax((0, 2, 3))])
+    colors = ((rgb_to_lab if space == "lab" else rgb_to_ycbcr)(rgb) - center) / width
+    ends = torch.stack([colors.amin((0, 2, 3)), colors.amax((0, 2, 3))])
     if space == "lab":
         torch.testing.assert_close(ends.abs(), torch.ones_like(ends), atol=1e-4, rtol=0)
-    else:  # the authors' constants for YCbCr are means and half widths, not centres
+    else:  # the authors' constants for YCbCr are means and half widths, not centers
         torch.testing.assert_close(
             (ends[1] - ends[0]) / 2, torch.ones(3).double(), atol=2e-3, rtol=0
         )

@@ -1,4 +1,4 @@
-"""Every format and colour mode comes out as the same RGB that the rule in ``decoding`` gives."""
+"""Every format and color mode comes out as the same RGB that the rule in ``decoding`` gives."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def as_array(image: torch.Tensor) -> np.ndarray:
 def test_lossless_formats_give_the_pixels(suffix):
     options = {"lossless": True} if suffix == "WEBP" else {}
     image = Image.fromarray(COLOR)
-    if suffix == "GIF":  # 192 colours fit in its palette
+    if suffix == "GIF":  # 192 colors fit in its palette
         image = image.quantize(256)
     expected = np.asarray(image.convert("RGB")).astype(int)
     assert (as_array(decode(encoded(image, suffix, **options))) == expected).all()
@@ -362,7 +362,7 @@ def test_canvas_is_antialiased_and_square():
     stripes[:, :, ::3] = 255
     canvas = to_canvas(stripes, 20)
     assert canvas.shape == (3, 20, 20)
-    # the two pixels around the centre of an output pixel would give 127
+    # the two pixels around the center of an output pixel would give 127
     assert (canvas[:, :, 1:-1].int() - 85).abs().max() <= 5
     grey = stripes[:1].expand(3, -1, -1)
     assert torch.equal(to_canvas(grey, 20), canvas)

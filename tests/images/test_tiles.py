@@ -41,7 +41,7 @@ def named(images: ImageSet) -> dict[str, set[str]]:
     }
 
 
-def test_tiles_are_the_pixels_of_a_centred_grid(folder):
+def test_tiles_are_the_pixels_of_a_centered_grid(folder):
     place, pixels = folder
     source = cut_into_tiles(open_source(place), 8)
     assert source.names == NAMES
@@ -203,7 +203,7 @@ def test_a_tiled_source_can_be_sent_to_another_process(folder):
     assert torch.equal(pickle.loads(pickle.dumps(source)).read(4), source.read(4))
 
 
-# --- drawing one neighbour ---------------------------------------------------------------------
+# --- drawing one neighbor ---------------------------------------------------------------------
 
 
 def grid_table(rows=5, columns=6):

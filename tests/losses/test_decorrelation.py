@@ -20,8 +20,8 @@ def by_hand(z1, z2, weight, target):
     n, p = z1.shape
 
     def standard(column):
-        centred = column - column.mean()
-        return centred / (centred.square().sum() / n + 1e-5).sqrt()
+        centered = column - column.mean()
+        return centered / (centered.square().sum() / n + 1e-5).sqrt()
 
     for i in range(p):
         for j in range(p):

@@ -28,8 +28,8 @@ def test_self_distillation_is_equation_3():
     torch.testing.assert_close(loss, torch.stack(pairs).mean())
 
 
-def test_the_centre_is_taken_off_before_the_temperature():
-    """A shift of all logits that the centre follows changes nothing; after it, it would."""
+def test_the_center_is_taken_off_before_the_temperature():
+    """A shift of all logits that the center follows changes nothing; after it, it would."""
     online, target, center = draw(3), draw(2, seed=1), draw(1, n=1, seed=2)[0][0]
     loss = self_distillation(online, target, center, **TEMPERATURES)
     shift = torch.arange(6.0, dtype=torch.float64)

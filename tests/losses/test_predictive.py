@@ -57,7 +57,7 @@ def test_the_first_column_is_the_right_one():
     assert cpc_info_nce(predictions, swapped) < cpc_info_nce(predictions, targets) - 1
 
 
-def test_nothing_is_normalised():
+def test_nothing_is_normalized():
     predictions, targets = draw(4, 8), draw(4, 6, 8, seed=1)
     loss = cpc_info_nce(predictions, targets)
     assert abs(loss - cpc_info_nce(2 * predictions, targets)) > 0.1

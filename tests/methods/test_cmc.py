@@ -41,20 +41,20 @@ def rows_of(cmc, data, step):
 
 def test_each_view_asks_the_other_views_bank():
     cmc = method(loss="softmax")
-    light, colour = features_of(cmc, batch())
-    light_rows, colour_rows = rows_of(cmc, batch(), 0)
-    expected = bank_softmax(light, colour_rows, temperature=0.07)
-    expected = expected + bank_softmax(colour, light_rows, temperature=0.07)
+    light, color = features_of(cmc, batch())
+    light_rows, color_rows = rows_of(cmc, batch(), 0)
+    expected = bank_softmax(light, color_rows, temperature=0.07)
+    expected = expected + bank_softmax(color, light_rows, temperature=0.07)
     torch.testing.assert_close(cmc.training_loss(batch(), START).loss, expected)
 
 
 def test_every_direction_has_its_own_constant_from_the_first_batch():
     cmc = method()
-    light, colour = features_of(cmc, batch())
-    light_rows, colour_rows = rows_of(cmc, batch(), 0)
+    light, color = features_of(cmc, batch())
+    light_rows, color_rows = rows_of(cmc, batch(), 0)
     expected = [
         40 * (torch.einsum("np,ncp->nc", v, rows) / 0.07).exp().mean()
-        for v, rows in ((light, colour_rows), (colour, light_rows))
+        for v, rows in ((light, color_rows), (color, light_rows))
     ]
     assert not cmc.normalizers.any()
     loss = cmc.training_loss(batch(), START).loss
@@ -62,7 +62,7 @@ def test_every_direction_has_its_own_constant_from_the_first_batch():
     assert abs(expected[0] - expected[1]) > 0.1
     terms = [
         instance_nce(v, rows, temperature=0.07, normalizer=z.detach(), num_samples=40)
-        for v, rows, z in ((light, colour_rows, expected[0]), (colour, light_rows, expected[1]))
+        for v, rows, z in ((light, color_rows, expected[0]), (color, light_rows, expected[1]))
     ]
     torch.testing.assert_close(loss, sum(terms))
     cmc.training_loss(batch(1), NEXT)
@@ -102,11 +102,11 @@ def test_three_views_as_a_core_or_a_full_graph(graph, pairs):
 
 
 def test_a_view_sees_its_own_channels_alone():
-    """Colour shifts that keep L leave the features of the first view as they are."""
+    """Color shifts that keep L leave the features of the first view as they are."""
     cmc = method()
-    light, colour = cmc.backbone.networks
+    light, color = cmc.backbone.networks
     seen = []
-    for network in (light, colour):
+    for network in (light, color):
         network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     cmc.backbone(torch.rand(2, 3, 8, 8, dtype=torch.float64))
     assert not seen[0][:, 1:].any()

@@ -110,7 +110,7 @@ def test_the_last_layer_rests_in_the_first_epoch(norm_last_layer):
         assert all((p in optimizer.state) == free for p in after)
 
 
-def test_the_centre_moves_after_the_loss_has_read_it():
+def test_the_center_moves_after_the_loss_has_read_it():
     method = make(center_decay=0.5)
     drift(method)
     twin, one = copy.deepcopy(method), batch()
@@ -123,7 +123,7 @@ def test_the_centre_moves_after_the_loss_has_read_it():
     assert not torch.equal(loss, twin.training_loss(one, START).loss)
 
 
-def test_centring_can_be_switched_off():
+def test_centering_can_be_switched_off():
     method = make(centering=False)
     drift(method)
     losses = [method.training_loss(batch(), START).loss for _ in range(2)]
@@ -131,7 +131,7 @@ def test_centring_can_be_switched_off():
     assert not method.center.value.any()
 
 
-def test_the_centre_is_saved():
+def test_the_center_is_saved():
     method = make()
     method.training_loss(batch(), START)
     assert method.state_dict()["center.value"].any()

@@ -46,7 +46,7 @@ def test_prototypes_are_scaled_before_the_forward_pass_outside_the_graph():
         loss.backward()
     torch.testing.assert_close(method.prototypes.weight.data, unit.prototypes.weight.data)
     torch.testing.assert_close(method.prototypes.weight.grad, unit.prototypes.weight.grad)
-    # Through the normalisation the gradient would be at right angles to each prototype.
+    # Through the normalization the gradient would be at right angles to each prototype.
     along = (method.prototypes.weight.grad * method.prototypes.weight.data).sum(dim=1)
     assert along.abs().max() > 1e-4
     assert method.prototypes.bias is None

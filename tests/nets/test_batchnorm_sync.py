@@ -67,7 +67,7 @@ def together(tmp_path_factory, request):
 @pytest.mark.slow
 @pytest.mark.xdist_group("sync_batchnorm")
 @pytest.mark.parametrize("name", LAYERS)
-def test_two_processes_normalise_as_one(together, name):
+def test_two_processes_normalize_as_one(together, name):
     whole = passes(name)  # one process: PyTorch's own BatchNorm, forward and backward
     ours = [result[name] for result in together]
     for kind in ("outputs", "grads"):

@@ -27,7 +27,7 @@ def test_rows_are_g_v_over_its_length_as_in_pytorch():
         torch.testing.assert_close(one, other)
 
 
-def test_logits_are_cosines_while_the_last_layer_is_normalised():
+def test_logits_are_cosines_while_the_last_layer_is_normalized():
     head = DINOHead(8, 12, hidden_dim=16, bottleneck_dim=6)
     logits = head(100 * torch.randn(50, 8))
     assert logits.shape == (50, 12)
@@ -40,7 +40,7 @@ def test_logits_are_cosines_while_the_last_layer_is_normalised():
 
 
 @pytest.mark.parametrize(("norm_last_layer", "trained"), [(True, False), (False, True)])
-def test_the_scale_is_trained_only_without_normalisation(norm_last_layer, trained):
+def test_the_scale_is_trained_only_without_normalization(norm_last_layer, trained):
     head = DINOHead(8, 12, hidden_dim=16, bottleneck_dim=6, norm_last_layer=norm_last_layer)
     assert ("last_layer.weight_g" in dict(head.named_parameters())) is trained
     assert torch.equal(head.state_dict()["last_layer.weight_g"], torch.ones(12, 1))

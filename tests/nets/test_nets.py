@@ -61,7 +61,7 @@ def test_heads_of_the_papers(arguments, layers):
     head(torch.randn(5, 8 if head[0].in_features == 8 else 6))
 
 
-def test_scale_batchnorm_normalises_and_scales_without_offset():
+def test_scale_batchnorm_normalizes_and_scales_without_offset():
     norm, x = ScaleBatchNorm1d(3).double(), torch.randn(16, 3, dtype=torch.float64)
     assert [name for name, _ in norm.named_parameters()] == ["weight"]
     norm.weight.data.copy_(torch.tensor([1.0, 2.0, 3.0]))

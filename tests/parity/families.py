@@ -40,7 +40,7 @@ FAMILIES = {
     "cpcv2_infonce": Family("cpc_v2", "InfoNCE over all targets of the batch", CPC_V2),
     "dino_clip": Family("dino", "gradients clipped per parameter; last layer frozen", DINO),
     "dino_head": Family("dino", "the head: output and which weights are trained", DINO),
-    "dino_loss": Family("dino", "cross-entropy over pairs of views, centre, gradients", DINO),
+    "dino_loss": Family("dino", "cross-entropy over pairs of views, center, gradients", DINO),
     "dino_param_groups": Family("dino", "which tensors decay", DINO),
     "ema": Family("moco, byol, dino, ...", "target <- d target + (1 - d) online", MOCO_V3),
     "instdisc_nce": Family("inst_disc", "NCE with constant Z, bank, gradients", INST_DISC),

@@ -1,4 +1,4 @@
-"""DINO's loss with its centre, head, clipping and parameter groups against its code."""
+"""DINO's loss with its center, head, clipping and parameter groups against its code."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ class Given(nn.Module):
 
 @pytest.mark.golden("dino_loss")
 def test_dino_loss(vectors, close):
-    """Through the pure loss and the centre."""
+    """Through the pure loss and the center."""
     schedule = vectors["teacher_temp_schedule"]
     center = Center(vectors["student_out"].shape[-1], vectors["center_momentum"]).double()
     for step, epoch in enumerate(vectors["epochs_of_steps"].tolist()):
@@ -49,7 +49,7 @@ def test_dino_loss(vectors, close):
 
 @pytest.mark.golden("dino_loss")
 def test_dino_steps(vectors, close):
-    """Through the method: temperature of the epoch, loss, gradient and centre."""
+    """Through the method: temperature of the epoch, loss, gradient and center."""
     classes = vectors["student_out"].shape[-1]
     config = DINOConfig(
         local_views=vectors["student_out"].shape[1] - 2,
@@ -191,7 +191,7 @@ def test_dino_param_groups(vectors):
     """DINO takes every method's default groups; names of a ViT and of a BatchNorm."""
     assert DINO.param_groups is Method.param_groups
     dims = {"cls_token": 3, "pos_embed": 3, "fc.weight": 2, "conv.weight": 4}
-    names = vectors["regularised"] + vectors["not_regularised"]
+    names = vectors["regularized"] + vectors["not_regularized"]
     method = Toy({name: dims.get(name, 1) for name in names})
     of: dict[int, str] = {id(p): n for n, p in method.named_parameters()}
 
@@ -199,7 +199,7 @@ def test_dino_param_groups(vectors):
         return sorted(of[id(p)] for p in group["params"])
 
     decayed, free = method.param_groups()
-    assert names_in(decayed) == sorted(vectors["regularised"])
-    assert names_in(free) == sorted(vectors["not_regularised"])
-    assert free["weight_decay"] == vectors["not_regularised_weight_decay"]
+    assert names_in(decayed) == sorted(vectors["regularized"])
+    assert names_in(free) == sorted(vectors["not_regularized"])
+    assert free["weight_decay"] == vectors["not_regularized_weight_decay"]
     assert "weight_decay" not in decayed

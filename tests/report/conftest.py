@@ -98,7 +98,7 @@ def _digits(count: int) -> tuple[np.ndarray, np.ndarray]:
     return digits.images[:count], digits.target[:count]
 
 
-def _embedding(path: Path, count: int, labelled: bool) -> None:
+def _embedding(path: Path, count: int, labeled: bool) -> None:
     images, labels = _digits(count)
     rng = np.random.default_rng(0)
     flat = images.reshape(count, -1) - images.mean(axis=0).ravel()
@@ -110,7 +110,7 @@ def _embedding(path: Path, count: int, labelled: bool) -> None:
         "names": np.array([f"train/{i:05d}" for i in range(count)]),
         "spectrum": np.linalg.svd(features - features.mean(0), compute_uv=False),
     }
-    if labelled:
+    if labeled:
         arrays["labels"] = labels.astype(np.int64)
         arrays["class_names"] = np.array([f"digit {d}" for d in range(10)])
     np.savez(path, **arrays)
@@ -121,7 +121,7 @@ def fabricate_run(
     *,
     state: str = "healthy",
     count: int = 120,
-    labelled: bool = True,
+    labeled: bool = True,
     means: dict[str, tuple[float, ...]] | None = None,
     differences: dict[str, dict[str, dict[str, float]]] | None = None,
     recipe: dict[str, Any] | None = None,
@@ -143,7 +143,7 @@ def fabricate_run(
     if differences is not None:  # files of earlier versions have none
         evaluation["differences"] = differences
     (run / "evaluation.json").write_text(json.dumps(evaluation))
-    _embedding(run / "embedding.npz", count, labelled)
+    _embedding(run / "embedding.npz", count, labeled)
     Image.new("RGB", (96, 64), (200, 120, 40)).save(run / "views.png")
     (run / "unreadable.txt").write_text("a.jpg\ttruncated\nb.jpg\tno image\n")
     return run

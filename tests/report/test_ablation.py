@@ -90,12 +90,12 @@ def test_every_varied_field_has_its_plots_with_intervals_and_single_runs(folder)
     assert not any("linear" in key for key in figures)
 
 
-def test_curves_of_a_cell_share_a_colour(folder):
+def test_curves_of_a_cell_share_a_color(folder):
     _, figures = write(folder)
     runs = [t for t in figures["curve-knn"]["data"] if "seed" in t["name"]]
-    colours = [trace["line"]["color"] for trace in runs]
+    colors = [trace["line"]["color"] for trace in runs]
     assert [trace["name"] for trace in runs] == ["a, seed 0", "a, seed 1", "b, seed 0", "b, seed 1"]
-    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
 
 
 def test_a_study_shows_what_was_expected_beside_what_was_published(folder):

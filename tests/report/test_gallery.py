@@ -39,7 +39,7 @@ def decode(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
-def test_neighbours_are_those_of_the_naive_cosine():
+def test_neighbors_are_those_of_the_naive_cosine():
     x = np.random.default_rng(0).normal(size=(40, 5)) * np.arange(1, 41)[:, None]
     found = nearest(x, 8)
     for i in range(40):
@@ -49,17 +49,17 @@ def test_neighbours_are_those_of_the_naive_cosine():
 
 
 def test_every_thumbnail_is_in_its_cell():
-    colours = np.random.default_rng(0).integers(0, 256, (11, 3), dtype=np.uint8)
-    sprite = make_sprite(np.broadcast_to(colours[:, None, None], (11, 8, 8, 3)).copy())
+    colors = np.random.default_rng(0).integers(0, 256, (11, 3), dtype=np.uint8)
+    sprite = make_sprite(np.broadcast_to(colors[:, None, None], (11, 8, 8, 3)).copy())
     sheet = decode(sprite.uri)
     assert sheet.shape == (sprite.rows * 8, sprite.columns * 8, 3)
-    for i, colour in enumerate(colours):
+    for i, color in enumerate(colors):
         x, y = (float(part.rstrip("%")) for part in sprite.position(i).split())
         # CSS: at p %, the point p % into the sheet lies p % into the box.
         left = round(x / 100 * (sheet.shape[1] - 8))
         top = round(y / 100 * (sheet.shape[0] - 8))
         cell = sheet[top : top + 8, left : left + 8].astype(int)
-        assert abs(cell - colour).max() <= 8
+        assert abs(cell - color).max() <= 8
 
 
 def test_a_thumbnail_of_odd_size_fills_whole_jpeg_blocks():
@@ -134,7 +134,7 @@ def test_more_images_than_the_page_can_hold_are_thinned(monkeypatch):
     assert gallery.classes == [f"class {int(name) % 2}" for name in gallery.names]
 
 
-def test_agreement_counts_neighbours_of_the_same_class():
+def test_agreement_counts_neighbors_of_the_same_class():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 12)
     features = np.where(labels[:, None] == 0, [5.0, 0], [0, 5]) + rng.normal(0, 0.01, (24, 2))

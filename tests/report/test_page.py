@@ -50,7 +50,7 @@ def test_a_full_run_has_every_section_and_no_link_outside(make_run):
     target = write_report([run])
     assert target == run / "report.html"
     page = Page(target)
-    wanted = {"verdict", "scores", "curves", "spectrum", "map", "neighbours", "views", "recipe"}
+    wanted = {"verdict", "scores", "curves", "spectrum", "map", "neighbors", "views", "recipe"}
     assert wanted | {"environment"} <= set(page.ids)
     assert all(link.startswith(("#", "data:")) for link in page.links), page.links
     assert len(page.ids) == len(set(page.ids))
@@ -95,7 +95,7 @@ def test_every_row_is_shown_with_its_differences(make_run):
 def test_missing_parts_are_sentences_with_the_command(minimal_run):
     page = Page(write_report([minimal_run]))
     assert page.text.count(f"similitude evaluate {minimal_run} DATA") == 2
-    assert {"map", "spectrum", "neighbours", "views", "environment"}.isdisjoint(page.ids)
+    assert {"map", "spectrum", "neighbors", "views", "environment"}.isdisjoint(page.ids)
     assert set(json.loads(page.data["figures"])) == {"curve-loss", "curve-mystery"}
     assert "NaN" not in page.data["figures"]
 
@@ -109,10 +109,10 @@ def test_a_run_without_any_row_of_metrics_has_no_plot(tmp_path: Path):
 
 
 def test_a_folder_without_labels_has_a_map_without_classes(make_run):
-    run = make_run(count=40, labelled=False)
+    run = make_run(count=40, labeled=False)
     (run / "evaluation.json").unlink()
     page = Page(write_report([run]))
-    assert {"map", "neighbours"} <= set(page.ids)
+    assert {"map", "neighbors"} <= set(page.ids)
     assert "same class" not in page.text
     assert len(json.loads(page.data["figures"])["map"]["data"]) == 1
     assert json.loads(page.data["points"])["classes"] is None
@@ -190,8 +190,8 @@ def test_a_comparison_lays_runs_side_by_side(make_run):
     assert "temperature" not in recipe
     drawn = json.loads(page.data["figures"])
     assert [trace["name"] for trace in drawn["spectrum"]["data"]] == ["first", "second"]
-    colours = [trace["line"]["color"] for trace in drawn["curve-knn"]["data"]]
-    assert colours == ["var(--c0)", "var(--c1)"]
+    colors = [trace["line"]["color"] for trace in drawn["curve-knn"]["data"]]
+    assert colors == ["var(--c0)", "var(--c1)"]
     rows = re.findall(r'<th scope="row">([^<]*)</th>', page.source)
     assert rows[:3] == ["raw pixels", "first", "second"]
     facts = json.loads(target.with_suffix(".json").read_text())
@@ -204,7 +204,7 @@ def test_a_comparison_takes_a_run_without_scores(make_run, minimal_run):
     assert "minimal has no scores yet" in page.text
     assert "minimal has no embedding yet" in page.text
     (trace,) = json.loads(page.data["figures"])["spectrum"]["data"]
-    assert trace["line"]["color"] == "var(--c1)"  # the colour that the legend gives to `full`
+    assert trace["line"]["color"] == "var(--c1)"  # the color that the legend gives to `full`
 
 
 def test_scores_on_different_data_are_not_to_be_compared(make_run):
@@ -269,7 +269,7 @@ def test_only_the_report_files_are_written(make_run):
     assert {p: after[p] for p in before} == before
 
 
-def test_two_thousand_coloured_thumbnails_stay_below_eight_megabytes(make_run, monkeypatch):
+def test_two_thousand_colored_thumbnails_stay_below_eight_megabytes(make_run, monkeypatch):
     run = make_run(count=40)
     rng = np.random.default_rng(0)
     # Noise is the worst that JPEG can meet; the map itself is not what is measured here.

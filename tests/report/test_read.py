@@ -103,7 +103,7 @@ def test_pickled_arrays_are_refused(make_run):
         read_run(run)
 
 
-def test_a_missing_spectrum_is_that_of_the_centred_features(make_run):
+def test_a_missing_spectrum_is_that_of_the_centered_features(make_run):
     run = make_run(count=24)
     arrays = dict(np.load(run / "embedding.npz"))
     expected = np.sort(arrays.pop("spectrum"))

@@ -84,7 +84,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
 
 
 def test_the_state_of_a_method_holds_its_memory():
-    """Queue, cursor, bank, constants and centre: what peers have lost on resuming."""
+    """Queue, cursor, bank, constants and center: what peers have lost on resuming."""
     wanted = {
         "moco_v1": {"queue.keys", "queue.cursor"},
         "inst_disc": {"bank.features", "normalizer"},

@@ -46,10 +46,10 @@ def test_one_override_need_not_be_a_list():
 def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/some/where/similitude", "pretrain", "my photos"])
     recipe = small_recipe("simclr")
-    train(random_images(64), "colours", recipe, tmp_path, device=CPU, listener=Silent())
+    train(random_images(64), "colors", recipe, tmp_path, device=CPU, listener=Silent())
     content = json.loads((tmp_path / "environment.json").read_text())
     assert content["command"] == "similitude pretrain 'my photos'"
-    assert content["data"] == "colours"
+    assert content["data"] == "colors"
     assert content["num_images"] == 64
     assert content["seconds"] > 0
     assert {"torch", "timm", "processor", "images_per_second"} <= set(content)

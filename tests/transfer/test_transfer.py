@@ -222,8 +222,8 @@ def test_training_sees_crops_and_mirrors_alone():
 
 
 def test_fine_tuning_learns_and_says_so(classifier, run):
-    assert classifier.test_accuracy > 0.9  # the classes are colours; chance is 0.25
-    assert classifier.class_names == ("colour 0", "colour 1", "colour 2", "colour 3")
+    assert classifier.test_accuracy > 0.9  # the classes are colors; chance is 0.25
+    assert classifier.class_names == ("color 0", "color 1", "color 2", "color 3")
     log = (classifier.path / "log.txt").read_text()
     assert re.search(r"test accuracy \d+\.\d %.*; always the commonest class: 25\.0 %", log)
     assert classifier.transfer.from_layer == 1
@@ -291,7 +291,7 @@ def test_labels_are_the_fraction_and_the_test_part_stays(run, tmp_path):
         run, random_images(200), label_fraction=0.1, out=tmp_path / "c", epochs=1, listener=heard
     )
     # a fifth is held out of 200 images, and a tenth of the 160 others has labels
-    assert "16 labelled images of 4 classes to learn from, 40 to test on" in heard.sentences[0]
+    assert "16 labeled images of 4 classes to learn from, 40 to test on" in heard.sentences[0]
 
 
 def test_what_is_held_out_does_not_depend_on_the_seed_of_fine_tuning(run, tmp_path, monkeypatch):

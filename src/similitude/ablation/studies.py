@@ -131,7 +131,7 @@ STUDIES: dict[str, Study] = {
     ),
     "simclr_head_and_views": Study(
         title="SimCLR: head, temperature and views",
-        question="What do the head, the temperature and colour changes contribute?",
+        question="What do the head, the temperature and color changes contribute?",
         cells=(
             Cell("mlp head", "cifar10.simclr"),
             Cell("linear head", "cifar10.simclr", ("method.projector=linear",)),
@@ -204,11 +204,11 @@ STUDIES: dict[str, Study] = {
         minutes=9,
     ),
     "dino_collapse": Study(
-        title="DINO: centring, sharpening and momentum",
+        title="DINO: centering, sharpening and momentum",
         question="Which collapse does each of them prevent?",
         cells=(
             Cell("DINO", "cifar10.dino"),
-            Cell("no centring", "cifar10.dino", ("method.centering=false",)),
+            Cell("no centering", "cifar10.dino", ("method.centering=false",)),
             Cell(
                 "no sharpening",
                 "cifar10.dino",
@@ -229,7 +229,7 @@ STUDIES: dict[str, Study] = {
         ),
         expected=(
             Expectation(
-                "no centring",
+                "no centering",
                 "target_entropy",
                 "below",
                 0.5,

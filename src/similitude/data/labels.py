@@ -33,7 +33,7 @@ def read_labels(csv_path: str | Path, source: Source) -> tuple[Int[Tensor, " N"]
 
     Args:
         csv_path: The table, in UTF-8.
-        source: Whose images are labelled.
+        source: Whose images are labeled.
 
     Returns:
         Class of each image, int64 of shape [N], -1 for an image without a row or with an empty
@@ -63,7 +63,7 @@ def read_labels(csv_path: str | Path, source: Source) -> tuple[Int[Tensor, " N"]
             )
         elif given.setdefault(i, label) != label:
             raise UserError(
-                f"{path} line {line}: {file!r} is labelled {label!r} here and {given[i]!r} before"
+                f"{path} line {line}: {file!r} is labeled {label!r} here and {given[i]!r} before"
             )
     if unmatched and isinstance(folder, FolderSource) and folder.folder != folder.base:
         elsewhere = _positions(file_names(folder.base, folder.wanted))

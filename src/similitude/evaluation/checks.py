@@ -1,4 +1,4 @@
-"""What every probe asks of its input. Shapes: N rows, M of them labelled, D features."""
+"""What every probe asks of its input. Shapes: N rows, M of them labeled, D features."""
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +26,7 @@ def check_features(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
     return x
 
 
-def check_labelled(
+def check_labeled(
     x: Float[Tensor, "N D"], y: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, "M D"], Int[Tensor, " M"]]:
     """The rows that have a label, and their labels as int64 on the same device.
@@ -41,6 +41,6 @@ def check_labelled(
     y = y.to(x.device, torch.int64)
     known = y >= 0
     if not bool(known.any()):
-        raise UserError("none of the rows has a label: a probe needs labelled images")
+        raise UserError("none of the rows has a label: a probe needs labeled images")
     x = check_features(x)
     return (x, y) if bool(known.all()) else (x[known], y[known])

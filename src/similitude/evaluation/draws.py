@@ -1,6 +1,6 @@
 """Choices of rows that depend on a seed and on the labels, never on the features.
 
-So every backbone meets the same labelled samples and the same held-out part: comparisons are
+So every backbone meets the same labeled samples and the same held-out part: comparisons are
 paired. Shapes: N rows.
 """
 
@@ -43,7 +43,7 @@ def held_out(y: Int[Tensor, " N"], fraction: float, seed: int) -> Bool[Tensor, "
     out = rank_within_class(random_keys(seed, 0, len(y), "hold out"), y) < size[inverse]
     if not bool(out.any()):
         raise UserError(
-            f"no class has two labelled images among {len(y)}, so none can be held out: "
+            f"no class has two labeled images among {len(y)}, so none can be held out: "
             "label more images"
         )
     return out

@@ -103,7 +103,7 @@ def probe_features(
         train: Rows to learn from.
         test: Rows to score on.
         protocols: Names from :data:`PROTOCOLS`.
-        k: Neighbours of the kNN probe; fewer when there are fewer labelled training rows.
+        k: Neighbors of the kNN probe; fewer when there are fewer labeled training rows.
         draws: Draws of the few-label probes.
         seed: Of the held-out part of the linear probe and of the draws.
         on_progress: Called with the name of each protocol before it starts.
@@ -115,7 +115,7 @@ def probe_features(
         UserError: If a name is unknown or labels are missing.
     """
     chosen = check_protocols(protocols)
-    test = test.labelled()
+    test = test.labeled()
     found: dict[str, Outcome] = {}
     for protocol in chosen:
         if on_progress is not None:
@@ -177,7 +177,7 @@ def evaluate_backbone(
         random_backbone: The same network as it was before training; its row is left out without it.
         raw_pixels: Whether to add the row of raw pixels.
         protocols: Names from :data:`PROTOCOLS`.
-        k: Neighbours of the kNN probe.
+        k: Neighbors of the kNN probe.
         draws: Draws of the few-label probes.
         seed: Of held-out parts and draws; the same for all rows, so rows are paired.
         batch_size: Images per forward pass.
@@ -237,7 +237,7 @@ def evaluate_entrants(
         data: Name of the data for the table's title.
         pixels: The same images for a first row of raw pixels; see :func:`raw_features`.
         protocols: Names from :data:`PROTOCOLS`.
-        k: Neighbours of the kNN probe.
+        k: Neighbors of the kNN probe.
         draws: Draws of the few-label probes.
         seed: Of held-out parts and draws; the same for all rows, so rows are paired.
         batch_size: Images per forward pass.
@@ -291,9 +291,9 @@ def evaluate_entrants(
             queries = features(parts[1])
         if not is_first:
             return
-        known = bank.labelled().y
+        known = bank.labeled().y
         assert known is not None
-        tests[row], labels = queries.labelled().names, known
+        tests[row], labels = queries.labeled().names, known
         if plain:
             seen = seen or checksum_of_features((bank, queries))
             bank, queries = centered(bank, queries)
@@ -371,7 +371,7 @@ def _notes(
     notes = []
     if held_out:
         notes.append(
-            f"There is no test part: {TEST_FRACTION:.0%} of the labelled images were held out."
+            f"There is no test part: {TEST_FRACTION:.0%} of the labeled images were held out."
         )
     for protocol in protocols:
         notes += PROBES[protocol].notes(labels, k, class_names)

@@ -49,7 +49,7 @@ class Features:
         names = [self.names[i] for i in rows.tolist()]
         return Features(self.x[rows], None if self.y is None else self.y[rows], names)
 
-    def labelled(self) -> "Features":
+    def labeled(self) -> "Features":
         """The rows that have a label.
 
         Raises:

@@ -1,6 +1,6 @@
 """A linear probe on a handful of labels: what a backbone is for.
 
-Shapes: N rows, D features, C classes, R draws, n labelled rows of one draw (C * k).
+Shapes: N rows, D features, C classes, R draws, n labeled rows of one draw (C * k).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from similitude.errors import UserError
-from similitude.evaluation.checks import check_features, check_labelled
+from similitude.evaluation.checks import check_features, check_labeled
 from similitude.evaluation.draws import random_keys, rank_within_class
 from similitude.evaluation.features import Features
 from similitude.evaluation.linear import standardization
@@ -51,10 +51,10 @@ def few_label_accuracies(
 ) -> dict[int, list[float]]:
     """Accuracy of a linear probe on k labels per class, over several draws of the labels.
 
-    A draw is a function of the seed and the labels only: all backbones meet the same labelled
-    samples, and those of a small k are among those of a larger one. Rows are L2-normalised,
-    standardised with the statistics of *all* training rows (they need no label) and
-    L2-normalised again, to length sqrt(D). The L2 penalty is chosen by the cross-entropy in a
+    A draw is a function of the seed and the labels only: all backbones meet the same labeled
+    samples, and those of a small k are among those of a larger one. Rows are L2-normalized,
+    standardized with the statistics of *all* training rows (they need no label) and
+    L2-normalized again, to length sqrt(D). The L2 penalty is chosen by the cross-entropy in a
     5-fold cross-validation inside the k labels of each draw; accuracies of so few rows are too
     coarse to choose by. From 50 labels on one fold of the five is enough; below 5 it is 0.1.
 
@@ -76,8 +76,8 @@ def few_label_accuracies(
         raise UserError("the numbers of draws and of labels per class must be at least 1")
     if train.y is None or test.y is None:
         raise UserError("few-label scores need labels in both the training and the test part")
-    check_labelled(train.x, train.y)
-    test_x, test_y = check_labelled(test.x, test.y)
+    check_labeled(train.x, train.y)
+    test_x, test_y = check_labeled(test.x, test.y)
     skipped = few_label_skips(train.y, labels_per_class)
     known = train.y >= 0
     classes, target = torch.unique(train.y[known], return_inverse=True)
@@ -86,7 +86,7 @@ def few_label_accuracies(
     unit = F.normalize(check_features(train.x), dim=1)
     mean, std = standardization(unit)
     pool = unit[known]
-    queries = _normalised(F.normalize(test_x.to(pool), dim=1), mean, std)
+    queries = _normalized(F.normalize(test_x.to(pool), dim=1), mean, std)
     keys = [random_keys(seed, draw, len(train), "few labels")[known] for draw in range(draws)]
     ranks = torch.stack([rank_within_class(key, target) for key in keys])
     accuracies = {}
@@ -94,7 +94,7 @@ def few_label_accuracies(
         if k in skipped:
             continue
         index = torch.stack([(rank < k).nonzero().squeeze(1) for rank in ranks])
-        rows = _normalised(pool[index], mean, std)
+        rows = _normalized(pool[index], mean, std)
         fold = ranks.gather(1, index) % FOLDS
         coefficients = _fit_draws(rows, target[index], fold, len(classes), k)
         found = [classes[logits(queries[None], w[None])[0, 0].argmax(1)] for w in coefficients]
@@ -116,13 +116,13 @@ def few_label_skips(
     name = str(number) if class_names is None else repr(class_names[number])
     return {
         k: f"No column for {k} label{'' if k == 1 else 's'} per class: class "
-        f"{name} has only {int(counts[smallest])} labelled training images."
+        f"{name} has only {int(counts[smallest])} labeled training images."
         for k in labels_per_class
         if counts[smallest] < k
     }
 
 
-def _normalised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def _normalized(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return F.normalize((x - mean) / std, dim=-1) * x.shape[-1] ** 0.5
 
 
@@ -133,7 +133,7 @@ def _fit_draws(
     num_classes: int,
     k: int,
 ) -> Float[Tensor, "R 1 D1 C"]:
-    """Coefficients of every draw, all draws in one optimisation."""
+    """Coefficients of every draw, all draws in one optimization."""
     basis = None
     if x.shape[1] < x.shape[2]:
         # The solution lies in the span of the rows: n coordinates instead of D, the same minimum.

@@ -21,7 +21,7 @@ _TILE = 1_024
 
 
 def feature_std(x: Float[Tensor, "N D"]) -> float:
-    """Mean over the channels of the std over the rows, after L2-normalising each row.
+    """Mean over the channels of the std over the rows, after L2-normalizing each row.
 
     About 1/sqrt(D) when the directions fill the space, 0 when all rows are equal (SimSiam, Chen and
     He 2021, section 4.1 and figure 2).
@@ -33,10 +33,10 @@ def feature_std(x: Float[Tensor, "N D"]) -> float:
 
 
 def effective_rank(x: Float[Tensor, "N D"]) -> float:
-    """RankMe: exp of the entropy of the normalised singular values; 1..min(N, D).
+    """RankMe: exp of the entropy of the normalized singular values; 1..min(N, D).
 
     Garrido et al. 2023, equation 1: p = sigma / sum(sigma) + 1e-7, of the features as they are, not
-    centred.
+    centered.
     """
     sigma = _singular_values(_rows(x, MAX_ROWS))
     total = sigma.sum()
@@ -47,7 +47,7 @@ def effective_rank(x: Float[Tensor, "N D"]) -> float:
 
 
 def spectrum(x: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
-    """Singular values of the centred features, largest first, divided by sqrt(N).
+    """Singular values of the centered features, largest first, divided by sqrt(N).
 
     So they are the standard deviations along the principal axes and do not depend on N. Values
     below 1e-8 of the largest are rounding noise. Always D numbers; zero beyond the rank.

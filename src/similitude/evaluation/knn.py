@@ -1,6 +1,6 @@
-"""Weighted k nearest neighbours: the probe that has nothing to tune.
+"""Weighted k nearest neighbors: the probe that has nothing to tune.
 
-Shapes: N rows to classify, M rows in the bank, D features, K neighbours, C classes.
+Shapes: N rows to classify, M rows in the bank, D features, K neighbors, C classes.
 """
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from similitude.errors import UserError
-from similitude.evaluation.checks import check_features, check_labelled
+from similitude.evaluation.checks import check_features, check_labeled
 
 MAX_SIMILARITIES = 2**24  # entries of the similarity matrix held at once
 BANK_TILE = 2**17  # rows of the bank compared at once
@@ -19,7 +19,7 @@ class KNNProbe:
     """Classify by a vote of the ``k`` most similar training rows, weight exp(cosine / temperature).
 
     The protocol of InstDisc (Wu et al. 2018, section 3.4), also used by MoCo and DINO. There is no
-    randomness: among equally similar neighbours the one with the lowest class, then the
+    randomness: among equally similar neighbors the one with the lowest class, then the
     lowest row number is taken, and among equal votes the lowest class wins.
     """
 
@@ -32,19 +32,19 @@ class KNNProbe:
         self.temperature = temperature
 
     def fit(self, x: Float[Tensor, "M D"], y: Int[Tensor, " M"]) -> "KNNProbe":
-        """Remember the rows; those labelled -1 are left out.
+        """Remember the rows; those labeled -1 are left out.
 
         Args:
-            x: Features of any scale; they are L2-normalised here. Float64 stays float64.
+            x: Features of any scale; they are L2-normalized here. Float64 stays float64.
             y: Class numbers; the classes are those that occur here.
 
         Raises:
-            UserError: If there are fewer labelled rows than ``k``, or a feature is not finite.
+            UserError: If there are fewer labeled rows than ``k``, or a feature is not finite.
         """
-        x, y = check_labelled(x, y)
+        x, y = check_labeled(x, y)
         if self.k > len(x):
             raise UserError(
-                f"k = {self.k} neighbours need at least as many labelled training images; there "
+                f"k = {self.k} neighbors need at least as many labeled training images; there "
                 f"are {len(x)}: choose a smaller k"
             )
         # Sorted by class, "the first of equals" is also "the lowest class of equals".
@@ -56,32 +56,32 @@ class KNNProbe:
     def predict(self, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
         """The class with the most votes, for each row."""
         found = []
-        for similarity, index in self._neighbours(x):
+        for similarity, index in self._neighbors(x):
             # Shifting all exponents of a row changes no comparison, and none can overflow.
             weight = ((similarity - similarity.amax(1, keepdim=True)) / self.temperature).exp()
             found.append(self.classes_[self._votes(weight, index).argmax(1)])
         return torch.cat(found)
 
     def vote_scores(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
-        """Sum of exp(cosine / temperature) over each class's neighbours; columns as ``classes_``.
+        """Sum of exp(cosine / temperature) over each class's neighbors; columns as ``classes_``.
 
         Infinite where that exceeds the range of the numbers (float32: temperature below 0.012).
         """
         return torch.cat(
-            [self._votes((s / self.temperature).exp(), i) for s, i in self._neighbours(x)]
+            [self._votes((s / self.temperature).exp(), i) for s, i in self._neighbors(x)]
         )
 
     def score(self, x: Float[Tensor, "N D"], y: Int[Tensor, " N"]) -> float:
-        """Share of the labelled rows whose class is found, 0..1."""
-        x, y = check_labelled(x, y)
+        """Share of the labeled rows whose class is found, 0..1."""
+        x, y = check_labeled(x, y)
         return (self.predict(x) == y).double().mean().item()
 
     def _votes(self, weight: Float[Tensor, "N K"], index: Int[Tensor, "N K"]) -> Tensor:
         votes = weight.new_zeros(len(weight), len(self.classes_))
         return votes.scatter_add_(1, self.class_index_[index], weight)
 
-    def _neighbours(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Similarities and bank rows of the neighbours, in tiles of queries."""
+    def _neighbors(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Similarities and bank rows of the neighbors, in tiles of queries."""
         x = check_features(x).to(self.bank_)
         if x.shape[1] != self.bank_.shape[1]:
             raise UserError(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from similitude.errors import UserError
-from similitude.evaluation.checks import check_features, check_labelled
+from similitude.evaluation.checks import check_features, check_labeled
 from similitude.evaluation.draws import held_out
 from similitude.evaluation.logistic import Rows, fit_logistic, logits
 
@@ -20,12 +20,12 @@ PATIENCE = 2  # weaker penalties tried after the best one
 
 
 class LinearProbe:
-    """Multinomial logistic regression on standardised features.
+    """Multinomial logistic regression on standardized features.
 
     The L2 penalty is chosen on a stratified held-out part of the *training* rows: by accuracy, and
     among equals by cross-entropy. Then all training rows are fitted with it. Test rows
     are never seen by :meth:`fit`. The objective is ``mean cross-entropy + penalty / 2 * ||W||^2``
-    in nats, W acting on the standardised features.
+    in nats, W acting on the standardized features.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class LinearProbe:
         self.tolerance = tolerance
 
     def fit(self, x: Float[Tensor, "N D"], y: Int[Tensor, " N"]) -> "LinearProbe":
-        """Choose the penalty and learn the weights; rows labelled -1 are left out.
+        """Choose the penalty and learn the weights; rows labeled -1 are left out.
 
         Sets ``classes_`` [C], ``mean_`` and ``std_`` [D], ``weight_`` [D, C] and ``bias_`` [C] (on
-        standardised features), ``penalty_``, and ``validation_score_`` (accuracy on the held-out
+        standardized features), ``penalty_``, and ``validation_score_`` (accuracy on the held-out
         part, or None when nothing was chosen).
 
         Raises:
             UserError: If there are fewer than two classes, no class has two rows, or a feature
                 is not finite.
         """
-        x, y = check_labelled(x, y)
+        x, y = check_labeled(x, y)
         self.classes_, target = torch.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise UserError(
@@ -96,8 +96,8 @@ class LinearProbe:
         return torch.cat([((r - self.mean_) / self.std_) @ self.weight_ + self.bias_ for r in rows])
 
     def score(self, x: Float[Tensor, "N D"], y: Int[Tensor, " N"]) -> float:
-        """Share of the labelled rows whose class is found, 0..1."""
-        x, y = check_labelled(x, y)
+        """Share of the labeled rows whose class is found, 0..1."""
+        x, y = check_labeled(x, y)
         return (self.predict(x) == y).double().mean().item()
 
     def _fit(self, z: Tensor, target: Tensor, penalty: float, start: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression for many small problems or one large one, in one optimiser.
+"""Multinomial logistic regression for many small problems or one large one, in one optimizer.
 
 Shapes: B data sets solved at once, F problems per data set (they share the rows and differ in the
 row weights), N rows, D features, C classes.
@@ -7,8 +7,8 @@ The objective of one problem, in nats, is::
 
     sum_i w_i * cross_entropy(x_i W + b, y_i) + penalty / 2 * ||W||^2,   sum_i w_i = 1
 
-so ``penalty = 1 / (N * C_sklearn)`` for equal row weights; the bias ``b`` is not penalised. It is
-minimised by L-BFGS (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 7.4) in the
+so ``penalty = 1 / (N * C_sklearn)`` for equal row weights; the bias ``b`` is not penalized. It is
+minimized by L-BFGS (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 7.4) in the
 coordinates ``V = L^T W`` with ``L L^T = c X^T X / N + penalty I``: at the start this is Newton's
 metric (Boehning 1992), which removes the correlations between features that make plain
 gradient descent on raw pixels slow.
@@ -49,7 +49,7 @@ def fit_logistic(
     max_iterations: int,
     tolerance: float,
 ) -> Float[Tensor, "B F D1 C"]:
-    """Minimise the penalised cross-entropy of every problem.
+    """Minimize the penalized cross-entropy of every problem.
 
     Args:
         rows: Inputs, class numbers 0..C-1 and row weights that sum to 1 in each problem.

@@ -47,7 +47,7 @@ class OnlineMonitor:
         size: int = 2500,
     ) -> None:
         index = permutation(seed, -1, len(samples))
-        if samples.labels is not None:  # labelled samples first, for kNN; the others fill up
+        if samples.labels is not None:  # labeled samples first, for kNN; the others fill up
             index = index[(samples.labels[index] < 0).int().argsort(stable=True)]
         self.samples = samples.subset(index[:size].sort().values)
         self.facts = facts

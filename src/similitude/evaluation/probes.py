@@ -28,7 +28,7 @@ class Neighbors(Probe):
         self, train: Features, test: Features, *, k: int, draws: int, seed: int
     ) -> dict[str, Outcome]:
         """Right or wrong for each test row."""
-        known = train.labelled()
+        known = train.labeled()
         assert known.y is not None
         probe = KNNProbe(min(k, len(known))).fit(known.x, known.y)
         return {"knn": Outcome(probe.predict(test.x) == test.y)}
@@ -39,7 +39,7 @@ class Neighbors(Probe):
         """Whether there are fewer than k rows."""
         if k <= len(labels):
             return []
-        return [f"kNN uses all {len(labels)} labelled training images instead of {k}."]
+        return [f"kNN uses all {len(labels)} labeled training images instead of {k}."]
 
 
 class Linear(Probe):
@@ -52,7 +52,7 @@ class Linear(Probe):
         self, train: Features, test: Features, *, k: int, draws: int, seed: int
     ) -> dict[str, Outcome]:
         """Right or wrong for each test row."""
-        known = train.labelled()
+        known = train.labeled()
         assert known.y is not None
         probe = LinearProbe(seed=seed).fit(known.x, known.y)
         return {"linear": Outcome(probe.predict(test.x) == test.y)}

@@ -16,7 +16,7 @@ class Readings:
             has none.
         loss_floor: The lowest loss there is, where that is not 0: DIET's, with smoothed labels.
         nan_step: First step at which the loss, a weight or a feature was not finite.
-        feature_std: Of L2-normalised backbone features, mean over channels; 1/sqrt(D) is healthy.
+        feature_std: Of L2-normalized backbone features, mean over channels; 1/sqrt(D) is healthy.
         feature_dim: D.
         feature_std_start: The same of the random weights.
         projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
@@ -38,7 +38,7 @@ class Readings:
         copies: Share of the watched images that are equal to another one, 0..1.
         drift: 1 - linear CKA between the features and those of the published weights that training
             started from, 0..1; None where it started from random ones.
-        steps: Optimiser steps done.
+        steps: Optimizer steps done.
         unreadable_share: Share of the files that could not be read, 0..1.
         num_images: Training images.
     """

@@ -116,7 +116,7 @@ def _constant_projections(r: Readings) -> Finding | None:
         return None
     advice = (
         "Lower the learning rate, and keep what holds this method apart (stop-gradient and "
-        "predictor, momentum target, centring and sharpening, BatchNorm in the heads)."
+        "predictor, momentum target, centering and sharpening, BatchNorm in the heads)."
     )
     if r.projection_std < CONSTANT_STD:
         return Finding(
@@ -162,8 +162,8 @@ def _same_targets(r: Readings) -> Finding | None:
         return Finding(
             "collapsed",
             f"The target puts every image into the same class ({numbers}).",
-            "Keep the centring (`--set method.centering=true`), and raise the target's temperature "
-            "a little if it is on.",
+            "Keep the centering (`--set method.centering=true`), and raise the temperature of the "
+            "target a little if it is on.",
         )
     if r.target_entropy > r.chance_loss - margin:
         return Finding(
@@ -333,7 +333,7 @@ def _no_better_than_random(r: Readings) -> Finding | None:
         f"kNN accuracy is {100 * r.knn:.1f} %, not above the {100 * r.knn_random:.1f} % of the "
         "same backbone with random weights.",
         "Train longer, or choose views that keep what distinguishes the classes (milder crops "
-        "and colour changes).",
+        "and color changes).",
     )
 
 

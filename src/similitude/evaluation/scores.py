@@ -188,7 +188,7 @@ class ScoreTable:
         return sentences(self.comparisons, self.title, self.num_test)
 
     def __str__(self) -> str:
-        """The table as the command line prints it, without colours."""
+        """The table as the command line prints it, without colors."""
         out = StringIO()
         Console(file=out, width=120, no_color=True).print(self.render())
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -33,7 +33,7 @@ def attention_maps(
     Args:
         backbone: a ViT (see :func:`has_attention`); left in the mode and on the device it was.
         images: a few; all pass at once.
-        image: size and normalisation of what the backbone sees.
+        image: size and normalization of what the backbone sees.
         device: where to compute.
 
     Returns:

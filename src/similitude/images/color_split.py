@@ -1,4 +1,4 @@
-"""Colour spaces as views: each group of channels has a backbone of its own (CMC).
+"""Color spaces as views: each group of channels has a backbone of its own (CMC).
 
 N samples, D features of all backbones together.
 """
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from similitude.errors import UserError
+from similitude.nets.backbone import Backbone
 
 ColorSpace = Literal["lab", "ycbcr"]
 
@@ -29,8 +30,8 @@ _YCBCR_FROM_RGB = (  # ITU-R 601, to 16..235 and 16..240
 )
 _YCBCR_OFFSET = (16.0, 128.0, 128.0)
 
-# What is subtracted and divided by in the authors' code. For Lab: centre and half width of each
-# channel over the colours of sRGB; for YCbCr: means of images, and the half widths.
+# What is subtracted and divided by in the authors' code. For Lab: center and half width of each
+# channel over the colors of sRGB; for YCbCr: means of images, and the half widths.
 _RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "lab": ((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675)),
     "ycbcr": ((116.151, 121.080, 132.342), (109.500, 111.855, 111.964)),
@@ -71,7 +72,7 @@ _CONVERSIONS = {"lab": rgb_to_lab, "ycbcr": rgb_to_ycbcr}
 
 
 class ColorSplit(nn.Module):
-    """One backbone for each group of colour channels; features side by side.
+    """One backbone for each group of color channels; features side by side.
 
     A backbone sees its own channels in their usual places and zeros in the others', so that any
     network for RGB images will do: (L, 0, 0) and (0, a, b).
@@ -90,16 +91,16 @@ class ColorSplit(nn.Module):
     width: Tensor
     masks: Tensor
 
-    def __init__(self, network: nn.Module, *, space: ColorSpace, split: Sequence[int]) -> None:
+    def __init__(self, network: Backbone, *, space: ColorSpace, split: Sequence[int]) -> None:
         super().__init__()
         if sum(split) != 3 or min(split) < 1:
             raise UserError(
-                f"colour channels split as {tuple(split)}; give positive numbers that sum to 3, "
+                f"color channels split as {tuple(split)}; give positive numbers that sum to 3, "
                 "e.g. (1, 2)"
             )
         self.space = space
         self.networks = nn.ModuleList([network, *(_redrawn(network) for _ in split[1:])])
-        each: int = network.num_features  # type: ignore[assignment]
+        each = network.num_features
         self.num_features: int = each * len(split)
         center, width = (torch.tensor(v)[:, None, None] for v in _RANGES[space])
         group = torch.repeat_interleave(torch.arange(len(split)), torch.tensor(split))

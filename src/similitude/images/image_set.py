@@ -94,7 +94,7 @@ class ImageSet(Samples[Canvases]):
         return Canvases(pixels, _rows(self.aspect, index))
 
     def clean(self, rows: Canvases, facts: ImageFacts) -> Float[Tensor, "M 3 s s"]:
-        """The whole canvas, resized with anti-aliasing and normalised."""
+        """The whole canvas, resized with anti-aliasing and normalized."""
         return evaluation_view(rows, facts)
 
     def raw(self, beside: Sequence["ImageSet"] = ()) -> Float[Tensor, "N D"]:

@@ -73,7 +73,7 @@ class TiledSource(ImageSource):
 def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
     """Cut every image into a grid of square tiles, row by row.
 
-    The grid is centred; what does not fill a tile at the borders is left out. An image smaller
+    The grid is centered; what does not fill a tile at the borders is left out. An image smaller
     than a tile, in height or width, stays whole and has no partners. Tile (r, c) of
     ``photo.jpg`` is called ``photo.jpg#r0c1``; it has the label of its image, and its partners
     are the tiles of the same image that share an edge with it.

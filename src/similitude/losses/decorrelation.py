@@ -102,5 +102,5 @@ def _squared_distance(
 
 def _standardized(z: Float[Tensor, "N P"]) -> Float[Tensor, "N P"]:
     """Features with mean 0 and biased variance 1 over the batch: BatchNorm without affine part."""
-    centred = z - z.mean(dim=0)
-    return centred * (centred.square().mean(dim=0) + _EPS).rsqrt()
+    centered = z - z.mean(dim=0)
+    return centered * (centered.square().mean(dim=0) + _EPS).rsqrt()

@@ -24,7 +24,7 @@ def self_distillation(
     online_temperature: float,
     target_temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy to a centred and sharpened target (DINO, arXiv:2104.14294, eqs. 1 and 3).
+    """Cross-entropy to a centered and sharpened target (DINO, arXiv:2104.14294, eqs. 1 and 3).
 
     Args:
         online_logits: of V views; row i of all views is sample i.

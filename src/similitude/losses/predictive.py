@@ -21,7 +21,7 @@ def cpc_info_nce(
 ) -> Float[Tensor, ""]:
     """InfoNCE of one prediction step, with negatives of its own for each prediction (CPC).
 
-    arXiv:1807.03748, eq. 4, with the bilinear score z . (W c) of eq. 3. Nothing is normalised.
+    arXiv:1807.03748, eq. 4, with the bilinear score z . (W c) of eq. 3. Nothing is normalized.
 
     Args:
         predictions: W_k c, of any norm.

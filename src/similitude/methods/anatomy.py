@@ -64,7 +64,7 @@ def measure(config: MethodConfig) -> Anatomy:
     random_state = torch.get_rng_state()
     torch.manual_seed(0)
     method = build_method(config, _TinyBackbone()).double()
-    # Running statistics, not the batch's: BatchNorm and DINO's centre couple samples too, but are
+    # Running statistics, not the batch's: BatchNorm and DINO's center couple samples too, but are
     # neither negatives nor memory.
     method.eval()
     for parameter in method.parameters():  # a head that starts at 0 would hide what it does

@@ -23,13 +23,13 @@ and C is the one above, with the biased variance.
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import nn
 
 from similitude.distributed import gather, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 _VIEW1 = ImageViewConfig(
@@ -75,12 +75,12 @@ class BarlowTwins(Method):
     """See the module's docstring."""
 
     def __init__(
-        self, backbone: nn.Module, config: BarlowTwinsConfig | BarlowTwinsHSICConfig
+        self, backbone: Backbone, config: BarlowTwinsConfig | BarlowTwinsHSICConfig
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         hidden = [config.hidden_dim] * (config.projector_layers - 1)
         self.projector = mlp(
             [features, *hidden, config.projection_dim],

@@ -22,6 +22,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
 
@@ -57,11 +58,11 @@ class BYOLConfig(MethodConfig):
 class BYOL(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: BYOLConfig) -> None:
+    def __init__(self, backbone: Backbone, config: BYOLConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = self._projector(features)
         self.predictor = self._predictor(dim)

@@ -1,6 +1,6 @@
 """CMC: contrastive multiview coding (Tian et al., ECCV 2020, arXiv:1906.05849).
 
-    x_1, .., x_V = channels of a colour space of one crop t(x), e.g. L | ab          Sec. 4.1
+    x_1, .., x_V = channels of a color space of one crop t(x), e.g. L | ab          Sec. 4.1
     z_v = unit(projector_v(backbone_v(x_v)))          each view has networks of its own
     for every ordered pair (v, w):                    full graph, eq. 8; core view: pairs with x_1
         tell row i of bank_w from K rows drawn from it, given z_v                    eq. 4
@@ -43,6 +43,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import MultiView
 
 
@@ -55,7 +56,7 @@ class CMCConfig(MethodConfig):
         jitter_probability=0.0,
         grey=0.0,
         blur=0.0,
-        normalize=False,  # colours are converted from [0, 1]
+        normalize=False,  # colors are converted from [0, 1]
     )
     num_samples: BankRows = 1_281_167  # rows of a bank; those of the run
     color_space: Literal["lab", "ycbcr"] = "lab"  # Sec. 4.1; YCbCr is a little better in the code
@@ -68,9 +69,9 @@ class CMCConfig(MethodConfig):
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
 
     @model_validator(mode="after")
-    def _colours_can_be_split(self) -> "CMCConfig":
+    def _colors_can_be_split(self) -> "CMCConfig":
         if self.view.normalize:
-            raise ValueError("CMC converts colours of pixels in [0, 1]; set view.normalize=false")
+            raise ValueError("CMC converts colors of pixels in [0, 1]; set view.normalize=false")
         if len(self.split) < 2 or min(self.split) < 1 or sum(self.split) != 3:
             raise ValueError(
                 f"split is {list(self.split)}; give two or three positive numbers that sum to 3"
@@ -83,11 +84,11 @@ class CMC(Method):
 
     normalizers: Tensor
 
-    def __init__(self, backbone: nn.Module, config: CMCConfig) -> None:
+    def __init__(self, backbone: Backbone, config: CMCConfig) -> None:
         super().__init__()
         self.config = config
         views, dim = len(config.split), config.projection_dim
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
         self.projectors = nn.ModuleList(nn.Linear(features, dim) for _ in range(views))
         self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in range(views))

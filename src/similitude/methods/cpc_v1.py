@@ -15,8 +15,8 @@ The authors published no code. Where the paper is silent we follow Greedy InfoMa
 context network, skip, the number of negatives, which may hit the right vector, and the mean over k.
 
 Differs from the paper: a fifth of the images are grey instead of all, so that the backbone takes
-colour; a border of the mean colour pads the patches. The paper's network (the first three stages of
-a ResNet-v2-101) has no normalisation at all; any normalisation within a patch, such as timm's
+color; a border of the mean color pads the patches. The paper's network (the first three stages of
+a ResNet-v2-101) has no normalization at all; any normalization within a patch, such as timm's
 "groupnorm1", keeps what BatchNorm breaks: patches must not see each other but through the context.
 """
 
@@ -34,6 +34,7 @@ from similitude.images.views import PatchViewConfig, cut_patches
 from similitude.losses import cpc_info_nce, mean_over_bank_rows
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import GatedContext, PatchBackbone, output_std
+from similitude.nets.backbone import Backbone
 from similitude.randomness import uniform
 from similitude.sample import MultiView
 
@@ -69,10 +70,10 @@ class CPCV1Config(MethodConfig):
 class CPCV1(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: CPCV1Config) -> None:
+    def __init__(self, backbone: Backbone, config: CPCV1Config) -> None:
         super().__init__()
         self.config = config
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         patches = {"patch_size": config.view.patch_size, "grid": config.view.grid}
         self.backbone = PatchBackbone(backbone, partial(cut_patches, **patches))
         self.context = GatedContext(features, config.hidden_dim, config.context_layers)

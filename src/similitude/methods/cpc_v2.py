@@ -14,9 +14,9 @@ The authors published pseudocode and no code. It is followed for context, heads,
 there its loop over k covers one step only, ``range(2, 3)``, which is ``skip`` 2 and
 ``prediction_steps`` 1. The default of three steps is the reading of most who rebuilt it.
 
-Differs from the paper: patches are flipped, greyed, jittered in colour, and robbed of two channels;
+Differs from the paper: patches are flipped, greyed, jittered in color, and robbed of two channels;
 shear, rotation and elastic deformation are left out. The paper's ResNet-161 is any timm network;
-layer normalisation of a whole patch, as the paper has it, is timm's norm layer "groupnorm1".
+layer normalization of a whole patch, as the paper has it, is timm's norm layer "groupnorm1".
 """
 
 import math
@@ -33,6 +33,7 @@ from similitude.images.views import PatchViewConfig, cut_patches
 from similitude.losses import cpc_shared_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import PatchBackbone, ResidualContext, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import MultiView
 
 QUARTER_TURNS = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}
@@ -99,10 +100,10 @@ class Predictions(nn.Module):
 class CPCV2(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: CPCV2Config) -> None:
+    def __init__(self, backbone: Backbone, config: CPCV2Config) -> None:
         super().__init__()
         self.config = config
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         patches = {"patch_size": config.view.patch_size, "grid": config.view.grid}
         self.backbone = PatchBackbone(backbone, partial(cut_patches, **patches))
         self.turns = QUARTER_TURNS[config.directions]

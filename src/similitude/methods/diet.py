@@ -37,6 +37,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import drop_gradients, output_std, plain_projector
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 
@@ -70,11 +71,11 @@ class DIETConfig(MethodConfig):
 class DIET(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: DIETConfig) -> None:
+    def __init__(self, backbone: Backbone, config: DIETConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
         self.classifier = nn.Linear(dim, config.num_samples, bias=False)  # W

@@ -5,10 +5,10 @@
     t = target_projector(target_backbone(v))        target ("teacher"): no gradient
     loss = mean over t1, t2 and every other view of the cross-entropy of
            softmax((t - c) / t_target) to softmax(s / t_online)                 eqs. 1 and 3
-    c <- m c + (1 - m) mean of t1 and t2            centre, after the loss: eq. 4
+    c <- m c + (1 - m) mean of t1 and t2            center, after the loss: eq. 4
     target <- l target + (1 - l) online             after the step; l rises to 1
 
-Centring keeps one class from winning, the low temperature of the target (sharpening) keeps all
+Centering keeps one class from winning, the low temperature of the target (sharpening) keeps all
 from being alike; each prevents the collapse that the other allows (Sec. 5.3, Fig. 7). Gradients
 are clipped per parameter, and those of the last layer are dropped in the first epoch. The target
 network is the better one and is kept.
@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from similitude.distributed import gather
 from similitude.images.views import ImageViewConfig
@@ -40,6 +39,7 @@ from similitude.nets import (
     output_std,
     without_drop_path,
 )
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine, linear
 
@@ -92,12 +92,12 @@ class DINOConfig(MethodConfig):
 class DINO(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: DINOConfig) -> None:
+    def __init__(self, backbone: Backbone, config: DINOConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         self.projector = DINOHead(
-            backbone.num_features,  # type: ignore[arg-type]
+            backbone.num_features,
             config.num_prototypes,
             hidden_dim=config.hidden_dim,
             bottleneck_dim=config.projection_dim,

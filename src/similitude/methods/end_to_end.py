@@ -20,13 +20,14 @@ import math
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from similitude.distributed import gather, own_rows, rank, world_size
 from similitude.images.views import ImageViewConfig
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, BatchParts, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import convert_split_batchnorm, output_std, plain_projector
+from similitude.nets.backbone import Backbone
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
 
@@ -52,11 +53,11 @@ class EndToEndConfig(MethodConfig):
 class EndToEnd(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: EndToEndConfig) -> None:
+    def __init__(self, backbone: Backbone, config: EndToEndConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
 

@@ -47,6 +47,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import output_std, plain_projector
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 
@@ -76,11 +77,11 @@ class InstDisc(Method):
 
     normalizer: Tensor
 
-    def __init__(self, backbone: nn.Module, config: InstDiscConfig) -> None:
+    def __init__(self, backbone: Backbone, config: InstDiscConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
         if config.loss == "parametric":

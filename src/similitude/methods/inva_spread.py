@@ -18,7 +18,6 @@ import math
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather, rank, world_size
@@ -26,6 +25,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import output_std, plain_projector
+from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
@@ -50,11 +50,11 @@ class InvaSpreadConfig(MethodConfig):
 class InvaSpread(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: InvaSpreadConfig) -> None:
+    def __init__(self, backbone: Backbone, config: InvaSpreadConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
 

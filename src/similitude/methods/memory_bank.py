@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 from torch.nn import functional as F
 
 from similitude.distributed import gather
@@ -38,6 +37,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import output_std, plain_projector
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 
@@ -63,11 +63,11 @@ class MemoryBankConfig(MethodConfig):
 class MemoryBankContrast(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: MemoryBankConfig) -> None:
+    def __init__(self, backbone: Backbone, config: MemoryBankConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
         self.bank = MemoryBank(config.num_samples, dim)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from similitude.distributed import gather, own_rows
@@ -49,6 +49,7 @@ from similitude.nets import (
     output_std,
     plain_projector,
 )
+from similitude.nets.backbone import Backbone
 from similitude.nets.views import gathered, rows_at
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
@@ -97,11 +98,11 @@ class MoCoV2Config(MoCoConfig):
 class MoCo(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: MoCoV1Config | MoCoV2Config) -> None:
+    def __init__(self, backbone: Backbone, config: MoCoV1Config | MoCoV2Config) -> None:
         super().__init__()
         self.config = config
         self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = plain_projector(config.projector, features, dim)
         self.target_backbone = frozen_copy(self.backbone)

@@ -32,6 +32,7 @@ from similitude.images.vit import set_sincos_positions_, xavier_init_
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
 
@@ -67,13 +68,13 @@ class MoCoV3Config(MethodConfig):
 class MoCoV3(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: MoCoV3Config) -> None:
+    def __init__(self, backbone: Backbone, config: MoCoV3Config) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         if isinstance(backbone, VisionTransformer):
             self._prepare(backbone)
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim, hidden = config.projection_dim, config.hidden_dim
         widths = [hidden] * (config.projector_layers - 1)
         self.projector = mlp([features, *widths, dim], last_norm="plain")

@@ -28,6 +28,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
 
@@ -59,11 +60,11 @@ class RAFTConfig(MethodConfig):
 class RAFT(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: RAFTConfig) -> None:
+    def __init__(self, backbone: Backbone, config: RAFTConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = self._head(config.projector, features, dim)
         self.predictor = self._head(config.predictor, dim, dim)

@@ -27,6 +27,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
@@ -56,11 +57,11 @@ class SimCLRConfig(MethodConfig):
 class SimCLR(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: SimCLRConfig) -> None:
+    def __init__(self, backbone: Backbone, config: SimCLRConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.projector = self._projector(backbone.num_features)  # type: ignore[arg-type]
+        self.projector = self._projector(backbone.num_features)
 
     def _projector(self, features: int) -> nn.Module:
         config = self.config

@@ -38,6 +38,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
@@ -73,11 +74,11 @@ class SimCLRv2Config(MethodConfig):
 class SimCLRv2(Method):
     """See the module's docstring."""
 
-    def __init__(self, backbone: nn.Module, config: SimCLRv2Config) -> None:
+    def __init__(self, backbone: Backbone, config: SimCLRv2Config) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         hidden = [config.projector_hidden or features] * (config.projector_layers - 1)
         self.projector = mlp(
             [features, *hidden, config.projection_dim],

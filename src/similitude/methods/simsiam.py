@@ -24,6 +24,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 
@@ -54,11 +55,11 @@ class SimSiam(Method):
 
     wants_batchnorm = True  # arXiv:2103.03166 on SimSiam
 
-    def __init__(self, backbone: nn.Module, config: SimSiamConfig) -> None:
+    def __init__(self, backbone: Backbone, config: SimSiamConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector = self._projector(features)
         self.predictor = self._predictor(dim)

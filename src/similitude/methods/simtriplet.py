@@ -1,4 +1,4 @@
-"""SimTriplet: SimSiam with a neighbour as third view (Liu et al., MICCAI 2021, arXiv:2103.05585).
+"""SimTriplet: SimSiam with a neighbor as third view (Liu et al., MICCAI 2021, arXiv:2103.05585).
 
     v1, v2 = t(x), t(x)                  two views of a tile of a large image
     v3 = t(x')                           one view of a tile that touches it
@@ -7,13 +7,13 @@
     inter = D(p1, sg(z3)) / 2 + D(p3, sg(z1)) / 2
     loss = intra + inter
 
-The neighbour is drawn anew in every epoch from the four tiles that share an edge with the sample;
-``tile_size`` of the recipe cuts large images into tiles. A sample without a neighbour, and data
-without neighbours, use the same image a third time.
+The neighbor is drawn anew in every epoch from the four tiles that share an edge with the sample;
+``tile_size`` of the recipe cuts large images into tiles. A sample without a neighbor, and data
+without neighbors, use the same image a third time.
 
 Differs from the reference code (hrlblab/SimTriplet): one of the touching tiles instead of the
 first file that exists of eight written around each patch. As in the code, the second view and the
-neighbour are not compared, and the projector's last BatchNorm is affine.
+neighbor are not compared, and the projector's last BatchNorm is affine.
 """
 
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import mlp, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 
@@ -53,11 +54,11 @@ class SimTriplet(Method):
 
     wants_batchnorm = True  # arXiv:2103.03166 on SimSiam
 
-    def __init__(self, backbone: nn.Module, config: SimTripletConfig) -> None:
+    def __init__(self, backbone: Backbone, config: SimTripletConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = config.projection_dim
         self.projector = mlp([features] + [dim] * config.projector_layers, last_norm="affine")
         self.predictor: nn.Module = nn.Identity()

@@ -37,6 +37,7 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import drop_gradients, mlp, multi_crop_features, output_std
+from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
 _VIEW = ImageViewConfig(
@@ -75,11 +76,11 @@ class SwAV(Method):
 
     queue_rows: Tensor
 
-    def __init__(self, backbone: nn.Module, config: SwAVConfig) -> None:
+    def __init__(self, backbone: Backbone, config: SwAVConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features: int = backbone.num_features  # type: ignore[assignment]
+        features = backbone.num_features
         dim = features if config.projector == "none" else config.projection_dim
         self.projector: nn.Module = {
             "mlp": lambda: mlp([features, config.hidden_dim, dim], hidden_bias=True),

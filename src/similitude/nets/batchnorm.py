@@ -96,7 +96,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise [N, C, ...] by the statistics of all processes."""
+        """Normalize [N, C, ...] by the statistics of all processes."""
         if not self.training or world_size() == 1:
             return super().forward(input)
         assert self.momentum is not None
@@ -167,7 +167,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         self.grouped = False  # True: the batch comes with the samples of each split together
 
     def forward(self, input: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        """Normalise every split by its own statistics.
+        """Normalize every split by its own statistics.
 
         Raises:
             UserError: the batch does not divide into the splits.

@@ -117,7 +117,7 @@ class WeightNormLinear(nn.Module):
 
 
 class DINOHead(nn.Module):
-    """MLP with GELU, a bottleneck of unit length, a weight-normalised last layer (DINO, App. C).
+    """MLP with GELU, a bottleneck of unit length, a weight-normalized last layer (DINO, App. C).
 
     Linears of the MLP start from a normal distribution of std 0.02 cut at +-2, with bias 0.
 

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from similitude.nets.backbone import Backbone
+
 
 class PatchBackbone(nn.Module):
     """A backbone of patches as a backbone of images: the mean over the patches of an image.
@@ -19,11 +21,11 @@ class PatchBackbone(nn.Module):
         cut: images [N, 3, H, W] to their patches [N, R, C, 3, p, p].
     """
 
-    def __init__(self, network: nn.Module, cut: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, network: Backbone, cut: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network = network
         self.cut = cut
-        self.num_features: int = network.num_features  # type: ignore[assignment]
+        self.num_features = network.num_features
 
     def forward(self, x: Float[Tensor, "N ..."]) -> Float[Tensor, "N ... D"]:
         """Images [N, 3, H, W] to [N, D]; patches [N, R, C, 3, p, p] to [N, R, C, D]."""

@@ -1,4 +1,4 @@
-"""Small recipes for CIFAR-10 and other small colour images: a few minutes on two CPU cores.
+"""Small recipes for CIFAR-10 and other small color images: a few minutes on two CPU cores.
 
 The papers train ResNet-18 for 200 to 1,000 epochs; these train a ResNet-18 of base width 16 for a
 few, so rates and temperatures are tuned for a short run. Results: docs/results.md.
@@ -100,7 +100,7 @@ def _moco(config: type[MoCoV1Config] | type[MoCoV2Config]) -> Recipe:
 
 
 def byol() -> Recipe:
-    """BYOL; one family of views, since blur and solarisation need larger images."""
+    """BYOL; one family of views, since blur and solarization need larger images."""
     method = BYOLConfig(view1=VIEW, view2=VIEW, hidden_dim=1024, ema_decay=0.95)
     return _recipe(method, base_lr=0.8)
 
@@ -260,7 +260,7 @@ def raft() -> Recipe:
 
 
 def simtriplet() -> Recipe:
-    """SimTriplet with the heads of SimSiam's small recipe; whole images have no neighbours."""
+    """SimTriplet with the heads of SimSiam's small recipe; whole images have no neighbors."""
     method = SimTripletConfig(
         view=VIEW, projector_layers=2, projection_dim=512, predictor_hidden=128
     )
@@ -279,7 +279,7 @@ PATCHES = PatchViewConfig(
 
 
 def cpc_v1() -> Recipe:
-    """CPC with 5 x 5 patches of 8 pixels that overlap by 2, and with other normalisation."""
+    """CPC with 5 x 5 patches of 8 pixels that overlap by 2, and with other normalization."""
     method = CPCV1Config(view=PATCHES, prediction_steps=3, hidden_dim=64, context_layers=3)
     return _of_patches(method)
 

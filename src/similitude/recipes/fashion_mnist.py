@@ -11,7 +11,7 @@ def quickstart() -> Recipe:
     """SimCLR for two CPU cores; the score table and its command are in docs/results.md.
 
     Clothes differ by their outline, so crops stay large, while brightness, contrast, blur and
-    solarisation take away the prints and shades in which clothes of one kind differ. Views of 20
+    solarization take away the prints and shades in which clothes of one kind differ. Views of 20
     pixels instead of 28 show the crops at about the size that whole images have at evaluation, and
     halve the arithmetic.
     """

@@ -246,7 +246,7 @@ def simtriplet() -> Recipe:
 def cpc_v1() -> Recipe:
     """CPC at batch 512 with Adam: 48.7 linear with most of a ResNet-101 (Tab. 3).
 
-    The paper's network has no normalisation and three of the four stages. Epochs are ours.
+    The paper's network has no normalization and three of the four stages. Epochs are ours.
     """
     return _of_patches(CPCV1Config(), "resnet101", base_lr=1e-4, image_size=256)
 

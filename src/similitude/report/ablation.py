@@ -15,7 +15,7 @@ from similitude.report.read import read_run
 
 # What is drawn for each varied field: key, title, how to read it, factor.
 MEASURES = (
-    ("knn", "kNN, %", "Accuracy of a vote of neighbours.", 100.0),
+    ("knn", "kNN, %", "Accuracy of a vote of neighbors.", 100.0),
     ("linear", "Linear probe, %", "Accuracy of one linear layer.", 100.0),
     ("effective_rank", "Effective rank", "How many directions the features really use.", 1.0),
     ("relative_std", "Feature spread", "1: even; near 0: all images alike.", 1.0),
@@ -56,7 +56,7 @@ def write_ablation_page(folder: Path) -> Path:
         columns=_columns(facts),
         rows=[_row(i, cell, facts) for i, cell in enumerate(cells)],
         groups=groups,
-        legend=[(figures.run_colour(i), cell["name"]) for i, cell in enumerate(cells)],
+        legend=[(figures.run_color(i), cell["name"]) for i, cell in enumerate(cells)],
         panels=panels,
         extras=extras,
         axis=axis,
@@ -84,7 +84,7 @@ def _row(position: int, cell: Facts, facts: Facts) -> Facts:
     stopped = sum(run["stopped_early"] for run in cell["runs"])
     return {
         "name": cell["name"],
-        "colour": figures.run_colour(position),
+        "color": figures.run_color(position),
         "numbers": numbers,
         "verdict": cell["verdict"],
         "stopped": f"{stopped} of {len(cell['runs'])} stopped early" if stopped else "",
@@ -123,7 +123,7 @@ def _groups(facts: Facts) -> list[Facts]:
             return _text(cell["settings"][field])
 
         panels = [_points(facts, measure, field, lines, value) for measure in MEASURES]
-        names = [(figures.run_colour(i), name) for i, name in enumerate(lines) if name]
+        names = [(figures.run_color(i), name) for i, name in enumerate(lines) if name]
         groups.append(
             {"name": field, "legend": names, "panels": [panel for panel in panels if panel]}
         )
@@ -158,7 +158,7 @@ def _points(
         shown = [cell for cell in cells if key in cell["means"]]
         if not shown:
             continue
-        colour = figures.run_colour(position) if len(lines) > 1 else "var(--accent)"
+        color = figures.run_color(position) if len(lines) > 1 else "var(--accent)"
         means = [cell["means"][key] for cell in shown]
         reach = [factor * (m["high"] - m["mean"]) if m["high"] is not None else 0.0 for m in means]
         places = [label(cell) for cell in shown]
@@ -178,12 +178,12 @@ def _points(
                 f"error_{axis[1]}": {
                     "type": "data",
                     "array": figures.rounded(reach),
-                    "color": colour,
+                    "color": color,
                     "thickness": 1.5,
                     "width": 4,
                 },
-                "line": {"color": colour, "width": 2},
-                "marker": {"color": colour, "size": 8},
+                "line": {"color": color, "width": 2},
+                "marker": {"color": color, "size": 8},
                 "text": text,
                 "hovertemplate": "%{text}<extra></extra>",
             }
@@ -201,7 +201,7 @@ def _points(
                 "mode": "markers",
                 axis[0]: [place for place, _ in single],
                 axis[1]: figures.rounded(value for _, value in single),
-                "marker": {"color": colour, "size": 6, "symbol": "circle-open"},
+                "marker": {"color": color, "size": 6, "symbol": "circle-open"},
                 "hoverinfo": "skip",
             }
         )

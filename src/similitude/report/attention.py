@@ -17,7 +17,7 @@ TILE = 96  # pixels
 TILES_BYTES = 900_000
 MAX_HEADS = 16
 DARKEST = 0.16  # brightness of what is not looked at
-# From black over purple and orange to pale yellow: even in lightness, so it reads without colour.
+# From black over purple and orange to pale yellow: even in lightness, so it reads without color.
 HEAT = ((3, 2, 18), (58, 14, 95), (135, 38, 105), (205, 72, 66), (247, 138, 20), (250, 250, 170))
 
 
@@ -77,8 +77,8 @@ def heat(weights: Float[np.ndarray, "h w"]) -> Image.Image:
     low = np.minimum(place.astype(int), len(HEAT) - 2)
     share = (place - low)[..., None]
     anchors = np.array(HEAT, dtype=np.float64)
-    colours = (1 - share) * anchors[low] + share * anchors[low + 1]
-    return Image.fromarray(colours.round().astype(np.uint8))
+    colors = (1 - share) * anchors[low] + share * anchors[low + 1]
+    return Image.fromarray(colors.round().astype(np.uint8))
 
 
 def spotlight(picture: Image.Image, weights: Float[np.ndarray, "h w"]) -> Image.Image:

@@ -12,7 +12,7 @@ from similitude.report.figures import (
     figure,
     plain,
     rounded,
-    run_colour,
+    run_color,
     run_dash,
     thin,
 )
@@ -42,7 +42,7 @@ class _Curve:
 CURVES = (
     _Curve("loss", "Loss", "Dashed: chance, the loss of a network that tells no images apart."),
     _Curve(
-        "knn", "Online kNN, %", "A quick vote of neighbours. At 0: the untrained backbone.", True
+        "knn", "Online kNN, %", "A quick vote of neighbors. At 0: the untrained backbone.", True
     ),
     _Curve(
         "feature_std",
@@ -74,7 +74,7 @@ def curve_panels(
 ) -> tuple[list[Panel], str]:
     """A panel for every known curve that some run measured, and the unit of the x axis.
 
-    ``positions`` gives the runs their colours; by default each has its own.
+    ``positions`` gives the runs their colors; by default each has its own.
     """
     axis = _axis(runs)
     panels = [_panel(runs, labels, curve, axis, positions) for curve in CURVES]
@@ -117,7 +117,7 @@ def _panel(
         x, y = run.metrics.curve(curve.column, axis)
         if not x:
             continue
-        colour = "var(--accent)" if single else run_colour(position)
+        color = "var(--accent)" if single else run_color(position)
         kept = thin(len(x))
         traces.append(
             {
@@ -126,14 +126,14 @@ def _panel(
                 "mode": "lines" if len(kept) > 40 else "lines+markers",
                 "x": rounded(x[i] for i in kept),
                 "y": rounded(scale * y[i] for i in kept),
-                "line": {"color": colour, "width": 2, "dash": run_dash(position)},
-                "marker": {"color": colour, "size": 5},
+                "line": {"color": color, "width": 2, "dash": run_dash(position)},
+                "marker": {"color": color, "size": 5},
                 "hovertemplate": ("%{y:.4~g}" if single else f"{plain(label)}: %{{y:.4~g}}")
                 + "<extra></extra>",
             }
         )
         if curve.column == "loss":
-            traces += _chance(run, axis, "var(--ink-2)" if single else colour)
+            traces += _chance(run, axis, "var(--ink-2)" if single else color)
     if not traces:
         return None
     layout = base_layout(axis)
@@ -145,13 +145,13 @@ def _panel(
     value = "" if last is None else number(round(100 * last, 1) if curve.percent else last)
     caption = curve.caption
     if curve.column == "loss" and all(trace["name"] != "chance" for trace in traces):
-        caption = "What training minimises."
+        caption = "What training minimizes."
     if curve.column == "feature_std" and reference is None:
         caption = "Standard deviation of the unit features. Near 0: collapsed."
     return Panel(f"curve-{curve.column}", curve.title, caption, value, figure(traces, layout))
 
 
-def _chance(run: RunSummary, axis: str, colour: str) -> list[Figure]:
+def _chance(run: RunSummary, axis: str, color: str) -> list[Figure]:
     x, y = run.metrics.curve("chance_loss", axis)
     if not x:
         return []
@@ -163,7 +163,7 @@ def _chance(run: RunSummary, axis: str, colour: str) -> list[Figure]:
             "name": "chance",
             "x": rounded(x[i] for i in kept),
             "y": rounded(y[i] for i in kept),
-            "line": {"color": colour, "width": 1.5, "dash": "dash"},
+            "line": {"color": color, "width": 1.5, "dash": "dash"},
             "hovertemplate": "chance %{y:.4~g}<extra></extra>",
         }
     ]

@@ -1,4 +1,4 @@
-"""Plotly figures as plain JSON; colours are names of CSS variables that the page resolves.
+"""Plotly figures as plain JSON; colors are names of CSS variables that the page resolves.
 
 So a figure follows the light and the dark theme, and nothing of plotly is imported.
 M: embedded images, D: backbone features.
@@ -19,11 +19,11 @@ from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW
 Figure = dict[str, Any]
 
 MAX_POINTS = 1500  # per curve
-PALETTE = 10  # colours --c0 .. --c9 of the style sheet
+PALETTE = 10  # colors --c0 .. --c9 of the style sheet
 SYMBOLS = ("circle", "diamond", "triangle-up")
-MAX_COLOURED_CLASSES = PALETTE * len(SYMBOLS)
+MAX_COLORED_CLASSES = PALETTE * len(SYMBOLS)
 MAX_NAMED_GROUPS = 12  # more names than these hide the dots of the map
-ROW_COLOURS = {
+ROW_COLORS = {
     PRETRAINED: "var(--accent)",
     RANDOM: "var(--orange)",
     RAW: "var(--neutral)",
@@ -31,13 +31,13 @@ ROW_COLOURS = {
 }
 
 
-def run_colour(position: int) -> str:
-    """The colour of the run at ``position`` in a comparison."""
+def run_color(position: int) -> str:
+    """The color of the run at ``position`` in a comparison."""
     return f"var(--c{position % PALETTE})"
 
 
 def run_dash(position: int) -> str:
-    """The dash that tells apart runs which share a colour."""
+    """The dash that tells apart runs which share a color."""
     return ("solid", "dot", "dashdot")[position // PALETTE % 3]
 
 
@@ -54,7 +54,7 @@ def labels_figure(evaluation: ScoreTable) -> Figure | None:
     traces = []
     for name, scores in evaluation.rows.items():
         shown = [column for column in columns if column in scores]
-        colour = ROW_COLOURS.get(name, f"var(--c{len(traces) % PALETTE})")
+        color = ROW_COLORS.get(name, f"var(--c{len(traces) % PALETTE})")
         traces.append(
             {
                 "type": "scatter",
@@ -67,12 +67,12 @@ def labels_figure(evaluation: ScoreTable) -> Figure | None:
                     "symmetric": False,
                     "array": rounded(_reach(scores[column], "high") for column in shown),
                     "arrayminus": rounded(_reach(scores[column], "low") for column in shown),
-                    "color": colour,
+                    "color": color,
                     "thickness": 1.5,
                     "width": 4,
                 },
-                "line": {"color": colour, "width": 3 if name == PRETRAINED else 2},
-                "marker": {"color": colour, "size": 8, "symbol": _row_symbol(name)},
+                "line": {"color": color, "width": 3 if name == PRETRAINED else 2},
+                "marker": {"color": color, "size": 8, "symbol": _row_symbol(name)},
                 "hovertemplate": f"{plain(name)}: %{{y:.1f}} %<extra></extra>",
             }
         )
@@ -100,7 +100,7 @@ def _tick(column: str) -> str:
 
 
 def effective_rank(features: Float[np.ndarray, "M D"]) -> float | None:
-    """RankMe (Garrido et al., 2023, equation 1) of features that are not centred."""
+    """RankMe (Garrido et al., 2023, equation 1) of features that are not centered."""
     if not np.isfinite(features).all() or not features.any():
         return None
     singular_values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
@@ -115,7 +115,7 @@ def spectrum_figure(
     traces = []
     for position, (label, embedding) in enumerate(embeddings):
         if embedding is None:
-            continue  # the other runs keep the colour of their position
+            continue  # the other runs keep the color of their position
         values = np.sort(embedding.spectrum)[::-1]
         if not len(values) or not np.isfinite(values).all() or values[0] <= 0:
             continue
@@ -123,7 +123,7 @@ def spectrum_figure(
         # Below 1e-7 is rounding of float32: a gap there says that the direction is not used.
         y = [v if v > 1e-7 else None for v in relative.tolist()]
         single = len(embeddings) == 1
-        colour = "var(--accent)" if single else run_colour(position)
+        color = "var(--accent)" if single else run_color(position)
         kept = thin(len(y))
         traces.append(
             {
@@ -132,7 +132,7 @@ def spectrum_figure(
                 "mode": "lines" if sum(v is not None for v in y) > 3 else "lines+markers",
                 "x": [i + 1 for i in kept],
                 "y": [None if y[i] is None else float(f"{y[i]:.4g}") for i in kept],
-                "line": {"color": colour, "width": 2.5, "dash": run_dash(position)},
+                "line": {"color": color, "width": 2.5, "dash": run_dash(position)},
                 "hovertemplate": f"{'' if single else plain(label) + ', '}"
                 "direction %{x}: %{y:.3~g}<extra></extra>",
             }
@@ -172,7 +172,7 @@ def map_figure(gallery: Gallery) -> Figure:
             (gallery.class_names[label], np.flatnonzero(gallery.labels == label))
             for label in np.unique(gallery.labels)
         ]
-    coloured = 1 < len(groups) <= MAX_COLOURED_CLASSES
+    colored = 1 < len(groups) <= MAX_COLORED_CLASSES
     plane = gallery.coordinates
     traces = [
         {
@@ -184,8 +184,8 @@ def map_figure(gallery: Gallery) -> Figure:
             "customdata": index.tolist(),
             "hoverinfo": "none",
             "marker": {
-                "color": f"var(--c{position % PALETTE})" if coloured else "var(--accent)",
-                "symbol": SYMBOLS[position // PALETTE % len(SYMBOLS)] if coloured else "circle",
+                "color": f"var(--c{position % PALETTE})" if colored else "var(--accent)",
+                "symbol": SYMBOLS[position // PALETTE % len(SYMBOLS)] if colored else "circle",
                 "size": 7 if len(gallery.names) > 600 else 9,
                 "opacity": 0.85,
                 "line": {"width": 0.5, "color": "var(--card)"},
@@ -203,7 +203,7 @@ def map_figure(gallery: Gallery) -> Figure:
         "color": "var(--ink-2)",
         "activecolor": "var(--accent)",
     }
-    if coloured and len(groups) <= MAX_NAMED_GROUPS:
+    if colored and len(groups) <= MAX_NAMED_GROUPS:
         layout["annotations"] = [_name_tag(name, plane[index]) for name, index in groups]
     layout["margin"] = {"l": 8, "r": 8, "t": 8, "b": 8}
     return figure(traces, layout)

@@ -1,6 +1,6 @@
-"""The embedding in pictures: one sprite sheet, a map in the plane, nearest neighbours.
+"""The embedding in pictures: one sprite sheet, a map in the plane, nearest neighbors.
 
-M: embedded images, D: features, K: neighbours, T: side of a thumbnail in pixels.
+M: embedded images, D: features, K: neighbors, T: side of a thumbnail in pixels.
 """
 
 import base64
@@ -23,8 +23,8 @@ QUERIES = 12
 SEED = 0
 SPRITE_BYTES = 1_800_000  # the page with 2,000 thumbnails stays below 8 MB
 VIEWS_BYTES = 300_000
-UNLABELLED = "no label"  # among the names of classes
-SIDES = (8, 16, 24, 32, 40, 48, 56)  # whole JPEG blocks: neighbours do not bleed into each other
+UNLABELED = "no label"  # among the names of classes
+SIDES = (8, 16, 24, 32, 40, 48, 56)  # whole JPEG blocks: neighbors do not bleed into each other
 
 
 @dataclass(frozen=True)
@@ -51,40 +51,40 @@ class Gallery:
     sprite: Sprite
     names: list[str]
     classes: list[str] | None  # class of each image, as text
-    labels: Int[np.ndarray, " M"] | None  # the last of class_names is UNLABELLED, if need be
+    labels: Int[np.ndarray, " M"] | None  # the last of class_names is UNLABELED, if need be
     class_names: list[str]
     coordinates: Float[np.ndarray, "M 2"]
     map_method: str  # "t-SNE" or "PCA"
-    neighbours: Int[np.ndarray, "M K"]
+    neighbors: Int[np.ndarray, "M K"]
     queries: list[int]
-    agreement: float | None  # share of neighbours that have the class of their query
-    pixel_agreement: float | None  # the same for neighbours in the thumbnails' pixels
+    agreement: float | None  # share of neighbors that have the class of their query
+    pixel_agreement: float | None  # the same for neighbors in the thumbnails' pixels
     chance_agreement: float | None
 
 
 def build_gallery(embedding: Embedding) -> Gallery | str:
-    """Map, neighbours and sprite of at most 2,000 images, or a sentence why there are none."""
+    """Map, neighbors and sprite of at most 2,000 images, or a sentence why there are none."""
     embedding = _at_most(embedding, MAX_IMAGES)
     features = embedding.features.astype(np.float64)
     if len(features) < 3:
         return "The embedding holds fewer than three images: there is nothing to compare."
     if not np.isfinite(features).all():
-        return "The embedding holds numbers that are not finite: no map and no neighbours."
+        return "The embedding holds numbers that are not finite: no map and no neighbors."
     spread = features.std(axis=0).max()
     if spread <= 1e-6 * np.abs(features).max():
         return (
             "Every image has the same embedding: a map would be one dot, and every image "
-            "would be the neighbour of every other."
+            "would be the neighbor of every other."
         )
     labels, class_names = _classes(embedding)
-    neighbours = nearest(features, NEIGHBOURS)
+    neighbors = nearest(features, NEIGHBOURS)
     coordinates, method = project(features)
     agreement = pixel_agreement = chance = None
     known = np.zeros(len(features), bool) if labels is None else _known(labels, class_names)
     if labels is not None and len(np.unique(labels[known])) > 1:
         pixels = embedding.thumbnails.reshape(len(features), -1).astype(np.float32)
         by_pixels = nearest(pixels - pixels.mean(axis=0), NEIGHBOURS)
-        agreement = _agreement(labels, known, neighbours)
+        agreement = _agreement(labels, known, neighbors)
         pixel_agreement = _agreement(labels, known, by_pixels)
         counts = np.unique(labels[known], return_counts=True)[1]
         chance = float((counts * (counts - 1)).sum() / (known.sum() * (known.sum() - 1)))
@@ -96,7 +96,7 @@ def build_gallery(embedding: Embedding) -> Gallery | str:
         class_names=class_names,
         coordinates=coordinates,
         map_method=method,
-        neighbours=neighbours,
+        neighbors=neighbors,
         queries=choose_queries(len(features), labels),
         agreement=agreement,
         pixel_agreement=pixel_agreement,
@@ -130,20 +130,20 @@ def _classes(embedding: Embedding) -> tuple[Int[np.ndarray, " M"] | None, list[s
     names += [f"class {i}" for i in unnamed]
     if (labels >= 0).all():
         return labels, names
-    return np.where(labels < 0, len(names), labels), [*names, UNLABELLED]
+    return np.where(labels < 0, len(names), labels), [*names, UNLABELED]
 
 
 def _known(labels: Int[np.ndarray, " M"], class_names: list[str]) -> Bool[np.ndarray, " M"]:
-    unlabelled = len(class_names) - 1 if class_names[-1] == UNLABELLED else -1
-    return labels != unlabelled
+    unlabeled = len(class_names) - 1 if class_names[-1] == UNLABELED else -1
+    return labels != unlabeled
 
 
 def _agreement(
-    labels: Int[np.ndarray, " M"], known: Bool[np.ndarray, " M"], neighbours: Int[np.ndarray, "M K"]
+    labels: Int[np.ndarray, " M"], known: Bool[np.ndarray, " M"], neighbors: Int[np.ndarray, "M K"]
 ) -> float:
-    """Share of the neighbours that have the class of their query, where both are known."""
-    both = known[:, None] & known[neighbours]
-    same = labels[neighbours] == labels[:, None]
+    """Share of the neighbors that have the class of their query, where both are known."""
+    both = known[:, None] & known[neighbors]
+    same = labels[neighbors] == labels[:, None]
     return float(same[both].mean()) if both.any() else 0.0
 
 
@@ -159,7 +159,7 @@ def nearest(features: Float[np.ndarray, "M D"], count: int) -> Int[np.ndarray, "
 def project(features: Float[np.ndarray, "M D"]) -> tuple[Float[np.ndarray, "M 2"], str]:
     """Two coordinates per row: PCA to 50 then t-SNE (van der Maaten and Hinton, 2008).
 
-    Below 30 rows t-SNE has no neighbourhoods to keep, so PCA alone; its name is returned too.
+    Below 30 rows t-SNE has no neighborhoods to keep, so PCA alone; its name is returned too.
     """
     # Imported here: scikit-learn takes a second, and a page without an embedding needs none.
     from sklearn.decomposition import PCA
@@ -228,7 +228,7 @@ def jpeg_uri(picture: Image.Image, limit: int) -> str:
     data = b""
     for quality in (88, 78, 66, 50, 35):
         buffer = io.BytesIO()
-        # Full colour resolution: halved, each block would mix the colours of two thumbnails.
+        # Full color resolution: halved, each block would mix the colors of two thumbnails.
         # Not `optimize`: Pillow then wants the whole file in one buffer, which noise overflows.
         picture.save(buffer, "JPEG", quality=quality, subsampling=0)
         data = buffer.getvalue()
@@ -253,7 +253,7 @@ def views_uri(path: Path) -> tuple[str, int, int]:
 
 
 def same_class(gallery: Gallery, query: int) -> Bool[np.ndarray, " K"] | None:
-    """Whether each neighbour of ``query`` has its class; None if that of the query is unknown."""
+    """Whether each neighbor of ``query`` has its class; None if that of the query is unknown."""
     if gallery.labels is None or not _known(gallery.labels, gallery.class_names)[query]:
         return None
-    return gallery.labels[gallery.neighbours[query]] == gallery.labels[query]
+    return gallery.labels[gallery.neighbors[query]] == gallery.labels[query]

@@ -133,8 +133,8 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         gallery=pictures if has_map else None,
         no_gallery=pictures if isinstance(pictures, str) else "",
         same_class=gallery.same_class,
-        map_colours=has_map and len(set(pictures.classes or [])) > 1,
-        max_coloured=figures.MAX_COLOURED_CLASSES,
+        map_colors=has_map and len(set(pictures.classes or [])) > 1,
+        max_colored=figures.MAX_COLORED_CLASSES,
         attention=attention.build_attention(run.attention) if run.attention else None,
         views=gallery.views_uri(run.views) if run.views else None,
         recipe=_grouped(run),
@@ -168,7 +168,7 @@ def render_comparison(
                 "verdict": verdict,
                 "method": words.method_name(run),
                 "summary": words.training_summary(run),
-                "colour": figures.run_colour(position),
+                "color": figures.run_color(position),
                 "evaluate": words.evaluate_command(run),
             }
             for position, (label, run, verdict) in enumerate(
@@ -300,7 +300,7 @@ def _points(pictures: gallery.Gallery) -> dict[str, Any]:
     return {
         "names": pictures.names,
         "classes": pictures.classes,
-        "neighbours": pictures.neighbours.tolist(),
+        "neighbors": pictures.neighbors.tolist(),
         "columns": pictures.sprite.columns,
         "rows": pictures.sprite.rows,
     }

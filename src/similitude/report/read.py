@@ -287,8 +287,8 @@ def _embedding(path: Path) -> Embedding | None:
         if singular_values.dtype.kind != "f":
             raise damaged(path, "the spectrum holds no numbers")
     elif np.isfinite(features).all() and len(features):
-        centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-        singular_values = np.linalg.svd(centred, compute_uv=False)
+        centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+        singular_values = np.linalg.svd(centered, compute_uv=False)
     else:
         singular_values = np.zeros(0)
     return Embedding(

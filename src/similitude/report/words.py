@@ -60,7 +60,7 @@ NO_BETTER_THAN = {
 
 @dataclass(frozen=True)
 class Banner:
-    """The banner: ``tone`` colours it, ``learned`` is the answer where scores exist."""
+    """The banner: ``tone`` colors it, ``learned`` is the answer where scores exist."""
 
     state: str  # "healthy", "doubtful", "collapsed" or "unknown"
     tone: str
@@ -105,7 +105,7 @@ def _gain(run: RunSummary) -> tuple[str | None, str]:
     """Whether it learned more than what it started from, and what it gained on every row."""
     if run.evaluation is None:
         return None, (
-            "Whether the features are good is not measured yet; the scores need a labelled test."
+            "Whether the features are good is not measured yet; the scores need a labeled test."
         )
     over = {row: gains(run.evaluation, row) for row in run.evaluation.rows}
     order = (BEFORE, RANDOM, RAW, *(row for row in over if row not in PHRASES))
@@ -157,7 +157,7 @@ def epochs_done(run: RunSummary) -> tuple[float | None, float | None]:
 
 
 def summary(run: RunSummary) -> str:
-    """The run in one paragraph: what was trained, and what a vote of neighbours makes of it."""
+    """The run in one paragraph: what was trained, and what a vote of neighbors makes of it."""
     return f"{training_summary(run)} {_knn_sentence(run)}".strip()
 
 
@@ -206,7 +206,7 @@ def _knn_sentence(run: RunSummary) -> str:
     ]
     against = f", against {join(others)}" if others else ""
     return (
-        f"A vote of the nearest neighbours (kNN) in its features names the right class for "
+        f"A vote of the nearest neighbors (kNN) in its features names the right class for "
         f"{percent(ours.mean)}\N{NO-BREAK SPACE}% of the test images{against}."
     )
 
@@ -233,7 +233,7 @@ def duration(seconds: float) -> str:
 def evaluate_command(run: RunSummary) -> str:
     """The command that makes scores and embedding."""
     known = run.embedding is None or run.embedding.labels is not None
-    data = _data(run) if known else "LABELLED_FOLDER"
+    data = _data(run) if known else "LABELED_FOLDER"
     return visible(f"similitude evaluate {shlex.quote(str(run.path))} {data}")
 
 

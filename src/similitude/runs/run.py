@@ -240,7 +240,7 @@ class Run:
         is not asked for now, and so do published weights; others are replaced.
 
         Args:
-            data: labelled images: a named set, or a folder with one subfolder for each class.
+            data: labeled images: a named set, or a folder with one subfolder for each class.
             protocols: any of "knn", "linear", "few" (a linear probe on few labels).
             labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
             draws: random draws of the few labels.

@@ -184,7 +184,7 @@ def labeled_parts(
     classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
     if int((counts >= 2).sum()) < 2:
         raise UserError(
-            f"{train.name} has {int(counts.sum())} labelled images of {len(classes)} classes: "
+            f"{train.name} has {int(counts.sum())} labeled images of {len(classes)} classes: "
             "scores need at least two classes with two images each"
         )
     return train, sources[1] if len(sources) > 1 else None

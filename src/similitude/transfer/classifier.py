@@ -129,7 +129,7 @@ class Classifier(Run):
 
 def accuracy(logits: Features) -> float:
     """Share of the images with a label whose class has the largest logit."""
-    known = logits.labelled()
+    known = logits.labeled()
     assert known.y is not None
     return (known.x.argmax(1) == known.y).double().mean().item()
 
@@ -142,7 +142,7 @@ def commonest_share(images: Samples[Any]) -> float:
 
 
 def measure_accuracy(classifier: Classifier, images: Samples[Any]) -> float:
-    """The accuracy on labelled images, 0..1; written to metrics.csv beside the last step."""
+    """The accuracy on labeled images, 0..1; written to metrics.csv beside the last step."""
     score = accuracy(classifier.logits(images))
     step = classifier.checkpoint.step
     Metrics(classifier.path / "metrics.csv", step).add({"step": step, "test_accuracy": score})
@@ -185,7 +185,7 @@ def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
     file = path / "recipe.yaml"
     if not is_classifier(path):
         raise UserError(
-            f"{path} is not a classifier: make one with: similitude finetune RUN LABELLED "
+            f"{path} is not a classifier: make one with: similitude finetune RUN LABELED "
             f"--out {path}"
         )
     content = read_yaml(file, MAX_NAMES)

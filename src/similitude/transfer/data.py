@@ -1,4 +1,4 @@
-"""The images of the two stages: labelled ones for fine-tuning, any for distillation."""
+"""The images of the two stages: labeled ones for fine-tuning, any for distillation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from similitude.runs.scoring import labeled_parts
 from similitude.sample import Samples
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """Images whose labels are 0 to C - 1.
 
     Attributes:
@@ -35,7 +35,7 @@ class Labelled(NamedTuple):
     held_out: bool
 
 
-def read_labelled(
+def read_labeled(
     run: Run,
     data: Any,
     labels: str | Path | None,
@@ -43,8 +43,8 @@ def read_labelled(
     fraction: float,
     seed: int,
     listener: Listener,
-) -> Labelled:
-    """Labelled images, a fraction of the training labels drawn with the seed.
+) -> Labeled:
+    """Labeled images, a fraction of the training labels drawn with the seed.
 
     Raises:
         UserError: no labels, or too few for the fraction.
@@ -72,7 +72,7 @@ def read_labelled(
     learned = (~out & (_labels(train) >= 0)).nonzero()[:, 0]
     learned = learned[draw_labels(_labels(train)[learned], fraction, seed)]
     train, test = train.subset(learned), test.subset(tested)
-    return Labelled(train_source.name, train, test, tuple(class_names), test_source is None)
+    return Labeled(train_source.name, train, test, tuple(class_names), test_source is None)
 
 
 def read_images(
@@ -128,7 +128,7 @@ def draw_labels(y: Int[Tensor, " N"], fraction: float, seed: int) -> Bool[Tensor
     if each < 1:
         least = num_classes / len(y)
         raise UserError(
-            f"a fraction of {fraction:g} of {len(y)} labelled images leaves classes without any: "
+            f"a fraction of {fraction:g} of {len(y)} labeled images leaves classes without any: "
             f"for one image of each of the {num_classes} classes use --label-fraction {least:.2g}"
         )
     return rank_within_class(random_keys(seed, 0, len(y), "label fraction"), y) < each
@@ -156,7 +156,7 @@ def _relabel(images: Samples[Any], class_names: Sequence[str]) -> Samples[Any]:
 
 
 def _knows(images: Samples[Any], class_names: Sequence[str]) -> bool:
-    """Whether some image is labelled with one of the classes."""
+    """Whether some image is labeled with one of the classes."""
     if images.labels is None or not bool((images.labels >= 0).any()):
         return False
     return bool((_labels(_relabel(images, class_names)) >= 0).any())

@@ -70,7 +70,7 @@ def choose_finetuning(
     epochs: int | None = None,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Optimizer, batch size and epochs for so many labelled images, with reasons.
+    """Optimizer, batch size and epochs for so many labeled images, with reasons.
 
     As published where there are many labels: LARS, 0.005 sqrt(batch size), batch 1,024, no weight
     decay, no warm-up, 60 epochs for 1 % of the labels and 30 for more.

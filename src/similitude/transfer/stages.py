@@ -39,7 +39,7 @@ from similitude.transfer.classifier import (
     measure_accuracy,
     read_transfer,
 )
-from similitude.transfer.data import check_fraction, read_images, read_labelled
+from similitude.transfer.data import check_fraction, read_images, read_labeled
 from similitude.transfer.network import (
     ClassifierNetwork,
     build_network,
@@ -99,7 +99,7 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
     if from_layer is None:
         from_layer = 1 if len(projector_layers(learned)) > 1 else 0
     check_layer(learned, from_layer)
-    parts = read_labelled(
+    parts = read_labeled(
         pretrained,
         data,
         labels,
@@ -132,7 +132,7 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
     with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
         log.say(
-            f"{len(parts.train):,} labelled images of {len(parts.class_names)} classes to learn "
+            f"{len(parts.train):,} labeled images of {len(parts.class_names)} classes to learn "
             f"from, {len(parts.test):,} to test on"
             + (" (a fifth, held out)" if parts.held_out else "")
         )
@@ -236,9 +236,9 @@ def distill(request: DistillRequest) -> Classifier | None:
     folder = folder or free_run_folder(data, "distill")
     with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
-        labelled = "none" if tested is None else f"{len(tested):,}"
+        labeled = "none" if tested is None else f"{len(tested):,}"
         log.say(
-            f"{len(images):,} images to learn from without labels, {labelled} with labels to test"
+            f"{len(images):,} images to learn from without labels, {labeled} with labels to test"
         )
         criterion = from_teacher(
             _frozen(master, recipe.training.micro_batch_size),
@@ -365,7 +365,7 @@ def _teacher(folder: str | Path, method: str | type[Method] | None) -> Classifie
     if as_path(folder).is_dir() and not is_classifier(folder):
         raise UserError(
             f"{folder} is not a classifier and has no classes to teach: make one with: similitude "
-            f"finetune {folder} LABELLED"
+            f"finetune {folder} LABELED"
         )
     return Classifier(folder, method=method)
 

@@ -74,7 +74,7 @@ def test_positions_of_timms_weights_follow_the_size_that_one_asks_for(hub):
     [
         (BackboneConfig(name="resnet34"), "is of resnet18, not of resnet34"),
         (BackboneConfig(stem="small"), r"'conv1.weight' is \(64, 3, 7, 7\) instead of"),
-        (BackboneConfig(options={"colour": 3}), "does not take the options"),
+        (BackboneConfig(options={"color": 3}), "does not take the options"),
     ],
 )
 def test_another_network_than_that_of_the_weights_is_told(hub, config, words):

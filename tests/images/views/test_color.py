@@ -1,4 +1,4 @@
-"""Colour operations equal torchvision's; tolerance 2e-6 for float32 rounding."""
+"""Color operations equal torchvision's; tolerance 2e-6 for float32 rounding."""
 
 import pytest
 import torch

@@ -77,7 +77,7 @@ def test_boxes_are_those_of_random_resized_crop(width, height, scale, ratio):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1024, 256), (256, 1024)])
-def test_long_originals_fall_back_to_the_centre_as_often_as_torchvision(width, height):
+def test_long_originals_fall_back_to_the_center_as_often_as_torchvision(width, height):
     image, scale, ratio = torch.empty(3, height, width), (0.25, 1.0), (3 / 4, 4 / 3)
     theirs = torch.tensor(
         [RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(N)]

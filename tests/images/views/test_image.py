@@ -45,7 +45,7 @@ CONFIGS = {
 
 
 def random_canvases(n, side):
-    """Smooth colours with some noise, so that every operation shows."""
+    """Smooth colors with some noise, so that every operation shows."""
     coarse = torch.rand(n, 3, 5, 5)
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
     return ((smooth + 0.2 * torch.rand(n, 3, side, side)) * 255).clamp(0, 255).to(torch.uint8)
@@ -296,7 +296,7 @@ def test_evaluation_view_equals_torchvision(side, size):
 
 
 def test_views_are_bounded():
-    """No operation leaves [0, 1] before normalisation, bicubic overshoot included."""
+    """No operation leaves [0, 1] before normalization, bicubic overshoot included."""
     canvases = (torch.rand(64, 3, 32, 32).round() * 255).to(torch.uint8)
     config = ImageViewConfig(
         interpolation="bicubic",

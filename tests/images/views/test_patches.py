@@ -83,7 +83,7 @@ def test_a_part_of_each_patch_is_shown_and_moves():
     image = evaluation_view(Canvases(canvases()), SPEC)
     border = torch.ones(8, 8, dtype=torch.bool)
     border[1:7, 1:7] = False
-    assert not patches[..., border].any()  # the mean colour
+    assert not patches[..., border].any()  # the mean color
     for n, row, column in ((0, 0, 0), (3, 4, 1), (5, 2, 4)):
         top = int(parameters.top[n, 5 * row + column]) + 6 * row
         left = int(parameters.left[n, 5 * row + column]) + 6 * column
@@ -173,7 +173,7 @@ def test_square_images_are_cropped_as_by_an_image_view():
         assert name == "operations" or torch.equal(a, b), name
 
 
-def test_pixels_stay_in_range_without_normalisation():
+def test_pixels_stay_in_range_without_normalization():
     patch_view = view(normalize=False, patch_jitter_probability=1.0, patch_crop=0.8)
     (patches,) = MultiView(patch_view)(Canvases(canvases()), torch.arange(6), seed=0, epoch=0)
     assert patches.min() >= 0

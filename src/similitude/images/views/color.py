@@ -1,4 +1,4 @@
-"""Colour operations on batches with parameters per sample; pixels are floats in [0, 1].
+"""Color operations on batches with parameters per sample; pixels are floats in [0, 1].
 
 Letters: N samples, s side of a view.
 """

@@ -51,7 +51,7 @@ def image_views(views: Mapping[str, ViewConfig]) -> dict[str, "ImageViewConfig"]
 class ImageViewConfig(ViewConfig):
     """How one view is drawn from an image.
 
-    The operations run in this order: crop, flip, turn, jitter, grey, blur, solarise, normalise. The
+    The operations run in this order: crop, flip, turn, jitter, grey, blur, solarize, normalize. The
     MoCo family flips last, which gives the same pixels: every operation after the crop commutes
     with a mirror. Defaults are those of MoCo v2.
 
@@ -131,7 +131,7 @@ class ImageViewConfig(ViewConfig):
         return self if self.size is None else self.changed(size=side)
 
     def blur_radius(self, size: int) -> int:
-        """Pixels of the blur's kernel on each side of its centre, for a view of side ``size``."""
+        """Pixels of the blur's kernel on each side of its center, for a view of side ``size``."""
         if self.blur_kernel is None:
             radius = math.ceil(4 * self.blur_sigma[1])
         else:

@@ -43,7 +43,7 @@ def _picture(pixels: UInt8[Tensor, "3 s s"], width: int, height: int) -> Image.I
 
 
 def _original(pixels: UInt8[Tensor, "3 S S"], aspect: float, cell: int) -> Image.Image:
-    """The canvas in the shape of its original, centred in a cell."""
+    """The canvas in the shape of its original, centered in a cell."""
     width = max(1, round(cell * min(1.0, aspect)))
     height = max(1, round(cell / max(1.0, aspect)))
     out = Image.new("RGB", (cell, cell), _BACKGROUND)
@@ -93,7 +93,7 @@ def contact_sheet(
     Args:
         images: The samples.
         multi_view: The views of a method.
-        facts: Mean and std that the views were normalised with, and the side of a view.
+        facts: Mean and std that the views were normalized with, and the side of a view.
         rows: Samples to show; fewer if there are fewer.
         columns_per_view: Epochs to show of each view.
         seed: Of the run.

@@ -101,7 +101,7 @@ class ImageView(View[Canvases]):
                 any device.
 
         Returns:
-            One batch for each view: float32, normalised by the facts' mean and std, or in [0, 1] if
+            One batch for each view: float32, normalized by the facts' mean and std, or in [0, 1] if
             the config says so. Several views take less time than one after the other.
         """
         canvases, parameters = rows.pixels, choices
@@ -203,7 +203,7 @@ def _normalize_(images: Float[Tensor, "N 3 s s"], facts: ImageFacts) -> None:
 
 
 def evaluation_view(rows: Canvases, facts: ImageFacts) -> Float[Tensor, "N 3 s s"]:
-    """The view without chance: the whole canvas, resized with anti-aliasing and normalised.
+    """The view without chance: the whole canvas, resized with anti-aliasing and normalized.
 
     Args:
         rows: The images.

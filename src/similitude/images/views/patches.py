@@ -45,12 +45,12 @@ class PatchViewConfig(ImageViewConfig):
         patch_size: Side of a patch in pixels.
         grid: Patches in a row and in a column, evenly spaced from border to border.
         patch_crop: Side of the random part of a patch that is shown, as a share of the patch;
-            around it stands a border of the mean colour, which hides where patches overlap.
+            around it stands a border of the mean color, which hides where patches overlap.
         patch_flip: Probability of a horizontal mirror.
         patch_jitter: Strengths of brightness, contrast, saturation and hue, in this order.
         patch_jitter_probability: Probability that a patch is jittered at all.
         patch_grey: Probability of grey.
-        patch_drop: Probability that two of the three colour channels become the mean colour.
+        patch_drop: Probability that two of the three color channels become the mean color.
     """
 
     kind: Literal["patches"] = "patches"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -99,7 +99,7 @@ class PatchParameters(NamedTuple):
     saturation: Float[Tensor, "N G"]
     hue: Float[Tensor, "N G"]  # in turns
     grey: Bool[Tensor, "N G"]
-    kept: Int[Tensor, "N G"]  # the one colour channel that is left, or -1: all
+    kept: Int[Tensor, "N G"]  # the one color channel that is left, or -1: all
 
 
 def patch_starts(size: int, patch_size: int, grid: int) -> Int[Tensor, " grid"]:
@@ -181,7 +181,7 @@ class PatchView(View[Canvases]):
             choices: Of every image and patch, for each view; on any device.
 
         Returns:
-            One batch for each view: float32, normalised by the facts' mean and std, or in [0, 1] if
+            One batch for each view: float32, normalized by the facts' mean and std, or in [0, 1] if
             the config says so.
         """
         return [self._make(rows, parameters) for parameters in choices]

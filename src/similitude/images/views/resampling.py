@@ -3,8 +3,8 @@
 Resampling is linear and separable, so a crop with its mirror and its anti-aliased resize sums, for
 each row of a view, the few rows of the canvas that its filter reaches, and then columns likewise;
 so does a blur. ``embedding_bag`` makes such sums, without the zeros of a matrix product.
-The weights are those of ``torch.nn.functional.interpolate(..., antialias=True)``: a filter centred
-on the output pixel, widened by the scale where the crop shrinks, cut at the box and renormalised.
+The weights are those of ``torch.nn.functional.interpolate(..., antialias=True)``: a filter centered
+on the output pixel, widened by the scale where the crop shrinks, cut at the box and renormalized.
 
 Letters: N images, B crops or blurs of them, S side of a canvas, s side of a view, L length of a
 line, M intervals, P planes, K taps: pixels or lines that are summed for one.
@@ -62,12 +62,12 @@ def resize_taps(
     taps = -(-2 * reach * max(int(length.max()), size) // size)
     span = length.to(torch.float32)[:, None]
     shrink = (size / span).clamp_(max=1.0)
-    # positions and centres are relative to the interval, where float32 is more exact
-    centre = torch.arange(size, dtype=torch.float32)
-    centre = torch.where(mirror[:, None], size - 1.0 - centre, centre).add_(0.5) * (span / size)
-    first = (centre - (reach / shrink + 0.5)).floor_().add_(1.0)
+    # positions and centers are relative to the interval, where float32 is more exact
+    center = torch.arange(size, dtype=torch.float32)
+    center = torch.where(mirror[:, None], size - 1.0 - center, center).add_(0.5) * (span / size)
+    first = (center - (reach / shrink + 0.5)).floor_().add_(1.0)
     pixel = first[:, :, None] + torch.arange(taps)
-    distance = (pixel - (centre - 0.5)[:, :, None]).mul_(shrink[:, :, None])
+    distance = (pixel - (center - 0.5)[:, :, None]).mul_(shrink[:, :, None])
     inside = torch.minimum(pixel.clamp(min=0.0), span[:, :, None] - 1.0)
     weights = weigh_(distance).mul_(inside == pixel)
     # one after the other: K depends on the other intervals, and zeros must not change the sum
@@ -186,14 +186,14 @@ def gaussian_blur_(
         images: Any range.
         which: Numbers of the images to blur, each once; on the CPU.
         sigma: Their standard deviations in pixels, positive, on the CPU.
-        radius: Pixels of the kernel on each side of its centre, below s; weights sum to one.
+        radius: Pixels of the kernel on each side of its center, below s; weights sum to one.
     """
     if radius == 0 or len(which) == 0:
         return
     size, device = images.shape[-1], images.device
     distance = torch.arange(radius + 1, dtype=torch.float32)
     kernel = distance.div(sigma[:, None]).square_().mul_(-0.5).exp_()
-    kernel.div_(kernel.sum(dim=1, keepdim=True).mul_(2.0).sub_(1.0))  # the centre counts once
+    kernel.div_(kernel.sum(dim=1, keepdim=True).mul_(2.0).sub_(1.0))  # the center counts once
     # Samples of the same reach together, without the taps whose weights are lost in the sum; not
     # below 0, so that a sigma that is no number shows.
     reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub_(1).clamp_(min=0)

@@ -8,7 +8,7 @@
   const points = read("points");
   const plots = [...document.querySelectorAll(".plot[data-figure]")];
 
-  // Figures name colours as var(--x): look them up, so that they follow the theme.
+  // Figures name colors as var(--x): look them up, so that they follow the theme.
   const themed = (value, style) => {
     if (typeof value === "string") {
       const name = /^var\((--[\w-]+)\)$/.exec(value);
@@ -131,8 +131,8 @@
       head.append(thumb(image, "huge"), words);
       const strip = document.createElement("div");
       strip.className = "strip";
-      strip.append(...points.neighbours[image].map((other) => thumb(other, "tiny")));
-      tip.replaceChildren(head, strip, text("small", "nearest neighbours"));
+      strip.append(...points.neighbors[image].map((other) => thumb(other, "tiny")));
+      tip.replaceChildren(head, strip, text("small", "nearest neighbors"));
       tip.hidden = false;
       const width = tip.offsetWidth;
       const height = tip.offsetHeight;
