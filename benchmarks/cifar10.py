@@ -50,7 +50,8 @@ from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.run import Run
 from similitude.sample import Draw
 from similitude.training.choose import choose_for
-from similitude.training.step import Pretraining, learning_rate
+from similitude.training.rates import learning_rate
+from similitude.training.step import Pretraining
 
 RECIPE_NAMES = tuple(n.removeprefix("cifar10.") for n in RECIPES if n.startswith("cifar10."))
 SEEDS = "simclr=3,moco_v2=3,byol=3,simsiam=3,barlow_twins=3,swav=3"
@@ -135,7 +136,7 @@ def budgeted(recipe: Recipe, train: ImageSet, minutes: float) -> dict[str, Any]:
     for step, batch in enumerate(loader):
         if step == WARM_UP:
             start = time.perf_counter()
-        module.optimize(batch)
+        module.training_step(batch)
     per_epoch = (time.perf_counter() - start) / TRIAL_STEPS * module.steps_per_epoch
     return {
         "epochs": max(1, round(60 * minutes / per_epoch)),

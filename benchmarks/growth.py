@@ -100,7 +100,7 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
     for step, batch in enumerate(loader):
         if step == WARM_UP:
             start = time.perf_counter()
-        module.optimize(batch)
+        module.training_step(batch)
         first = first or time.time()
     seconds = time.perf_counter() - start
     return {

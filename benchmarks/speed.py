@@ -283,7 +283,7 @@ def time_ours(task: Task, folder: Path) -> float:
     print(recipe.reasons.get("precision", ""), file=sys.stderr)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
     module = Pretraining(method, recipe, steps_per_epoch=len(images) // task.batch)
-    return timed(images, task, module.optimize)
+    return timed(images, task, module.training_step)
 
 
 def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:

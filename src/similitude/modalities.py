@@ -1,7 +1,7 @@
 """The kinds of data: what each has to give, and the one list of them.
 
-A kind is a folder with the same file names, of which ``samples.py`` has its :class:`Modality`, and
-a file of that name in ``recipes/`` with its ``Chooser``.
+A kind is a folder whose ``samples.py`` has its :class:`Modality`, ``views.py`` its views and
+``networks.py`` its networks, and a file of the folder's name in ``recipes/`` with its ``Chooser``.
 """
 
 from abc import ABC, abstractmethod

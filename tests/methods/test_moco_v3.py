@@ -14,7 +14,7 @@ from similitude.images.vit import set_sincos_positions_, sincos_positions, xavie
 from similitude.method import Batch, Progress
 from similitude.methods.moco_v3 import MoCoV3
 from similitude.recipes import find_recipe
-from similitude.training.step import build_optimizer
+from similitude.training.rates import build_optimizer
 
 SIZE, DIM = 16, 48
 

@@ -12,7 +12,7 @@ from similitude.nets.adapting import (
     parameters_by_depth,
     split_by_scale,
 )
-from similitude.recipes import small
+from similitude.recipes import RECIPES
 
 NARROW = BackboneConfig(base_width=8)
 VIT = BackboneConfig(
@@ -37,7 +37,7 @@ def test_depths_hold_every_parameter_once_from_the_input_on(config):
 @pytest.mark.parametrize("name", ["simclr", "byol", "dino"])
 def test_frozen_layers_neither_learn_nor_watch_in_any_copy(name):
     torch.manual_seed(0)
-    recipe = small.ALL[name]()
+    recipe = RECIPES[f"small.{name}"]()
     method = build_method(recipe.method, build_backbone(NARROW))
     copies = [m for n, m in method.named_children() if n.endswith("backbone")]
     for backbone in copies:

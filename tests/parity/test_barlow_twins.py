@@ -9,7 +9,7 @@ from similitude.losses import barlow_twins
 from similitude.method import Progress
 from similitude.methods import BarlowTwins, BarlowTwinsConfig, build_method
 from similitude.recipes import find_recipe
-from similitude.training.step import build_optimizer, learning_rate
+from similitude.training.rates import build_optimizer, learning_rate
 
 
 @pytest.mark.golden("barlow_loss")

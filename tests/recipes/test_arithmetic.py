@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from similitude.recipes import budget, small
+from similitude.recipes import budget, RECIPES
 from similitude.recipes.arithmetic import arithmetic_rule, choose_arithmetic
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def test_convolutions_in_groups_stay_in_float32_where_bfloat16_slows_them(monkey
 
 def test_what_is_said_stays_and_what_is_open_is_settled(monkeypatch):
     monkeypatch.setattr(budget, "_processor_flags", lambda: frozenset({"amx_bf16"}))
-    recipe = small.simclr().changed(memory_format="contiguous")
+    recipe = RECIPES["small.simclr"]().changed(memory_format="contiguous")
     chosen = choose_arithmetic(recipe, nn.Linear(2, 2), CPU)
     assert (chosen.precision, chosen.memory_format, chosen.compile) == (
         "bfloat16",

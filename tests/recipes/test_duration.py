@@ -5,7 +5,7 @@ import torch
 
 from similitude import distributed
 from similitude.methods import METHODS
-from similitude.recipes import override, small
+from similitude.recipes import override, RECIPES
 from similitude.recipes.duration import in_words, seconds_per_step
 from similitude.recipes.recipe import InitConfig
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def seconds(name, *settings):
-    return seconds_per_step(override(small.ALL[name](), settings), CPU)
+    return seconds_per_step(override(RECIPES[f"small.{name}"](), settings), CPU)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -33,7 +33,7 @@ def test_a_step_costs_what_its_batch_its_views_and_its_targets_do():
 
 def test_what_stays_as_it_is_costs_no_backward_pass():
     init = InitConfig(name="some", fingerprint="0", frozen=1.0)
-    recipe = small.simclr()
+    recipe = RECIPES["small.simclr"]()
     frozen = seconds_per_step(recipe.model_copy(update={"init": init}), CPU)
     assert frozen < 0.6 * seconds_per_step(recipe, CPU)
 

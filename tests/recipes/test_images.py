@@ -5,7 +5,7 @@ import torch
 
 from similitude.images.views import ImageFacts, PatchView, PatchViewConfig
 from similitude.methods import METHODS
-from similitude.recipes import arithmetic, budget, cifar10, duration, imagenet, override, small
+from similitude.recipes import arithmetic, budget, cifar10, duration, imagenet, override, RECIPES
 from similitude.recipes.adapting import better_start
 from similitude.recipes.choose import Surroundings
 from similitude.recipes.duration import choose_epochs, shorten_warmup, too_few_steps
@@ -178,7 +178,7 @@ def test_steps_end_where_few_images_have_been_seen_often_enough(fast):
 
 
 def test_few_images_without_published_weights_are_told_of_them():
-    recipe = small.simclr()
+    recipe = RECIPES["small.simclr"]()
     assert "--init" in better_start(recipe, 2_000)
     assert better_start(recipe, 60_000) is None
     init = InitConfig(name="some", fingerprint="0")

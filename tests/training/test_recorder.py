@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import similitude as sim
 from builders import random_images, small_recipe
-from similitude.evaluation.health import diagnose
+from similitude.evaluation.verdict import diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.listener import Silent
 from similitude.method import Progress
@@ -89,37 +89,6 @@ def test_judging_needs_only_what_was_written(tmp_path):
     verdict = judge(Metrics(tmp_path / "metrics.csv", 10_000), images)
     assert (verdict.state, verdict.reasons) == (run.verdict.state, run.verdict.reasons)
     assert verdict.reasons == diagnose(verdict.readings).reasons
-
-
-@pytest.mark.parametrize(
-    ("changes", "step", "rate"),
-    [
-        ({}, 0, 0.0),  # warm-up starts at 0 ...
-        ({}, 5, 0.05),
-        ({}, 10, 0.1),  # ... and reaches base_lr * 64 / 256 after one epoch of ten steps
-        ({}, 30, 0.0),
-        ({"warmup_epochs": 0}, 15, 0.05),
-        ({"warmup_epochs": 0, "per": "epoch"}, 19, 0.075),  # the rate of epoch 1 of 3
-        ({"warmup_epochs": 0, "schedule": "constant"}, 29, 0.1),
-        ({"warmup_epochs": 0, "schedule": "step"}, 17, 0.1),
-        ({"warmup_epochs": 0, "schedule": "step"}, 18, 0.01),
-        ({"warmup_epochs": 0, "schedule": "step"}, 24, 0.001),
-    ],
-)
-def test_the_rate_follows_its_schedule_and_the_batch_size(changes, step, rate):
-    optimizer = OptimizerConfig(**{"base_lr": 0.4, "warmup_epochs": 1, **changes})
-    recipe = small_recipe("simclr", optimizer=optimizer, batch_size=64)
-    assert learning_rate(recipe, Progress(step, 30, 10)) == pytest.approx(rate, abs=1e-9)
-
-
-def test_the_fixed_predictor_rate_does_not_decay(tmp_path):
-    """SimSiam's predictor keeps its peak rate while the rest reaches the end of the cosine."""
-    recipe = small_recipe("simsiam")
-    run = train(random_images(64), "x", recipe, tmp_path, device=CPU, listener=Silent())
-    assert run is not None
-    others, predictor = run.checkpoint.optimizer["param_groups"]
-    assert predictor["lr"] == pytest.approx(0.1 * 16 / 256)
-    assert others["lr"] < 0.2 * predictor["lr"]
 
 
 class Heard(Silent):

@@ -8,8 +8,8 @@ import torch
 
 from builders import random_images, small_recipe
 from similitude import api
-from similitude.evaluation.health import Verdict
-from similitude.evaluation.rules import WARM_UP_STEPS
+from similitude.evaluation.verdict import Verdict
+from similitude.evaluation.verdict_rules import WARM_UP_STEPS
 from similitude.listener import Silent
 from similitude.recipes import OptimizerConfig
 from similitude.report import read_run

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from similitude.cli.options import with_options
+from similitude.cli.from_requests import with_options
 from similitude.errors import UserError, visible
 from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest
 
@@ -81,8 +81,9 @@ def evaluate(
     run: RunFolder,
     data: Data,
     protocol: Annotated[
-        str, typer.Option(help="Any of knn, linear, few, separated by commas.")
-    ] = "knn,linear,few",
+        str | None,
+        typer.Option(help="Any of knn, linear, few, separated by commas. Default: all."),
+    ] = None,
     labels: Labels = None,
     method: OwnMethod = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,

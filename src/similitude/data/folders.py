@@ -15,7 +15,7 @@ from torch import Tensor
 
 from similitude.data.classes import numbered_classes
 from similitude.data.files import ByteFile, Wanted, open_regular
-from similitude.data.opening import Found, Opener, is_path
+from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
 from similitude.data.source import FileSource
 from similitude.errors import UserError

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regular
-from similitude.data.opening import Found, Opener, is_path
+from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
 from similitude.data.source import FileSource, numbered
 from similitude.data.streams import Stream

@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from similitude.data.classes import numbered_classes
 from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
-from similitude.data.opening import Found, Opener, is_path
+from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import PARTS, parts_of
 from similitude.data.source import FileSource
 from similitude.errors import UserError

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         spectrum,
         uniformity,
     )
-    from similitude.evaluation.health import Readings, Verdict, diagnose
+    from similitude.evaluation.verdict import Readings, Verdict, diagnose
     from similitude.evaluation.knn import KNNProbe
     from similitude.evaluation.linear import LinearProbe
     from similitude.evaluation.scores import Score, ScoreTable, read_scores
@@ -41,7 +41,7 @@ _PLACES = {
     "features": (*("Features", "centered", "extract_features", "raw_features", "split_features"),),
     "few_labels": ("few_label_scores", "few_label_skips"),
     "geometry": ("alignment", "effective_rank", "feature_std", "spectrum", "uniformity"),
-    "health": ("Readings", "Verdict", "diagnose"),
+    "verdict": ("Readings", "Verdict", "diagnose"),
     "knn": ("KNNProbe",),
     "linear": ("LinearProbe",),
     "scores": ("Score", "ScoreTable", "read_scores"),

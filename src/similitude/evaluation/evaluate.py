@@ -40,12 +40,14 @@ PROTOCOLS = tuple(PROBES)
 TEST_FRACTION = 0.2  # held out of the training part where there is no test part
 
 
-def check_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
-    """The protocols (a sequence, or one text with commas), each once, in order.
+def check_protocols(protocols: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The protocols (a sequence, or one text with commas; None is all), each once, in order.
 
     Raises:
         UserError: If a name is unknown, with the nearest known names, or if there is none.
     """
+    if protocols is None:
+        return PROTOCOLS
     if isinstance(protocols, str):
         protocols = [name.strip() for name in protocols.split(",") if name.strip()]
     for name in protocols:

@@ -95,9 +95,11 @@ def column_title(column: str, titles: Mapping[str, Title] | None = None) -> Titl
     return (titles or {}).get(column, usual)
 
 
-def _place_of_column(column: str) -> tuple[bool, int]:
-    """Where it stands: kNN first, then all labels, then few, the fewest first."""
-    return column != "knn", labels_per_class(column) or 0
+def _place_of_column(column: str) -> tuple[int, int]:
+    """Where it stands: kNN first, then all labels, then few, the fewest first, then others."""
+    if (k := labels_per_class(column)) is not None:
+        return 1, k
+    return {"knn": 0, "linear": 1}.get(column, 2), 0
 
 
 def _place_of_row(name: str) -> int:
@@ -156,7 +158,7 @@ class ScoreTable:
             else self.differences.get(name, {})
             for name in names
         }
-        columns = {*self.columns, *(column for row in same.values() for column in row)}
+        columns = dict.fromkeys([*self.columns, *(c for row in same.values() for c in row)])
         return replace(
             self,
             columns=sorted(columns, key=_place_of_column),

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from similitude.data.opening import is_path
+from similitude.data.openers import is_path
 from similitude.data.source import Source, numbered
 from similitude.errors import UserError
 from similitude.files.reading import array_names

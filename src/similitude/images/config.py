@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from similitude.images.canvases import Canvases
 from similitude.images.views.config import ImageFacts, ImageViewConfig
+from similitude.images.views.operations import OPERATIONS
 from similitude.sample import DataConfig, ViewConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -81,7 +82,7 @@ class ImageData(DataConfig):
         usual = ImageViewConfig(crop_scale=(0.08, 1))
         view = max(ours, key=lambda v: v.crop_scale[1], default=usual)  # of crops the global ones
         crop = {f: getattr(view, f) for f in ImageViewConfig.model_fields if f != "kind"}
-        off = dict.fromkeys(("jitter_probability", "grey", "blur", "solarize"), 0.0)
+        off = dict.fromkeys(("jitter_probability", *(o.name for o in OPERATIONS)), 0.0)
         return ImageViewConfig.model_validate(crop | off)
 
     def serving(self, others: Sequence["ImageData"]) -> "ImageData":

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from similitude.data import folders, hugging_face, shards, streams
-from similitude.data.opening import Found, Opener, find, is_path, open_both, open_part
+from similitude.data.openers import Found, Opener, find, is_path, open_both, open_part
 from similitude.data.parts import parts_of
 from similitude.data.streams import Stream
 from similitude.errors import UserError

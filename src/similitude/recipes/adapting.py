@@ -4,7 +4,6 @@ from typing import Protocol, runtime_checkable
 
 from similitude.images.backbones import BackboneConfig, takes_size
 from similitude.images.views import image_views
-from similitude.recipes import small
 from similitude.recipes.choose import Surroundings
 from similitude.recipes.images import MANY_IMAGES, for_short_runs, template
 from similitude.recipes.recipe import InitConfig, OptimizerConfig, Recipe, because
@@ -46,7 +45,7 @@ def choose_adapting(
         start: the published weights.
         batch_size: given by the user.
     """
-    usual = template(method, small)
+    usual = template(method, "small")
     chosen = for_short_runs(method, around, batch_size)
     for name, (value, why) in chosen.method.adapting().items():
         chosen = because(chosen, why, **{f"method.{name}": value})

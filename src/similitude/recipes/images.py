@@ -1,7 +1,6 @@
 """Recipes for images: every choice with its reason."""
 
 from collections.abc import Collection, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -12,7 +11,7 @@ from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
 from similitude.methods import CONFIGS, make_config
-from similitude.recipes import cifar10, imagenet, small
+from similitude.recipes import RECIPES
 from similitude.recipes.arithmetic import choose_arithmetic
 from similitude.recipes.choose import Chooser, Surroundings, set_num_samples
 from similitude.recipes.duration import default_minutes, seconds_per_step
@@ -95,7 +94,7 @@ def choose_recipe(
 
 def for_short_runs(method: str, around: Surroundings, batch_size: int | None) -> Recipe:
     """The method's small recipe with a batch that fits the images."""
-    recipe = template(method, small)
+    recipe = template(method, "small")
     why = f"the settings of {method} for few images and short runs"
     recipe = because(recipe, why, method=recipe.method)
     return with_batch_size(recipe, around, batch_size, "many steps")
@@ -109,7 +108,7 @@ def _for_small_data(
     ladder: Sequence[Rung],
 ) -> Recipe:
     """The method's small recipe, with the largest network that gets many steps."""
-    chosen, usual = for_short_runs(method, around, batch_size), template(method, small)
+    chosen, usual = for_short_runs(method, around, batch_size), template(method, "small")
     minutes = minutes or default_minutes(around.device)
     side = max(16, around.short_side)
     first, *larger = (scale_views(rung.of(chosen, side), usual) for rung in ladder)
@@ -127,7 +126,7 @@ def _for_small_data(
 def _for_tiny_images(method: str, around: Surroundings, batch_size: int | None) -> Recipe:
     """The method's CIFAR-10 recipe, at the images' own size."""
     side, on_cpu = around.short_side, around.device.type == "cpu"
-    usual = template(method, cifar10)
+    usual = template(method, "cifar10")
     why = f"the settings of {method} for small images (median short side {side} px)"
     chosen = because(usual, why, method=usual.method)
     why = f"the images' own size, {side} px" + (", enlarged to 16" if side < 16 else "")
@@ -142,7 +141,7 @@ def _for_tiny_images(method: str, around: Surroundings, batch_size: int | None) 
 
 def _as_published(method: str, around: Surroundings, batch_size: int | None) -> Recipe:
     """The method's ImageNet recipe, at a batch that one accelerator takes."""
-    usual = template(method, imagenet)
+    usual = template(method, "imagenet")
     side = around.short_side
     why = f"the settings of {method} for large images (median short side {side} px)"
     chosen = because(usual, why, method=usual.method)
@@ -190,13 +189,13 @@ def with_batch_size(
     return recipe
 
 
-def template(method: str, recipes: ModuleType) -> Recipe:
+def template(method: str, data: str) -> Recipe:
     """The recipe of a method; a user's own takes SimCLR's with the method's own defaults."""
     if method not in CONFIGS:
-        return recipes.simclr().changed(method=make_config(method, {}))
+        return RECIPES[f"{data}.simclr"]().changed(method=make_config(method, {}))
+    name = f"{data}.{method}"
     # where the paper's own network is no ResNet
-    of_resnet = getattr(recipes, f"{method}_resnet50", None)
-    return (of_resnet or getattr(recipes, method))()
+    return RECIPES.get(f"{name}_resnet50", RECIPES[name])()
 
 
 def _of_resnet(usual: Recipe) -> dict[str, Any]:
@@ -254,7 +253,7 @@ class Images(Chooser):
 
     def any_recipe(self) -> Recipe:
         """One whose data fields are those of all."""
-        return small.simclr()
+        return RECIPES["small.simclr"]()
 
     def settle(self, recipe: Recipe, source: ImageSource) -> Recipe:
         """With the range of deep pictures, where it was measured."""

@@ -57,7 +57,7 @@ CURVES = (
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
 )
 KNOWN = {"step", "epoch", "chance_loss", "loss_floor", "feature_dim", "stopped_early"}
-KNOWN |= {"knn_raw", "knn_start", "knn_queries"}
+KNOWN |= {"knn_raw", "knn_start", "knn_queries", "copies"}
 KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
     "images_per_second": "Images per second",

@@ -10,7 +10,8 @@ from similitude.errors import UserError
 from similitude.files.reading import MAX_JSON, damaged, read_bytes
 from similitude.files.writing import write_text
 
-COLUMNS = [
+# Columns that stand first; any other that a step reports follows, sorted by name.
+FIRST_COLUMNS = [
     "step",
     "epoch",
     "loss",
@@ -46,7 +47,7 @@ class Metrics:
             self.rows[-1].update(values)
         else:
             self.rows.append(dict(values))
-        names = COLUMNS + sorted({k for row in self.rows for k in row} - set(COLUMNS))
+        names = FIRST_COLUMNS + sorted({k for row in self.rows for k in row} - set(FIRST_COLUMNS))
         lines = [",".join(names)]
         lines += [
             ",".join(f"{row[name]:.8g}" if name in row else "" for name in names)

@@ -19,7 +19,7 @@ from similitude.evaluation import (
     extract_features,
     spectrum,
 )
-from similitude.evaluation.health import Verdict
+from similitude.evaluation.verdict import Verdict
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import as_path, check_writable, version_of, write_with
 from similitude.listener import Listener
@@ -224,7 +224,7 @@ class Run:
         self,
         data: object,
         *,
-        protocols: str | Sequence[str] = ("knn", "linear", "few"),
+        protocols: str | Sequence[str] | None = None,
         labels: str | Path | None = None,
         draws: int = 10,
         against: Sequence[str | Path | Published] = (),
@@ -241,7 +241,7 @@ class Run:
 
         Args:
             data: labeled images: a named set, or a folder with one subfolder for each class.
-            protocols: any of "knn", "linear", "few" (a linear probe on few labels).
+            protocols: any of "knn", "linear", "few" (a linear probe on few labels); by default all.
             labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
             draws: random draws of the few labels.
             against: published weights that get a row each, on images of their own size:

@@ -33,7 +33,7 @@ def evaluate(
     run: Run,
     data: object,
     *,
-    protocols: str | Sequence[str],
+    protocols: str | Sequence[str] | None,
     labels: str | Path | None,
     draws: int,
     against: Sequence[str | Path | Published],

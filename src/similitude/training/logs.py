@@ -1,6 +1,7 @@
 """Where the curves of a run go besides metrics.csv: TensorBoard always, others where asked for.
 
-A class and a line in ``LOGGERS`` add one.
+A class, a line in ``LOGGERS``, the name in ``training/request.py`` and an extra in pyproject.toml
+add one.
 """
 
 import importlib

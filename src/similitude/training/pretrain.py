@@ -15,7 +15,7 @@ from similitude.errors import UserError, visible
 from similitude.evaluation import read_scores
 from similitude.evaluation.checksums import checksum
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
-from similitude.evaluation.health import Readings, Verdict, diagnose
+from similitude.evaluation.verdict import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text, write_with
 from similitude.listener import Listener, Log, Silent, end

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from similitude.data.loader import Loader
 from similitude.distributed import any_process, rank
 from similitude.evaluation.online import OnlineMonitor
-from similitude.evaluation.rules import WARM_UP_STEPS
+from similitude.evaluation.verdict_rules import WARM_UP_STEPS
 from similitude.nets.precision import computing
 from similitude.recipes.duration import in_words
 from similitude.runs.checkpoint import save_checkpoint

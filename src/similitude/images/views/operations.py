@@ -1,6 +1,6 @@
 """What may happen to a view after its colors were jittered: a class for each operation, in order.
 
-A class and a probability of its name in ``ImageViewConfig`` add one. N samples of a batch, of which
+A class, and a probability of its name in ``ImageViewConfig``, add one. N samples of a batch, of which
 the operation happens to B.
 """
 

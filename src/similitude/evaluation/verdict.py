@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from similitude.evaluation.readings import Readings, State
-from similitude.evaluation.rules import RULES
+from similitude.evaluation.verdict_rules import RULES
 
 __all__ = ["Readings", "State", "Verdict", "diagnose"]
 
