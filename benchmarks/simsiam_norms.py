@@ -71,10 +71,7 @@ def main() -> None:
     begun = {"init": start.path, "seed": args.seed}
     cells: dict[str, tuple[Recipe, dict[str, Any]]] = {
         "random weights, GroupNorm": (groups, {"seed": args.seed}),
-        "random weights, BatchNorm": (
-            recipe_of("simsiam", args.side, USUAL),
-            {"seed": args.seed},
-        ),
+        "random weights, BatchNorm": (recipe_of("simsiam", args.side, USUAL), {"seed": args.seed}),
         "the start, GroupNorm": (groups, begun),
         "the start, BatchNorm": (groups, begun | {"overrides": ["init.norm=batch"]}),
     }

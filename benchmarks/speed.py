@@ -290,9 +290,7 @@ def time_views(recipe: Recipe, images: ImageSet, task: Task) -> float:
     method = build_method(recipe.method, build_backbone(BackboneConfig()))
     views = method.views(recipe.facts)
     return timed(
-        images,
-        task,
-        lambda batch: views(batch.rows, batch.index, seed=0, epoch=batch.epoch),
+        images, task, lambda batch: views(batch.rows, batch.index, seed=0, epoch=batch.epoch)
     )
 
 

@@ -94,7 +94,8 @@ def main() -> None:
     args = parser.parse_args()
 
     train, test = (
-        sim.data.load_images(sim.data.open_source(folder), 32) for folder in (args.photos, args.test)
+        sim.data.load_images(sim.data.open_source(folder), 32)
+        for folder in (args.photos, args.test)
     )
     facts = ImageFacts(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     lightning.seed_everything(0)

@@ -14,12 +14,7 @@ BASE = {"seed": 0, "epoch": 0, "view": 0, "purpose": "flip"}
 def draw(index=INDEX, count=1, **changes):
     arguments = BASE | changes
     return uniform(
-        arguments["seed"],
-        arguments["epoch"],
-        index,
-        arguments["view"],
-        arguments["purpose"],
-        count,
+        arguments["seed"], arguments["epoch"], index, arguments["view"], arguments["purpose"], count
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from builders import write_photos
 from similitude import cli
-from similitude.recipes import dump_recipe, RECIPES
+from similitude.recipes import RECIPES, dump_recipe
 
 # What is typed in a folder with photos/ (48 images), classes/ (three), pair/ (train/ and test/ of
 # other classes), run/ (trained), empty/, one/ (one image), x.npz, x.pack ...; then a part of the
@@ -179,7 +179,9 @@ def place(tmp_path_factory) -> Path:
         (folder / f"cut.{suffix}").write_bytes(b"\x93NUMPY" if suffix == "npy" else b"PK\x03\x04xx")
     (folder / "list.yaml").write_text("- 1\n- 2\n")
     (folder / "alias.yaml").write_text("a: &a [1]\nb: [*a, *a]\n")
-    (folder / "typo.yaml").write_text(dump_recipe(RECIPES["small.simclr"]()).replace("\nepochs:", "\nepoch:"))
+    (folder / "typo.yaml").write_text(
+        dump_recipe(RECIPES["small.simclr"]()).replace("\nepochs:", "\nepoch:")
+    )
     (folder / "quote.csv").write_text('file,label\n"a.png,x\nb.png,y\n')
     (folder / "other.csv").write_text("file,label\nnobody.png,x\n")
     here = Path.cwd()

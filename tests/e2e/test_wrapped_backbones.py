@@ -8,11 +8,7 @@ from builders import write_photos
 
 pytestmark = pytest.mark.slow
 
-FAST = [
-    "backbone.base_width=4",
-    "precision=float32",
-    "memory_format=contiguous",
-]
+FAST = ["backbone.base_width=4", "precision=float32", "memory_format=contiguous"]
 
 
 @pytest.fixture(scope="module")

@@ -123,9 +123,7 @@ def test_standardization_survives_a_large_offset_and_constant_features() -> None
     torch.testing.assert_close(std[[0, 2]].double(), exact.std(0)[[0, 2]], rtol=1e-4, atol=0)
 
 
-def test_same_seed_same_result_and_labels_of_any_value(
-    digits: tuple[Features, Features],
-) -> None:
+def test_same_seed_same_result_and_labels_of_any_value(digits: tuple[Features, Features]) -> None:
     train, test = digits
     assert train.y is not None
     first = LinearProbe(seed=3).fit(train.x, train.y)

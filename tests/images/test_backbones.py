@@ -22,8 +22,7 @@ SMALL = BackboneConfig(name="resnet18", stem="small", base_width=8)
         (BackboneConfig(name="resnet18", stem="small"), 512),
         (
             BackboneConfig(
-                name="vit_tiny_patch16_224",
-                options={"img_size": 32, "patch_size": 8, "depth": 2},
+                name="vit_tiny_patch16_224", options={"img_size": 32, "patch_size": 8, "depth": 2}
             ),
             192,
         ),

@@ -97,9 +97,7 @@ def test_labels_go_with_the_tiles(tmp_path, make_image):
 def test_each_image_is_decoded_once_in_a_row(folder, monkeypatch):
     read, calls = EncodedSource.read, []
     monkeypatch.setattr(
-        EncodedSource,
-        "read",
-        lambda self, i, size=None: calls.append(i) or read(self, i, size),
+        EncodedSource, "read", lambda self, i, size=None: calls.append(i) or read(self, i, size)
     )
     load_images(cut_into_tiles(open_source(folder[0]), 8), 8, workers=1)
     assert calls == [0, 1, 2]

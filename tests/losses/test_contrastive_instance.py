@@ -114,11 +114,7 @@ def test_instance_nce_is_its_equations(size, temperature, negatives, num_samples
     n, p, seed = size
     features = units(n, p, seed=seed).requires_grad_()
     rows = units(n, 1 + negatives, p, seed=seed + 1)
-    arguments = {
-        "temperature": temperature,
-        "normalizer": normalizer,
-        "num_samples": num_samples,
-    }
+    arguments = {"temperature": temperature, "normalizer": normalizer, "num_samples": num_samples}
     loss = instance_nce(features, rows, **arguments)
     expected = instance_nce_by_equations(features, rows, **arguments)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)

@@ -10,8 +10,7 @@ from similitude.recipes.choose import Surroundings
 from similitude.recipes.images import choose_recipe
 
 BOTH = pytest.mark.parametrize(
-    ("name", "loss_of"),
-    [("barlow_twins", barlow_twins), ("barlow_twins_hsic", barlow_twins_hsic)],
+    ("name", "loss_of"), [("barlow_twins", barlow_twins), ("barlow_twins_hsic", barlow_twins_hsic)]
 )
 
 

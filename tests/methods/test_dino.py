@@ -158,9 +158,7 @@ def test_the_target_follows_by_the_decay_of_the_step(schedule, decay, moved):
 
 def test_the_targets_temperature_warms_up_by_epochs():
     method = make(
-        warmup_target_temperature=0.04,
-        target_temperature=0.07,
-        warmup_target_temperature_epochs=4,
+        warmup_target_temperature=0.04, target_temperature=0.07, warmup_target_temperature_epochs=4
     )
     temperatures = [method._target_temperature(Progress(5 * e + 3, 40, 5)) for e in range(6)]
     assert temperatures == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.07, 0.07])

@@ -35,10 +35,7 @@ def describe(head):
 
 
 HEADS = {
-    "SimCLR": (
-        {"dims": [8, 8, 4], "last_norm": "scale"},
-        "L8 B+scale+offset ReLU L4 B+scale",
-    ),
+    "SimCLR": ({"dims": [8, 8, 4], "last_norm": "scale"}, "L8 B+scale+offset ReLU L4 B+scale"),
     "MoCo v2": ({"dims": [8, 8, 4], "norm": False}, "L8+bias ReLU L4+bias"),
     "MoCo v1": ({"dims": [8, 4]}, "L4+bias"),
     "BYOL": (

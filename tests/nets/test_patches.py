@@ -7,10 +7,7 @@ from torch import nn
 from similitude.images.views import cut_patches
 from similitude.nets import GatedContext, PatchBackbone, ResidualContext
 
-CONTEXTS = [
-    lambda layers: GatedContext(5, 6, layers),
-    lambda layers: ResidualContext(5, 6, layers),
-]
+CONTEXTS = [lambda layers: GatedContext(5, 6, layers), lambda layers: ResidualContext(5, 6, layers)]
 
 
 def what_is_seen(context, row, column):

@@ -52,10 +52,7 @@ def line_then_cosine(vectors, start, end):
     rest = vectors["hp_epochs"] * vectors["hp_ipe"] - warmup
     line = [linear(start, peak, i / (warmup - 1)) for i in range(warmup)]
     return torch.cat(
-        [
-            torch.tensor(line, dtype=torch.float64),
-            sequence(lambda f: cosine(peak, end, f), rest),
-        ]
+        [torch.tensor(line, dtype=torch.float64), sequence(lambda f: cosine(peak, end, f), rest)]
     )
 
 

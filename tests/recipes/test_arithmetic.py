@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from similitude.recipes import budget, RECIPES
+from similitude.recipes import RECIPES, budget
 from similitude.recipes.arithmetic import arithmetic_rule, choose_arithmetic
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 
 from similitude import distributed
 from similitude.methods import METHODS
-from similitude.recipes import override, RECIPES
+from similitude.recipes import RECIPES, override
 from similitude.recipes.duration import in_words, seconds_per_step
 from similitude.recipes.recipe import InitConfig
 

@@ -5,18 +5,13 @@ import torch
 
 from similitude.images.views import ImageFacts, PatchView, PatchViewConfig
 from similitude.methods import METHODS
-from similitude.recipes import arithmetic, budget, cifar10, duration, imagenet, override, RECIPES
+from similitude.recipes import RECIPES, arithmetic, budget, cifar10, duration, imagenet, override
 from similitude.recipes.adapting import better_start
 from similitude.recipes.choose import Surroundings
 from similitude.recipes.duration import choose_epochs, shorten_warmup, too_few_steps
 from similitude.recipes.images import choose_recipe
 from similitude.recipes.recipe import InitConfig
-from similitude.recipes.sizes import (
-    choose_canvas_size,
-    choose_view_sizes,
-    input_sizes,
-    view_sizes,
-)
+from similitude.recipes.sizes import choose_canvas_size, choose_view_sizes, input_sizes, view_sizes
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

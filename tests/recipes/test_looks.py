@@ -9,8 +9,10 @@ import torch
 from builders import random_images
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
-from similitude.recipes import cifar10, RECIPES
+from similitude.recipes import RECIPES, cifar10
 from similitude.recipes.looks import choose_looks, choose_normalization, look_at
+
+SIMCLR = RECIPES["small.simclr"]()
 
 
 def pictures(pixels):
@@ -54,18 +56,18 @@ def test_pictures_with_edges_of_their_own_direction_are_not_turned():
 
 def test_a_view_that_is_given_stays():
     torch.manual_seed(0)
-    recipe = RECIPES["small.simclr"]()
+    recipe = SIMCLR
     assert choose_looks(recipe, pictures(noise()), ["method.view"]).method == recipe.method
 
 
 def test_pictures_without_an_upper_side_get_strong_colors_and_no_weaker_ones_than_before():
     torch.manual_seed(0)
     images = pictures(noise())
-    assert choose_looks(RECIPES["small.simclr"](), images, []).method.view.jitter == (0.8, 0.8, 0.8, 0.2)
-    given = choose_looks(RECIPES["small.simclr"](), images, ["method.view.jitter"]).method.view
-    assert given.jitter == RECIPES["small.simclr"]().method.view.jitter  # set later, from what is given
+    assert choose_looks(SIMCLR, images, []).method.view.jitter == (0.8, 0.8, 0.8, 0.2)
+    given = choose_looks(SIMCLR, images, ["method.view.jitter"]).method.view
+    assert given.jitter == SIMCLR.method.view.jitter  # set later, from what is given
     assert given.turn == 0.75
-    strong = RECIPES["small.simclr"]().model_copy(deep=True)
+    strong = SIMCLR.model_copy(deep=True)
     view = strong.method.view.model_copy(update={"jitter": (1.0, 0.4, 0.4, 0.5)})
     strong = strong.model_copy(update={"method": strong.method.model_copy(update={"view": view})})
     assert choose_looks(strong, images, []).method.view.jitter == (1.0, 0.8, 0.8, 0.5)
@@ -77,9 +79,9 @@ def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
     images = pictures(pixels)
     assert look_at(images).gray
     assert not look_at(pictures(noise())).gray
-    view = choose_looks(RECIPES["small.simclr"](), images, []).method.view
+    view = choose_looks(SIMCLR, images, []).method.view
     assert (view.jitter, view.grey, view.turn) == ((0.8, 0.8, 0.0, 0.0), 0.0, 0.75)
-    given = choose_looks(RECIPES["small.simclr"](), images, ["method.view.turn"])
+    given = choose_looks(SIMCLR, images, ["method.view.turn"])
     assert given.method.view.turn == 0
     assert "method.view.turn" not in given.reasons
 

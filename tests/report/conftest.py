@@ -68,10 +68,7 @@ def _evaluation(means: dict[str, tuple[float, ...]]) -> dict[str, Any]:
         "num_classes": 10,
         "columns": list(COLUMNS),
         "rows": [
-            {
-                "name": name,
-                "scores": {c: score(c, m) for c, m in zip(COLUMNS, values, strict=True)},
-            }
+            {"name": name, "scores": {c: score(c, m) for c, m in zip(COLUMNS, values, strict=True)}}
             for name, values in means.items()
         ],
         "seconds": 12.5,

@@ -4,14 +4,7 @@ from torch.profiler import record_function
 
 from builders import random_images, small_recipe
 from similitude import pretrain
-from similitude.training.profiling import (
-    STAGES,
-    STEPS,
-    WARM_UP,
-    own_seconds,
-    step_profiler,
-    table,
-)
+from similitude.training.profiling import STAGES, STEPS, WARM_UP, own_seconds, step_profiler, table
 
 
 def profiled(step):

@@ -9,15 +9,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import similitude as sim
 from builders import random_images, small_recipe
-from similitude.evaluation.verdict import diagnose
 from similitude.evaluation.online import OnlineMonitor
+from similitude.evaluation.verdict import diagnose
 from similitude.listener import Silent
-from similitude.method import Progress
 from similitude.recipes import OptimizerConfig
 from similitude.runs.metrics import Metrics, read_metrics
 from similitude.training import logs
 from similitude.training.pretrain import judge, train
-from similitude.training.step import learning_rate
 
 CPU = torch.device("cpu")
 

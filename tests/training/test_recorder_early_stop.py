@@ -165,11 +165,7 @@ def test_real_rules_stop_a_real_collapse_and_leave_a_real_run_alone(tmp_path):
     lost = fast.method.model_copy(update={"stop_gradient": False, "predictor": "none"})
     for name, recipe in (("lost", fast.model_copy(update={"method": lost})), ("healthy", slow)):
         trained = api.pretrain(
-            images,
-            recipe=recipe,
-            out=tmp_path / name,
-            report=False,
-            stop_collapsed=True,
+            images, recipe=recipe, out=tmp_path / name, report=False, stop_collapsed=True
         )
         assert trained is not None
     lost_run, healthy = Run(tmp_path / "lost"), Run(tmp_path / "healthy")

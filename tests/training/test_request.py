@@ -10,18 +10,9 @@ from typer.testing import CliRunner
 import similitude as sim
 from similitude.cli import app
 from similitude.errors import UserError
-from similitude.training.request import (
-    DistillRequest,
-    FinetuneRequest,
-    PretrainRequest,
-    flag_of,
-)
+from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest, flag_of
 
-REQUESTS = {
-    "pretrain": PretrainRequest,
-    "finetune": FinetuneRequest,
-    "distill": DistillRequest,
-}
+REQUESTS = {"pretrain": PretrainRequest, "finetune": FinetuneRequest, "distill": DistillRequest}
 
 
 @pytest.mark.parametrize("verb", REQUESTS)

@@ -189,9 +189,7 @@ def _open(modality: Modality, data: Any, listener: Listener) -> tuple[Any, Any]:
 
 def _load(modality: Modality, source: Any, config: DataConfig, listener: Listener) -> Samples[Any]:
     images = modality.load(
-        source,
-        config,
-        lambda done, total: listener.progress("reading images", done, total),
+        source, config, lambda done, total: listener.progress("reading images", done, total)
     )
     if images.unreadable:
         listener.say(f"{len(images.unreadable)} unreadable files in {source.name} are left out")

@@ -228,8 +228,6 @@ def number_text(score: Score | None, measure: str, digits: int) -> str:
     return f"{score.mean:.{digits}f}"
 
 
-def values_by_cell(
-    cells: Sequence[CellFinding],
-) -> Mapping[str, Mapping[str, Sequence[float]]]:
+def values_by_cell(cells: Sequence[CellFinding]) -> Mapping[str, Mapping[str, Sequence[float]]]:
     """As :func:`similitude.ablation.study.judge` takes them."""
     return {cell.name: {m: cell.values(m) for m in (*cell.measures, COLLAPSED)} for cell in cells}

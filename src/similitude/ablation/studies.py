@@ -64,9 +64,7 @@ STUDIES: dict[str, Study] = {
             Cell("EMA 0", "cifar10.byol", ("method.ema_decay=0",)),
             Cell("EMA 1", "cifar10.byol", ("method.ema_decay=1",)),
             Cell(
-                "no predictor",
-                "cifar10.byol",
-                ("method.ema_decay=0.99", "method.predictor=none"),
+                "no predictor", "cifar10.byol", ("method.ema_decay=0.99", "method.predictor=none")
             ),
         ),
         settings=("method.ema_schedule=constant",),

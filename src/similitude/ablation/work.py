@@ -247,10 +247,5 @@ def _read(run: Run, seed: int, table: ScoreTable | None) -> RunFinding:
     if not isinstance(environment, dict) or not isinstance(environment.get("seconds"), float):
         raise damaged(path, "it does not say how many seconds the run took")
     return RunFinding(
-        seed,
-        run.path,
-        run.verdict.state,
-        "stopped_early" in last,
-        environment["seconds"],
-        values,
+        seed, run.path, run.verdict.state, "stopped_early" in last, environment["seconds"], values
     )

@@ -81,8 +81,7 @@ def evaluate(
     run: RunFolder,
     data: Data,
     protocol: Annotated[
-        str | None,
-        typer.Option(help="Any of knn, linear, few, separated by commas. Default: all."),
+        str | None, typer.Option(help="Any of knn, linear, few, separated by commas. Default: all.")
     ] = None,
     labels: Labels = None,
     method: OwnMethod = None,
@@ -221,8 +220,7 @@ def report(
 @app.command()
 def ablate(
     first: Annotated[
-        str | None,
-        typer.Argument(metavar="METHOD", help="Whose settings vary; not with --study."),
+        str | None, typer.Argument(metavar="METHOD", help="Whose settings vary; not with --study.")
     ] = None,
     second: Annotated[
         str | None,
@@ -233,13 +231,11 @@ def ablate(
         typer.Option(metavar="FIELD=A,B,C", help="E.g. stop_gradient=true,false; repeat."),
     ] = None,
     study: Annotated[
-        str | None,
-        typer.Option(help="A ready-made study, with what its papers found."),
+        str | None, typer.Option(help="A ready-made study, with what its papers found.")
     ] = None,
     list_studies: Annotated[bool, typer.Option("--list", help="Show the studies.")] = False,
     seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Runs of each cell. Default: 3, or the study's."),
+        int | None, typer.Option(min=1, help="Runs of each cell. Default: 3, or the study's.")
     ] = None,
     epochs: Annotated[
         int | None,
@@ -250,16 +246,14 @@ def ablate(
         typer.Option(min=2, help="Training images at most. Default: all, or the study's."),
     ] = None,
     recipe: Annotated[
-        str | None,
-        typer.Option(help="What all cells start from: a recipe by name or file."),
+        str | None, typer.Option(help="What all cells start from: a recipe by name or file.")
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="For all cells; repeat."),
     ] = None,
     out: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="The folder. Default: ablations/NAME."),
+        str | None, typer.Option(metavar="PATH", help="The folder. Default: ablations/NAME.")
     ] = None,
 ) -> None:
     """Vary settings over several seeds, score every run, and compare them in one table and page.

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         spectrum,
         uniformity,
     )
-    from similitude.evaluation.verdict import Readings, Verdict, diagnose
     from similitude.evaluation.knn import KNNProbe
     from similitude.evaluation.linear import LinearProbe
     from similitude.evaluation.scores import Score, ScoreTable, read_scores
+    from similitude.evaluation.verdict import Readings, Verdict, diagnose
 
 # Imported on first use: the report reads scores without PyTorch, which takes seconds.
 _PLACES = {

@@ -18,10 +18,7 @@ ROWS = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING, PRETRAINED_BACKBONE)
 # Two-sided 95 % points of Student's t for 1..9 degrees of freedom; beyond, the expansion below.
 _STUDENT_95 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 _NORMAL_95 = 1.959964
-_PHRASES = {
-    RANDOM_BACKBONE: "the random backbone",
-    BEFORE_TRAINING: "the weights it started from",
-}
+_PHRASES = {RANDOM_BACKBONE: "the random backbone", BEFORE_TRAINING: "the weights it started from"}
 _SUBJECT = "The pretrained backbone"
 _TRAIN_ON = (
     "train longer, or choose views that keep what your classes differ in (`similitude views` draws "

@@ -277,11 +277,7 @@ def evaluate_entrants(
     seen = ""  # without pixels the images are not known
 
     def score(
-        row: str,
-        parts: Parts,
-        features: Callable[[Samples[Any]], Features],
-        *,
-        plain: bool = False,
+        row: str, parts: Parts, features: Callable[[Samples[Any]], Features], *, plain: bool = False
     ) -> None:
         nonlocal labels, seen
         say(f"{row}: features")

@@ -103,9 +103,7 @@ def few_label_accuracies(
 
 
 def few_label_skips(
-    y: Int[Tensor, " N"],
-    labels_per_class: Sequence[int],
-    class_names: Sequence[str] | None = None,
+    y: Int[Tensor, " N"], labels_per_class: Sequence[int], class_names: Sequence[str] | None = None
 ) -> dict[int, str]:
     """For each k that some class has not enough samples for, a sentence that says so."""
     classes, counts = torch.unique(y[y >= 0], return_counts=True)

@@ -135,9 +135,7 @@ class LinearProbe:
         return chosen
 
 
-def standardization(
-    x: Float[Tensor, "N D"],
-) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+def standardization(x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
     """Mean and std (over N) of each feature; std 1 for a constant feature.
 
     The sums run over differences from a first mean, so a large common offset costs no digits.

@@ -11,11 +11,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from similitude.evaluation.comparison import (
-    Difference,
-    difference_of_draws,
-    difference_of_shares,
-)
+from similitude.evaluation.comparison import Difference, difference_of_draws, difference_of_shares
 from similitude.evaluation.features import Features
 from similitude.evaluation.scores import Score, Title, mean_score
 

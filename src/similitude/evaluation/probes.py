@@ -7,11 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.evaluation.features import Features
-from similitude.evaluation.few_labels import (
-    LABELS_PER_CLASS,
-    few_label_accuracies,
-    few_label_skips,
-)
+from similitude.evaluation.few_labels import LABELS_PER_CLASS, few_label_accuracies, few_label_skips
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
 from similitude.evaluation.probe import Outcome, Probe

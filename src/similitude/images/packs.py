@@ -70,9 +70,7 @@ def append_facts(file: BinaryIO, facts: dict[str, Any]) -> None:
 
 
 def write_pack(
-    path: Path,
-    decoder: Decoder | StreamDecoder,
-    more: Callable[[Found], dict[str, Any]],
+    path: Path, decoder: Decoder | StreamDecoder, more: Callable[[Found], dict[str, Any]]
 ) -> dict[str, Any]:
     """Decode everything to a pack; its facts, with ``more`` of them."""
     with replacing(path) as temporary, temporary.open("wb") as file:

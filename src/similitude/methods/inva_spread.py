@@ -75,9 +75,7 @@ class InvaSpread(Method):
             parts=world_size(),
         )
         return StepOutput(
-            loss,
-            features=h.detach().chunk(2)[0],
-            metrics={"projection_std": output_std(z1)},
+            loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
         )
 
     def chance_loss(self, batch_size: int) -> float:

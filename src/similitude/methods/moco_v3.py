@@ -118,11 +118,7 @@ class MoCoV3(Method):
     def _contrast(self, query: Tensor, key: Tensor) -> Tensor:
         temperature = self.config.temperature
         nce = in_batch_info_nce(
-            gather(query),
-            gather(key),
-            temperature=temperature,
-            part=rank(),
-            parts=world_size(),
+            gather(query), gather(key), temperature=temperature, part=rank(), parts=world_size()
         )
         return 2 * temperature * nce
 

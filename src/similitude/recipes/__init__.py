@@ -37,6 +37,7 @@ __all__ = [
     "validated",
 ]
 
+
 def _named(data: ModuleType) -> dict[str, Callable[[], Recipe]]:
     """The recipes of a module: its public functions."""
     name = data.__name__.rpartition(".")[2]

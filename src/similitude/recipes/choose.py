@@ -110,13 +110,7 @@ class Chooser(ABC):
         return recipe
 
     def fit(
-        self,
-        recipe: Recipe,
-        samples: Any,
-        given: Collection[str],
-        *,
-        pixels: bool,
-        views: bool,
+        self, recipe: Recipe, samples: Any, given: Collection[str], *, pixels: bool, views: bool
     ) -> Recipe:
         """With what is measured on the samples.
 

@@ -88,12 +88,7 @@ def moco_v2() -> Recipe:
 
 def _moco(config: type[MoCoV1Config] | type[MoCoV2Config]) -> Recipe:
     method = config(
-        view=VIEW,
-        queue_length=4096,
-        temperature=0.1,
-        ema_decay=0.99,
-        symmetric=True,
-        bn_splits=4,
+        view=VIEW, queue_length=4096, temperature=0.1, ema_decay=0.99, symmetric=True, bn_splits=4
     )
     # Keys cost two more passes, so that six epochs take as long as eight of SimCLR.
     return _recipe(method, base_lr=0.3, weight_decay=5e-4, epochs=6)

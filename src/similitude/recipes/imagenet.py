@@ -57,11 +57,7 @@ def _recipe(
 def simclr() -> Recipe:
     """SimCLR, 1,000 epochs at batch 4,096: 69.3 linear (Tab. 6 and App. B.6)."""
     optimizer = OptimizerConfig(
-        name="lars",
-        base_lr=0.3,
-        weight_decay=1e-6,
-        warmup_epochs=10,
-        lars_momentum="classic",
+        name="lars", base_lr=0.3, weight_decay=1e-6, warmup_epochs=10, lars_momentum="classic"
     )
     return _recipe(SimCLRConfig(), optimizer, epochs=1000, batch_size=4096)
 

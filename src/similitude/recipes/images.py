@@ -288,13 +288,7 @@ class Images(Chooser):
         check_batchnorm(recipe)
 
     def fit(
-        self,
-        recipe: Recipe,
-        samples: Any,
-        given: Collection[str],
-        *,
-        pixels: bool,
-        views: bool,
+        self, recipe: Recipe, samples: Any, given: Collection[str], *, pixels: bool, views: bool
     ) -> Recipe:
         """With mean, std, turns and colors that are measured on the decoded images."""
         recipe = set_num_samples(recipe, len(samples))

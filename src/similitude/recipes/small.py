@@ -1,4 +1,4 @@
-"""Recipes for a few thousand images and a processor without accelerator, made from those of CIFAR-10.
+"""Recipes for a few thousand images and a processor without accelerator, of those of CIFAR-10.
 
 The papers' settings are for a million images and weeks. A person with two thousand photos and ten
 minutes needs steps before anything else: a narrow ResNet-18 on views of 64 pixels takes ten

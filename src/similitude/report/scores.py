@@ -169,9 +169,7 @@ def shared_baselines(evaluations: Sequence[ScoreTable]) -> dict[str, dict[str, S
     return {name: scores for name, scores in found.items() if scores is not None}
 
 
-def shared_baseline(
-    rows: Sequence[Mapping[str, Score] | None],
-) -> dict[str, Score] | None:
+def shared_baseline(rows: Sequence[Mapping[str, Score] | None]) -> dict[str, Score] | None:
     """The scores of one row in several runs as one; None unless all have the same ones.
 
     The same test images give the same scores; runs may have been scored in different columns, of

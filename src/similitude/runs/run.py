@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.evaluation import (
-    Features,
-    ScoreTable,
-    extract_features,
-    spectrum,
-)
+from similitude.evaluation import Features, ScoreTable, extract_features, spectrum
 from similitude.evaluation.verdict import Verdict
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import as_path, check_writable, version_of, write_with

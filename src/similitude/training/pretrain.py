@@ -15,8 +15,8 @@ from similitude.errors import UserError, visible
 from similitude.evaluation import read_scores
 from similitude.evaluation.checksums import checksum
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
-from similitude.evaluation.verdict import Readings, Verdict, diagnose
 from similitude.evaluation.online import OnlineMonitor
+from similitude.evaluation.verdict import Readings, Verdict, diagnose
 from similitude.files.writing import write_text, write_with
 from similitude.listener import Listener, Log, Silent, end
 from similitude.method import Method
@@ -185,12 +185,7 @@ def train(
     if start is not None:  # what is kept is not what trained at last, and is judged on more images
         begun = load_backbone(recipe, start).to(device)
         monitor = OnlineMonitor(
-            images,
-            recipe.facts,
-            module.multi_view,
-            seed=recipe.seed,
-            start=begun,
-            size=WATCHED,
+            images, recipe.facts, module.multi_view, seed=recipe.seed, start=begun, size=WATCHED
         )
         values = monitor.measure(run.backbone.to(device), device)
         recorder.metrics.add({"step": float(module.step), **values})

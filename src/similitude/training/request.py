@@ -81,9 +81,7 @@ def given_options(request: Any) -> list[str]:
     ]
 
 
-def takes(
-    request: Callable[P, RequestT],
-) -> Callable[[Callable[[RequestT], T]], Callable[P, T]]:
+def takes(request: Callable[P, RequestT]) -> Callable[[Callable[[RequestT], T]], Callable[P, T]]:
     """Give a function of a request the request's own parameters, and a list of them in its help."""
 
     def decorate(do: Callable[[RequestT], T]) -> Callable[P, T]:
@@ -298,21 +296,13 @@ class FinetuneRequest:
     optimizer: str | None = option(None, "sgd or lars. Default: chosen.", cli=str, decides=True)
     lr: float | None = option(None, "Peak learning rate. Default: chosen.", cli=float, decides=True)
     epochs: int | None = option(
-        None,
-        "Passes over the labeled images. Default: chosen.",
-        cli=int,
-        least=1,
-        decides=True,
+        None, "Passes over the labeled images. Default: chosen.", cli=int, least=1, decides=True
     )
     batch_size: int | None = option(
         None, "Images in a step. Default: chosen.", cli=int, least=2, decides=True
     )
     seed: int | None = option(
-        None,
-        "Of the labels drawn, order and views. Default: 0.",
-        cli=int,
-        least=0,
-        decides=True,
+        None, "Of the labels drawn, order and views. Default: 0.", cli=int, least=0, decides=True
     )
     out: str | Path | None = option(
         None, "The classifier's folder. Default: runs/NAME-finetune.", cli=str, metavar="PATH"
@@ -335,10 +325,7 @@ class DistillRequest:
     _: KW_ONLY
     method: ClassOfMethod | None = option(None, _OWN, cli=str, python="Or the class.")
     backbone: AnyBackbone | None = option(
-        None,
-        "The student's, any model timm knows. Default: the teacher's.",
-        cli=str,
-        decides=True,
+        None, "The student's, any model timm knows. Default: the teacher's.", cli=str, decides=True
     )
     temperature: float | None = option(
         None, "Of the logits of both. Default: 0.1.", cli=float, decides=True
@@ -355,11 +342,7 @@ class DistillRequest:
         decides=True,
     )
     batch_size: int | None = option(
-        None,
-        "Images in a step. Default: that of the pretraining.",
-        cli=int,
-        least=2,
-        decides=True,
+        None, "Images in a step. Default: that of the pretraining.", cli=int, least=2, decides=True
     )
     seed: int | None = option(
         None, "Of weights, order and views. Default: 0.", cli=int, least=0, decides=True

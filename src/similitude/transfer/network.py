@@ -149,11 +149,7 @@ class Learner(Method):
     """
 
     def __init__(
-        self,
-        network: ClassifierNetwork,
-        config: Any,
-        view: ViewConfig,
-        criterion: Criterion,
+        self, network: ClassifierNetwork, config: Any, view: ViewConfig, criterion: Criterion
     ) -> None:
         super().__init__()
         self.config = config

@@ -72,10 +72,7 @@ def train_network(
         load_network(network, checkpoint.method, method.kept, folder)
     learner = Learner(network, method, recipe.view, criterion)
     module = Pretraining(
-        learner,
-        training,
-        steps_per_epoch=len(images) // recipe.batch_size,
-        first_step=first_step,
+        learner, training, steps_per_epoch=len(images) // recipe.batch_size, first_step=first_step
     )
     module.to(device)
     if checkpoint is None:

@@ -149,11 +149,7 @@ BAD_FILES = {
         "w.pth",
         "MoCo v2's official checkpoint, but 1 of its tensors are unknown there.*'decoder.weight'",
     ),
-    "a wide bottleneck": (
-        lambda s: saved(build_wide(s)),
-        "w.pth",
-        "resnet50 of 2 times the width",
-    ),
+    "a wide bottleneck": (lambda s: saved(build_wide(s)), "w.pth", "resnet50 of 2 times the width"),
 }
 
 
@@ -197,11 +193,7 @@ def test_code_in_a_file_is_never_run(how, state, tmp_path):
 
 def test_settings_beside_the_weights_are_passed_over(state, tmp_path):
     path = tmp_path / "w.ckpt"
-    settings = {
-        "folder": tmp_path,
-        "args": argparse.Namespace(a=1),
-        "seen": defaultdict(list),
-    }
+    settings = {"folder": tmp_path, "args": argparse.Namespace(a=1), "seen": defaultdict(list)}
     path.write_bytes(saved({"state_dict": state, "hyper_parameters": settings}))
     before = set(torch.serialization.get_safe_globals())
     start = open_start(path)

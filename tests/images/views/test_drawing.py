@@ -49,9 +49,7 @@ def same_distribution(ours, theirs):
 def test_boxes_are_those_of_random_resized_crop(width, height, scale, ratio):
     size = min(width, height)
     boxes = draw(
-        ImageViewConfig(crop_scale=scale, crop_ratio=ratio),
-        aspect=width / height,
-        canvas_size=size,
+        ImageViewConfig(crop_scale=scale, crop_ratio=ratio), aspect=width / height, canvas_size=size
     )
     image = torch.empty(3, height, width)
     top, left, rows, columns = torch.tensor(

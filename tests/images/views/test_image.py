@@ -118,8 +118,7 @@ def test_all_24_orders_of_the_jitter():
 
 
 @pytest.mark.parametrize(
-    ("size", "side"),
-    [(32, 32), (64, 64), (91, 91), (24, 256), (64, 250), (128, 144)],
+    ("size", "side"), [(32, 32), (64, 64), (91, 91), (24, 256), (64, 250), (128, 144)]
 )
 def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, monkeypatch):
     n = 37

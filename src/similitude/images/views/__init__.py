@@ -4,12 +4,7 @@ from similitude.images.canvases import Canvases
 from similitude.images.views.config import image_views
 from similitude.images.views.contact_sheet import contact_sheet
 from similitude.images.views.drawing import ViewParameters
-from similitude.images.views.image import (
-    ImageFacts,
-    ImageView,
-    ImageViewConfig,
-    evaluation_view,
-)
+from similitude.images.views.image import ImageFacts, ImageView, ImageViewConfig, evaluation_view
 from similitude.images.views.patches import PatchParameters, PatchView, PatchViewConfig, cut_patches
 from similitude.sample import MultiView
 

@@ -1,7 +1,7 @@
 """What may happen to a view after its colors were jittered: a class for each operation, in order.
 
-A class, and a probability of its name in ``ImageViewConfig``, add one. N samples of a batch, of which
-the operation happens to B.
+A class, and a probability of its name in ``ImageViewConfig``, add one. N samples of a batch, of
+which the operation happens to B.
 """
 
 from abc import ABC, abstractmethod
