@@ -18,7 +18,7 @@ from similitude import ablation, api
 from similitude.ablation import ablate, findings, studies, work
 from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
-from similitude.ablation.study import COLLAPSED, Cell, Expectation, Study
+from similitude.ablation.study import COLLAPSED, Cell, Study
 from similitude.errors import UserError
 from similitude.images import samples
 from similitude.listener import Silent
@@ -83,10 +83,11 @@ def test_values_are_yaml_and_lists_keep_their_commas():
 def test_the_grid_is_the_product_and_short_names_are_fields_of_the_method():
     variations = parse_variations(["predictor=mlp,none", "optimizer.base_lr=0.1,0.2", "epochs=1,2"])
     cells = grid(variations, cifar10.simsiam())
-    assert len({cell.assignments for cell in cells}) == len(cells) == 8
+    assert len({cell.recipe.model_dump_json() for cell in cells}) == len(cells) == 8
     assert cells[1].name == "predictor=mlp,optimizer.base_lr=0.1,epochs=2"
     assert cells[-1].settings == {"predictor": "none", "optimizer.base_lr": 0.2, "epochs": 2}
-    assert cells[0].assignments == ('method.predictor="mlp"', "optimizer.base_lr=0.1", "epochs=1")
+    first = cells[0].recipe
+    assert (first.method.predictor, first.optimizer.base_lr, first.epochs) == ("mlp", 0.1, 1)
 
 
 @pytest.mark.parametrize(
@@ -394,16 +395,14 @@ def test_data_is_needed_and_methods_do_not_go_with_studies(tmp_path):
 SMALL_STUDY = Study(
     title="A small study",
     question="Does it run?",
-    cells=(
-        Cell("SimSiam", "cifar10.simsiam"),
-        Cell("no stop-gradient", "cifar10.simsiam", ("method.stop_gradient=false",)),
-        Cell("another method", "cifar10.simclr", ("method.view.size=12",)),
-    ),
-    expected=(
-        Expectation("SimSiam", COLLAPSED, "below", 0.5, published="67.7 (the paper)"),
-        Expectation("another method", "knn", "above", 200.0),
-        Expectation("SimSiam", "entropy_of_nothing", "above", 0.0),
-    ),
+    recipe="cifar10.simsiam",
+    changes={"SimSiam": (), "no stop-gradient": ("method.stop_gradient=false",)},
+    others=(Cell("another method", "cifar10.simclr", ("method.view.size=12",)),),
+    published={
+        "SimSiam: collapsed below 0.5": "67.7 (the paper)",
+        "another method: knn above 200": "",
+        "SimSiam: entropy_of_nothing above 0": "",
+    },
     settings=("batch_size=16", "image_size=16", "backbone.base_width=4", "method.view.size=12"),
     images=32,
     epochs=1,

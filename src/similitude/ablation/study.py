@@ -1,9 +1,10 @@
 """What a study is: cells, and published directions that can be checked on their numbers."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from similitude.evaluation.scores import mean_score
 
@@ -18,6 +19,7 @@ MEASURES = {
 }
 ACCURACIES = ("knn", "linear")
 COLLAPSED = "collapsed"  # the share of a cell's runs with this verdict
+_STATEMENT = re.compile(r"(.+?): (\w+) (above|below) (.+?)(?: by (\S+))?")
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,53 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Study:
-    """A question, the cells that answer it, and what the papers found."""
+    """A question, the cells that answer it, and what the papers found.
+
+    Attributes:
+        title: what is varied.
+        question: ends with a question mark.
+        recipe: what the cells start from, by its name.
+        changes: the cells, and what each sets in the recipe, as after --set.
+        published: directions, "CELL: MEASURE above|below CELL or number [by DIFFERENCE]" as
+            in :class:`Expectation`, and the papers' own numbers, or "".
+        others: further cells, of other recipes.
+        settings: of all cells, before their own.
+        images: training images, at most.
+        epochs: over so many images; as many steps where there are fewer.
+        seeds: runs of each cell.
+        minutes: all of it on two cores, from the time of single steps.
+    """
 
     title: str
     question: str
-    cells: tuple[Cell, ...]
-    expected: tuple[Expectation, ...]
-    settings: tuple[str, ...] = ()  # of all cells, before their own
-    images: int = 10_000  # training images, at most
+    recipe: str
+    changes: Mapping[str, tuple[str, ...]]
+    published: Mapping[str, str]
+    others: tuple[Cell, ...] = ()
+    settings: tuple[str, ...] = ()
+    images: int = 10_000
     epochs: int = 5
     seeds: int = 2
-    minutes: float = 10.0  # all of it on two cores, from the time of single steps
+    minutes: float = 10.0
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All rows of the study."""
+        own = (Cell(name, self.recipe, settings) for name, settings in self.changes.items())
+        return (*own, *self.others)
+
+    @property
+    def expected(self) -> tuple[Expectation, ...]:
+        """What was published, as statements that can be checked."""
+        return tuple(self._expectation(*said) for said in self.published.items())
+
+    def _expectation(self, statement: str, published: str) -> Expectation:
+        match = _STATEMENT.fullmatch(statement)
+        assert match is not None, statement
+        parts: tuple[Any, ...] = match.groups()
+        cell, measure, relation, than, by = parts
+        other = than if than in {cell.name for cell in self.cells} else float(than)
+        return Expectation(cell, measure, relation, other, float(by or 0), published)
 
 
 def judge(
