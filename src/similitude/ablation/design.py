@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from similitude.ablation.grid import Variation, folder_name, grid
+from similitude.ablation.grid import Planned, Variation, grid
 from similitude.ablation.study import Study
 from similitude.data.source import Source
 from similitude.errors import UserError
@@ -20,20 +20,6 @@ from similitude.sample import DataConfig, Samples
 from similitude.training.choose import choose_for
 
 PLAN = "ablation.yaml"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell whose every setting is known."""
-
-    name: str
-    settings: dict[str, Any]  # what varies; empty in a study
-    recipe: Recipe
-
-    @property
-    def folder(self) -> str:
-        """Where its runs go, in the folder of the ablation."""
-        return folder_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -166,12 +152,7 @@ class Design:
                 Planned(cell.name, {}, override(bases[cell.recipe], cell.settings))
                 for cell in self.study.cells
             ]
-        return [
-            Planned(
-                cell.name, cell.settings, override(bases[""], cell.assignments, option="--vary")
-            )
-            for cell in grid(self.variations, bases[""])
-        ]
+        return grid(self.variations, bases[""])
 
 
 def _as_kept(recipe: Recipe, source: Source) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Any
 
 from similitude.errors import UserError, did_you_mean
 from similitude.files.reading import parse_yaml
-from similitude.recipes import Recipe
+from similitude.recipes import Recipe, override
 
 LONGEST_NAME = 100  # of a folder
 FIXED = ("name", "method", "seed", "reasons")  # do not vary inside a grid
@@ -43,12 +43,17 @@ class Variation:
 
 
 @dataclass(frozen=True)
-class GridCell:
-    """One combination of values: what to call it, and what to set."""
+class Planned:
+    """A cell whose every setting is known."""
 
-    name: str  # "stop_gradient=true,predictor=mlp"
-    settings: dict[str, Any]  # field as given -> value
-    assignments: tuple[str, ...]  # as after --set
+    name: str  # of a grid: "stop_gradient=true,predictor=mlp"
+    settings: dict[str, Any]  # what varies, as given -> value; empty in a study
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        """Where its runs go, in the folder of the ablation."""
+        return folder_name(self.name)
 
 
 def parse_variations(given: Sequence[str] | Mapping[str, Sequence[Any]]) -> list[Variation]:
@@ -87,11 +92,11 @@ def _parse(text: str) -> tuple[str, list[Any]]:
     return field.strip(), parse_yaml(f"[{values}]", f"--vary {text!r}: the list of values")
 
 
-def grid(variations: Sequence[Variation], recipe: Recipe) -> list[GridCell]:
-    """Every combination of the values, the last field changing fastest.
+def grid(variations: Sequence[Variation], recipe: Recipe) -> list[Planned]:
+    """Every combination of the values in a recipe, the last field changing fastest.
 
     Raises:
-        UserError: a field that the recipe does not have.
+        UserError: a field that the recipe does not have, or a value that it does not take.
     """
     paths = [variation.path(recipe) for variation in variations]
     cells = []
@@ -99,8 +104,8 @@ def grid(variations: Sequence[Variation], recipe: Recipe) -> list[GridCell]:
         settings = {v.field: value for v, value in zip(variations, values, strict=True)}
         name = ",".join(f"{field}={value_text(value)}" for field, value in settings.items())
         # JSON is YAML, and unlike YAML's own writer it never breaks a line
-        assignments = (f"{p}={json.dumps(value)}" for p, value in zip(paths, values, strict=True))
-        cells.append(GridCell(name, settings, tuple(assignments)))
+        assignments = [f"{p}={json.dumps(value)}" for p, value in zip(paths, values, strict=True)]
+        cells.append(Planned(name, settings, override(recipe, assignments, option="--vary")))
     return cells
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from similitude import api
-from similitude.ablation.design import Planned
 from similitude.ablation.findings import FAILED, RunFinding
+from similitude.ablation.grid import Planned
 from similitude.errors import UserError
 from similitude.evaluation import Score, ScoreTable, evaluate_backbone, read_scores
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
@@ -22,7 +21,6 @@ from similitude.files.writing import write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
 from similitude.recipes import Recipe, arithmetic_of, load_recipe
-from similitude.runs.checkpoint import fresh_backbone
 from similitude.runs.folder import refuse_links, settle
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
@@ -125,7 +123,7 @@ class Work:
             return self._keep(key, table)
         known = self.baselines.get(key)
         arithmetic = arithmetic_of(recipe)
-        untrained = _untrained(recipe) if known is None else None
+        untrained = run.untrained() if known is None else None
         for backbone in filter(None, (run.backbone, untrained)):
             arithmetic.place(backbone)
         bank = self.images
@@ -196,7 +194,6 @@ class _Renamed:
         """Nothing: the log of the run keeps it."""
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Pass on, with the run's name for the training."""
         self.listener.progress(self.title if what == "training" else what, done, total, note)
 
 
@@ -221,13 +218,6 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
         if load_recipe(path).changed(**reasons) != recipe.changed(**reasons):
             raise UserError(f"{folder} is a run with other settings: give another --out")
     return (folder / "health.json").exists() and (folder / "embedding.npz").exists()
-
-
-def _untrained(recipe: Recipe) -> nn.Module:
-    """The kept backbone as it was before training."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        return fresh_backbone(recipe).eval()
 
 
 def _read(run: Run, seed: int, table: ScoreTable | None) -> RunFinding:
