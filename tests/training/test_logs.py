@@ -64,7 +64,7 @@ def train(out, **options):
     return sim.pretrain(random_images(32), recipe=recipe, out=out, report=False, **options)
 
 
-def test_the_names_are_known_without_their_classes():
+def test_the_names_are_known_without_their_functions():
     assert tuple(LOGGERS) == LOGGER_NAMES
 
 

@@ -1,7 +1,7 @@
 """Where the curves of a run go besides metrics.csv: TensorBoard always, others where asked for.
 
-A class, a line in ``LOGGERS``, the name in ``training/request.py`` and an extra in pyproject.toml
-add one.
+A function, a line in ``LOGGERS``, the name in ``training/request.py`` and an extra in
+pyproject.toml add one.
 """
 
 import importlib
@@ -26,6 +26,8 @@ from similitude.errors import UserError
 from similitude.files.writing import writing_error
 from similitude.recipes import Recipe
 
+# Functions of a library: one takes a row of metrics and its step, the other ends the run there.
+Backend = tuple[Callable[..., Any], Callable[[], Any]]
 PROJECT = "similitude"  # what the runs are filed under
 
 
@@ -67,67 +69,40 @@ def check_loggers(names: Sequence[str]) -> None:
             raise UserError(f"--log {name} needs its package: pip install 'similitude[{name}]'")
 
 
-class WandB:
+def _wandb(folder: Path, recipe: Recipe) -> Backend:
     """Weights & Biases; ``WANDB_MODE=offline`` keeps the run on this machine."""
-
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._run = importlib.import_module("wandb").init(
-            project=PROJECT,
-            name=folder.name,
-            dir=str(folder.parent),
-            config=recipe.model_dump(mode="json"),
-            id=run_id(folder),
-            resume="allow",
-        )
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """See :class:`Logger`."""
-        self._run.log(dict(values), step=int(values["step"]))
-
-    def close(self) -> None:
-        """See :class:`Logger`."""
-        self._run.finish()
+    run = importlib.import_module("wandb").init(
+        project=PROJECT,
+        name=folder.name,
+        dir=str(folder.parent),
+        config=recipe.model_dump(mode="json"),
+        id=run_id(folder),
+        resume="allow",
+    )
+    return run.log, run.finish
 
 
-class MLflow:
+def _mlflow(folder: Path, recipe: Recipe) -> Backend:
     """MLflow, at the place that ``MLFLOW_TRACKING_URI`` names."""
-
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._mlflow = importlib.import_module("mlflow")
-        self._mlflow.set_experiment(PROJECT)
-        self._mlflow.start_run(run_name=folder.name)
-        self._mlflow.log_dict(recipe.model_dump(mode="json"), "recipe.yaml")
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """See :class:`Logger`."""
-        self._mlflow.log_metrics(dict(values), step=int(values["step"]))
-
-    def close(self) -> None:
-        """See :class:`Logger`."""
-        self._mlflow.end_run()
+    mlflow = importlib.import_module("mlflow")
+    mlflow.set_experiment(PROJECT)
+    mlflow.start_run(run_name=folder.name)
+    mlflow.log_dict(recipe.model_dump(mode="json"), "recipe.yaml")
+    return mlflow.log_metrics, mlflow.end_run
 
 
-class Trackio:
+def _trackio(folder: Path, recipe: Recipe) -> Backend:
     """Trackio, Hugging Face's: on this machine, or in a Space."""
-
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._trackio = importlib.import_module("trackio")
-        config = recipe.model_dump(mode="json")
-        self._trackio.init(project=PROJECT, name=run_id(folder), config=config, resume="allow")
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """See :class:`Logger`."""
-        self._trackio.log(dict(values), step=int(values["step"]))
-
-    def close(self) -> None:
-        """See :class:`Logger`."""
-        self._trackio.finish()
+    trackio = importlib.import_module("trackio")
+    config = recipe.model_dump(mode="json")
+    trackio.init(project=PROJECT, name=run_id(folder), config=config, resume="allow")
+    return trackio.log, trackio.finish
 
 
-LOGGERS: dict[str, Callable[[Path, Recipe], Logger]] = {
-    "mlflow": MLflow,
-    "trackio": Trackio,
-    "wandb": WandB,
+LOGGERS: dict[str, Callable[[Path, Recipe], Backend]] = {
+    "mlflow": _mlflow,
+    "trackio": _trackio,
+    "wandb": _wandb,
 }
 
 
@@ -141,15 +116,16 @@ def run_id(folder: Path) -> str:
 class _Careful:
     """A logger whose errors end itself and not the run."""
 
-    def __init__(self, name: str, logger: Logger, tell: Callable[[str], None]) -> None:
-        self._name, self._logger, self._tell = name, logger, tell
+    def __init__(self, name: str, backend: Backend, tell: Callable[[str], None]) -> None:
+        self._name, self._tell = name, tell
+        self._log, self._finish = backend
         self._is_well = True
 
     def add(self, values: Mapping[str, float]) -> None:
-        self._try(lambda: self._logger.add(values))
+        self._try(lambda: self._log(dict(values), step=int(values["step"])))
 
     def close(self) -> None:
-        self._try(self._logger.close)
+        self._try(self._finish)
 
     def _try(self, do: Callable[[], Any]) -> None:
         if not self._is_well:
@@ -181,12 +157,10 @@ class TensorBoard:
         self._put(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, values: Mapping[str, float]) -> None:
-        """A row of metrics, with its step."""
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._put(Event(step=int(values["step"]), summary=Summary(value=scalars)))
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
 

@@ -160,11 +160,9 @@ class Learner(Method):
         self.logits = network.logits
 
     def views(self, facts: Any) -> MultiView:
-        """One view of each image."""
         return MultiView(self.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        """The criterion's loss of one batch."""
         (view,) = batch.views
         h = self.kept_backbone(view)
         loss, metrics = self.criterion.judge(self.logits(self.head(h)), view, batch.index)
