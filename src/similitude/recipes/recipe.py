@@ -258,7 +258,7 @@ def load_recipe(path: Path) -> Recipe:
     return parse_recipe(read_yaml(path), str(path))
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: Config) -> str:
     """The recipe as YAML, every field written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 

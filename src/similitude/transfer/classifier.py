@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,7 +61,7 @@ class Classifier(Run):
 
     @property
     def split_seed(self) -> int:
-        """That of the pretraining: what fine-tuning held out stays held out."""
+        """The seed of the pretraining: what fine-tuning held out stays held out."""
         return self.transfer.network.seed
 
     @property
@@ -193,10 +192,3 @@ def read_transfer(path: Path) -> FinetuneRecipe | DistillRecipe:
     if kind is None:
         raise UserError(f"{file} is damaged or not the recipe of a classifier")
     return validated(kind, content, str(file))
-
-
-def dump_transfer(recipe: FinetuneRecipe | DistillRecipe) -> str:
-    """As YAML, the stage first, every field written out."""
-    content = recipe.model_dump(mode="json")
-    ordered = {"stage": content.pop("stage"), **content}
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)

@@ -88,11 +88,11 @@ def read_images(
     test = None
     if len(sources) > 1:
         test = teacher.load_source(sources[1], listener.progress, listener.say)
-    elif _knows(images, class_names):
+    elif _of_classes(images, class_names) is not None:
         out = held_out(_labels(images), TEST_FRACTION, teacher.split_seed)
         images, test = images.subset(~out), images.subset(out)
     if test is not None:
-        test = _relabel(test, class_names) if _knows(test, class_names) else None
+        test = _of_classes(test, class_names)
     return sources[0].name, images.without_labels(), test
 
 
@@ -155,8 +155,9 @@ def _relabel(images: Samples[Any], class_names: Sequence[str]) -> Samples[Any]:
     return images.with_labels(new[places], list(class_names))
 
 
-def _knows(images: Samples[Any], class_names: Sequence[str]) -> bool:
-    """Whether some image is labeled with one of the classes."""
+def _of_classes(images: Samples[Any], class_names: Sequence[str]) -> Samples[Any] | None:
+    """The images, relabeled; None if none of them is labeled with one of the classes."""
     if images.labels is None or not bool((images.labels >= 0).any()):
-        return False
-    return bool((_labels(_relabel(images, class_names)) >= 0).any())
+        return None
+    relabeled = _relabel(images, class_names)
+    return relabeled if bool((_labels(relabeled) >= 0).any()) else None

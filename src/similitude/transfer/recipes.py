@@ -16,7 +16,7 @@ SGD_LR, SCRATCH_LR = 0.1, 0.2  # per 256 images
 class TransferRecipe(Config):
     """What both stages have."""
 
-    stage: str
+    stage: str  # stands first: by it a folder is known as that of a classifier
     source: str  # folder of the run that was fine-tuned, or of the teacher
     data: str  # the images, in words
     class_names: tuple[str, ...]  # in the order of the logits

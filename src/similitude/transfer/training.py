@@ -10,13 +10,13 @@ from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
 from similitude.listener import Listener, Log, end
-from similitude.recipes import field_text
+from similitude.recipes import dump_recipe, field_text
 from similitude.runs.checkpoint import export_backbone, load_checkpoint
 from similitude.runs.environment import write_environment
 from similitude.sample import Samples
 from similitude.training.loop import run_steps
 from similitude.training.step import Pretraining
-from similitude.transfer.classifier import Classifier, dump_transfer, load_network
+from similitude.transfer.classifier import Classifier, load_network
 from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
 
@@ -76,7 +76,7 @@ def train_network(
     )
     module.to(device)
     if checkpoint is None:
-        write_text(folder / "recipe.yaml", dump_transfer(recipe))
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))
         for field, reason in recipe.reasons.items():
             log.say(f"  {field} = {field_text(recipe, field)}: {reason}")
     unlabeled = images.without_labels()  # an online kNN among labels already learned is none
@@ -88,9 +88,10 @@ def train_network(
     )
     write_environment(folder, recipe.data, images, recorder.metrics, recorder.seconds, device)
     if recorder.diverged_at is not None:
+        peak_lr = recipe.optimizer.base_lr * recipe.batch_size / 256
         raise UserError(
             f"the training in {folder} diverged at step {recorder.diverged_at} (the loss is not a "
-            f"number): use --overwrite and a lower --lr than {_peak_lr(recipe):.3g}"
+            f"number): use --overwrite and a lower --lr than {peak_lr:.3g}"
         )
     if recorder.stop_signal:
         log.say(
@@ -103,7 +104,3 @@ def train_network(
     classifier = Classifier(folder)
     export_backbone(classifier.checkpoint.backbone, folder / "backbone.safetensors")
     return classifier
-
-
-def _peak_lr(recipe: FinetuneRecipe | DistillRecipe) -> float:
-    return recipe.optimizer.base_lr * recipe.batch_size / 256
