@@ -185,6 +185,8 @@ class Method(nn.Module, ABC):
     # [N, num_features]. Often the network given; a method may wrap it (patches, color channels).
     backbone: nn.Module
     config: Any  # the method's own MethodConfig
+    # Whether biases and norms decay like weights.
+    decays_all: ClassVar[bool] = False
     # Whether a backbone with GroupNorm is known to be in the method's way.
     wants_batchnorm: ClassVar[bool] = False
 
@@ -219,12 +221,14 @@ class Method(nn.Module, ABC):
         return self
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups: weights, then biases and norms, which do not decay.
+        """Optimizer groups: weights, then biases and norms without decay; one, if all decay.
 
         A group with ``fixed_lr: True`` keeps its peak learning rate through the whole run; one
         with ``lr_scale: 0.1`` trains at a tenth of the rate; ``weight_decay`` is the group's own.
         """
         params = [p for p in self.parameters() if p.requires_grad]
+        if self.decays_all:
+            return [{"params": params}]
         return [
             {"params": [p for p in params if p.ndim > 1]},
             {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},

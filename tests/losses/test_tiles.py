@@ -79,7 +79,7 @@ def test_the_mean_over_parts_is_the_whole(name, parts):
     tensors = [unit(N, 0), unit(N, 1)]
     whole = value_and_gradients(partial(loss, **options), tensors)
     each = [
-        value_and_gradients(partial(loss, part=part, parts=parts, **options), tensors)
+        value_and_gradients(partial(loss, share=(part, parts), **options), tensors)
         for part in range(parts)
     ]
     assert not torch.allclose(each[0][0], each[1][0])

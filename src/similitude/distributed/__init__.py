@@ -94,6 +94,11 @@ def join_processes() -> None:
         dist.init_process_group(backend, timeout=timedelta(days=1), **where)
 
 
+def own_share() -> tuple[int, int]:
+    """Number of this process, and of how many that share the work on the same rows."""
+    return rank(), world_size()
+
+
 def own_rows(x: Shaped[Tensor, "M ..."]) -> Shaped[Tensor, "N ..."]:
     """This process's rows of what :func:`gather` gave."""
     return x.chunk(world_size())[rank()]

@@ -4,9 +4,9 @@ N samples, P projection size, Q stored negatives, B rows of a memory bank, C can
 sample: its own row and K = C - 1 others. All losses are in nats.
 
 No matrix of similarities is ever whole in memory (see ``tiles``). Losses that compare a batch with
-itself take ``part`` and ``parts``: of several processes that all have the whole batch, number
-``part`` works out its share of the terms alone, and the mean over the ``parts`` processes of what
-they return, and of its gradients, is that of one process.
+itself take a ``share``: of several processes that all have the whole batch, each works out its
+share of the terms alone, and the mean over the processes of what they return, and of its gradients,
+is that of one process.
 """
 
 import math
@@ -18,17 +18,12 @@ from torch.nn import functional as F
 
 from similitude.errors import UserError
 from similitude.losses.precision import full_precision, unit
-from similitude.losses.tiles import mean_in_tiles
+from similitude.losses.tiles import WHOLE, Share, mean_in_tiles
 
 
 @full_precision
 def nt_xent(
-    z1: Float[Tensor, "N P"],
-    z2: Float[Tensor, "N P"],
-    *,
-    temperature: float,
-    part: int = 0,
-    parts: int = 1,
+    z1: Float[Tensor, "N P"], z2: Float[Tensor, "N P"], *, temperature: float, share: Share = WHOLE
 ) -> Float[Tensor, ""]:
     """Normalized temperature-scaled cross-entropy (SimCLR, arXiv:2002.05709, eq. 1), in nats.
 
@@ -39,14 +34,13 @@ def nt_xent(
         z1: projections of view 1, any norm.
         z2: projections of view 2, any norm; row i of both is sample i.
         temperature: positive; the paper uses 0.1 (ImageNet) and 0.5 (CIFAR-10).
-        part: see above.
-        parts: see above.
+        share: see above.
 
     Returns:
         Mean over the 2N projections, 0 or more. log(2N - 1) when all similarities are equal.
     """
     z = unit(torch.cat([z1, z2]))
-    return _find_other_view(z, z, temperature, part, parts)
+    return _find_other_view(z, z, temperature, share)
 
 
 @full_precision
@@ -56,8 +50,7 @@ def nt_xent_with_queue(
     negatives: Float[Tensor, "Q P"],
     *,
     temperature: float,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """NT-Xent with stored keys as further wrong candidates (SimCLR v2, arXiv:2006.10029, Sec. 2).
 
@@ -66,15 +59,14 @@ def nt_xent_with_queue(
         z2: projections of view 2, any norm; row i of both is sample i.
         negatives: unit norm; must not come from these samples.
         temperature: positive; 0.1 in the paper.
-        part: see above.
-        parts: see above.
+        share: see above.
 
     Returns:
         Mean over the 2N projections, in nats, 0 or more. log(2N - 1 + Q) when all similarities are
         equal; ``nt_xent`` where Q is 0.
     """
     z = unit(torch.cat([z1, z2]))
-    return _find_other_view(z, torch.cat([z, negatives]), temperature, part, parts)
+    return _find_other_view(z, torch.cat([z, negatives]), temperature, share)
 
 
 @full_precision
@@ -114,8 +106,7 @@ def in_batch_info_nce(
     key: Float[Tensor, "N P"],
     *,
     temperature: float,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """InfoNCE whose candidates are the keys of the batch (MoCo v3, arXiv:2104.02057, Alg. 1).
 
@@ -126,15 +117,14 @@ def in_batch_info_nce(
         query: predictions, any norm.
         key: target projections, any norm; row i is the positive of query i among all rows.
         temperature: positive; 0.2 for ViT and 1.0 for ResNet-50 in MoCo v3.
-        part: see above.
-        parts: see above.
+        share: see above.
 
     Returns:
         Mean over the N queries, in nats, 0 or more. log(N) when all similarities are equal.
     """
     index = torch.arange(len(query), device=query.device)
     query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
-    return _find_row(query, key, index, temperature, part, parts)
+    return _find_row(query, key, index, temperature, share)
 
 
 @full_precision
@@ -144,8 +134,7 @@ def invariant_spread(
     *,
     temperature: float,
     negative_weight: float = 1.0,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """Views of an image alike, other images spread out (InvaSpread, arXiv:1904.03436, eq. 3 to 7).
 
@@ -161,8 +150,7 @@ def invariant_spread(
         temperature: positive; 0.1 in the paper.
         negative_weight: 1 or more; factor of the second term, and of the other images in the
             denominator.
-        part: see above.
-        parts: see above.
+        share: see above.
 
     Raises:
         UserError: the weight is below 1, where 1 - P can be negative.
@@ -196,7 +184,7 @@ def invariant_spread(
         return (log_sum - positive - negative_weight * spread).mean()
 
     rows, shared = [z, own_index, own_index.roll(len(z1))], [z.detach()]
-    return mean_in_tiles(loss, rows, shared, width=len(z), part=part, parts=parts)
+    return mean_in_tiles(loss, rows, shared, width=len(z), share=share)
 
 
 @full_precision
@@ -305,11 +293,7 @@ def _candidates(
 
 
 def _find_other_view(
-    z: Float[Tensor, "M P"],
-    candidates: Float[Tensor, "C P"],
-    temperature: float,
-    part: int,
-    parts: int,
+    z: Float[Tensor, "M P"], candidates: Float[Tensor, "C P"], temperature: float, share: Share
 ) -> Float[Tensor, ""]:
     """Cross-entropy of finding z's other view; the first M = 2N candidates are z itself."""
     own_index = torch.arange(len(z), device=z.device)
@@ -321,7 +305,7 @@ def _find_other_view(
         return F.cross_entropy(logits, positive_index)
 
     rows, width = [z, own_index, positive_index], len(candidates)
-    return mean_in_tiles(loss, rows, [candidates], width=width, part=part, parts=parts)
+    return mean_in_tiles(loss, rows, [candidates], width=width, share=share)
 
 
 def _find_row(
@@ -329,8 +313,7 @@ def _find_row(
     candidates: Float[Tensor, "C P"],
     index: Int[Tensor, " N"],
     temperature: float,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of finding each query's row among all candidates."""
 
@@ -338,4 +321,4 @@ def _find_row(
         return F.cross_entropy((query / temperature) @ candidates.T, index)
 
     width = len(candidates)
-    return mean_in_tiles(loss, [query, index], [candidates], width=width, part=part, parts=parts)
+    return mean_in_tiles(loss, [query, index], [candidates], width=width, share=share)

@@ -1,8 +1,8 @@
 """Losses on the correlation of features instead of the similarity of samples.
 
 N samples, P projection size. The batch's own statistics are part of the loss: over several
-processes it needs the rows of all. Each of ``parts`` processes then works out its share of the
-matrix alone, as number ``part``: the mean over processes is the loss of one.
+processes it needs the rows of all. Each of them then works out its ``share`` of the matrix alone,
+as in ``contrastive``: the mean over processes is the loss of one.
 """
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from similitude.losses.precision import full_precision
-from similitude.losses.tiles import mean_in_tiles
+from similitude.losses.tiles import WHOLE, Share, mean_in_tiles
 
 _EPS = 1e-5  # added to the variance, as in BatchNorm
 
@@ -21,8 +21,7 @@ def barlow_twins(
     z2: Float[Tensor, "N P"],
     *,
     off_diagonal_weight: float,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """Redundancy reduction (Barlow Twins, arXiv:2103.03230, eq. 1 and 2).
 
@@ -36,13 +35,12 @@ def barlow_twins(
         z1: projections of view 1, any scale and offset.
         z2: projections of view 2; row i of both is sample i.
         off_diagonal_weight: lambda; 0.0051 for P = 8192. 0 leaves the invariance alone.
-        part: see above.
-        parts: see above.
+        share: see above.
 
     Returns:
         0 or more. P where nothing is correlated, as for a constant code.
     """
-    return _squared_distance(z1, z2, off_diagonal_weight, 0.0, part, parts)
+    return _squared_distance(z1, z2, off_diagonal_weight, 0.0, share)
 
 
 @full_precision
@@ -51,8 +49,7 @@ def barlow_twins_hsic(
     z2: Float[Tensor, "N P"],
     *,
     off_diagonal_weight: float,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """Barlow Twins with off-diagonal correlations drawn to -1 (arXiv:2104.13712).
 
@@ -67,23 +64,17 @@ def barlow_twins_hsic(
         z1: projections of view 1, any scale and offset.
         z2: projections of view 2; row i of both is sample i.
         off_diagonal_weight: lambda; 1/P in the authors' CIFAR-10 commands.
-        part: see above.
-        parts: see above.
+        share: see above.
 
     Returns:
         0 or more; never 0 for P > 2, because more than two features cannot all oppose each other.
         P + weight * P (P - 1) where nothing is correlated, as for a constant code.
     """
-    return _squared_distance(z1, z2, off_diagonal_weight, -1.0, part, parts)
+    return _squared_distance(z1, z2, off_diagonal_weight, -1.0, share)
 
 
 def _squared_distance(
-    z1: Float[Tensor, "N P"],
-    z2: Float[Tensor, "N P"],
-    weight: float,
-    target: float,
-    part: int,
-    parts: int,
+    z1: Float[Tensor, "N P"], z2: Float[Tensor, "N P"], weight: float, target: float, share: Share
 ) -> Float[Tensor, ""]:
     """Of the correlations from 1 on the diagonal, plus weight times that from ``target`` off it."""
     (n, p), features = z1.shape, torch.arange(z1.shape[1], device=z1.device)
@@ -97,7 +88,7 @@ def _squared_distance(
 
     rows = [_standardized(z1).T, features]
     shared = [_standardized(z2)]
-    return p * mean_in_tiles(loss, rows, shared, width=p, part=part, parts=parts)
+    return p * mean_in_tiles(loss, rows, shared, width=p, share=share)
 
 
 def _standardized(z: Float[Tensor, "N P"]) -> Float[Tensor, "N P"]:

@@ -43,7 +43,7 @@ def _tensors(argument: object) -> Iterator[Tensor]:
 
 def _upcast(argument: object) -> object:
     if isinstance(argument, list | tuple):
-        return [_upcast(item) for item in argument]
+        return type(argument)(_upcast(item) for item in argument)
     if isinstance(argument, Tensor) and argument.dtype in LOW_PRECISION:
         return argument.float()
     return argument

@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+# Which part of the rows a process takes, and how many processes that have the same rows.
+Share = tuple[int, int]
+WHOLE: Share = (0, 1)
 NUMBERS = 2**22  # in a tile: 16 MB in float32, about what a processor's cache holds
 DEVICE_NUMBERS = 2**26  # on an accelerator, which wants fewer and larger ones
 
@@ -24,12 +27,11 @@ def mean_in_tiles(
     shared: Sequence[Tensor],
     *,
     width: int,
-    part: int = 0,
-    parts: int = 1,
+    share: Share = WHOLE,
 ) -> Tensor:
     """The mean of ``loss`` over tiles of rows, weighted by their size: that of all rows at once.
 
-    Where several processes have the same rows and shared tensors, each takes its part of the rows.
+    Where several processes have the same rows and shared tensors, each takes its share of the rows.
 
     Args:
         loss: called as ``loss(*rows of the tile, *shared)``, returns the mean over its rows; or
@@ -38,14 +40,14 @@ def mean_in_tiles(
         rows: tensors with the same number of rows N.
         shared: tensors that every tile sees whole.
         width: numbers of the matrix that one row needs.
-        part: which rows to take, 0 to parts - 1.
-        parts: how many parts there are.
+        share: which rows to take; all by default.
 
     Returns:
         The mean over the N rows. The first number is differentiable, once, in ``rows`` and
-        ``shared``, which may change before the backward pass. Of a part: the sum over its rows
-        times parts / N, so that the mean over all parts is the mean over the N rows.
+        ``shared``, which may change before the backward pass. Of a share: the sum over its rows
+        times the number of processes / N, so that the mean over them is the mean over the N rows.
     """
+    part, parts = share
     if parts > 1:
         count = len(rows[0])
         own = slice(count * part // parts, count * (part + 1) // parts)

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from similitude.distributed import gather, rank, world_size
+from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
@@ -104,8 +104,7 @@ class BarlowTwins(Method):
             gather(z1),
             gather(z2),
             off_diagonal_weight=self.config.off_diagonal_weight,
-            part=rank(),
-            parts=world_size(),
+            share=own_share(),
         )
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 

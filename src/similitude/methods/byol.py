@@ -21,7 +21,7 @@ from torch import nn
 from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import build_head, ema_update_, frozen_copy, mlp, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -63,28 +63,24 @@ class BYOL(Method):
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = self._projector(features)
+        self.projector, dim = build_head(
+            config.projector,
+            features,
+            config.projection_dim,
+            lambda: self._head(features, config.projection_dim),
+        )
         self.predictor = self._predictor(dim)
         self.target_backbone = frozen_copy(self.backbone)
         self.target_projector = frozen_copy(self.projector)
 
-    def _projector(self, features: int) -> nn.Module:
-        config = self.config
-        if config.projector == "none":
-            return nn.Identity()
-        if config.projector == "linear":
-            return nn.Linear(features, config.projection_dim)
-        return self._head(features)
-
     def _predictor(self, dim: int) -> nn.Module:
         if self.config.predictor == "none":
             return nn.Identity()
-        return self._head(dim, out=dim).requires_grad_(self.config.predictor != "fixed")
+        return self._head(dim, dim).requires_grad_(self.config.predictor != "fixed")
 
-    def _head(self, dim: int, out: int | None = None) -> nn.Sequential:
+    def _head(self, features: int, dim: int) -> nn.Sequential:
         config = self.config
-        dims = [dim, config.hidden_dim, out or config.projection_dim]
+        dims = [features, config.hidden_dim, dim]
         return mlp(dims, norm=config.head_norm, hidden_bias=True, last_bias=False)
 
     def views(self, facts: Any) -> MultiView:

@@ -82,6 +82,7 @@ class CMCConfig(MethodConfig):
 class CMC(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in the reference code
     normalizers: Tensor
 
     def __init__(self, backbone: Backbone, config: CMCConfig) -> None:
@@ -140,7 +141,3 @@ class CMC(Method):
         noise = k / n
         either = 1 / n + noise + 1e-7
         return len(self.pairs) * (math.log(n * either) + k * math.log(either / noise))
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: the reference code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

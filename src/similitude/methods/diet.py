@@ -36,7 +36,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import drop_gradients, output_std, plain_projector
+from similitude.nets import build_head, drop_gradients, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -71,13 +71,14 @@ class DIETConfig(MethodConfig):
 class DIET(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in the published code
+
     def __init__(self, backbone: Backbone, config: DIETConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = plain_projector(config.projector, features, dim)
+        self.projector, dim = build_head(config.projector, features, config.projection_dim)
         self.classifier = nn.Linear(dim, config.num_samples, bias=False)  # W
 
     def views(self, facts: Any) -> MultiView:
@@ -111,7 +112,3 @@ class DIET(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         return math.log(self.config.num_samples)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: the published code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -19,6 +19,7 @@ occurs once, not twice. As in the code, every parameter is clipped by its own no
 and position embedding decay.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -163,4 +164,4 @@ class DINO(Method):
         ema_update_(self.target_projector, self.projector, decay)
 
     def chance_loss(self, batch_size: int) -> float:
-        return torch.tensor(float(self.config.num_prototypes)).log().item()
+        return math.log(self.config.num_prototypes)

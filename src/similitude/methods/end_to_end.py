@@ -22,11 +22,11 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from similitude.distributed import gather, own_rows, rank, world_size
+from similitude.distributed import gather, own_rows, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, BatchParts, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import convert_split_batchnorm, output_std, plain_projector
+from similitude.nets import build_head, convert_split_batchnorm, output_std
 from similitude.nets.backbone import Backbone
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
@@ -53,13 +53,14 @@ class EndToEndConfig(MethodConfig):
 class EndToEnd(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in MoCo's code
+
     def __init__(self, backbone: Backbone, config: EndToEndConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = plain_projector(config.projector, features, dim)
+        self.projector, _ = build_head(config.projector, features, config.projection_dim)
 
     def views(self, facts: Any) -> MultiView:
         view = self.config.view.on(facts)
@@ -67,8 +68,7 @@ class EndToEnd(Method):
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         v1, v2 = batch.views
-        options = {"temperature": self.config.temperature}
-        options |= {"part": rank(), "parts": world_size()}
+        options = {"temperature": self.config.temperature, "share": own_share()}
         h1 = self.backbone(v1)
         z1 = self.projector(h1)
         q, k = gather(z1), self._keys(v2, progress)
@@ -86,7 +86,3 @@ class EndToEnd(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         return (2 if self.config.symmetric else 1) * math.log(batch_size)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: MoCo's code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

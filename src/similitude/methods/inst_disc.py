@@ -46,7 +46,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import output_std, plain_projector
+from similitude.nets import build_head, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -75,6 +75,7 @@ class InstDiscConfig(MethodConfig):
 class InstDisc(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in the reference code
     normalizer: Tensor
 
     def __init__(self, backbone: Backbone, config: InstDiscConfig) -> None:
@@ -82,8 +83,7 @@ class InstDisc(Method):
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = plain_projector(config.projector, features, dim)
+        self.projector, dim = build_head(config.projector, features, config.projection_dim)
         if config.loss == "parametric":
             self.classifier = nn.Linear(dim, config.num_samples, bias=False)
         self.bank = MemoryBank(config.num_samples, dim)
@@ -133,7 +133,3 @@ class InstDisc(Method):
         noise = k / n
         either = 1 / n + noise + 1e-7
         return math.log(n * either) + k * math.log(either / noise)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: the reference code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

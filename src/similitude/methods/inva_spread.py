@@ -20,11 +20,11 @@ from typing import Any, Literal
 from pydantic import Field
 from torch.nn import functional as F
 
-from similitude.distributed import gather, rank, world_size
+from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import output_std, plain_projector
+from similitude.nets import build_head, output_std
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
@@ -50,13 +50,14 @@ class InvaSpreadConfig(MethodConfig):
 class InvaSpread(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in the reference code
+
     def __init__(self, backbone: Backbone, config: InvaSpreadConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = plain_projector(config.projector, features, dim)
+        self.projector, _ = build_head(config.projector, features, config.projection_dim)
 
     def views(self, facts: Any) -> MultiView:
         view = self.config.view.on(facts)
@@ -71,8 +72,7 @@ class InvaSpread(Method):
             gather(z2),
             temperature=self.config.temperature,
             negative_weight=self.config.negative_weight,
-            part=rank(),
-            parts=world_size(),
+            share=own_share(),
         )
         return StepOutput(
             loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
@@ -83,7 +83,3 @@ class InvaSpread(Method):
         others = 2 * batch_size - 2
         candidates = 1 + weight * others
         return math.log(candidates) - weight * others * math.log(1 - 1 / candidates)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: the reference code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

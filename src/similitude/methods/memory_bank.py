@@ -36,7 +36,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import output_std, plain_projector
+from similitude.nets import build_head, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -63,13 +63,14 @@ class MemoryBankConfig(MethodConfig):
 class MemoryBankContrast(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in MoCo's code
+
     def __init__(self, backbone: Backbone, config: MemoryBankConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = plain_projector(config.projector, features, dim)
+        self.projector, dim = build_head(config.projector, features, config.projection_dim)
         self.bank = MemoryBank(config.num_samples, dim)
 
     def views(self, facts: Any) -> MultiView:
@@ -93,7 +94,3 @@ class MemoryBankContrast(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         return math.log(1 + self.config.num_negatives)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: MoCo's code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -21,6 +21,7 @@ jitter, ours after it, as v2's. A step's order of the keys
 is a function of the step number, not of a global random state, so that a resumed run repeats it.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -43,11 +44,11 @@ from similitude.method import (
     Width,
 )
 from similitude.nets import (
+    build_head,
     convert_split_batchnorm,
     ema_update_,
     frozen_copy,
     output_std,
-    plain_projector,
 )
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import gathered, rows_at
@@ -98,13 +99,14 @@ class MoCoV2Config(MoCoConfig):
 class MoCo(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, as in the reference code
+
     def __init__(self, backbone: Backbone, config: MoCoV1Config | MoCoV2Config) -> None:
         super().__init__()
         self.config = config
         self.backbone = convert_split_batchnorm(backbone, config.bn_splits)
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = plain_projector(config.projector, features, dim)
+        self.projector, dim = build_head(config.projector, features, config.projection_dim)
         self.target_backbone = frozen_copy(self.backbone)
         self.target_projector = frozen_copy(self.projector)
         self.queue = FeatureQueue(config.queue_length, dim)
@@ -147,8 +149,4 @@ class MoCo(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         directions = 2 if self.config.symmetric else 1
-        return directions * torch.tensor(1.0 + self.config.queue_length).log().item()
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: the reference code decays every parameter, biases and norms included.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        return directions * math.log(1 + self.config.queue_length)

@@ -26,7 +26,7 @@ from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from similitude.distributed import gather, rank, world_size
+from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.images.vit import set_sincos_positions_, xavier_init_
 from similitude.losses import in_batch_info_nce
@@ -118,7 +118,7 @@ class MoCoV3(Method):
     def _contrast(self, query: Tensor, key: Tensor) -> Tensor:
         temperature = self.config.temperature
         nce = in_batch_info_nce(
-            gather(query), gather(key), temperature=temperature, part=rank(), parts=world_size()
+            gather(query), gather(key), temperature=temperature, share=own_share()
         )
         return 2 * temperature * nce
 

@@ -27,7 +27,7 @@ from torch import nn
 from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import build_head, ema_update_, frozen_copy, mlp, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -65,18 +65,16 @@ class RAFT(Method):
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = self._head(config.projector, features, dim)
-        self.predictor = self._head(config.predictor, dim, dim)
+        self.projector, dim = self._head(config.projector, features, config.projection_dim)
+        self.predictor, _ = self._head(config.predictor, dim, dim)
         self.target_backbone = frozen_copy(self.backbone)
         self.target_projector = frozen_copy(self.projector)
 
-    def _head(self, kind: str, features: int, dim: int) -> nn.Module:
-        if kind == "none":
-            return nn.Identity()
-        if kind == "linear":
-            return nn.Linear(features, dim)
-        return mlp([features, self.config.hidden_dim, dim], hidden_bias=True)
+    def _head(
+        self, kind: Literal["mlp", "linear", "none"], features: int, dim: int
+    ) -> tuple[nn.Module, int]:
+        dims = [features, self.config.hidden_dim, dim]
+        return build_head(kind, features, dim, lambda: mlp(dims, hidden_bias=True))
 
     def views(self, facts: Any) -> MultiView:
         view = self.config.view.on(facts)

@@ -16,13 +16,13 @@ every head layer has BatchNorm (the last without offset), head weights start fro
 images stay in [0, 1].
 """
 
+import math
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 
-from similitude.distributed import gather, rank, world_size
+from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
@@ -88,15 +88,11 @@ class SimCLR(Method):
         h = self.backbone(joined(batch.views))
         z1, z2 = self.projector(h).chunk(2)
         loss = nt_xent(
-            gather(z1),
-            gather(z2),
-            temperature=self.config.temperature,
-            part=rank(),
-            parts=world_size(),
+            gather(z1), gather(z2), temperature=self.config.temperature, share=own_share()
         )
         return StepOutput(
             loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
         )
 
     def chance_loss(self, batch_size: int) -> float:
-        return torch.tensor(2.0 * batch_size - 1).log().item()
+        return math.log(2 * batch_size - 1)

@@ -16,6 +16,7 @@ is in the paper alone, without details: here the online network's NT-Xent is kep
 keys of the memory network for view 1 join the candidates of later batches.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather, rank, world_size
+from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import nt_xent, nt_xent_with_queue
 from similitude.memory import FeatureQueue
@@ -98,8 +99,7 @@ class SimCLRv2(Method):
         return MultiView(view, view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        options = {"temperature": self.config.temperature}
-        options |= {"part": rank(), "parts": world_size()}
+        options = {"temperature": self.config.temperature, "share": own_share()}
         h = self.backbone(joined(batch.views))
         z1, z2 = self.projector(h).chunk(2)
         all1, all2 = gather(z1), gather(z2)
@@ -125,4 +125,4 @@ class SimCLRv2(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         queued = self.config.queue_length if self.config.queue else 0
-        return torch.tensor(2.0 * batch_size - 1 + queued).log().item()
+        return math.log(2 * batch_size - 1 + queued)

@@ -23,7 +23,7 @@ from torch import nn
 from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import mlp, output_std
+from similitude.nets import build_head, mlp, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -60,16 +60,13 @@ class SimSiam(Method):
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector = self._projector(features)
+        self.projector, dim = build_head(
+            config.projector, features, config.projection_dim, lambda: self._projector(features)
+        )
         self.predictor = self._predictor(dim)
 
     def _projector(self, features: int) -> nn.Module:
         config = self.config
-        if config.projector == "none":
-            return nn.Identity()
-        if config.projector == "linear":
-            return nn.Linear(features, config.projection_dim)
         dims = [features] + [config.projection_dim] * config.projector_layers
         if not config.head_norm:
             return mlp(dims, norm=False)

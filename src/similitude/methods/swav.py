@@ -16,6 +16,7 @@ learning rate occurs once, not twice. As in the code, LARC with its weight decay
 parameter, biases and norms too.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -36,7 +37,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import drop_gradients, mlp, multi_crop_features, output_std
+from similitude.nets import build_head, drop_gradients, mlp, multi_crop_features, output_std
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -74,6 +75,7 @@ class SwAVConfig(MethodConfig):
 class SwAV(Method):
     """See the module's docstring."""
 
+    decays_all = True  # biases and norms too, and LARC adapts them, as in the reference code
     queue_rows: Tensor
 
     def __init__(self, backbone: Backbone, config: SwAVConfig) -> None:
@@ -81,12 +83,10 @@ class SwAV(Method):
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        dim = features if config.projector == "none" else config.projection_dim
-        self.projector: nn.Module = {
-            "mlp": lambda: mlp([features, config.hidden_dim, dim], hidden_bias=True),
-            "linear": lambda: nn.Linear(features, dim),
-            "none": nn.Identity,
-        }[config.projector]()
+        dims = [features, config.hidden_dim, config.projection_dim]
+        self.projector, dim = build_head(
+            config.projector, features, dims[-1], lambda: mlp(dims, hidden_bias=True)
+        )
         self.prototypes = nn.Linear(dim, config.num_prototypes, bias=False)
         # Unit embeddings of earlier batches, newest first; zeros until it is full.
         self.register_buffer("queue_rows", torch.zeros(ASSIGNED, config.queue_length, dim))
@@ -138,11 +138,7 @@ class SwAV(Method):
             drop_gradients(self.prototypes)
 
     def chance_loss(self, batch_size: int) -> float:
-        return torch.tensor(float(self.config.num_prototypes)).log().item()
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        # One group: the reference code's LARC adapts and decays every parameter.
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        return math.log(self.config.num_prototypes)
 
 
 def _usage_entropy(scores: Tensor) -> Tensor:

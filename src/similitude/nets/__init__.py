@@ -12,9 +12,9 @@ from similitude.nets.heads import (
     DINOHead,
     ScaleBatchNorm1d,
     WeightNormLinear,
+    build_head,
     mlp,
     output_std,
-    plain_projector,
 )
 from similitude.nets.multicrop import multi_crop_features
 from similitude.nets.patches import GatedContext, PatchBackbone, ResidualContext
@@ -29,6 +29,7 @@ __all__ = [
     "SplitBatchNorm2d",
     "SyncBatchNorm",
     "WeightNormLinear",
+    "build_head",
     "clip_each_",
     "convert_split_batchnorm",
     "convert_sync_batchnorm",
@@ -38,7 +39,6 @@ __all__ = [
     "mlp",
     "multi_crop_features",
     "output_std",
-    "plain_projector",
     "sync_batch_norm",
     "without_drop_path",
 ]

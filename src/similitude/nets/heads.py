@@ -1,6 +1,6 @@
 """Heads of the papers. N samples, P projection size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -60,13 +60,25 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def plain_projector(kind: Literal["mlp", "linear", "none"], features: int, dim: int) -> nn.Module:
-    """A projector without BatchNorm: two layers as in MoCo v2, one as in InstDisc, or none."""
+def build_head(
+    kind: Literal["mlp", "linear", "none"],
+    features: int,
+    dim: int,
+    make_mlp: Callable[[], nn.Module] | None = None,
+) -> tuple[nn.Module, int]:
+    """A projector or predictor, and the size P of what it gives.
+
+    Args:
+        kind: "mlp", "linear" (one layer, as in InstDisc) or "none".
+        features: what goes in.
+        dim: P, unless the kind is "none": then P is ``features``.
+        make_mlp: makes that of kind "mlp"; by default two layers without BatchNorm, as in MoCo v2.
+    """
     if kind == "none":
-        return nn.Identity()
+        return nn.Identity(), features
     if kind == "linear":
-        return nn.Linear(features, dim)
-    return mlp([features, features, dim], norm=False)
+        return nn.Linear(features, dim), dim
+    return mlp([features, features, dim], norm=False) if make_mlp is None else make_mlp(), dim
 
 
 class ScaleBatchNorm1d(nn.BatchNorm1d):
