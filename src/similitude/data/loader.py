@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.profiler import record_function
 
+from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
 from similitude.randomness import permutation, uniform
 from similitude.sample import Rows, Samples
@@ -100,6 +101,7 @@ class Loader:
         self.first_step = first_step
         self.total_steps = total_steps
         self.device = torch.device(device)
+        keep_freed_memory()  # whoever takes batches takes steps
         self.steps_per_epoch = len(samples) // batch_size
         self.waiting_seconds = 0.0
         self._order: tuple[int, Tensor] | None = None
