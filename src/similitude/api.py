@@ -23,6 +23,7 @@ from similitude.method import Method
 from similitude.methods import build_method, given_method, method_class
 from similitude.modalities import Modality, modality, modality_of
 from similitude.modalities import chooser as chooser_of
+from similitude.nets.start import Start
 from similitude.recipes import Recipe, field_text, parse_recipe
 from similitude.recipes.choose import Chooser
 from similitude.recipes.duration import too_few_steps
@@ -35,7 +36,7 @@ from similitude.runs.folder import (
     training_in,
 )
 from similitude.runs.run import Run
-from similitude.runs.starts import Start, open_start
+from similitude.runs.starts import open_start
 from similitude.sample import Samples
 from similitude.training.choose import (
     by_name,

@@ -2,6 +2,5 @@
 
 from similitude.images.starts.norms import unfit_norm, with_batchnorm
 from similitude.images.starts.opening import open_start
-from similitude.images.starts.start import Start
 
-__all__ = ["Start", "open_start", "unfit_norm", "with_batchnorm"]
+__all__ = ["open_start", "unfit_norm", "with_batchnorm"]
