@@ -109,7 +109,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
         shown = field.removeprefix("data.")
         listener.say(f"  {shown} = {field_text(recipe, field)}: {reason}")
     if start is not None and recipe.init is not None and recipe.init.norm == "batch":
-        start = plan.modality.with_batchnorm(start, images, recipe.facts)
+        start = plan.modality.starts.with_batchnorm(start, images, recipe.facts)
         listener.say(f"  {start.report[-1]}")
         recipe = plan.chooser.started(recipe, start)
     if plan.checkpoint is None:
@@ -253,7 +253,7 @@ def _warn(
     short = too_few_steps(recipe, num_images, plan.device)
     warnings = [short]
     if start is not None:
-        warnings.append(plan.modality.told_unfit(start, method_class(recipe.method.name)))
+        warnings.append(plan.modality.starts.unfit_norm(method_class(recipe.method.name), start))
     if plan.given is None:
         warnings.append(start_would_help(recipe, plan.chooser, num_images))
     for warning in filter(None, warnings):

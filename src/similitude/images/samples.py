@@ -104,29 +104,12 @@ class Images(Modality):
         size = min(MAX_PIXEL_SIDE, native_size(source) or MAX_PIXEL_SIDE)
         return config.changed(canvas_size=max(4, size))
 
-    def open_start(self, init: Any, network: BackboneConfig | None) -> Any:
-        """See :func:`similitude.images.starts.open_start`."""
-        from similitude.images.starts import open_start  # timm takes a second
+    @property
+    def starts(self) -> Any:
+        """See :mod:`similitude.images.starts`."""
+        from similitude.images import starts  # timm takes a second
 
-        return open_start(init, backbone=network)
-
-    def told_unfit(self, start: Any, method: Any) -> str | None:
-        """See :func:`similitude.images.starts.unfit_norm`."""
-        from similitude.images.starts import unfit_norm
-
-        return unfit_norm(method, start)
-
-    def with_batchnorm(self, start: Any, samples: ImageSet, facts: ImageFacts) -> Any:
-        """See :func:`similitude.images.starts.with_batchnorm`."""
-        from similitude.images.starts import with_batchnorm
-
-        return with_batchnorm(start, samples, facts)
-
-    def start_of_run(self, **found: Any) -> Any:
-        """See :func:`similitude.images.starts.of_run`."""
-        from similitude.images.starts.opening import of_run
-
-        return of_run(**found)
+        return starts
 
     def same(self, config: ImageData, samples: ImageSet) -> bool:
         """Whether canvases are of this size."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from similitude.errors import UserError
 from similitude.files.writing import as_path
@@ -38,7 +37,10 @@ def open_start(
             path = path.parent.parent
         if path.joinpath(*CHECKPOINT).exists():
             return _of_run(path, backbone)
-    return modality(kind).open_start(init, backbone)
+    its = modality(kind)
+    if its.starts is None:
+        raise UserError(f"there are no published weights for {its.noun}: leave out --init")
+    return its.starts.open_start(init, backbone=backbone)
 
 
 def opened(against: Sequence[str | Path | Start]) -> list[Start]:
@@ -56,7 +58,10 @@ def _of_run(folder: Path, backbone: NetworkConfig | None) -> Start:
             f"{recipe.backbone.name} does not have: start from a run of another method"
         )
     told = f"They are what {method} kept after {checkpoint.step} steps."
-    return modality(recipe.data.kind).start_of_run(
+    its = modality(recipe.data.kind)
+    if its.starts is None:
+        raise UserError(f"a run on {its.noun} is no start of another: leave out --init")
+    return its.starts.of_run(
         name=folder.resolve().name,
         title=f"a run of {method}",
         where=f"the run {folder}",
