@@ -29,7 +29,6 @@ DATA = {
     "cache_folder": "similitude.data.cache",
     "cut_into_tiles": "similitude.images.tiles",
     "default_size": "similitude.images.loading",
-    "list_splits": "similitude.images.opening",
     "load_images": "similitude.images.loading",
     "load_some": "similitude.images.loading",
     "native_size": "similitude.images.decoder",
