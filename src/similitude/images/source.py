@@ -12,6 +12,7 @@ from torch import Tensor
 
 from similitude.data.files import UnreadableError
 from similitude.data.source import FileSource, Source
+from similitude.errors import UserError
 from similitude.images import decoding
 from similitude.images.decoding import ValueRange
 
@@ -96,6 +97,12 @@ class EncodedSource(ImageSource):
     def fingerprint(self) -> str:
         """That of the files."""
         return self.files.fingerprint()
+
+
+def check_number(name: str, count: int, kind: str = "image") -> None:
+    """Refuse too few images to learn from."""
+    if count < 2:
+        raise UserError(f"{name} has {count or 'no'} {kind}, but learning needs at least 2")
 
 
 def encoded(files: Source) -> EncodedSource:
