@@ -130,12 +130,16 @@ def test_a_full_disk_is_told_and_leaves_nothing(photos, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_after_some(file, decoder):
+        file.write(next(decoder.canvases()).data)
+        full()
+
     for where in ("reserve", "write"):
         with monkeypatch.context() as patch:
             if where == "reserve":
                 patch.setattr(os, "posix_fallocate", full, raising=False)
             else:
-                patch.setattr(packs, "write_canvases", full)
+                patch.setattr(packs, "write_canvases", full_after_some)
             with pytest.raises(UserError, match=r"disk is full: .*\.pack"):
                 load_images(open_source(photos), 7, cache_dir=tmp_path / "c", memory_limit_bytes=1)
         assert list((tmp_path / "c").iterdir()) == []

@@ -46,7 +46,6 @@ class FolderSource(FileSource):
         return os.path.join(self.folder, self.files[i])
 
     def file(self, i: int) -> ByteFile:
-        """Open file ``i``; see :meth:`FileSource.file`."""
         return open_regular(self.path(i))
 
     def fingerprint(self) -> str:

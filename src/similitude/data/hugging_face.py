@@ -35,7 +35,6 @@ class HuggingFaceSource(FileSource):
     column: str
 
     def file(self, i: int) -> ByteFile:
-        """The content of file ``i``; see :meth:`FileSource.file`."""
         image = self.dataset[i][self.column]
         if image is None:
             raise UnreadableError("nothing in this row")

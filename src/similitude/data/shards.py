@@ -50,7 +50,6 @@ class ShardSource(FileSource):
     places: Int[np.ndarray, "N 3"]
 
     def file(self, i: int) -> ByteFile:
-        """The bytes of image ``i``; see :meth:`FileSource.file`."""
         shard, start, length = self.places[i].tolist()
         if length > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")

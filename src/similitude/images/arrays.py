@@ -95,7 +95,6 @@ class ArraySource(ImageSource):
         )
 
     def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Image ``i``; see :meth:`ImageSource.read`."""
         return self.read_rows(i, i + 1)[0].expand(3, -1, -1)
 
     def probe_size(self, i: int) -> tuple[int, int]:

@@ -45,7 +45,6 @@ class BackboneConfig(NetworkConfig):
     options: Mapping[str, Plain | tuple[Plain, ...]] = {}
 
     def build(self) -> nn.Module:
-        """See :func:`build_backbone`."""
         return build_backbone(self)
 
     def loading_snippet(self, weights: str, data: ImageData, facts: ImageFacts) -> str:

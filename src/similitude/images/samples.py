@@ -64,7 +64,6 @@ class Images(Modality):
         config: ImageData,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ImageSet:
-        """Decode to canvases."""
         if config.value_range is not None:
             source = source.with_values(ValueRange(*config.value_range))
         return load_images(source, config.canvas_size, on_progress=on_progress)
@@ -72,13 +71,11 @@ class Images(Modality):
     def load_some(
         self, source: ImageSource, positions: Sequence[int], config: ImageData
     ) -> ImageSet:
-        """Decode a few images."""
         return load_some(source, positions, config.canvas_size)
 
     def pack(
         self, data: Any, output: str | Path | None, size: int | None, listener: Listener
     ) -> Path:
-        """See :func:`similitude.pack`."""
         source = open_stream(data) or open_source(data)
         for note in source.notes:
             listener.say(f"  {note}")
@@ -106,7 +103,6 @@ class Images(Modality):
 
     @property
     def starts(self) -> Any:
-        """See :mod:`similitude.images.starts`."""
         from similitude.images import starts  # timm takes a second
 
         return starts

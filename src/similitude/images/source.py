@@ -70,16 +70,13 @@ class EncodedSource(ImageSource):
 
     @property
     def origin(self) -> Source:
-        """The files."""
         return self.files
 
     def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
         with self.files.file(i) as file:
             return decoding.decode(file, size, self.values)
 
     def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
         try:
             with self.files.file(i) as file:
                 return decoding.probe_size(file)
@@ -95,7 +92,6 @@ class EncodedSource(ImageSource):
             return None
 
     def fingerprint(self) -> str:
-        """That of the files."""
         return self.files.fingerprint()
 
 
