@@ -129,10 +129,6 @@ class Loader:
         self.waiting_seconds += time.perf_counter() - start
         return result
 
-    def batch(self, step: int) -> RowBatch:
-        """The batch of one step, now and in this thread."""
-        return self._gather(*self._index(step))
-
     def _index(self, step: int) -> tuple[Tensor, int, Tensor | None]:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order
