@@ -23,6 +23,7 @@ from similitude.method import Method
 from similitude.methods import build_method, given_method, method_class
 from similitude.modalities import Modality, modality, modality_of
 from similitude.modalities import chooser as chooser_of
+from similitude.nets.start import Start
 from similitude.recipes import Recipe, field_text, parse_recipe
 from similitude.recipes.choose import Chooser
 from similitude.recipes.duration import too_few_steps
@@ -35,7 +36,7 @@ from similitude.runs.folder import (
     training_in,
 )
 from similitude.runs.run import Run
-from similitude.runs.starts import Start, open_start
+from similitude.runs.starts import open_start
 from similitude.sample import Samples
 from similitude.training.choose import (
     by_name,
@@ -108,7 +109,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
         shown = field.removeprefix("data.")
         listener.say(f"  {shown} = {field_text(recipe, field)}: {reason}")
     if start is not None and recipe.init is not None and recipe.init.norm == "batch":
-        start = plan.modality.with_batchnorm(start, images, recipe.facts)
+        start = plan.modality.starts.with_batchnorm(start, images, recipe.facts)
         listener.say(f"  {start.report[-1]}")
         recipe = plan.chooser.started(recipe, start)
     if plan.checkpoint is None:
@@ -252,7 +253,7 @@ def _warn(
     short = too_few_steps(recipe, num_images, plan.device)
     warnings = [short]
     if start is not None:
-        warnings.append(plan.modality.told_unfit(start, method_class(recipe.method.name)))
+        warnings.append(plan.modality.starts.unfit_norm(method_class(recipe.method.name), start))
     if plan.given is None:
         warnings.append(start_would_help(recipe, plan.chooser, num_images))
     for warning in filter(None, warnings):

@@ -29,7 +29,6 @@ DATA = {
     "cache_folder": "similitude.data.cache",
     "cut_into_tiles": "similitude.images.tiles",
     "default_size": "similitude.images.loading",
-    "list_splits": "similitude.images.opening",
     "load_images": "similitude.images.loading",
     "load_some": "similitude.images.loading",
     "native_size": "similitude.images.decoder",
@@ -98,25 +97,13 @@ class Modality(ABC):
         """The config with which samples are loaded for the baseline of raw numbers."""
         return config
 
-    def open_start(self, init: Any, network: Any | None) -> Any:
-        """Published weights to start from.
+    @property
+    def starts(self) -> Any:
+        """What opens published weights and looks at them, as ``images.starts``; None without any.
 
-        Raises:
-            UserError: there are none for this kind of data, or not of this name.
+        It has ``open_start``, ``of_run``, ``unfit_norm`` and ``with_batchnorm``.
         """
-        raise UserError(f"there are no published weights for {self.noun}: leave out --init")
-
-    def told_unfit(self, start: Any, method: type) -> str | None:
-        """A sentence on published weights that are in a method's way, and what to do."""
         return None
-
-    def with_batchnorm(self, start: Any, samples: Any, facts: Any) -> Any:
-        """The weights in a network with BatchNorm, with statistics of the samples."""
-        raise UserError(f"init.norm is for published weights, of which {self.noun} have none")
-
-    def start_of_run(self, **found: Any) -> Any:
-        """The weights that a run kept as those to start from; see ``images.starts``."""
-        raise UserError(f"a run on {self.noun} is no start of another: leave out --init")
 
     def same(self, config: Any, samples: Any) -> bool:
         """Whether samples are already as this config would have them loaded."""
@@ -126,7 +113,7 @@ class Modality(ABC):
         """Facts and config of the samples that published weights want.
 
         Args:
-            weights: as :meth:`open_start` gives them.
+            weights: a :class:`similitude.nets.start.Start`.
             samples: as they are.
             source: of the samples.
 

@@ -255,10 +255,12 @@ class Samples(ABC, Generic[R]):
 
     Attributes:
         names: One for each sample, all different.
-        labels: Class of each sample, -1 where unknown; None without any. Only evaluations look.
+        labels: Class of each sample, shape [N], -1 where unknown; None without any. Only
+            evaluations look at them.
         class_names: Name of each class, or None.
         partners: Positions of samples that belong to each one (beside it, next in time, of the
-            same speaker), -1 where there are fewer; None where nothing belongs together.
+            same speaker), shape [N, K], -1 where there are fewer; None where nothing belongs
+            together.
         unreadable: What was left out, each with the reason in a few words.
     """
 

@@ -19,7 +19,7 @@ from similitude.ablation.grid import grid, parse_variations
 from similitude.ablation.studies import STUDIES
 from similitude.cli import app
 from similitude.errors import UserError
-from similitude.evaluation import rules
+from similitude.evaluation import verdict_rules as rules
 from similitude.images.backbones import BackboneConfig
 from similitude.images.config import ImageData
 from similitude.images.views import ImageViewConfig

@@ -76,7 +76,8 @@ def test_changing_a_batch_changes_nothing_else(images):
         batch.rows.pixels.zero_()
         batch.index.zero_()
     assert images.pixels[-1].max() == N - 1
-    assert torch.equal(loader.batch(3).index, permutation(0, 0, N)[15:20])
+    *_, again = loader
+    assert torch.equal(again.index, permutation(0, 0, N)[15:20])
 
 
 def test_too_few_images_names_both_numbers(images):
@@ -110,8 +111,7 @@ def test_leaving_early_leaves_no_thread(images, how):
 def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
     loader = Loader(images, batch_size=5, seed=0, total_steps=9)
     original = Loader._gather
-
-    third = loader.batch(2).index
+    third = batches(images, seed=0)[2].index
 
     def fail_at_two(self, index, *others):
         if torch.equal(index, third):

@@ -6,9 +6,9 @@ import shutil
 import signal
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,18 +132,8 @@ def test_evaluate_prints_the_table_and_fills_the_report(similitude, run_folder, 
 
 
 def test_published_weights_get_a_row_each(similitude, run_folder, photos, monkeypatch):
-    from similitude.runs.run import Run
-
-    def open_start(name):
-        recipe = Run(run_folder).recipe
-        facts = {
-            "image_size": recipe.data.image_size,
-            "mean": recipe.data.mean,
-            "std": recipe.data.std,
-        }
-        return SimpleNamespace(name=name, build=lambda: Run(run_folder).backbone, **facts)
-
-    monkeypatch.setattr(sim.starts, "open_start", open_start)
+    start = sim.starts.open_start(run_folder)
+    monkeypatch.setattr(sim.starts, "open_start", lambda name: replace(start, name=name))
     monkeypatch.setenv("COLUMNS", "80")
     names = ("efficientnet-lite0", "timm:resnet50.a1_in1k")
     given = [word for name in names for word in ("--against", name)]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from similitude.data.cache import free_memory_bytes, remove_leftovers
 from similitude.errors import UserError
-from similitude.images import decoder
+from similitude.images import decoder, packs
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import default_size, load_images
 from similitude.images.opening import open_source
@@ -130,12 +130,16 @@ def test_a_full_disk_is_told_and_leaves_nothing(photos, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_after_some(file, decoder):
+        file.write(next(decoder.canvases()).data)
+        full()
+
     for where in ("reserve", "write"):
         with monkeypatch.context() as patch:
             if where == "reserve":
                 patch.setattr(os, "posix_fallocate", full, raising=False)
             else:
-                patch.setattr(decoder.File, "append", full)
+                patch.setattr(packs, "write_canvases", full_after_some)
             with pytest.raises(UserError, match=r"disk is full: .*\.pack"):
                 load_images(open_source(photos), 7, cache_dir=tmp_path / "c", memory_limit_bytes=1)
         assert list((tmp_path / "c").iterdir()) == []
@@ -146,7 +150,7 @@ def test_a_really_full_disk(photos):
     if not os.path.exists(full):
         pytest.skip("needs /dev/full")
     with open(full, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        decoder.File(file).append(np.zeros((1, 3, 2, 2), np.uint8))
+        packs.write_canvases(file, decoder.Decoder(open_source(photos), 2, workers=1))
 
 
 def test_leftovers_of_killed_runs_go_after_a_day(tmp_path):

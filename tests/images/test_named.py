@@ -24,7 +24,7 @@ from similitude.data.downloads import FetchError
 from similitude.errors import UserError
 from similitude.images import fashion_mnist
 from similitude.images.loading import load_images
-from similitude.images.opening import list_splits, open_source
+from similitude.images.opening import open_parts, open_source
 
 REAL_REACHABLE = downloads.reachable
 RNG = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_digits():
     images = load_images(train)
     assert images.pixels.max() == 255
     assert "training images are used" in open_source("digits").notes[0]
-    assert list_splits("digits") == ["train", "test"]
+    assert len(open_parts("digits")) == 2
     with pytest.raises(UserError, match="splits train and test, not 'val'"):
         open_source("digits", split="val")
 

@@ -42,7 +42,7 @@ def test_a_pack_is_mapped_and_not_decoded(photos, tmp_path, monkeypatch):
     def never(*args):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(Decoder, "run", never)
+    monkeypatch.setattr(Decoder, "canvases", never)
     before = (tmp_path / "p.pack").read_bytes()
     images = load_images(open_source(tmp_path / "p.pack"), memory_limit_bytes=1)
     images.pixels[:][0] = 7

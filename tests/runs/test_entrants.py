@@ -1,11 +1,11 @@
 """What a run is scored beside: raw pixels, its start, published weights."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from builders import TinyBackbone, random_images, small_recipe, write_photos
@@ -16,10 +16,12 @@ from similitude.images.opening import open_source
 from similitude.images.source import ImageSource
 from similitude.listener import Silent
 from similitude.modalities import modality
+from similitude.nets.start import Start
 from similitude.report import read_run
 from similitude.runs import starts
 from similitude.runs.entrants import AsWanted
 from similitude.runs.run import Run
+from similitude.sample import NetworkConfig
 from similitude.training.pretrain import train
 
 CPU = torch.device("cpu")
@@ -37,18 +39,21 @@ class Watching(TinyBackbone):
         return super().forward(x)
 
 
-@dataclass
-class Start:
-    """Published weights, in what ``similitude.runs.starts`` promises of them."""
+class Tiny(NetworkConfig):
+    """Builds one network, always the same."""
 
-    name: str = "timm:tiny"
-    image_size: int = 32
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    backbone: Watching = field(default_factory=Watching)
+    name: str = "tiny"
+    _network: Watching = PrivateAttr(default_factory=Watching)
 
-    def build(self) -> nn.Module:
-        return self.backbone.eval()
+    def build(self) -> Watching:
+        return self._network
+
+
+def published(name: str = "timm:tiny", image_size: int = 32) -> Start:
+    """Weights of a network that remembers the images that it is given."""
+    config = Tiny()
+    state = config.build().state_dict()
+    return Start(name, "tiny", config, state, image_size, (0.5,) * 3, (0.25,) * 3, [])
 
 
 def trained(folder: Path, **changes: Any) -> Run:
@@ -85,12 +90,12 @@ def test_raw_pixels_do_not_depend_on_the_run(tmp_path: Path) -> None:
 
 
 def test_published_weights_get_a_row_on_images_of_their_own_size(run: Run, photos: Path) -> None:
-    start = Start()
+    start = published()
     table = run.evaluate(photos, protocols=("knn",), against=[start])
     rows = ["raw pixels", "random backbone", "timm:tiny", "pretrained backbone"]
     assert list(table.rows) == rows
     assert list(table.differences) == rows[:-1]
-    (images,) = start.backbone.seen
+    (images,) = start.backbone.build().seen
     assert images.shape == (48, 3, 32, 32)
     assert images.is_contiguous(memory_format=torch.channels_last)
     # Of canvases of 37 px, not of the run's 18: noise of one pixel is still there.
@@ -117,10 +122,10 @@ def test_names_are_opened_as_starts(
 
     def open_start(given: object) -> Start:
         asked.append(given)
-        return Start(name=str(given), image_size=16)
+        return published(str(given), 16)
 
     monkeypatch.setattr(starts, "open_start", open_start)
-    table = run.evaluate(photos, protocols=("knn",), against=["b", Path("a"), Start("c", 16)])
+    table = run.evaluate(photos, protocols=("knn",), against=["b", Path("a"), published("c", 16)])
     assert list(table.rows)[2:-1] == ["b", "a", "c"]
     assert asked == ["b", Path("a")]
     assert not any("was given images" in note for note in table.notes)
@@ -131,7 +136,7 @@ def test_rows_of_one_name_are_refused_before_images_are_read(
     run: Run, names: tuple[str, ...]
 ) -> None:
     with pytest.raises(UserError, match=f"two rows of the table would be called '{names[-1]}'"):
-        run.evaluate("nowhere", against=[Start(name) for name in names])
+        run.evaluate("nowhere", against=[published(name) for name in names])
 
 
 def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
@@ -148,7 +153,7 @@ def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
     )
 
     def fit_for(image_size: int) -> tuple:
-        return parts.row_of(Start("x", image_size)).load()
+        return parts.row_of(published("x", image_size)).load()
 
     assert fit_for(24) is own
     assert fit_for(31) is own  # 35 px

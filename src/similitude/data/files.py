@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import Counter
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,14 @@ class Wanted(NamedTuple):
 
     noun: str
     suffixes: tuple[str, ...]
+
+
+def told_unused(where: str, wanted: Wanted, others: Counter[str]) -> tuple[str, ...]:
+    """The note on files of other suffixes that lie there: how many of each; none without any."""
+    if not others:
+        return ()
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+    return (f"files in {where} that are no known {wanted.noun}s are not used: {listed}",)
 
 
 def open_regular(path: str | Path) -> ByteFile:

@@ -14,17 +14,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.classes import numbered_classes
-from similitude.data.files import ByteFile, Wanted, open_regular
+from similitude.data.files import ByteFile, Wanted, open_regular, told_unused
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
 from similitude.data.source import FileSource
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 
-_OF_A_RUN = {
-    "recipe.yaml",
-    "checkpoints",
-}  # a folder with both is a run: its pictures are no photos
+# A folder with both is a run: its pictures are no photos.
+_OF_A_RUN = {"recipe.yaml", "checkpoints"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,6 @@ class FolderSource(FileSource):
         return os.path.join(self.folder, self.files[i])
 
     def file(self, i: int) -> ByteFile:
-        """Open file ``i``; see :meth:`FileSource.file`."""
         return open_regular(self.path(i))
 
     def fingerprint(self) -> str:
@@ -97,10 +94,6 @@ def open_folder(base: Path, part: str | None, wanted: Wanted) -> FolderSource:
     found, other_suffixes = _scan(folder, wanted)
     if not found:
         raise _nothing_in(folder, wanted, other_suffixes)
-    notes = ()
-    if other_suffixes:
-        listed = ", ".join(f"{count} {s}" for s, count in other_suffixes.most_common(5))
-        notes = (f"files in {folder} that are no known {wanted.noun}s are not used: {listed}",)
     names = [_printable(file) for file in found]
     labels, class_names = _class_labels(names)
     return FolderSource(
@@ -108,7 +101,7 @@ def open_folder(base: Path, part: str | None, wanted: Wanted) -> FolderSource:
         names=names,
         labels=labels,
         class_names=class_names,
-        notes=notes,
+        notes=told_unused(str(folder), wanted, other_suffixes),
         folder=folder,
         files=found,
         base=base,
@@ -164,7 +157,7 @@ def _scan(root: Path, wanted: Wanted) -> tuple[list[str], Counter[str]]:
             if _is_folder(entry):
                 below = (f"{prefix}{entry.name}/", entry.path)
                 (links if entry.is_symlink() else folders).append(below)
-            elif (suffix := _suffix(entry.name)) not in wanted.suffixes:
+            elif (suffix := os.path.splitext(entry.name)[1].lower()) not in wanted.suffixes:
                 others[suffix or "without suffix"] += 1
             elif entry.is_symlink() or entry.is_file():  # no pipe; reading tells a broken link
                 found.append(prefix + entry.name)
@@ -179,10 +172,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
 def _printable(name: str) -> str:
     # file names need not be text; what cannot be printed is escaped, so that it can be written
     shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -192,12 +181,8 @@ def _printable(name: str) -> str:
 def _class_labels(names: list[str]) -> tuple[Int[Tensor, " N"] | None, list[str] | None]:
     if any(name.count("/") != 1 for name in names):
         return None, None
-    labels, class_names = numbered_classes(_class_of(name) for name in names)
+    labels, class_names = numbered_classes(name.partition("/")[0] for name in names)
     return (labels, class_names) if class_names and len(class_names) > 1 else (None, None)
-
-
-def _class_of(name: str) -> str:
-    return name[: name.index("/")]
 
 
 def _cannot_list(folder: str | Path, error: OSError) -> UserError:

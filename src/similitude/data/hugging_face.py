@@ -35,7 +35,6 @@ class HuggingFaceSource(FileSource):
     column: str
 
     def file(self, i: int) -> ByteFile:
-        """The content of file ``i``; see :meth:`FileSource.file`."""
         image = self.dataset[i][self.column]
         if image is None:
             raise UnreadableError("nothing in this row")
@@ -221,9 +220,7 @@ def load_from_hub(name: str) -> Any:
     library = _library(name)
     try:
         return library.load_dataset(name.removeprefix(PREFIX))
-    except (
-        Exception
-    ) as error:  # of its many kinds: offline, unknown, private, needs a configuration
+    except Exception as error:  # of many kinds: offline, unknown, private, not configured
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot load {name}: {reason}") from error
 

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.profiler import record_function
 
+from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
 from similitude.randomness import permutation, uniform
 from similitude.sample import Rows, Samples
@@ -100,6 +101,7 @@ class Loader:
         self.first_step = first_step
         self.total_steps = total_steps
         self.device = torch.device(device)
+        keep_freed_memory()  # whoever takes batches takes steps
         self.steps_per_epoch = len(samples) // batch_size
         self.waiting_seconds = 0.0
         self._order: tuple[int, Tensor] | None = None
@@ -126,10 +128,6 @@ class Loader:
             result = batch.result()
         self.waiting_seconds += time.perf_counter() - start
         return result
-
-    def batch(self, step: int) -> RowBatch:
-        """The batch of one step, now and in this thread."""
-        return self._gather(*self._index(step))
 
     def _index(self, step: int) -> tuple[Tensor, int, Tensor | None]:
         epoch, position = divmod(step, self.steps_per_epoch)

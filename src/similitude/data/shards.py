@@ -2,6 +2,10 @@
 
     000017.jpg  000017.cls        an image, and its class as text
 
+An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its part is the folder
+of its shard, the first word of the shard's name, or the first folder of its own name. Its class is
+what the file ``KEY.cls`` beside it says, KEY being its name up to the first dot.
+
 Only the headers are read at the start; an image is read where it lies, in any order. Nothing is
 unpacked.
 """
@@ -21,7 +25,7 @@ import numpy as np
 from jaxtyping import Int
 
 from similitude.data.classes import numbered_classes
-from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
+from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted, told_unused
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import PARTS, parts_of
 from similitude.data.source import FileSource
@@ -46,7 +50,6 @@ class ShardSource(FileSource):
     places: Int[np.ndarray, "N 3"]
 
     def file(self, i: int) -> ByteFile:
-        """The bytes of image ``i``; see :meth:`FileSource.file`."""
         shard, start, length = self.places[i].tolist()
         if length > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
@@ -71,9 +74,28 @@ def opener(wanted: Wanted) -> Opener:
     """Tar files of what is wanted."""
 
     def find(data: Any) -> Found:
-        listed = Listing.of(shards_of(as_path(data), wanted), str(data), wanted)
-        parts = parts_of(listed.part_names)
-        return Found(listed.open, parts, parts.get("train"))
+        name, shards = str(data), shards_of(as_path(data), wanted)
+        members, others = _members(shards, name, wanted)
+
+        def open_part(part: str | None) -> ShardSource:
+            kept = [m for m in members if part in (None, m.part)]
+            if not kept:
+                raise UserError(
+                    f"{name} has no split {part!r}: give the shards of each part by name"
+                )
+            labels, class_names = numbered_classes(m.label for m in kept)
+            return ShardSource(
+                name=name if part is None else f"{name} {part}",
+                names=[m.name for m in kept],
+                labels=labels,
+                class_names=class_names,
+                notes=told_unused(name, wanted, others),
+                shards=shards,
+                places=np.array([(m.shard, m.start, m.length) for m in kept], dtype=np.int64),
+            )
+
+        parts = parts_of({m.part for m in members if m.part is not None})
+        return Found(open_part, parts, parts.get("train"))
 
     return Opener(lambda data: is_path(data) and bool(shards_of(as_path(data), wanted)), find)
 
@@ -110,90 +132,33 @@ class _Member(NamedTuple):
     label: str | None
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What lies in some tar files, of all parts.
+def _members(shards: list[Path], name: str, wanted: Wanted) -> tuple[list[_Member], Counter[str]]:
+    """The samples of all parts, by the headers alone, and how many files have another suffix.
 
-    An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its part is the
-    folder of its shard, the first word of the shard's name, or the first folder of its own name.
-    Its class is what the file ``KEY.cls`` beside it says, KEY being its name up to the first dot.
-
-    Attributes:
-        name: What the shards are called together.
-        shards: One or more.
-        members: The samples.
-        others: How many files of each other suffix there are.
-        wanted: What was looked for.
+    Raises:
+        UserError: a file that is no tar file, or is compressed; no image in any; a class that is no
+            short text.
     """
-
-    name: str
-    shards: list[Path]
-    members: list[_Member]
-    others: Counter[str]
-    wanted: Wanted
-
-    @classmethod
-    def of(cls, shards: list[Path], name: str, wanted: Wanted) -> "Listing":
-        """Read the headers of all files.
-
-        Raises:
-            UserError: a file that is no tar file, or is compressed; no image in any; a class that
-                is no short text.
-        """
-        members: list[_Member] = []
-        others: Counter[str] = Counter()
-        in_folders = len({path.parent for path in shards}) > 1  # of parts
-        for number, path in enumerate(shards):
-            found, labels = _read(path, others, wanted)
-            of_shard = path.parent.name if in_folders else _first_word(path)
-            for file, (start, length) in found.items():
-                part, shown = of_shard, file
-                folder, slash, below = file.partition("/")
-                if slash and not in_folders and folder.lower() in PARTS:
-                    part, shown = folder, below
-                if len(shards) > 1:
-                    shown = f"{path.name}/{shown}"
-                members.append(_Member(part, shown, number, start, length, labels.get(_key(file))))
-        if not members:
-            raise UserError(
-                f"no {wanted.noun} in {name}: looked in {len(shards)} tar file(s) for "
-                f"{' '.join(wanted.suffixes)}"
-            )
-        return cls(name, shards, members, others, wanted)
-
-    @property
-    def part_names(self) -> list[str]:
-        """The parts there are images of."""
-        return sorted({member.part for member in self.members if member.part is not None})
-
-    def open(self, part: str | None) -> ShardSource:
-        """The images of one part, or all.
-
-        Raises:
-            UserError: no such part.
-        """
-        kept = self.members
-        if part is not None and not (kept := [m for m in kept if m.part == part]):
-            raise UserError(
-                f"{self.name} has no split {part!r}: give the shards of each part by name"
-            )
-        notes = ()
-        if self.others:
-            listed = ", ".join(f"{count} {s}" for s, count in self.others.most_common(5))
-            notes = (
-                f"files in {self.name} that are no known {self.wanted.noun}s "
-                f"are not used: {listed}",
-            )
-        labels, class_names = numbered_classes(m.label for m in kept)
-        return ShardSource(
-            name=self.name if part is None else f"{self.name} {part}",
-            names=[m.name for m in kept],
-            labels=labels,
-            class_names=class_names,
-            notes=notes,
-            shards=self.shards,
-            places=np.array([(m.shard, m.start, m.length) for m in kept], dtype=np.int64),
+    members: list[_Member] = []
+    others: Counter[str] = Counter()
+    in_folders = len({path.parent for path in shards}) > 1  # of parts
+    for number, path in enumerate(shards):
+        found, labels = _read(path, others, wanted)
+        of_shard = path.parent.name if in_folders else _first_word(path)
+        for file, (start, length) in found.items():
+            part, shown = of_shard, file
+            folder, slash, below = file.partition("/")
+            if slash and not in_folders and folder.lower() in PARTS:
+                part, shown = folder, below
+            if len(shards) > 1:
+                shown = f"{path.name}/{shown}"
+            members.append(_Member(part, shown, number, start, length, labels.get(_key(file))))
+    if not members:
+        raise UserError(
+            f"no {wanted.noun} in {name}: looked in {len(shards)} tar file(s) for "
+            f"{' '.join(wanted.suffixes)}"
         )
+    return members, others
 
 
 def _first_word(path: Path) -> str | None:

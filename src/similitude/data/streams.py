@@ -68,14 +68,12 @@ class Block(FileSource):
     files: list[bytes | None]
 
     def file(self, i: int) -> ByteFile:
-        """The bytes of sample ``i``; see :meth:`FileSource.file`."""
         data = self.files[i]
         if data is None:
             raise UnreadableError("nothing in this row")
         return io.BytesIO(data)
 
     def fingerprint(self) -> str:
-        """A hash of the files."""
         digest = hashlib.sha256()
         for data in self.files:
             digest.update(hashlib.sha256(data or b"").digest())

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from similitude.distributed import gather, rank, world_size
+from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
 from similitude.sample import Facts, Samples
@@ -95,6 +96,7 @@ def extract_features(
     """
     if len(samples) == 0:
         raise UserError("there are no images to extract features from")
+    keep_freed_memory()
     home = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     place = torch.device(device) if device is not None else home
     training = [(module, module.training) for module in backbone.modules()]

@@ -5,9 +5,9 @@ Letters: N images, H height, W width, C channels.
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,6 @@ class ArraySource(ImageSource):
         )
 
     def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Image ``i``; see :meth:`ImageSource.read`."""
         return self.read_rows(i, i + 1)[0].expand(3, -1, -1)
 
     def probe_size(self, i: int) -> tuple[int, int]:
@@ -103,17 +102,13 @@ class ArraySource(ImageSource):
         height, width = self.array.shape[2:] if self.layout == "NCHW" else self.array.shape[1:3]
         return width, height
 
-    def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """The one size that all images have; see :meth:`ImageSource.probe_sizes`."""
-        return [self.probe_size(0)] * min(sample, len(self))
-
     def fingerprint(self) -> str:
         """A hash of the content, or of an ``.npy`` file's path, length and time."""
         digest = hashlib.sha256(f"{self.array.shape} {self.array.dtype} {self.layout}".encode())
-        filename = getattr(self.array, "filename", None)  # of numpy.memmap
-        if filename is not None:
-            status = Path(filename).stat()
-            digest.update(f"{filename}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        if self.opened is not None:
+            file, _ = self.opened
+            status = os.stat(file)
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
         else:
             for start in range(0, len(self.array), _ROWS):
                 digest.update(np.ascontiguousarray(self.array[start : start + _ROWS]).data)
@@ -173,7 +168,7 @@ def open_file(path: Path, part: str | None) -> ArraySource:
     if path.suffix.lower() == ".npy":
         if part is not None:
             raise UserError(f"{path} has no split {part!r}: an .npy file is a single array")
-        return from_array(_load_npy(path), str(path))
+        return from_array(_load(path), str(path))
     with _open_npz(path) as archive:
         images_key = _key(archive.files, _IMAGES, part)
         if images_key is None:
@@ -188,17 +183,11 @@ def open_file(path: Path, part: str | None) -> ArraySource:
             raw_labels = None if labels_key is None else archive[labels_key]
         except Exception as error:  # of NumPy, zipfile and zlib, and MemoryError of claims
             raise _damaged(path, error) from error
-    name = str(path) if part is None else f"{path} {part}"
-    source = from_array(images, name)
-    labels, class_names = (None, None) if raw_labels is None else _labels(raw_labels, source)
-    return ArraySource(
-        name=name,
-        names=source.names,
-        labels=labels,
-        class_names=class_names,
-        array=source.array,
-        layout=source.layout,
-    )
+    source = from_array(images, str(path) if part is None else f"{path} {part}")
+    if raw_labels is None:
+        return source
+    labels, class_names = _labels(raw_labels, source)
+    return replace(source, labels=labels, class_names=class_names)
 
 
 def part_names(path: Path) -> list[str]:
@@ -236,7 +225,7 @@ def _check_range(array: np.ndarray, name: str) -> None:
             )
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def _load(path: Path) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header makes NumPy raise nearly anything
@@ -244,10 +233,7 @@ def _load_npy(path: Path) -> np.ndarray:
 
 
 def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a damaged header makes NumPy raise nearly anything
-        raise _damaged(path, error) from error
+    loaded = _load(path)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise UserError(f"{path} is an .npy file by content: rename it")
     return loaded

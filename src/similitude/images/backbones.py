@@ -4,7 +4,7 @@ Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import timm
@@ -45,18 +45,66 @@ class BackboneConfig(NetworkConfig):
     options: Mapping[str, Plain | tuple[Plain, ...]] = {}
 
     def build(self) -> nn.Module:
-        """See :func:`build_backbone`."""
         return build_backbone(self)
 
     def loading_snippet(self, weights: str, data: ImageData, facts: ImageFacts) -> str:
         """Python that rebuilds the network with timm and torch alone, and prepares an image."""
-        return f"{loading_snippet(self, weights)}\n\n{self.preparing_snippet(data, facts)}"
+        options: dict[str, object] = dict(self.options)
+        width = self.base_width
+        if width is not None:
+            options["channels"] = (width, 2 * width, 4 * width, 8 * width)
+        arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+        lines = ["import timm", "from safetensors.torch import load_file"]
+        if self.stem == "small" or width is not None:
+            lines.append("from torch import nn")
+        lines += ["", f"backbone = timm.create_model({self.name!r}, num_classes=0{arguments})"]
+        if width is not None:
+            lines += [
+                "norm_layer, block = type(backbone.bn1), type(backbone.layer1[0])",
+                f"backbone.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)",
+                f"backbone.bn1 = norm_layer({width})",
+                f"backbone.layer1[0] = block({width}, {width}, norm_layer=norm_layer)",
+            ]
+        if self.stem == "small":
+            channels = "backbone.conv1.out_channels"
+            lines += [
+                f"backbone.conv1 = nn.Conv2d(3, {channels}, 3, padding=1, bias=False)",
+                "backbone.maxpool = nn.Identity()",
+            ]
+        lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
+        return "\n".join([*lines, "", self.preparing_snippet(data, facts)])
 
     def preparing_snippet(self, data: ImageData, facts: ImageFacts) -> str:
         """Python with Pillow and torch alone that makes of a file what the network takes."""
-        return preparing_snippet(
-            data.canvas_size, facts.size, facts.mean, facts.std, data.value_range
-        )
+        kept, side = data.canvas_size, facts.size
+        sides = [side] if kept in (None, side) else [kept, side]
+        resized = "".join(f".resize(({s}, {s}), Image.Resampling.BILINEAR)" for s in sides)
+        deep = ""
+        if data.value_range is not None:
+            black, white = data.value_range
+            deep = f"""
+    if image.mode[0] in "IF":  # 16 bits, floats
+        shown = (np.array(image, dtype=float) - {black}) * (255 / ({white} - {black}))
+        image = Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))"""
+        return f'''
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+
+def prepare(file):
+    """An RGB image as the backbone wants it, [1, 3, {side}, {side}]."""
+    image = ImageOps.exif_transpose(Image.open(file)){deep}
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert("RGB"){resized}
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    mean, std = torch.tensor({[facts.mean, facts.std]})[..., None, None]
+    return (x - mean) / std
+
+
+# features = backbone(prepare("photo.jpg"))'''
 
     @field_validator("options", mode="before")
     @classmethod
@@ -188,68 +236,3 @@ def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
         )
     backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
     backbone.maxpool = nn.Identity()
-
-
-def loading_snippet(config: BackboneConfig, weights: str) -> str:
-    """Python that rebuilds the backbone with timm and torch alone and loads ``weights`` into it."""
-    options: dict[str, object] = dict(config.options)
-    width = config.base_width
-    if width is not None:
-        options["channels"] = (width, 2 * width, 4 * width, 8 * width)
-    arguments = "".join(f", {name}={value!r}" for name, value in options.items())
-    lines = ["import timm", "from safetensors.torch import load_file"]
-    if config.stem == "small" or width is not None:
-        lines.append("from torch import nn")
-    lines += ["", f"backbone = timm.create_model({config.name!r}, num_classes=0{arguments})"]
-    if width is not None:
-        lines += [
-            "norm_layer, block = type(backbone.bn1), type(backbone.layer1[0])",
-            f"backbone.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)",
-            f"backbone.bn1 = norm_layer({width})",
-            f"backbone.layer1[0] = block({width}, {width}, norm_layer=norm_layer)",
-        ]
-    if config.stem == "small":
-        lines += [
-            "backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)",
-            "backbone.maxpool = nn.Identity()",
-        ]
-    lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
-    return "\n".join(lines)
-
-
-def preparing_snippet(
-    canvas_size: int | None,
-    image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    values: tuple[float, float] | None = None,
-) -> str:
-    """Python with Pillow and torch alone that makes of a file what a backbone takes."""
-    sides = [image_size] if canvas_size in (None, image_size) else [canvas_size, image_size]
-    deep = ""
-    if values is not None:
-        black, white = values
-        deep = f"""
-    if image.mode[0] in "IF":  # 16 bits, floats
-        shown = (np.array(image, dtype=float) - {black}) * (255 / ({white} - {black}))
-        image = Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))"""
-    resized = "".join(f".resize(({side}, {side}), Image.Resampling.BILINEAR)" for side in sides)
-    return f'''
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-
-
-def prepare(file):
-    """An RGB image as the backbone wants it, [1, 3, {image_size}, {image_size}]."""
-    image = ImageOps.exif_transpose(Image.open(file)){deep}
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("RGB"){resized}
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    mean, std = torch.tensor({[tuple(mean), tuple(std)]})[..., None, None]
-    return (x - mean) / std
-
-
-# features = backbone(prepare("photo.jpg"))'''

@@ -48,7 +48,6 @@ class ImageData(DataConfig):
 
     @property
     def told_cut(self) -> str | None:  # type: ignore[override]
-        """A sentence on tiles, or None."""
         if self.tile_size is None:
             return None
         return (
@@ -67,7 +66,6 @@ class ImageData(DataConfig):
         return ImageFacts(self.image_size, self.mean, self.std)
 
     def noise(self, number: int) -> Canvases:
-        """Random canvases."""
         side = self.canvas_size or self.image_size
         return Canvases(torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8))
 

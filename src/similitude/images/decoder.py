@@ -5,13 +5,11 @@ Letters: N images, M of them, S side of a canvas in pixels.
 
 import dataclasses
 import statistics
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,7 +25,7 @@ from similitude.images.decoding import to_canvas, to_canvases
 from similitude.images.depth import with_measured_values
 from similitude.images.image_set import ImageSet, partners_among
 from similitude.images.lazy import MAX_UNREADABLE_SHARE
-from similitude.images.source import ImageSource, encoded
+from similitude.images.source import ImageSource, check_number, encoded
 
 LARGEST_DEFAULT_SIZE = 256
 _CHUNK = 32  # images per task: large enough to hide the cost of handing it over
@@ -72,13 +70,6 @@ class Found:
                 f"than 10 % of {total}), the first is {file} ({reason}): remove or replace them"
             )
 
-    def check_number(self, name: str) -> None:
-        """Refuse where too few images are left to learn from."""
-        if len(self.kept) < 2:
-            raise UserError(
-                f"{name} has {len(self.kept) or 'no'} readable image, but learning needs at least 2"
-            )
-
     def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:
         """The images that were read, with what ``source`` knows of them."""
         kept = torch.tensor(self.kept)
@@ -96,47 +87,7 @@ class Found:
 
 # Canvases are NumPy arrays on their way: NumPy copies in the calling thread, where torch would
 # start a pool of threads in each of ours.
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """Where canvases go."""
-
-    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
-        """Put some behind those that are there."""
-
-
-@dataclass
-class Memory:
-    """An array with room for all."""
-
-    pixels: UInt8[np.ndarray, "N 3 S S"]
-    count: int = 0
-
-    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
-        """Put some behind those that are there."""
-        self.pixels[self.count : self.count + len(canvases)] = canvases
-        self.count += len(canvases)
-
-
-@dataclass
-class File:
-    """A file, from where it stands, and the CRC-32 of what was written."""
-
-    file: BinaryIO
-    checksum: int = 0
-
-    def append(self, canvases: UInt8[np.ndarray, "M 3 S S"]) -> None:
-        """Write some behind those that are there."""
-        content = np.ascontiguousarray(canvases).data
-        self.file.write(content)
-        self.checksum = zlib.crc32(content, self.checksum)
-
-
-@dataclass
-class _Chunk:
-    canvases: UInt8[np.ndarray, "M 3 S S"]
-    found: Found
+_Chunk = tuple[UInt8[np.ndarray, "M 3 S S"], Found]
 
 
 @dataclass
@@ -148,29 +99,29 @@ class Decoder:
         size: S.
         workers: Threads.
         on_progress: Called with (images done, images in all) now and then.
+        found: What has been found so far.
     """
 
     source: ImageSource
     size: int
     workers: int
     on_progress: Callable[[int, int], None] | None = None
+    found: Found = field(default_factory=Found)
 
-    def run(self, sink: Sink) -> Found:
-        """Decode everything in parallel, hand it to ``sink`` in the order of the source."""
-        total = len(self.source)
-        found, done = Found(), 0
-        for chunk in self.chunks():
-            sink.append(chunk.canvases)
-            found.add(chunk.found)
+    def canvases(self) -> Iterator[UInt8[np.ndarray, "M 3 S S"]]:
+        """All canvases, some at a time, decoded in parallel, in the order of the source."""
+        total, done = len(self.source), 0
+        for canvases, found in self.chunks():
+            yield canvases
+            self.found.add(found)
             done = min(total, done + _CHUNK)
-            found.check_share(self.source.name, done, total)
+            self.found.check_share(self.source.name, done, total)
             if self.on_progress is not None:
                 self.on_progress(done, total)
-        found.check_number(self.source.name)
-        return found
+        check_number(self.source.name, len(self.found.kept), "readable image")
 
     def chunks(self) -> Iterator[_Chunk]:
-        """Some images at a time, in the order of the source."""
+        """Some canvases at a time, with what was found of them in their part of the source."""
         starts = iter(range(0, len(self.source), _CHUNK))
         waiting: deque[Future[_Chunk]] = deque()
         with lone_threads(self.workers, "decode") as pool:
@@ -204,14 +155,14 @@ class Decoder:
             canvases[len(found.kept)] = to_canvas(image, self.size).numpy()
             found.kept.append(i)
             found.aspect.append(image.shape[2] / image.shape[1])
-        return _Chunk(canvases[: len(found.kept)], found)
+        return canvases[: len(found.kept)], found
 
 
 def _decode_rows(source: ArraySource, start: int, stop: int, size: int) -> _Chunk:
     rows = source.read_rows(start, stop)
     aspect = aspects(source, start, stop, rows.shape[3], rows.shape[2])
     canvases = to_canvases(rows, size).expand(-1, 3, -1, -1)
-    return _Chunk(canvases.numpy(), Found(list(range(start, stop)), aspect))
+    return canvases.numpy(), Found(list(range(start, stop)), aspect)
 
 
 def aspects(source: ArraySource, start: int, stop: int, width: int, height: int) -> list[float]:
@@ -227,6 +178,7 @@ class StreamDecoder:
     Attributes:
         size: S; that of the first block if None was given.
         source: What has been listed so far, without the files.
+        found: What has been found so far.
     """
 
     def __init__(
@@ -245,25 +197,24 @@ class StreamDecoder:
         self.source: ImageSource = encoded(
             Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
         )
+        self.found = Found()
         self._workers, self._on_progress = workers, on_progress
         blocks = chain([first], blocks)
         self._blocks = blocks if values is None else (b.with_values(values) for b in blocks)
 
-    def run(self, sink: Sink) -> Found:
-        """Decode everything in parallel, hand it to ``sink`` in the order of the stream."""
-        found, labels, name = Found(), [], self.source.name
-        names = self.source.names
+    def canvases(self) -> Iterator[UInt8[np.ndarray, "M 3 S S"]]:
+        """All canvases, some at a time, decoded in parallel, in the order of the stream."""
+        labels, names, name = [], self.source.names, self.source.name
         for block in self._blocks:
-            for chunk in Decoder(block, self.size, self._workers).chunks():
-                sink.append(chunk.canvases)
-                found.add(chunk.found, len(names))
+            for canvases, found in Decoder(block, self.size, self._workers).chunks():
+                yield canvases
+                self.found.add(found, len(names))
             names += block.names
             labels.append(block.labels)
-            found.check_share(name, len(names), max(len(names), _FEW))
+            self.found.check_share(name, len(names), max(len(names), _FEW))
             if self._on_progress is not None:
                 self._on_progress(len(names), 0)
-        found.check_number(name)
+        check_number(name, len(self.found.kept), "readable image")
         known = torch.cat(labels)
         if (known >= 0).any():
             self.source = dataclasses.replace(self.source, labels=known)
-        return found

@@ -15,7 +15,6 @@ import logging
 import threading
 import warnings
 from contextlib import nullcontext
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from jaxtyping import UInt8
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regular
+from similitude.data.files import ByteFile, UnreadableError, Wanted
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 IMAGES = Wanted("image", SUFFIXES)
@@ -65,14 +64,6 @@ class ValueRange(NamedTuple):
 
 SIXTEEN_BITS = ValueRange(0.0, 65535.0)
 UNIT = ValueRange(0.0, 1.0)
-
-
-def read_file(
-    path: str | Path, size: int | None = None, values: ValueRange | None = None
-) -> UInt8[Tensor, "3 H W"]:
-    """Decode an image file; see :func:`open_regular` and :func:`decode`."""
-    with open_regular(path) as file:
-        return decode(file, size, values)
 
 
 def decode(

@@ -38,12 +38,8 @@ class ImageSet(Samples[Canvases]):
         aspect: Width / height of each original (as shown, after EXIF rotation), shape [N]; known
             once the canvas is.
         names: File name relative to the folder with ``/`` between the parts, or ``00012``.
-        labels: Class of each image, shape [N], -1 where unknown; None without any labels. Only
-            evaluations look at them.
-        class_names: Name of each class, or None.
-        unreadable: Files that were left out, each with the reason in a few words.
-        partners: Positions of the images beside each image, shape [N, K], -1 where there are
-            fewer; None where nothing lies beside anything. Tiles of one picture have them.
+        labels, class_names, unreadable: See :class:`Samples`.
+        partners: See there: tiles of one picture have them, those that lie beside each.
     """
 
     pixels: UInt8[Tensor, "N 3 S S"] | LazyCanvases
@@ -55,11 +51,11 @@ class ImageSet(Samples[Canvases]):
     partners: Int[Tensor, "N K"] | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.pixels)
-        if self.pixels.ndim != 4 or self.pixels.shape[1] != 3 or self.pixels.dtype != torch.uint8:
+        n, shape = len(self.pixels), self.pixels.shape
+        kind = torch.uint8 if isinstance(self.pixels, LazyCanvases) else self.pixels.dtype
+        if len(shape) != 4 or shape[1] != 3 or kind != torch.uint8:
             raise ValueError(
-                f"pixels must be uint8 of shape [N, 3, S, S], not {self.pixels.dtype} of shape "
-                f"{list(self.pixels.shape)}"
+                f"pixels must be uint8 of shape [N, 3, S, S], not {kind} of shape {list(shape)}"
             )
         lengths = {"aspect": len(self.aspect), "names": len(self.names)}
         if self.labels is not None:

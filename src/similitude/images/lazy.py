@@ -66,21 +66,9 @@ class LazyCanvases:
         """[N, 3, S, S]."""
         return torch.Size((len(self), 3, self.size, self.size))
 
-    @property
-    def ndim(self) -> int:
-        """4, as of a tensor of canvases."""
-        return 4
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """uint8, as of a tensor of canvases."""
-        return torch.uint8
-
     def __getitem__(
-        self, index: int | slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
-    ) -> UInt8[Tensor, "M 3 S S"] | UInt8[Tensor, "3 S S"]:
-        if isinstance(index, int):
-            return self[index : index + 1 or None][0]
+        self, index: slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
+    ) -> UInt8[Tensor, "M 3 S S"]:
         rows = np.arange(len(self))[index if isinstance(index, slice) else index.numpy()]
         return torch.from_numpy(self.rows(rows))
 

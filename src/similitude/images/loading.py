@@ -24,7 +24,7 @@ from similitude.distributed.threads import cores
 from similitude.errors import UserError
 from similitude.files.writing import writing_error
 from similitude.images.arrays import ArraySource
-from similitude.images.decoder import Decoder, Found, Memory, StreamDecoder, aspects, default_size
+from similitude.images.decoder import Decoder, Found, StreamDecoder, aspects, default_size
 from similitude.images.image_set import ImageSet
 from similitude.images.lazy import LazyCanvases
 from similitude.images.packs import (
@@ -36,7 +36,7 @@ from similitude.images.packs import (
     reserve,
     write_pack,
 )
-from similitude.images.source import ImageSource
+from similitude.images.source import ImageSource, check_number
 from similitude.images.tiles import TiledSource
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def load_images(
     Raises:
         UserError: fewer than 2 images, more than 10 % of them unreadable, or a full disk.
     """
-    _check_number(source)
+    check_number(source.name, len(source))
     if size is None:
         size = default_size(source)
     if size < 1:
@@ -85,9 +85,7 @@ def load_images(
     limit = share if memory_limit_bytes is None else memory_limit_bytes
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
-        images = ready.image_set(
-            torch.from_numpy(source.array), source
-        )  # nothing to decode or copy
+        images = ready.image_set(torch.from_numpy(source.array), source)  # no decoding, no copy
         if source.opened is None:
             return images
         mapped = LazyCanvases(source, size, workers or cores(), source.array)
@@ -99,9 +97,11 @@ def load_images(
         return first_then_others(lambda: _lazily(source, size, folder, limit, workers or cores()))
     decoder = Decoder(source, size, workers or cores(), on_progress)
     if len(source) * 3 * size * size <= limit:
-        memory = Memory(np.empty((len(source), 3, size, size), np.uint8))
-        found = decoder.run(memory)
-        return found.image_set(torch.from_numpy(memory.pixels[: len(found.kept)]), source)
+        pixels, count = np.empty((len(source), 3, size, size), np.uint8), 0
+        for canvases in decoder.canvases():
+            pixels[count : count + len(canvases)] = canvases
+            count += len(canvases)
+        return decoder.found.image_set(torch.from_numpy(pixels[:count]), source)
     folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
     return first_then_others(lambda: _from_cache(source, size, folder, decoder))
 
@@ -114,7 +114,7 @@ def load_some(source: ImageSource, positions: Sequence[int], size: int | None = 
         positions: Of the images, in ``source.names``.
         size: See :func:`load_images`.
     """
-    _check_number(source)
+    check_number(source.name, len(source))
     size = default_size(source) if size is None else size
     return _undecoded(source, LazyCanvases(source, size, cores(), None)).subset(positions)
 
@@ -146,7 +146,7 @@ def pack_images(
     if isinstance(source, Stream):
         decoder = StreamDecoder(source, size, cores(), on_progress)
     else:
-        _check_number(source)
+        check_number(source.name, len(source))
         size = default_size(source) if size is None else size
         decoder = Decoder(source, size, cores(), on_progress)
 
@@ -165,13 +165,6 @@ def pack_images(
     facts = write_pack(path, decoder, listing)
     unreadable = [(file, reason) for file, reason in facts["unreadable"]]
     return dataclasses.replace(load_images(open_pack(path), decoder.size), unreadable=unreadable)
-
-
-def _check_number(source: ImageSource) -> None:
-    if len(source) < 2:
-        raise UserError(
-            f"{source.name} has {len(source) or 'no'} image, but learning needs at least 2"
-        )
 
 
 def _place(source: ImageSource, size: int, folder: Path) -> Path:

@@ -131,11 +131,6 @@ def open_stream(data: Any) -> Stream | None:
     return streams.from_iterable(data, "the stream") if isinstance(data, Iterator) else None
 
 
-def list_splits(data: Any) -> list[str]:
-    """The splits that :func:`open_source` can take from ``data``: ["train", "test"] or []."""
-    return ["train", "test"] if _find(data).parts else []
-
-
 def _shown(source: ImageSource, values: Range) -> ImageSource:
     if values == "measured":
         return with_measured_values(source)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from similitude.errors import UserError
 from similitude.files.writing import checksum, replacing
 from similitude.images.arrays import ArraySource
-from similitude.images.decoder import Decoder, File, Found, StreamDecoder
+from similitude.images.decoder import Decoder, Found, StreamDecoder
 from similitude.images.decoding import ValueRange
 
 SUFFIX = ".pack"
@@ -76,14 +76,23 @@ def write_pack(
     with replacing(path) as temporary, temporary.open("wb") as file:
         numbers = 3 * decoder.size**2  # of a canvas
         reserve(file, len(decoder.source) * numbers)
-        sink = File(file)
-        found = decoder.run(sink)
+        crc, found = write_canvases(file, decoder), decoder.found
         file.truncate(len(found.kept) * numbers)
         facts = {"count": len(found.kept), "size": decoder.size, "aspect": found.aspect}
         facts |= {"unreadable": found.unreadable, **more(found)}
-        facts["checksum"] = zlib.crc32(json.dumps(facts).encode(), sink.checksum)
+        facts["checksum"] = zlib.crc32(json.dumps(facts).encode(), crc)
         append_facts(file, facts)
     return facts
+
+
+def write_canvases(file: BinaryIO, decoder: Decoder | StreamDecoder) -> int:
+    """Decode everything to where the file stands; the CRC-32 of what was written."""
+    crc = 0
+    for canvases in decoder.canvases():
+        content = np.ascontiguousarray(canvases).data
+        file.write(content)
+        crc = zlib.crc32(content, crc)
+    return crc
 
 
 def reserve(file: BinaryIO, numel: int) -> None:

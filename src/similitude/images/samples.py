@@ -64,7 +64,6 @@ class Images(Modality):
         config: ImageData,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ImageSet:
-        """Decode to canvases."""
         if config.value_range is not None:
             source = source.with_values(ValueRange(*config.value_range))
         return load_images(source, config.canvas_size, on_progress=on_progress)
@@ -72,13 +71,11 @@ class Images(Modality):
     def load_some(
         self, source: ImageSource, positions: Sequence[int], config: ImageData
     ) -> ImageSet:
-        """Decode a few images."""
         return load_some(source, positions, config.canvas_size)
 
     def pack(
         self, data: Any, output: str | Path | None, size: int | None, listener: Listener
     ) -> Path:
-        """See :func:`similitude.pack`."""
         source = open_stream(data) or open_source(data)
         for note in source.notes:
             listener.say(f"  {note}")
@@ -104,29 +101,11 @@ class Images(Modality):
         size = min(MAX_PIXEL_SIDE, native_size(source) or MAX_PIXEL_SIDE)
         return config.changed(canvas_size=max(4, size))
 
-    def open_start(self, init: Any, network: BackboneConfig | None) -> Any:
-        """See :func:`similitude.images.starts.open_start`."""
-        from similitude.images.starts import open_start  # timm takes a second
+    @property
+    def starts(self) -> Any:
+        from similitude.images import starts  # timm takes a second
 
-        return open_start(init, backbone=network)
-
-    def told_unfit(self, start: Any, method: Any) -> str | None:
-        """See :func:`similitude.images.starts.unfit_norm`."""
-        from similitude.images.starts import unfit_norm
-
-        return unfit_norm(method, start)
-
-    def with_batchnorm(self, start: Any, samples: ImageSet, facts: ImageFacts) -> Any:
-        """See :func:`similitude.images.starts.with_batchnorm`."""
-        from similitude.images.starts import with_batchnorm
-
-        return with_batchnorm(start, samples, facts)
-
-    def start_of_run(self, **found: Any) -> Any:
-        """See :func:`similitude.images.starts.of_run`."""
-        from similitude.images.starts.opening import of_run
-
-        return of_run(**found)
+        return starts
 
     def same(self, config: ImageData, samples: ImageSet) -> bool:
         """Whether canvases are of this size."""

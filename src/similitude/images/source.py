@@ -12,6 +12,7 @@ from torch import Tensor
 
 from similitude.data.files import UnreadableError
 from similitude.data.source import FileSource, Source
+from similitude.errors import UserError
 from similitude.images import decoding
 from similitude.images.decoding import ValueRange
 
@@ -69,16 +70,13 @@ class EncodedSource(ImageSource):
 
     @property
     def origin(self) -> Source:
-        """The files."""
         return self.files
 
     def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        """Decode image ``i``; see :meth:`ImageSource.read`."""
         with self.files.file(i) as file:
             return decoding.decode(file, size, self.values)
 
     def probe_size(self, i: int) -> tuple[int, int] | None:
-        """Size from the header of image ``i``; see :meth:`ImageSource.probe_size`."""
         try:
             with self.files.file(i) as file:
                 return decoding.probe_size(file)
@@ -94,8 +92,13 @@ class EncodedSource(ImageSource):
             return None
 
     def fingerprint(self) -> str:
-        """That of the files."""
         return self.files.fingerprint()
+
+
+def check_number(name: str, count: int, kind: str = "image") -> None:
+    """Refuse too few images to learn from."""
+    if count < 2:
+        raise UserError(f"{name} has {count or 'no'} {kind}, but learning needs at least 2")
 
 
 def encoded(files: Source) -> EncodedSource:

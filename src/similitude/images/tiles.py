@@ -56,7 +56,6 @@ class TiledSource(ImageSource):
         return _latest.pixels
 
     def with_values(self, values: ValueRange) -> "TiledSource":
-        """The same tiles, of deep pictures shown in another range."""
         return replace(self, values=values, source=self.source.with_values(values))
 
     def probe_size(self, i: int) -> tuple[int, int] | None:

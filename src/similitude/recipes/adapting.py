@@ -1,33 +1,14 @@
 """Recipes that start from published weights, and stay near them."""
 
-from typing import Protocol, runtime_checkable
-
-from similitude.images.backbones import BackboneConfig, takes_size
+from similitude.images.backbones import takes_size
 from similitude.images.views import image_views
+from similitude.nets.start import Start
 from similitude.recipes.choose import Surroundings
 from similitude.recipes.images import MANY_IMAGES, for_short_runs, template
 from similitude.recipes.recipe import InitConfig, OptimizerConfig, Recipe, because
 from similitude.recipes.sizes import canvas_size_of, scale_patches
 
 ADAPTING_SIZE = 128  # pixels of views on a CPU; evaluation is at the start's own size
-
-
-@runtime_checkable
-class Start(Protocol):
-    """What a choice needs to know of published weights; see :mod:`similitude.runs.starts`."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def backbone(self) -> BackboneConfig: ...  # noqa: D102
-    @property
-    def image_size(self) -> int: ...  # noqa: D102
-    @property
-    def mean(self) -> tuple[float, float, float]: ...  # noqa: D102
-    @property
-    def std(self) -> tuple[float, float, float]: ...  # noqa: D102
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
 
 
 def choose_adapting(

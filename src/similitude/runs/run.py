@@ -21,6 +21,7 @@ from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import given_method
 from similitude.modalities import Modality, modality
+from similitude.nets.start import Start
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
 from similitude.runs.checkpoint import (
@@ -33,7 +34,6 @@ from similitude.runs.checkpoint import (
     read_start,
 )
 from similitude.runs.folder import CHECKPOINT, settle
-from similitude.runs.starts import Published
 from similitude.sample import DataConfig, Samples
 
 GALLERY_SIZE = 2000  # images kept for the report's map
@@ -222,7 +222,7 @@ class Run:
         protocols: str | Sequence[str] | None = None,
         labels: str | Path | None = None,
         draws: int = 10,
-        against: Sequence[str | Path | Published] = (),
+        against: Sequence[str | Path | Start] = (),
         devices: int | None = None,
         progress: Progress | None = None,
         say: Say | None = None,

@@ -20,12 +20,13 @@ from similitude.evaluation.evaluate import Entrant, check_names, evaluate_entran
 from similitude.files.writing import as_path, check_writable, write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
+from similitude.nets.start import Start
 from similitude.recipes import arithmetic_of
 from similitude.runs.checkpoint import load_backbone
 from similitude.runs.entrants import AsWanted
 from similitude.runs.folder import is_held, refuse_links
 from similitude.runs.run import Calls, Progress, Run, Say
-from similitude.runs.starts import Published, opened
+from similitude.runs.starts import opened
 from similitude.sample import DataConfig
 
 
@@ -36,7 +37,7 @@ def evaluate(
     protocols: str | Sequence[str] | None,
     labels: str | Path | None,
     draws: int,
-    against: Sequence[str | Path | Published],
+    against: Sequence[str | Path | Start],
     devices: int | None,
     progress: Progress | None,
     say: Say | None,

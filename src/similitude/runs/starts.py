@@ -2,56 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.modalities import DEFAULT_KIND, modality
+from similitude.nets.start import Start
 from similitude.runs.checkpoint import kept_weights, load_checkpoint, read_start
 from similitude.runs.folder import CHECKPOINT, settle
 from similitude.sample import NetworkConfig
 
 
-@runtime_checkable
-class Published(Protocol):
-    """Weights that somebody has trained, as far as an evaluation needs them.
-
-    Attributes:
-        name: of their row.
-    """
-
-    name: str
-
-    def build(self) -> nn.Module:
-        """The backbone with these weights, in evaluation mode."""
-        ...
-
-
-@runtime_checkable
-class Start(Published, Protocol):
-    """Weights from which a training starts.
-
-    Attributes:
-        backbone: what rebuilds the network, without a network connection and without a file.
-        state: its weights.
-        report: sentences on what was loaded, renamed, left out and assumed, and why.
-    """
-
-    backbone: Any
-    state: dict[str, Tensor]
-    report: list[str]
-
-    @property
-    def fingerprint(self) -> str:
-        """The weights in 16 characters."""
-        ...
-
-
 def open_start(
     init: str | Path, *, backbone: NetworkConfig | None = None, kind: str = DEFAULT_KIND
-) -> Any:
+) -> Start:
     """Weights from which a training starts.
 
     Nothing in a file is run: only tensors are read, and they are read all or not at all.
@@ -74,15 +37,18 @@ def open_start(
             path = path.parent.parent
         if path.joinpath(*CHECKPOINT).exists():
             return _of_run(path, backbone)
-    return modality(kind).open_start(init, backbone)
+    its = modality(kind)
+    if its.starts is None:
+        raise UserError(f"there are no published weights for {its.noun}: leave out --init")
+    return its.starts.open_start(init, backbone=backbone)
 
 
-def opened(against: Sequence[Any]) -> list[Any]:
+def opened(against: Sequence[str | Path | Start]) -> list[Start]:
     """What ``evaluate --against`` names: published weights by name, a file, or a run."""
     return [open_start(given) if isinstance(given, str | Path) else given for given in against]
 
 
-def _of_run(folder: Path, backbone: NetworkConfig | None) -> Any:
+def _of_run(folder: Path, backbone: NetworkConfig | None) -> Start:
     checkpoint = load_checkpoint(folder.joinpath(*CHECKPOINT), own_methods=False)
     recipe, method = checkpoint.recipe, checkpoint.recipe.method.name
     weights = kept_weights(checkpoint, read_start(folder, recipe))
@@ -92,7 +58,10 @@ def _of_run(folder: Path, backbone: NetworkConfig | None) -> Any:
             f"{recipe.backbone.name} does not have: start from a run of another method"
         )
     told = f"They are what {method} kept after {checkpoint.step} steps."
-    return modality(recipe.data.kind).start_of_run(
+    its = modality(recipe.data.kind)
+    if its.starts is None:
+        raise UserError(f"a run on {its.noun} is no start of another: leave out --init")
+    return its.starts.of_run(
         name=folder.resolve().name,
         title=f"a run of {method}",
         where=f"the run {folder}",

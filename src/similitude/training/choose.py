@@ -14,11 +14,11 @@ from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, given_method, name_of
 from similitude.modalities import Modality, chooser
 from similitude.nets import convert_sync_batchnorm
+from similitude.nets.start import Start
 from similitude.recipes import Recipe, find_recipe, override, touched_fields
 from similitude.recipes.arithmetic import choose_arithmetic
 from similitude.recipes.choose import Chooser, Surroundings
 from similitude.recipes.duration import choose_epochs, shorten_warmup
-from similitude.runs.starts import Start
 from similitude.sample import DataConfig, NetworkConfig
 from similitude.training.request import PretrainRequest
 

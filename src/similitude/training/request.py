@@ -16,8 +16,8 @@ from similitude.listener import Listener
 
 if TYPE_CHECKING:
     from similitude.method import Method, MethodConfig
+    from similitude.nets.start import Start
     from similitude.recipes import Recipe
-    from similitude.runs.starts import Start
     from similitude.sample import NetworkConfig
 
     AnyMethod = str | MethodConfig | type[Method] | Method

@@ -10,9 +10,10 @@ from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.canvases import Canvases
 from similitude.images.image_set import ImageSet
-from similitude.images.starts import Start, unfit_norm, with_batchnorm
+from similitude.images.starts import unfit_norm, with_batchnorm
 from similitude.images.views import ImageFacts, evaluation_view
 from similitude.methods import BYOL, SimSiam
+from similitude.nets.start import Start
 from similitude.runs.checkpoint import export_backbone
 from similitude.runs.starts import open_start
 

@@ -1,7 +1,6 @@
 """Published weights of image networks: from a file, from timm, by name."""
 
 from similitude.images.starts.norms import unfit_norm, with_batchnorm
-from similitude.images.starts.opening import open_start
-from similitude.images.starts.start import Start
+from similitude.images.starts.opening import of_run, open_start
 
-__all__ = ["Start", "open_start", "unfit_norm", "with_batchnorm"]
+__all__ = ["of_run", "open_start", "unfit_norm", "with_batchnorm"]

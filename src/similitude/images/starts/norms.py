@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.starts.architecture import empty_backbone
-from similitude.images.starts.start import Start
+from similitude.nets.start import Start
 from similitude.sample import Samples
 
 NUM_MEASURED = 1024  # images whose activations give the new statistics

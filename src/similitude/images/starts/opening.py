@@ -17,8 +17,8 @@ from similitude.images.starts.published import (
     open_timm,
 )
 from similitude.images.starts.reading import SUFFIXES, read_file
-from similitude.images.starts.start import Start
 from similitude.images.views import ImageFacts
+from similitude.nets.start import Start
 
 
 def open_start(init: str | Path, *, backbone: BackboneConfig | None = None) -> Start:

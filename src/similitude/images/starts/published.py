@@ -20,7 +20,7 @@ from similitude.images.starts.architecture import empty_backbone, image_size
 from similitude.images.starts.fitting import fit
 from similitude.images.starts.layouts import tensors_text
 from similitude.images.starts.reading import read_file
-from similitude.images.starts.start import Start
+from similitude.nets.start import Start
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 

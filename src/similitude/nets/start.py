@@ -1,23 +1,24 @@
-"""A start: a backbone with weights, and what is known of the images it wants."""
+"""A start: a backbone with weights, and what is known of the samples it wants."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.nets.weights import fingerprint_of, load_strictly
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value
 class Start:
-    """Weights from which a training starts.
+    """Weights from which a training starts, or which stand frozen beside it.
 
     Attributes:
         name: Short, for rows of tables and the recipe: "efficientnet-lite0",
             "timm:resnet50.a1_in1k", the stem of a file, the name of a run's folder.
         title: Of the layout: "MoCo v2's official checkpoint".
-        backbone: What rebuilds the network, without a network connection and without a file.
+        backbone: A :class:`NetworkConfig` that rebuilds the network, without a network connection
+            and without a file.
         state: Its weights, under timm's names and in the order of the network's own state_dict.
         image_size: Side of the images it was made for, in pixels.
         mean: Per channel (red, green, blue), of pixels in [0, 1].
@@ -27,7 +28,7 @@ class Start:
 
     name: str
     title: str
-    backbone: BackboneConfig
+    backbone: Any
     state: dict[str, Tensor] = field(repr=False)
     image_size: int
     mean: tuple[float, float, float]
@@ -46,7 +47,7 @@ class Start:
         draw the first weights themselves (MoCo v3, CMC) leave these as they are.
         """
         with torch.random.fork_rng(devices=[]):
-            backbone = build_backbone(self.backbone)
+            backbone = self.backbone.build()
         load_strictly(backbone, self.state, f"backbone {self.backbone.name!r}")
-        backbone.has_pretrained_weights = True  # type: ignore[assignment]
+        backbone.has_pretrained_weights = True
         return backbone.eval()

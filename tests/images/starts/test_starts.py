@@ -12,6 +12,7 @@ from builders import write_photos
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.recipes import load_recipe
+from similitude.runs import scoring
 from similitude.runs.checkpoint import export_backbone
 from similitude.runs.starts import open_start
 
@@ -80,7 +81,7 @@ def test_it_is_scored_reported_and_exported_without_the_file(run, photos, tmp_pa
 
 
 def test_random_weights_are_random_and_the_start_is_itself(run, weights):
-    rows = {entrant.name: entrant.backbone.state_dict() for entrant in run._before()}
+    rows = {entrant.name: entrant.backbone.state_dict() for entrant in scoring._before(run)}
     start = load_file(weights)["layer1.0.conv1.weight"]
     assert torch.equal(rows["before training"]["layer1.0.conv1.weight"], start)
     assert not torch.equal(rows["random backbone"]["layer1.0.conv1.weight"], start)
