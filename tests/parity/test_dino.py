@@ -190,6 +190,7 @@ class Toy(Method):
 def test_dino_param_groups(vectors):
     """DINO takes every method's default groups; names of a ViT and of a BatchNorm."""
     assert DINO.param_groups is Method.param_groups
+    assert not DINO.decays_all
     dims = {"cls_token": 3, "pos_embed": 3, "fc.weight": 2, "conv.weight": 4}
     names = vectors["regularized"] + vectors["not_regularized"]
     method = Toy({name: dims.get(name, 1) for name in names})
