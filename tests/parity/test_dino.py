@@ -192,7 +192,7 @@ def test_dino_param_groups(vectors):
     assert DINO.param_groups is Method.param_groups
     assert not DINO.decays_all
     dims = {"cls_token": 3, "pos_embed": 3, "fc.weight": 2, "conv.weight": 4}
-    names = vectors["regularized"] + vectors["not_regularized"]
+    names = vectors["regularised"] + vectors["not_regularised"]
     method = Toy({name: dims.get(name, 1) for name in names})
     of: dict[int, str] = {id(p): n for n, p in method.named_parameters()}
 
@@ -200,7 +200,7 @@ def test_dino_param_groups(vectors):
         return sorted(of[id(p)] for p in group["params"])
 
     decayed, free = method.param_groups()
-    assert names_in(decayed) == sorted(vectors["regularized"])
-    assert names_in(free) == sorted(vectors["not_regularized"])
-    assert free["weight_decay"] == vectors["not_regularized_weight_decay"]
+    assert names_in(decayed) == sorted(vectors["regularised"])
+    assert names_in(free) == sorted(vectors["not_regularised"])
+    assert free["weight_decay"] == vectors["not_regularised_weight_decay"]
     assert "weight_decay" not in decayed

@@ -67,7 +67,7 @@ def test_swav_loss(vectors, close, monkeypatch):
         loss.backward()
         close(loss.item(), vectors["losses"][step].item())
         close(torch.stack(assigned[2 * step :]), vectors["Q"][step])
-        close(method.prototypes.weight.data, vectors["prototypes_normalized"])
+        close(method.prototypes.weight.data, vectors["prototypes_normalised"])
         close(crops.grad, vectors["grad_crop_embeddings"][step])
         close(method.prototypes.weight.grad, vectors["grad_prototypes"][step])
     if vectors["queue_length"]:
