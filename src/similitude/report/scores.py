@@ -144,6 +144,8 @@ def shared_baselines(evaluations: Sequence[ScoreTable]) -> dict[str, dict[str, S
     """
     shared = {}
     for name in evaluations[0].rows if evaluations else ():
+        if name in (RANDOM, BEFORE, PRETRAINED):
+            continue
         together: dict[str, Score] = {}
         for scores in (evaluation.rows.get(name, {}) for evaluation in evaluations):
             common = together.keys() & scores.keys()
@@ -151,6 +153,5 @@ def shared_baselines(evaluations: Sequence[ScoreTable]) -> dict[str, dict[str, S
                 break
             together |= scores
         else:
-            if name not in (RANDOM, BEFORE, PRETRAINED):
-                shared[name] = together
+            shared[name] = together
     return shared
