@@ -30,11 +30,11 @@ from similitude.evaluation import (
     centered,
     effective_rank,
     extract_features,
-    few_label_scores,
+    few_label_accuracies,
+    probe_features,
     raw_features,
-    score_features,
 )
-from similitude.evaluation.scores import Score, mean_score
+from similitude.evaluation.scores import mean_score
 from similitude.images.backbones import build_backbone
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
@@ -164,11 +164,11 @@ def cached(path: Path, compute: Callable[[], Any]) -> Any:
 
 def features_scores(train: Features, test: Features) -> dict[str, Any]:
     """Accuracies in [0, 1]; of few labels mean and half the interval, over draws."""
-    scores: dict[str, Score] = score_features(train, test, ("knn", "linear"))
-    result: dict[str, Any] = {name: score.mean for name, score in scores.items()}
-    few = few_label_scores(train, test, list(SHARES.values()), draws=3)
+    found = probe_features(train, test, ("knn", "linear"))
+    result: dict[str, Any] = {name: outcome.score.mean for name, outcome in found.items()}
+    few = few_label_accuracies(train, test, list(SHARES.values()), draws=3)
     for share, count in SHARES.items():
-        result[share] = few[count].mean
+        result[share] = mean_score(few[count]).mean
     result["rank"] = effective_rank(test.x)
     return result
 

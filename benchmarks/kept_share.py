@@ -11,7 +11,9 @@ import argparse
 from pathlib import Path
 
 import similitude as sim
-from similitude.evaluation.evaluate import evaluate_backbone
+from similitude.evaluation import Entrant, evaluate_entrants
+from similitude.evaluation.comparison import PRETRAINED_BACKBONE
+from similitude.listener import Silent
 from similitude.modalities import modality
 from similitude.nets.adapting import averaged
 from similitude.runs.checkpoint import load_backbone
@@ -33,20 +35,17 @@ def main() -> None:
         if run.start is None:
             parser.error(f"{place} did not start from published weights")
         train, test = labeled_parts(modality("image"), folder, None, None)
-        images = run.load_source(train, None, None)
-        held_out = None if test is None else run.load_source(test, None, None)
+        images = run.load_source(train, Silent())
+        held_out = None if test is None else run.load_source(test, Silent())
         for share in shares:
             weights = averaged(run.checkpoint.backbone, run.start, share)
-            table = evaluate_backbone(
-                load_backbone(run.recipe, weights),
-                images,
-                held_out,
-                run.image,
+            table = evaluate_entrants(
+                [Entrant(PRETRAINED_BACKBONE, load_backbone(run.recipe, weights), run.facts)],
+                (images, held_out),
                 data=folder.name,
-                raw_pixels=False,
                 seed=run.split_seed,
             )
-            scores = table.rows["pretrained backbone"]
+            scores = table.rows[PRETRAINED_BACKBONE]
             cells = " | ".join(scores[c].to_text() if c in scores else "-" for c in COLUMNS)
             print(f"| {folder.name} | {share:g} | {cells} |", flush=True)
 

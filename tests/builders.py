@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.distributed import join_processes
+from similitude.evaluation import KNNProbe
 from similitude.images.backbones import BackboneConfig
 from similitude.images.image_set import ImageSet
 from similitude.images.views import Canvases, ImageFacts, PatchViewConfig
+from similitude.listener import Silent
 from similitude.method import Batch, Method, MethodConfig, Progress
 from similitude.methods import CONFIGS
 from similitude.nets import WeightNormLinear
@@ -51,6 +53,22 @@ class LogitsHead(nn.Module):
 
     def bottleneck(self, h: Tensor) -> Tensor:
         return self.output if isinstance(self.output, Tensor) else self.output(h)
+
+
+class Ears(Silent):
+    """A listener that remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def vote_scores(probe: KNNProbe, x: Tensor) -> Tensor:
+    """Sum of exp(cosine / temperature) over each class's neighbors: what a kNN probe compares."""
+    found = [((s / probe.temperature).exp(), index) for s, index in probe._neighbors(x)]
+    return torch.cat([probe._votes(weight, index) for weight, index in found])
 
 
 def small_config(name: str, **changes: Any) -> MethodConfig:

@@ -197,11 +197,11 @@ def test_a_test_part_is_scored_and_baselines_are_measured_once(tmp_path, monkeyp
         parts[f"x_{split}"] = (noise + 150 * y[:, None, None, None]).astype(np.uint8)
     np.savez(tmp_path / "set.npz", **parts)
     measured = []
-    evaluate = work.evaluate_backbone
+    evaluate = work.evaluate_entrants
     monkeypatch.setattr(
         work,
-        "evaluate_backbone",
-        lambda *a, **k: measured.append(k["raw_pixels"]) or evaluate(*a, **k),
+        "evaluate_entrants",
+        lambda *a, **k: measured.append(k["pixels"] is not None) or evaluate(*a, **k),
     )
     found = ablate(
         "simsiam", str(tmp_path / "set.npz"), vary=VARY, seeds=2, epochs=1, overrides=TINY,
@@ -258,7 +258,7 @@ def test_what_is_finished_is_read_and_not_trained_again(finished, monkeypatch):
     first = json.loads((finished / "ablation.json").read_text())
     (finished / "ablation.json").unlink()
     monkeypatch.setattr(work.api, "pretrain", no_training)
-    monkeypatch.setattr(work, "evaluate_backbone", no_training)
+    monkeypatch.setattr(work, "evaluate_entrants", no_training)
     second = run(finished)
     assert second is not None
     assert json.loads(json.dumps(second.to_json())) == first
@@ -319,7 +319,7 @@ def test_ctrl_c_outside_of_training_ends_cleanly_too(finished, monkeypatch):
 
     ears = CtrlC(0, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(work, "evaluate_backbone", interrupted)
+        patch.setattr(work, "evaluate_entrants", interrupted)
         scores = finished / "stop_gradient=false" / "seed-0" / "scores.json"
         scores.unlink()
         assert run(finished, listener=ears) is None

@@ -83,7 +83,7 @@ def backbone(run: Path) -> torch.Tensor:
 def test_two_processes_find_the_weights_of_one(place):
     """In float32: rounding only, a thousandth of the way that training went."""
     one, two = backbone(place / "one"), backbone(place / "two")
-    start = sim.load(place / "one")._before()[0].backbone.state_dict()
+    start = sim.load(place / "one").untrained().state_dict()
     start = torch.cat([value.double().flatten() for value in start.values() if value.ndim])
     assert (one - start).norm() > 0.1
     assert (one - two).norm() < 1e-3 * (one - start).norm()

@@ -3,6 +3,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,24 +13,25 @@ from torch import nn
 
 from similitude.errors import UserError
 from similitude.evaluation import (
+    Entrant,
     Features,
     Score,
     ScoreTable,
     centered,
     check_protocols,
-    evaluate_backbone,
+    evaluate_entrants,
     extract_features,
+    probe_features,
     read_scores,
-    score_features,
 )
 from similitude.evaluation.comparison import (
     PRETRAINED_BACKBONE,
+    RANDOM_BACKBONE,
     RAW_PIXELS,
     Difference,
     difference_of_draws,
     student_95,
 )
-from similitude.evaluation.evaluate import Entrant, evaluate_entrants, probe_features
 from similitude.evaluation.few_labels import few_label_accuracies
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.scores import mean_score
@@ -44,6 +46,23 @@ def constant_backbone() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Flatten()).apply(
         lambda m: nn.init.zeros_(m.weight) if isinstance(m, nn.Linear) else None
     )
+
+
+def scored(
+    backbone: nn.Module,
+    train: ImageSet,
+    test: ImageSet | None,
+    facts: ImageFacts = SPEC,
+    *,
+    random_backbone: nn.Module | None = None,
+    raw_pixels: bool = True,
+    **options: Any,
+) -> ScoreTable:
+    """The table of a backbone beside raw pixels and, if there is one, a random backbone."""
+    networks = {RANDOM_BACKBONE: random_backbone, PRETRAINED_BACKBONE: backbone}
+    rows = [Entrant(name, network, facts) for name, network in networks.items() if network]
+    pixels = (train, test) if raw_pixels else None
+    return evaluate_entrants(rows, (train, test), data="digits", pixels=pixels, **options)
 
 
 def table(**changes: object) -> ScoreTable:
@@ -62,23 +81,21 @@ def text_of(value: ScoreTable, *, styled: bool = False) -> str:
     return out.getvalue()
 
 
-def test_score_features_gives_the_columns_that_are_asked_for(
-    digits: tuple[Features, Features],
-) -> None:
+def test_probes_give_the_columns_that_are_asked_for(digits: tuple[Features, Features]) -> None:
     train, test = digits
     seen: list[str] = []
-    scores = score_features(train, test, ("few", "knn"), draws=2, on_progress=seen.append)
-    assert list(scores) == ["knn", "linear_1", "linear_5", "linear_10", "linear_100"]
+    found = probe_features(train, test, ("few", "knn"), draws=2, on_progress=seen.append)
+    assert list(found) == ["knn", "linear_1", "linear_5", "linear_10", "linear_100"]
     assert seen == ["knn", "few"]
-    assert scores["knn"].draws == 1
-    assert scores["linear_5"].draws == 2
-    assert list(score_features(train, test, ("linear",))) == ["linear"]
+    assert found["knn"].score.draws == 1
+    assert found["linear_5"].score.draws == 2
+    assert list(probe_features(train, test, ("linear",))) == ["linear"]
 
 
 def test_knn_uses_fewer_neighbors_where_there_are_fewer(digits: tuple[Features, Features]) -> None:
     train, test = digits
     few = train.subset(range(12))
-    assert 0.2 < score_features(few, test, ("knn",), k=20)["knn"].mean < 0.8
+    assert 0.2 < probe_features(few, test, ("knn",), k=20)["knn"].score.mean < 0.8
 
 
 def test_unknown_protocols_are_told_with_the_nearest_names() -> None:
@@ -94,12 +111,10 @@ def test_unknown_protocols_are_told_with_the_nearest_names() -> None:
 def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) -> None:
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
     steps: list[str] = []
-    found = evaluate_backbone(
+    found = scored(
         nn.Flatten(),
         train,
         test,
-        SPEC,
-        data="digits",
         random_backbone=constant_backbone(),
         draws=2,
         on_progress=steps.append,
@@ -117,7 +132,7 @@ def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) ->
 def test_raw_pixels_do_not_depend_on_the_backbone_and_its_images(digit_images: ImageSet) -> None:
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
     found = [
-        evaluate_backbone(constant_backbone(), train, test, spec, data="digits", draws=2)
+        scored(constant_backbone(), train, test, spec, draws=2)
         for spec in (SPEC, ImageFacts(8, (0.0, 0.1, 0.9), (0.1, 0.5, 1.0)))
     ]
     assert found[0].rows["raw pixels"] == found[1].rows["raw pixels"]
@@ -171,12 +186,10 @@ def test_rows_that_cannot_be_told_apart_are_refused(digit_images: ImageSet) -> N
 
 def test_differences_are_taken_image_by_image_and_draw_by_draw(digit_images: ImageSet) -> None:
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
-    found = evaluate_backbone(
+    found = scored(
         nn.Flatten(),
         train,
         test,
-        SPEC,
-        data="digits",
         random_backbone=nn.Sequential(nn.AvgPool2d(4), nn.Flatten()),
         raw_pixels=False,
         protocols=("knn", "few"),
@@ -218,15 +231,15 @@ def test_rows_of_other_test_images_are_not_paired(digit_images: ImageSet) -> Non
 
 
 def test_an_outcome_gives_the_score(digits: tuple[Features, Features]) -> None:
-    found = probe_features(*digits, ("knn", "few"), draws=2)
-    scores = score_features(*digits, ("knn", "few"), draws=2)
-    assert {column: outcome.score for column, outcome in found.items()} == scores
+    train, test = digits
+    found = probe_features(train, test, ("knn", "few"), draws=2)
+    assert found["knn"].score == Score(KNNProbe(20).fit(train.x, train.y).score(test.x, test.y))
+    for k, accuracies in few_label_accuracies(train, test, draws=2).items():
+        assert found[f"linear_{k}"].score == mean_score(accuracies)
 
 
 def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None:
-    found = evaluate_backbone(
-        nn.Flatten(), digit_images, None, SPEC, data="digits", protocols=("knn",)
-    )
+    found = scored(nn.Flatten(), digit_images, None, protocols=("knn",))
     assert found.num_train + found.num_test == 300
     assert found.num_test == pytest.approx(60, abs=5)
     assert "20% of the labeled images were held out" in found.notes[0]
@@ -240,22 +253,20 @@ def test_the_last_classes_may_lack_images_in_one_part(digit_images: ImageSet) ->
     few = replace(few, class_names=[str(i) for i in range(7)])
     all_ten = replace(digit_images, class_names=[str(i) for i in range(10)])
     for train, test in ((all_ten, few), (few, all_ten)):
-        found = evaluate_backbone(
-            nn.Flatten(), train, test, SPEC, data="digits", protocols=("knn",)
-        )
+        found = scored(nn.Flatten(), train, test, protocols=("knn",))
         assert found.num_test == len(test)
 
 
 def test_parts_with_other_classes_are_refused(digit_images: ImageSet) -> None:
     other = replace(digit_images, class_names=[f"class {i}" for i in range(10)])
     with pytest.raises(UserError, match="must be the same, in the same order"):
-        evaluate_backbone(nn.Flatten(), digit_images, other, SPEC, data="digits")
+        scored(nn.Flatten(), digit_images, other)
 
 
 def test_images_without_labels_are_refused_in_a_sentence(digit_images: ImageSet) -> None:
     flat = replace(digit_images, labels=None, class_names=None)
     with pytest.raises(UserError, match="needs labels"):
-        evaluate_backbone(nn.Flatten(), flat, None, SPEC, data="photos")
+        scored(nn.Flatten(), flat, None)
 
 
 def test_json_there_and_back() -> None:
@@ -276,6 +287,7 @@ def test_json_there_and_back() -> None:
 def test_a_table_of_an_earlier_version_is_read_without_differences() -> None:
     value = table().to_json()
     del value["differences"], value["weights"]
+    value["titles"] = {"knn": ["kNN", "kNN", "vote of the nearest training images"]}
     assert ScoreTable.from_json(value) == table()
 
 
@@ -351,9 +363,7 @@ def test_a_table_knows_its_weights_images_labels_and_seed(digit_images: ImageSet
 
     def scores(images: ImageSet, last: float = 0.0, seed: int = 0) -> ScoreTable:
         backbone.get_buffer("last").fill_(last)
-        return evaluate_backbone(
-            backbone, images, None, SPEC, data="x", protocols=["knn"], seed=seed
-        )
+        return scored(backbone, images, None, protocols=["knn"], seed=seed)
 
     pixels = few.pixels.clone()
     pixels[7, :, 3, 3] ^= 1

@@ -1,16 +1,20 @@
+from statistics import fmean
+
 import pytest
 import torch
 
 from similitude.errors import UserError
-from similitude.evaluation import Features, few_label_scores, few_label_skips
+from similitude.evaluation import Features, few_label_accuracies, few_label_skips
 from similitude.evaluation import few_labels as few_labels_module
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
+from similitude.evaluation.scores import mean_score
 
 
 def test_more_labels_give_a_higher_score_and_a_narrower_interval(
     digits: tuple[Features, Features],
 ) -> None:
-    scores = few_label_scores(*digits, labels_per_class=(1, 5, 10, 60), draws=6)
+    found = few_label_accuracies(*digits, labels_per_class=(1, 5, 10, 60), draws=6)
+    scores = {k: mean_score(accuracies) for k, accuracies in found.items()}
     means = [scores[k].mean for k in (1, 5, 10, 60)]
     assert means == sorted(means)
     assert 0.3 < means[0] < 0.75
@@ -43,7 +47,7 @@ def test_all_backbones_meet_the_same_labeled_samples(
         noise = torch.randn(len(train), width)
         x = torch.cat([number, noise], dim=1)
         other = Features(torch.randn(len(test), width + 1), test.y, test.names)
-        few_label_scores(Features(x, train.y, train.names), other, (2, 4), draws=3)
+        few_label_accuracies(Features(x, train.y, train.names), other, (2, 4), draws=3)
     assert torch.equal(fitted[0], fitted[2])
     assert torch.equal(fitted[1], fitted[3])
     assert train.y is not None
@@ -57,9 +61,9 @@ def test_all_backbones_meet_the_same_labeled_samples(
 def test_labels_of_the_test_part_are_only_compared(digits: tuple[Features, Features]) -> None:
     train, test = digits
     assert test.y is not None
-    right = few_label_scores(train, test, (5,), draws=2)[5].mean
+    right = fmean(few_label_accuracies(train, test, (5,), draws=2)[5])
     wrong = Features(test.x, (test.y + 1) % 10, test.names)
-    assert few_label_scores(train, wrong, (5,), draws=2)[5].mean < (1 - right) + 1e-9
+    assert fmean(few_label_accuracies(train, wrong, (5,), draws=2)[5]) < (1 - right) + 1e-9
 
 
 def test_solution_in_the_span_of_the_rows_is_the_whole_solution(
@@ -103,7 +107,7 @@ def test_a_class_with_too_few_samples_skips_the_column_and_says_why(
     keep = (train.y != 3) | (torch.cumsum(train.y == 3, 0) <= 7)
     small = train.subset(keep)
     assert small.y is not None
-    assert set(few_label_scores(small, test, (1, 5, 8), draws=2)) == {1, 5}
+    assert set(few_label_accuracies(small, test, (1, 5, 8), draws=2)) == {1, 5}
     assert few_label_skips(small.y, (1, 5, 8)) == {
         8: "No column for 8 labels per class: class 3 has only 7 labeled training images."
     }
@@ -120,17 +124,17 @@ def test_rows_without_a_label_are_never_drawn(digits: tuple[Features, Features])
     hidden = Features(train.x, y, train.names)
     counts = y[y >= 0].bincount()
     most = int(counts.min())
-    assert set(few_label_scores(hidden, test, (most, most + 1), draws=2)) == {most}
+    assert set(few_label_accuracies(hidden, test, (most, most + 1), draws=2)) == {most}
 
 
 def test_bad_input_is_told_in_a_sentence(digits: tuple[Features, Features]) -> None:
     train, test = digits
     with pytest.raises(UserError, match="need labels"):
-        few_label_scores(Features(train.x, None, train.names), test)
+        few_label_accuracies(Features(train.x, None, train.names), test)
     with pytest.raises(UserError, match="at least 1"):
-        few_label_scores(train, test, draws=0)
+        few_label_accuracies(train, test, draws=0)
     with pytest.raises(UserError, match="two classes"):
-        few_label_scores(
+        few_label_accuracies(
             Features(train.x, torch.zeros(len(train), dtype=torch.int64), train.names), test, (1,)
         )
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import similitude as sim
+from builders import Ears
 from similitude.images.depth import value_range
 from similitude.images.loading import load_images, pack_images
 from similitude.images.opening import open_parts, open_source
@@ -96,9 +97,9 @@ def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
     options = {"epochs": 1, "batch_size": 8, "overrides": fast, "report": False}
     run = sim.pretrain(tmp_path / "photos", out=tmp_path / "run", **options)
     assert run.recipe.data.value_range == (0, 4095)
-    said = []
-    run.embed(tmp_path / "dark", say=said.append)
-    assert not any("black" in sentence for sentence in said)  # no range of its own
+    ears = Ears()
+    run.embed(tmp_path / "dark", listener=ears)
+    assert not any("black" in sentence for sentence in ears.sentences)  # no range of its own
     shown = load_images(open_source(tmp_path / "dark", values=run.recipe.data.value_range)).pixels[
         :
     ]

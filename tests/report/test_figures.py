@@ -63,11 +63,6 @@ def test_long_runs_are_thinned_and_keep_their_ends(make_run):
     assert (x[0], x[-1]) == (0.0025, 10)
 
 
-def test_the_effective_rank_of_equal_directions_is_their_number():
-    assert figures.effective_rank(np.eye(7, dtype=np.float32)) == pytest.approx(7, rel=1e-4)
-    assert figures.effective_rank(np.zeros((4, 4), np.float32)) is None
-
-
 def test_the_spectrum_is_relative_and_drops_what_is_rounding(make_run):
     run = read_run(make_run(count=24))
     assert run.embedding is not None

@@ -8,7 +8,6 @@ from PIL import Image
 
 from similitude.report import read_run
 from similitude.report.gallery import (
-    MAX_IMAGES,
     Gallery,
     build_gallery,
     choose_queries,
@@ -123,15 +122,6 @@ def test_features_that_are_not_finite_give_a_sentence():
 
 def test_too_few_images_give_a_sentence():
     assert "fewer than three" in str(build_gallery(embedding(2)))
-
-
-def test_more_images_than_the_page_can_hold_are_thinned(monkeypatch):
-    monkeypatch.setattr("similitude.report.gallery.MAX_IMAGES", 25)
-    gallery = build_gallery(embedding(40, labels=np.arange(40) % 2))
-    assert isinstance(gallery, Gallery)
-    assert MAX_IMAGES == 2000
-    assert len(gallery.names) == len(gallery.coordinates) == 25
-    assert gallery.classes == [f"class {int(name) % 2}" for name in gallery.names]
 
 
 def test_agreement_counts_neighbors_of_the_same_class():

@@ -81,7 +81,7 @@ def test_every_row_is_shown_with_its_differences(make_run):
     assert rows[:5] == shown
     assert rows[5:9] == [shown[2], shown[0], shown[3], shown[1]]
     assert page.text.count("+10.0 \N{PLUS-MINUS SIGN} 5.0") == 4
-    assert "5.0 points above timm:<b>" in page.text  # the verdict names it too
+    assert "5.0 to 10.0 points above timm:<b>" in page.text  # the verdict names it too
     drawn = json.loads(page.data["figures"])["labels"]["data"]
     assert [trace["name"] for trace in drawn] == list(names)
     assert len({trace["line"]["color"] for trace in drawn}) == 5

@@ -8,7 +8,8 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from similitude.errors import UserError
-from similitude.report import read_run, write_report
+from similitude.report import read, read_run, write_report
+from similitude.report.gallery import Gallery, build_gallery
 from similitude.report.read import flatten
 
 
@@ -36,7 +37,7 @@ def test_empty_cells_are_not_measured_and_nan_is(minimal_run):
     assert losses[:2] == [2.0, 1.9]
     assert math.isnan(losses[2])
     assert metrics.curve("knn") == ([], [])
-    # The last row was cut off by a kill: its step counts, its missing cells do not.
+    # The last row is short: its step counts, its missing cells do not.
     assert metrics.curve("mystery")[1] == [5, 7]
     assert metrics.last("mystery") == 7
     assert metrics.last("no such column") is None
@@ -45,7 +46,7 @@ def test_empty_cells_are_not_measured_and_nan_is(minimal_run):
 def test_only_the_recipe_is_necessary(tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text("epochs: 3\n")
     run = read_run(tmp_path)
-    assert run.metrics.columns == {}
+    assert run.metrics.columns == []
     assert run.health is run.evaluation is run.embedding is run.views is None
 
 
@@ -69,6 +70,7 @@ def test_a_folder_that_is_no_run_names_the_command(tmp_path: Path, exists: bool)
         ("health.json", '{"state": "splendid"}'),
         ("health.json", '{"state": "healthy", "reasons": 5}'),
         ("health.json", '{"state": "healthy", "readings": [1]}'),
+        ("metrics.csv", "step,loss\n0,2.5\n1,low\n"),
         ("environment.json", "[" * 100_000),
         ("environment.json", '{"seconds": ' + "9" * 99 + "}"),
         ("evaluation.json", '{"rows": [], "columns": [], "num_test": "many"}'),
@@ -103,14 +105,24 @@ def test_pickled_arrays_are_refused(make_run):
         read_run(run)
 
 
-def test_a_missing_spectrum_is_that_of_the_centered_features(make_run):
+def test_a_missing_spectrum_is_named(make_run):
     run = make_run(count=24)
     arrays = dict(np.load(run / "embedding.npz"))
-    expected = np.sort(arrays.pop("spectrum"))
+    del arrays["spectrum"]
     np.savez(run / "embedding.npz", **arrays)
-    embedding = read_run(run).embedding
+    with pytest.raises(UserError, match=r"embedding\.npz: 'spectrum'"):
+        read_run(run)
+
+
+def test_more_images_than_a_page_can_hold_are_cut(make_run, monkeypatch):
+    assert read.MAX_IMAGES == 2000
+    monkeypatch.setattr(read, "MAX_IMAGES", 25)
+    embedding = read_run(make_run(count=40)).embedding
     assert embedding is not None
-    np.testing.assert_allclose(np.sort(embedding.spectrum), expected, rtol=1e-4, atol=1e-2)
+    gallery = build_gallery(embedding)
+    assert isinstance(gallery, Gallery)
+    assert len(gallery.names) == len(gallery.coordinates) == 25
+    assert gallery.classes == [f"digit {label}" for label in embedding.labels]
 
 
 def test_scores_that_are_not_finite_are_not_scores(make_run):

@@ -125,7 +125,7 @@ def test_commands_take_the_data_from_the_command_that_ran(make_run, command, dat
 def test_raw_pixels_that_win_are_named(make_run):
     evaluation = read_run(make_run(count=24)).evaluation
     assert evaluation is not None
-    first, second = scores.what_they_say(evaluation)
+    first, second = evaluation.sentences(scores.full_title)
     assert first.startswith("The pretrained backbone is below raw pixels in kNN -2.1. Train longer")
     assert second == "It is above the random backbone (linear probe +12.0) in every column."
 
@@ -151,7 +151,7 @@ def test_paired_differences_have_their_interval_and_sign(make_run):
     ]
     assert random[0] == "random backbone"
     assert "It cannot be told apart from raw pixels in 1 label per class." in (
-        scores.what_they_say(evaluation)
+        evaluation.sentences(scores.full_title)
     )
 
 
@@ -212,13 +212,19 @@ def test_numbers(value, text: str):
     assert words.number(value) == text
 
 
+def shared_rows(name: str, *rows: dict[str, Score] | None) -> dict[str, dict[str, Score]]:
+    tables = [ScoreTable("x", 9, 9, 2, [], {} if row is None else {name: row}) for row in rows]
+    return scores.shared_baselines(tables)
+
+
 def test_a_baseline_is_shared_where_the_columns_in_common_agree():
     knn, linear, other = (Score(mean=mean) for mean in (0.5, 0.6, 0.7))
     both = {"knn": knn, "linear": linear}
-    assert scores.shared_baseline([{"knn": knn}, both]) == both
-    assert scores.shared_baseline([both, {"knn": other}]) is None
-    assert scores.shared_baseline([{"knn": knn}, {"linear": linear}]) is None
-    assert scores.shared_baseline([both, None]) is None
+    assert shared_rows("raw pixels", {"knn": knn}, both) == {"raw pixels": both}
+    assert shared_rows("raw pixels", both, {"knn": other}) == {}
+    assert shared_rows("raw pixels", {"knn": knn}, {"linear": linear}) == {}
+    assert shared_rows("raw pixels", both, None) == {}
+    assert shared_rows("random backbone", both, both) == {}
 
 
 def test_published_weights_are_shared_by_runs_that_have_the_same_scores():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import similitude as sim
-from builders import BACKBONE, random_images, small_recipe
+from builders import BACKBONE, Ears, random_images, small_recipe
 from similitude.errors import UserError
 from similitude.images import samples
 from similitude.listener import Silent
@@ -18,16 +18,6 @@ from similitude.training.loop import training_note
 from similitude.training.pretrain import train
 
 CPU = torch.device("cpu")
-
-
-class Ears(Silent):
-    """Remembers what it is told."""
-
-    def __init__(self):
-        self.sentences = []
-
-    def say(self, sentence):
-        self.sentences.append(sentence)
 
 
 def test_the_log_keeps_what_was_said_and_measured(tmp_path):
@@ -102,15 +92,12 @@ def test_a_job_of_a_cluster_is_one_process_and_writes_nowhere_else(tmp_path, mon
     assert [signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)] == handlers
 
 
-class Interjecting(Silent):
+class Interjecting(Ears):
     """Does something once, in the middle of a training."""
 
     def __init__(self, what):
+        super().__init__()
         self.what = what
-        self.sentences = []
-
-    def say(self, sentence):
-        self.sentences.append(sentence)
 
     def progress(self, what, done, total, note=""):
         if what == "training" and done == total // 2 and self.what is not None:
@@ -119,15 +106,17 @@ class Interjecting(Silent):
 
 
 def test_scores_that_are_given_while_a_run_trains_do_not_survive_it(tmp_path):
-    images, out, heard = random_images(64), tmp_path / "r", []
+    images, out, ears = random_images(64), tmp_path / "r", Ears()
 
     def evaluate():
-        sim.load(out).evaluate(images, protocols="knn", say=heard.append)
+        sim.load(out).evaluate(images, protocols="knn", listener=ears)
         assert (out / "evaluation.json").exists()
 
     listener = Interjecting(evaluate)
     sim.pretrain(images, recipe=small_recipe("simclr"), out=out, listener=listener)
-    assert any("is trained still: these are scores of step" in sentence for sentence in heard)
+    assert any(
+        "is trained still: these are scores of step" in sentence for sentence in ears.sentences
+    )
     assert any("evaluation.json is of weights before" in s for s in listener.sentences)
     assert json.loads((out / "report.json").read_text())["evaluation"] is None
     sim.load(out).evaluate(images, protocols="knn")
@@ -136,14 +125,14 @@ def test_scores_that_are_given_while_a_run_trains_do_not_survive_it(tmp_path):
 
 
 def test_scores_are_not_kept_if_the_run_has_trained_on_meanwhile(tmp_path):
-    images, out, heard = random_images(64), tmp_path / "r", []
+    images, out, ears = random_images(64), tmp_path / "r", Ears()
     stop = Interjecting(lambda: signal.raise_signal(signal.SIGINT))
     assert sim.pretrain(images, recipe=small_recipe("simclr"), out=out, listener=stop) is None
     run = sim.load(out)
     assert run.checkpoint.step < 12
     sim.pretrain(images, out=out, resume=True)
-    run.evaluate(images, protocols="knn", say=heard.append)
-    assert any("has trained on meanwhile" in sentence for sentence in heard)
+    run.evaluate(images, protocols="knn", listener=ears)
+    assert any("has trained on meanwhile" in sentence for sentence in ears.sentences)
     assert not (out / "evaluation.json").exists()
 
 

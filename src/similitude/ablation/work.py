@@ -8,22 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from similitude import api
 from similitude.ablation.findings import FAILED, RunFinding
 from similitude.ablation.grid import Planned
 from similitude.errors import UserError
-from similitude.evaluation import Score, ScoreTable, evaluate_backbone, read_scores
-from similitude.evaluation.comparison import PRETRAINED_BACKBONE
+from similitude.evaluation import Score, ScoreTable, evaluate_entrants, read_scores
+from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
-from similitude.recipes import Recipe, arithmetic_of, load_recipe
+from similitude.recipes import Recipe, load_recipe
 from similitude.runs.folder import refuse_links, settle
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
+from similitude.runs.scoring import entrant_of
 from similitude.sample import Samples
 
 PROTOCOLS = ("knn", "linear")
@@ -122,28 +121,22 @@ class Work:
         if table is not None and table.data == self.data and set(PROTOCOLS) <= scored.keys():
             return self._keep(key, table)
         known = self.baselines.get(key)
-        arithmetic = arithmetic_of(recipe)
-        untrained = run.untrained() if known is None else None
-        for backbone in filter(None, (run.backbone, untrained)):
-            arithmetic.place(backbone)
+        entrants = [entrant_of(run, PRETRAINED_BACKBONE, run.backbone)]
+        if known is None:
+            entrants.insert(0, entrant_of(run, RANDOM_BACKBONE, run.untrained()))
         bank = self.images
         assert bank.labels is not None
         if bool((bank.labels < 0).any()):
             bank = bank.subset(bank.labels >= 0)
         try:
-            table = evaluate_backbone(
-                run.backbone,
-                bank,
-                self.test,
-                run.facts,
+            table = evaluate_entrants(
+                entrants,
+                (bank, self.test),
                 data=self.data,
-                random_backbone=untrained,
-                raw_pixels=known is None,
+                pixels=(bank, self.test) if known is None else None,
                 protocols=PROTOCOLS,
                 seed=0,  # the same held-out part and draws for all runs, which are compared
-                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-                autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
-                channels_last=arithmetic.channels_last,
+                device=run.device,
             )
         except UserError:
             if run.verdict.state == "collapsed":  # into features that are not numbers

@@ -111,8 +111,7 @@ def evaluate(
             draws=draws,
             against=against or (),
             devices=devices,
-            progress=console.progress,
-            say=console.say,
+            listener=console,
         )
     if console.speaks:
         console.print(table.render())
@@ -139,9 +138,7 @@ def embed(
     console = Console()
     path = check_output(output)
     with console:
-        features = Run(run, method=method).embed(
-            data, devices=devices, progress=console.progress, say=console.say
-        )
+        features = Run(run, method=method).embed(data, devices=devices, listener=console)
     if not console.speaks:
         return
     write_embeddings(features, path)

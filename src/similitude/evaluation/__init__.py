@@ -8,9 +8,8 @@ if TYPE_CHECKING:
         PROTOCOLS,
         Entrant,
         check_protocols,
-        evaluate_backbone,
         evaluate_entrants,
-        score_features,
+        probe_features,
     )
     from similitude.evaluation.features import (
         Features,
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
         raw_features,
         split_features,
     )
-    from similitude.evaluation.few_labels import few_label_scores, few_label_skips
+    from similitude.evaluation.few_labels import few_label_accuracies, few_label_skips
     from similitude.evaluation.geometry import (
         alignment,
         effective_rank,
@@ -35,11 +34,10 @@ if TYPE_CHECKING:
 # Imported on first use: the report reads scores without PyTorch, which takes seconds.
 _PLACES = {
     "evaluate": (
-        *("PROTOCOLS", "Entrant", "check_protocols", "evaluate_backbone", "evaluate_entrants"),
-        "score_features",
+        *("PROTOCOLS", "Entrant", "check_protocols", "evaluate_entrants", "probe_features"),
     ),
     "features": (*("Features", "centered", "extract_features", "raw_features", "split_features"),),
-    "few_labels": ("few_label_scores", "few_label_skips"),
+    "few_labels": ("few_label_accuracies", "few_label_skips"),
     "geometry": ("alignment", "effective_rank", "feature_std", "spectrum", "uniformity"),
     "verdict": ("Readings", "Verdict", "diagnose"),
     "knn": ("KNNProbe",),
@@ -63,15 +61,14 @@ __all__ = [
     "check_protocols",
     "diagnose",
     "effective_rank",
-    "evaluate_backbone",
     "evaluate_entrants",
     "extract_features",
     "feature_std",
-    "few_label_scores",
+    "few_label_accuracies",
     "few_label_skips",
+    "probe_features",
     "raw_features",
     "read_scores",
-    "score_features",
     "spectrum",
     "split_features",
     "uniformity",

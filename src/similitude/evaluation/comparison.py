@@ -9,15 +9,15 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
+
 RAW_PIXELS = "raw pixels"
 RANDOM_BACKBONE = "random backbone"
 BEFORE_TRAINING = "before training"  # the published weights that a run started from
 PRETRAINED_BACKBONE = "pretrained backbone"
 ROWS = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING, PRETRAINED_BACKBONE)
 
-# Two-sided 95 % points of Student's t for 1..9 degrees of freedom; beyond, the expansion below.
-_STUDENT_95 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
-_NORMAL_95 = 1.959964
+_NORMAL_95 = 1.959964  # two-sided 95 % point
 _PHRASES = {RANDOM_BACKBONE: "the random backbone", BEFORE_TRAINING: "the weights it started from"}
 _SUBJECT = "The pretrained backbone"
 _TRAIN_ON = (
@@ -59,17 +59,8 @@ class Difference:
 
 
 def student_95(degrees: int) -> float:
-    """Two-sided 95 % point of Student's t.
-
-    From 10 degrees of freedom on, the expansion of Abramowitz and Stegun 26.7.5 (error < 1e-4).
-    """
-    if degrees <= len(_STUDENT_95):
-        return _STUDENT_95[degrees - 1]
-    z = _NORMAL_95
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
+    """Two-sided 95 % point of Student's t."""
+    return float(stdtrit(degrees, 0.975))
 
 
 def difference_of_shares(only_ours: int, only_theirs: int, images: int) -> Difference:
@@ -114,9 +105,14 @@ class Comparison:
         return _PHRASES.get(self.row, self.row)
 
     @property
+    def gains(self) -> dict[str, float]:
+        """What the pretrained backbone gains in each column, -1..1."""
+        return {column: d.mean for column, d in self.differences.items()}
+
+    @property
     def is_no_better(self) -> bool:
         """Whether the pretrained backbone gains nothing, in the mean over the columns."""
-        return sum(difference.mean for difference in self.differences.values()) <= 0
+        return sum(self.gains.values()) <= 0
 
     @property
     def below(self) -> list[str]:

@@ -4,6 +4,7 @@ Shapes: N test images, D features.
 """
 
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,7 @@ from torch import Tensor, nn
 
 from similitude.distributed import rank
 from similitude.errors import UserError, did_you_mean
-from similitude.evaluation.checksums import checksum, checksum_of_features
-from similitude.evaluation.comparison import (
-    PRETRAINED_BACKBONE,
-    RANDOM_BACKBONE,
-    RAW_PIXELS,
-    ROWS,
-    Difference,
-)
+from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RAW_PIXELS, ROWS, Difference
 from similitude.evaluation.features import (
     Features,
     centered,
@@ -30,7 +24,8 @@ from similitude.evaluation.features import (
 )
 from similitude.evaluation.probe import Outcome
 from similitude.evaluation.probes import PROBES
-from similitude.evaluation.scores import Score, ScoreTable
+from similitude.evaluation.scores import ScoreTable
+from similitude.nets.weights import fingerprint_of
 from similitude.sample import Facts, Samples
 
 Parts = tuple[
@@ -72,23 +67,6 @@ def check_names(names: Sequence[str], taken: Sequence[str] = ROWS) -> None:
             )
 
 
-def score_features(
-    train: Features,
-    test: Features,
-    protocols: Sequence[str] = PROTOCOLS,
-    *,
-    k: int = 20,
-    draws: int = 10,
-    seed: int = 0,
-    on_progress: Callable[[str], None] | None = None,
-) -> dict[str, Score]:
-    """Scores of one kind of features; see :func:`probe_features`."""
-    found = probe_features(
-        train, test, protocols, k=k, draws=draws, seed=seed, on_progress=on_progress
-    )
-    return {column: outcome.score for column, outcome in found.items()}
-
-
 def probe_features(
     train: Features,
     test: Features,
@@ -111,7 +89,8 @@ def probe_features(
         on_progress: Called with the name of each protocol before it starts.
 
     Returns:
-        Column -> outcome: "knn", "linear", and "linear_5" for 5 labels per class.
+        Column -> outcome, whose ``score`` is the accuracy: "knn", "linear", and "linear_5" for 5
+        labels per class.
 
     Raises:
         UserError: If a name is unknown or labels are missing.
@@ -146,72 +125,6 @@ class Entrant:
     load: Callable[[], Parts] | None = None
     autocast_dtype: torch.dtype | None = None
     channels_last: bool = False
-
-
-def evaluate_backbone(
-    backbone: nn.Module,
-    train: Samples[Any],
-    test: Samples[Any] | None,
-    facts: Facts,
-    *,
-    data: str,
-    random_backbone: nn.Module | None = None,
-    raw_pixels: bool = True,
-    protocols: Sequence[str] = PROTOCOLS,
-    k: int = 20,
-    draws: int = 10,
-    seed: int = 0,
-    batch_size: int = 512,
-    device: torch.device | str | None = None,
-    autocast_dtype: torch.dtype | None = None,
-    channels_last: bool = False,
-    on_progress: Callable[[str], None] | None = None,
-    over_processes: bool = False,
-) -> ScoreTable:
-    """The score table: the backbone beside raw pixels and a random backbone, on equal terms.
-
-    Args:
-        backbone: Maps [N, 3, size, size] to [N, D].
-        train: Images to fit the probes on.
-        test: Images to score on; without it, a stratified fifth of ``train`` is held out.
-        facts: What the backbone's input is like: of images side, mean and std.
-        data: Name of the data for the table's title.
-        random_backbone: The same network as it was before training; its row is left out without it.
-        raw_pixels: Whether to add the row of raw pixels.
-        protocols: Names from :data:`PROTOCOLS`.
-        k: Neighbors of the kNN probe.
-        draws: Draws of the few-label probes.
-        seed: Of held-out parts and draws; the same for all rows, so rows are paired.
-        batch_size: Images per forward pass.
-        device: Where to extract features; by default where each backbone is.
-        autocast_dtype: Precision of the forward pass.
-        channels_last: Memory layout of the backbone's input.
-        on_progress: Called with a few words before each step ("random backbone: linear").
-        over_processes: Whether all processes call this together; they then share the extraction
-            of features.
-
-    Returns:
-        The table, as :func:`evaluate_entrants` gives it.
-    """
-    networks = {RANDOM_BACKBONE: random_backbone, PRETRAINED_BACKBONE: backbone}
-    return evaluate_entrants(
-        [
-            Entrant(name, network, facts, None, autocast_dtype, channels_last)
-            for name, network in networks.items()
-            if network is not None
-        ],
-        (train, test),
-        data=data,
-        pixels=(train, test) if raw_pixels else None,
-        protocols=protocols,
-        k=k,
-        draws=draws,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        on_progress=on_progress,
-        over_processes=over_processes,
-    )
 
 
 def evaluate_entrants(
@@ -293,7 +206,7 @@ def evaluate_entrants(
         assert known is not None
         tests[row], labels = queries.labeled().names, known
         if plain:
-            seen = seen or checksum_of_features((bank, queries))
+            seen = seen or _checksum((bank, queries))
             bank, queries = centered(bank, queries)
         found[row] = probe_features(
             bank,
@@ -329,7 +242,7 @@ def evaluate_entrants(
                 over_processes=over_processes,
             ),
         )
-    weights = {entrant.name: checksum(entrant.backbone) for entrant in entrants}
+    weights = {entrant.name: fingerprint_of(entrant.backbone.state_dict()) for entrant in entrants}
     return ScoreTable(
         data=data,
         num_train=len(labels),
@@ -337,13 +250,23 @@ def evaluate_entrants(
         num_classes=len(torch.unique(labels)),
         columns=list(next(reversed(found.values()), {})),
         rows={row: {c: o.score for c, o in outcomes.items()} for row, outcomes in found.items()},
-        titles={column: title for p in chosen for column, title in PROBES[p].titles.items()},
         seconds=time.perf_counter() - begin,
         notes=_notes(labels, chosen, k, train.class_names, held_out=test is None) if found else [],
         key=f"{weights.get(PRETRAINED_BACKBONE, '')}-{seen}-{seed}" if seen else "",
         weights=weights,
         differences=_differences(found, tests),
     )
+
+
+def _checksum(parts: Sequence[Features]) -> str:
+    """Eight characters that tell names, labels and pixels of some images from those of others."""
+    found = 0
+    for part in parts:
+        assert part.y is not None
+        found = zlib.crc32("\n".join(part.names).encode(), found)
+        for tensor in (part.y, part.x):
+            found = zlib.crc32(tensor.contiguous().numpy().data, found)
+    return f"{found:08x}"
 
 
 def _differences(

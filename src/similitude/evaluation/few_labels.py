@@ -16,7 +16,6 @@ from similitude.evaluation.draws import random_keys, rank_within_class
 from similitude.evaluation.features import Features
 from similitude.evaluation.linear import standardization
 from similitude.evaluation.logistic import Rows, fit_logistic, logits
-from similitude.evaluation.scores import Score, mean_score
 
 LABELS_PER_CLASS = (1, 5, 10, 100)
 PENALTIES = (1.0, 0.1, 0.01, 0.001)
@@ -28,18 +27,6 @@ ONE_FOLD_FROM = 50  # labels per class from which one fold of five is large enou
 FIXED_PENALTY = 0.1
 _TOLERANCE = 1e-3  # ten times finer changes no score by more than its interval
 _MAX_ITERATIONS = 50
-
-
-def few_label_scores(
-    train: Features,
-    test: Features,
-    labels_per_class: Sequence[int] = LABELS_PER_CLASS,
-    draws: int = 10,
-    seed: int = 0,
-) -> dict[int, Score]:
-    """Mean and 95 % Student-t interval of :func:`few_label_accuracies`, for each k."""
-    found = few_label_accuracies(train, test, labels_per_class, draws, seed)
-    return {k: mean_score(accuracies) for k, accuracies in found.items()}
 
 
 def few_label_accuracies(
@@ -66,8 +53,8 @@ def few_label_accuracies(
         seed: Any integer.
 
     Returns:
-        The accuracy of each draw, for each k. A k that some class has not enough samples for is
-        left out: :func:`few_label_skips` says why.
+        The accuracy of each draw, for each k; ``scores.mean_score`` gives mean and interval. A k
+        that some class has not enough samples for is left out: :func:`few_label_skips` says why.
 
     Raises:
         UserError: If there are no labels or fewer than two classes.

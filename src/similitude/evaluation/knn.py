@@ -62,21 +62,15 @@ class KNNProbe:
             found.append(self.classes_[self._votes(weight, index).argmax(1)])
         return torch.cat(found)
 
-    def vote_scores(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
-        """Sum of exp(cosine / temperature) over each class's neighbors; columns as ``classes_``.
-
-        Infinite where that exceeds the range of the numbers (float32: temperature below 0.012).
-        """
-        return torch.cat(
-            [self._votes((s / self.temperature).exp(), i) for s, i in self._neighbors(x)]
-        )
-
     def score(self, x: Float[Tensor, "N D"], y: Int[Tensor, " N"]) -> float:
         """Share of the labeled rows whose class is found, 0..1."""
         x, y = check_labeled(x, y)
         return (self.predict(x) == y).double().mean().item()
 
-    def _votes(self, weight: Float[Tensor, "N K"], index: Int[Tensor, "N K"]) -> Tensor:
+    def _votes(
+        self, weight: Float[Tensor, "N K"], index: Int[Tensor, "N K"]
+    ) -> Float[Tensor, "N C"]:
+        """Sum of the weights of each class's neighbors; columns as ``classes_``."""
         votes = weight.new_zeros(len(weight), len(self.classes_))
         return votes.scatter_add_(1, self.class_index_[index], weight)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from similitude.evaluation.comparison import Difference, difference_of_draws, difference_of_shares
 from similitude.evaluation.features import Features
-from similitude.evaluation.scores import Score, Title, mean_score
+from similitude.evaluation.scores import Score, mean_score
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,15 @@ class Probe(ABC):
 
     Attributes:
         name: As `--protocol` takes it.
-        titles: Of the columns that it may give, by their names.
     """
 
     name: ClassVar[str]
-    titles: ClassVar[dict[str, Title]]
 
     @abstractmethod
     def outcomes(
         self, train: Features, test: Features, *, k: int, draws: int, seed: int
     ) -> dict[str, Outcome]:
-        """What comes out in each column.
+        """What comes out in each column; ``scores.TITLES`` may say more of it than its name.
 
         Args:
             train: Rows to learn from, some of which may have no label.

@@ -1,7 +1,6 @@
 """The probes that an evaluation knows; a line at the end adds one."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -11,19 +10,16 @@ from similitude.evaluation.few_labels import LABELS_PER_CLASS, few_label_accurac
 from similitude.evaluation.knn import KNNProbe
 from similitude.evaluation.linear import LinearProbe
 from similitude.evaluation.probe import Outcome, Probe
-from similitude.evaluation.scores import TITLES, Title, few_labels_title
 
 
 class Neighbors(Probe):
     """The vote of the nearest training rows (InstDisc, Sec. 3.4)."""
 
     name = "knn"
-    titles: ClassVar = {"knn": TITLES["knn"]}
 
     def outcomes(
         self, train: Features, test: Features, *, k: int, draws: int, seed: int
     ) -> dict[str, Outcome]:
-        """Right or wrong for each test row."""
         known = train.labeled()
         assert known.y is not None
         probe = KNNProbe(min(k, len(known))).fit(known.x, known.y)
@@ -32,7 +28,6 @@ class Neighbors(Probe):
     def notes(
         self, labels: Int[Tensor, " N"], k: int, class_names: Sequence[str] | None
     ) -> list[str]:
-        """Whether there are fewer than k rows."""
         if k <= len(labels):
             return []
         return [f"kNN uses all {len(labels)} labeled training images instead of {k}."]
@@ -42,12 +37,10 @@ class Linear(Probe):
     """A linear probe on all labels."""
 
     name = "linear"
-    titles: ClassVar = {"linear": TITLES["linear"]}
 
     def outcomes(
         self, train: Features, test: Features, *, k: int, draws: int, seed: int
     ) -> dict[str, Outcome]:
-        """Right or wrong for each test row."""
         known = train.labeled()
         assert known.y is not None
         probe = LinearProbe(seed=seed).fit(known.x, known.y)
@@ -58,21 +51,16 @@ class FewLabels(Probe):
     """A linear probe on some labels of each class, over several draws of them."""
 
     name = "few"
-    titles: ClassVar[dict[str, Title]] = {
-        f"linear_{n}": few_labels_title(n) for n in LABELS_PER_CLASS
-    }
 
     def outcomes(
         self, train: Features, test: Features, *, k: int, draws: int, seed: int
     ) -> dict[str, Outcome]:
-        """The share of each draw."""
         few = few_label_accuracies(train, test, draws=draws, seed=seed)
         return {f"linear_{n}": Outcome(draws=shares) for n, shares in few.items()}
 
     def notes(
         self, labels: Int[Tensor, " N"], k: int, class_names: Sequence[str] | None
     ) -> list[str]:
-        """For which numbers of labels there are too few."""
         return list(few_label_skips(labels, LABELS_PER_CLASS, class_names).values())
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -73,26 +73,20 @@ TITLES = {
 }
 
 
-def few_labels_title(k: int) -> Title:
-    """That of a linear probe on so many labels per class."""
-    labels = "1 label" if k == 1 else f"{k} labels"
-    meaning = f"linear probe that sees {labels} of each class"
-    return Title(f"{labels}/class", f"{labels} per class", meaning)
-
-
 def labels_per_class(column: str) -> int | None:
     """The k of a column ``linear_k``; None for the others."""
     tail = column.removeprefix("linear_")
     return int(tail) if column.startswith("linear_") and tail.isdecimal() else None
 
 
-def column_title(column: str, titles: Mapping[str, Title] | None = None) -> Title:
-    """The title that a table has of a column, or the usual one, as of tables of before."""
+def column_title(column: str) -> Title:
+    """What a column is called: by its own name, where nobody has given it a title."""
     k = labels_per_class(column)
-    name = column.replace("_", " ")
-    other = TITLES.get(column, Title(column, name, column))
-    usual = other if k is None else few_labels_title(k)
-    return (titles or {}).get(column, usual)
+    if k is None:
+        return TITLES.get(column, Title(column, column.replace("_", " "), column))
+    labels = "1 label" if k == 1 else f"{k} labels"
+    meaning = f"linear probe that sees {labels} of each class"
+    return Title(f"{labels}/class", f"{labels} per class", meaning)
 
 
 def _place_of_column(column: str) -> tuple[int, int]:
@@ -117,8 +111,7 @@ class ScoreTable:
     ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
     column is missing. ``key`` tells weights, images, labels and seeds apart; empty if unknown.
     ``weights`` tells those of each row apart. ``differences`` are those of the pretrained backbone
-    to each other row, image by image or draw by draw: rows -> columns. ``titles`` are those of the
-    columns; empty in tables of earlier versions.
+    to each other row, image by image or draw by draw: rows -> columns.
     """
 
     data: str
@@ -132,11 +125,10 @@ class ScoreTable:
     key: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
-    titles: dict[str, Title] = field(default_factory=dict)
 
     def title(self, column: str) -> str:
         """What a reader calls a column."""
-        return column_title(column, self.titles).short
+        return column_title(column).short
 
     def is_alike(self, other: "ScoreTable") -> bool:
         """Whether both tables tell of the same weights, images, labels and seed."""
@@ -165,7 +157,6 @@ class ScoreTable:
             rows={name: {**same.get(name, {}), **self.rows.get(name, {})} for name in names},
             notes=list(dict.fromkeys([*self.notes, *earlier.notes])),
             weights={**earlier.weights, **self.weights},
-            titles={**earlier.titles, **self.titles},
             differences={name: found for name, found in differences.items() if found},
         )
 
@@ -185,9 +176,13 @@ class ScoreTable:
         """Sentences on every row that the pretrained backbone does not beat, and what to do."""
         return losses(self.comparisons, self.title)
 
-    def sentences(self) -> list[str]:
-        """What the differences say, the warnings first."""
-        return sentences(self.comparisons, self.title, self.num_test)
+    def sentences(self, title: Callable[[str], str] | None = None) -> list[str]:
+        """What the differences say, the warnings first; columns are called by their short titles.
+
+        Args:
+            title: What to call a column instead.
+        """
+        return sentences(self.comparisons, title or self.title, self.num_test)
 
     def __str__(self) -> str:
         """The table as the command line prints it, without colors."""
@@ -197,26 +192,9 @@ class ScoreTable:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings, as stored in a run folder's evaluation.json."""
-        return {
-            "data": self.data,
-            "num_train": self.num_train,
-            "num_test": self.num_test,
-            "num_classes": self.num_classes,
-            "columns": list(self.columns),
-            "rows": [
-                {"name": name, "scores": {c: asdict(s) for c, s in scores.items()}}
-                for name, scores in self.rows.items()
-            ],
-            "seconds": self.seconds,
-            "notes": list(self.notes),
-            "key": self.key,
-            "weights": dict(self.weights),
-            "differences": {
-                name: {column: asdict(d) for column, d in found.items()}
-                for name, found in self.differences.items()
-            },
-            "titles": {column: list(title) for column, title in self.titles.items()},
-        }
+        value = asdict(self)
+        value["rows"] = [{"name": row, "scores": scores} for row, scores in value["rows"].items()]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any] | str) -> "ScoreTable":

@@ -1,8 +1,10 @@
 """A plain verdict on a run: healthy, doubtful or collapsed, with the number, and what to try."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from similitude.evaluation.readings import Readings, State
 from similitude.evaluation.verdict_rules import RULES
@@ -27,16 +29,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a run folder's health.json; a number that is not finite becomes null."""
-        numbers = {
-            name: value if value is not None and math.isfinite(value) else None
-            for name, value in asdict(self.readings).items()
-        }
-        return {
-            "state": self.state,
-            "reasons": list(self.reasons),
-            "advice": list(self.advice),
-            "readings": numbers,
-        }
+        return to_jsonable_python(self, inf_nan_mode="null")
 
 
 def diagnose(readings: Readings) -> Verdict:
@@ -50,7 +43,7 @@ def diagnose(readings: Readings) -> Verdict:
         The verdict. Reasons and advice of the worst findings come first. A healthy run gets the
         numbers that say so as its reasons.
     """
-    findings = [found for rule in RULES if (found := rule(readings)) is not None]
+    findings = [finding for rule in RULES for finding in rule(readings)]
     findings.sort(key=lambda finding: finding.state != "collapsed")
     if not findings:
         return Verdict("healthy", _good_signs(readings), [], readings)

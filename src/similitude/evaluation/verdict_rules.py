@@ -1,10 +1,11 @@
 """The rules of a verdict: each a function of the readings, its threshold a constant with a reason.
 
-A reading that was not taken fires no rule. A function and a line in ``RULES`` add one.
+A rule yields what it has to say, one finding at most; of a reading that was not taken it says
+nothing. A function and a line in ``RULES`` add one.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from similitude.evaluation.readings import Finding, Readings
 
@@ -59,25 +60,22 @@ SAME_VIEWS = 1e-6
 UNREADABLE_SHARE = 0.01
 
 
-def _not_finite(r: Readings) -> Finding | None:
-    broken = r.nan_step is not None or (r.loss is not None and not math.isfinite(r.loss))
-    if not broken:
-        return None
-    what = "The loss"
-    if r.loss is not None and math.isfinite(r.loss):
-        what = "A weight or feature"
-    since = "" if r.nan_step is None else f" since step {r.nan_step}"
-    return Finding(
-        "collapsed",
-        f"{what} is not a number{since}.",
-        "Lower the learning rate, lengthen the warm-up, or compute in float32 "
-        "(--set precision=float32).",
-    )
+def _not_finite(r: Readings) -> Iterator[Finding]:
+    loss_is_finite = r.loss is None or math.isfinite(r.loss)
+    if r.nan_step is not None or not loss_is_finite:
+        what = "The loss" if r.loss is None or not loss_is_finite else "A weight or feature"
+        since = "" if r.nan_step is None else f" since step {r.nan_step}"
+        yield Finding(
+            "collapsed",
+            f"{what} is not a number{since}.",
+            "Lower the learning rate, lengthen the warm-up, or compute in float32 "
+            "(--set precision=float32).",
+        )
 
 
-def _constant_features(r: Readings) -> Finding | None:
+def _constant_features(r: Readings) -> Iterator[Finding]:
     if r.feature_std is None or r.feature_dim is None:
-        return None
+        return
     relative = r.feature_std * math.sqrt(r.feature_dim)
     numbers = (
         f"feature std {r.feature_std:.4f}, {relative:.2f} of the "
@@ -88,57 +86,53 @@ def _constant_features(r: Readings) -> Finding | None:
     was_so = r.feature_std >= start if r.drift is None else r.feature_std >= FALLEN_SHARE * start
     if relative < CONSTANT_STD and was_so and (_is_early(r) or r.drift is not None):
         its = "random weights" if r.drift is None else "start"
-        return Finding(
+        yield Finding(
             "doubtful",
             f"The backbone gives nearly the same features for every image, as its {its} did "
             f"({numbers}).",
             "Train longer.",
         )
-    if not relative >= CONSTANT_STD:
-        return Finding(
+    elif not relative >= CONSTANT_STD:
+        yield Finding(
             "collapsed",
             f"The backbone gives nearly the same features for every image ({numbers}).",
             "Keep the stop-gradient and the predictor, lower the learning rate, and for a "
             "contrastive method use more negatives (a larger batch or queue).",
         )
-    if relative < LOW_STD:
-        return Finding(
+    elif relative < LOW_STD:
+        yield Finding(
             "doubtful",
             f"The features of different images are unusually alike ({numbers}).",
             "Watch the feature std: if it goes on falling, lower the learning rate; if it rises, "
             "train longer.",
         )
-    return None
 
 
-def _constant_projections(r: Readings) -> Finding | None:
+def _constant_projections(r: Readings) -> Iterator[Finding]:
     if r.projection_std is None:
-        return None
+        return
     advice = (
         "Lower the learning rate, and keep what holds this method apart (stop-gradient and "
         "predictor, momentum target, centering and sharpening, BatchNorm in the heads)."
     )
     if r.projection_std < CONSTANT_STD:
-        return Finding(
+        yield Finding(
             "collapsed",
             "The projections are nearly the same for every image (std "
             f"{r.projection_std:.3f} where 1 is healthy and 0 is constant).",
             advice,
         )
-    if r.projection_std_peak is None:
-        return None
-    share = r.projection_std / r.projection_std_peak
-    lowest = 0.0 if r.projection_std_lowest is None else r.projection_std_lowest
-    falls = share < FALLING_SHARE and r.projection_std < NEAR_LOWEST * lowest and not _is_early(r)
-    if not (share < FALLEN_SHARE or falls):
-        return None
-    few = r.effective_rank is not None and r.effective_rank < _fewest_directions(r)
-    return Finding(
-        "collapsed" if few and share < FALLEN_SHARE else "doubtful",
-        "The projections of different images have become alike (std fallen from "
-        f"{r.projection_std_peak:.2f} to {r.projection_std:.2f}, where 1 is healthy).",
-        advice,
-    )
+    elif r.projection_std_peak is not None:
+        share = r.projection_std / r.projection_std_peak
+        is_low = r.projection_std < NEAR_LOWEST * (r.projection_std_lowest or 0.0)
+        if share < FALLEN_SHARE or (share < FALLING_SHARE and is_low and not _is_early(r)):
+            few = r.effective_rank is not None and r.effective_rank < _fewest_directions(r)
+            yield Finding(
+                "collapsed" if few and share < FALLEN_SHARE else "doubtful",
+                "The projections of different images have become alike (std fallen from "
+                f"{r.projection_std_peak:.2f} to {r.projection_std:.2f}, where 1 is healthy).",
+                advice,
+            )
 
 
 def _fewest_directions(r: Readings) -> float:
@@ -148,54 +142,53 @@ def _fewest_directions(r: Readings) -> float:
     return max(min(LOW_RANK, 0.25 * width), LOW_RANK_SHARE * (r.feature_dim or 0))
 
 
-def _same_targets(r: Readings) -> Finding | None:
-    if r.target_entropy is None or r.target_kl is None or r.chance_loss is None:
-        return None
+def _same_targets(r: Readings) -> Iterator[Finding]:
+    if r.target_entropy is None or r.target_kl is None or r.chance_loss is None or _is_early(r):
+        return
     margin = TARGET_MARGIN * r.chance_loss
-    if _is_early(r) or r.target_kl > margin:
-        return None
+    if r.target_kl > margin:
+        return
     numbers = (
         f"target entropy {r.target_entropy:.3f} of {r.chance_loss:.3f}{_as_log(r.chance_loss)}, "
         f"divergence {r.target_kl:.3f}"
     )
     if r.target_entropy < margin:
-        return Finding(
+        yield Finding(
             "collapsed",
             f"The target puts every image into the same class ({numbers}).",
             "Keep the centering (`--set method.centering=true`), and raise the temperature of the "
             "target a little if it is on.",
         )
-    if r.target_entropy > r.chance_loss - margin:
-        return Finding(
+    elif r.target_entropy > r.chance_loss - margin:
+        yield Finding(
             "collapsed",
             f"The target finds all classes alike for every image ({numbers}).",
             "Lower the target's temperature (`--set method.target_temperature=0.04`): it must be "
             "below that of the online network.",
         )
-    return None
 
 
-def _one_prototype(r: Readings) -> Finding | None:
+def _one_prototype(r: Readings) -> Iterator[Finding]:
     if r.prototype_entropy is None or _is_early(r):
-        return None
+        return
     used = math.exp(r.prototype_entropy)
-    if used >= FEWEST_PROTOTYPES:
-        return None
-    return Finding(
-        "collapsed",
-        f"Nearly all images have the same nearest prototype (as if {used:.1f} were in use).",
-        "Keep Sinkhorn's assignments (`--set method.assignment=sinkhorn`) and the stop-gradient, "
-        "lower epsilon to 0.03, freeze the prototypes for more steps, and lower the learning rate.",
-    )
+    if not used >= FEWEST_PROTOTYPES:
+        yield Finding(
+            "collapsed",
+            f"Nearly all images have the same nearest prototype (as if {used:.1f} were in use).",
+            "Keep Sinkhorn's assignments (`--set method.assignment=sinkhorn`) and the "
+            "stop-gradient, lower epsilon to 0.03, freeze the prototypes for more steps, and lower "
+            "the learning rate.",
+        )
 
 
 def _is_early(r: Readings) -> bool:
     return r.steps is not None and r.steps < WARM_UP_STEPS
 
 
-def _low_rank(r: Readings) -> Finding | None:
+def _low_rank(r: Readings) -> Iterator[Finding]:
     if r.effective_rank is None:
-        return None
+        return
     width = "" if r.feature_dim is None else f" of {r.feature_dim:.0f}"
     low = _fewest_directions(r)
     advice = (
@@ -204,82 +197,73 @@ def _low_rank(r: Readings) -> Finding | None:
     )
     reason = f"The features use {r.effective_rank:.1f}{width} directions (effective rank)"
     if r.effective_rank < min(COLLAPSED_RANK, low):
-        return Finding("collapsed", f"{reason}: dimensional collapse.", advice)
-    if r.effective_rank < low:
-        return Finding("doubtful", f"{reason}, fewer than {low:.1f}.", advice)
-    return None
+        yield Finding("collapsed", f"{reason}: dimensional collapse.", advice)
+    elif r.effective_rank < low:
+        yield Finding("doubtful", f"{reason}, fewer than {low:.1f}.", advice)
 
 
-def _loss_at_chance(r: Readings) -> Finding | None:
-    if r.loss is None or r.chance_loss is None or not math.isfinite(r.loss):
-        return None
-    if _is_early(r):
-        return None
-    if r.loss < r.chance_loss - CHANCE_MARGIN * abs(r.chance_loss - (r.loss_floor or 0.0)):
-        return None
-    return Finding(
-        "doubtful",
-        f"The loss equals chance: {r.loss:.3f} against {r.chance_loss:.3f}"
-        f"{_as_log(r.chance_loss)} for a code without information.",
-        "Check that the two views show the same image, raise the learning rate or lower the "
-        "temperature, and train longer.",
-    )
+def _loss_at_chance(r: Readings) -> Iterator[Finding]:
+    if r.loss is None or r.chance_loss is None or not math.isfinite(r.loss) or _is_early(r):
+        return
+    if not r.loss < r.chance_loss - CHANCE_MARGIN * abs(r.chance_loss - (r.loss_floor or 0.0)):
+        yield Finding(
+            "doubtful",
+            f"The loss equals chance: {r.loss:.3f} against {r.chance_loss:.3f}"
+            f"{_as_log(r.chance_loss)} for a code without information.",
+            "Check that the two views show the same image, raise the learning rate or lower the "
+            "temperature, and train longer.",
+        )
 
 
-def _loss_below_its_floor(r: Readings) -> Finding | None:
+def _loss_below_its_floor(r: Readings) -> Iterator[Finding]:
     if r.loss is None or r.chance_loss is None or r.chance_loss <= 0:
-        return None
+        return
     floor = r.loss_floor or 0.0
-    if not r.loss < floor - CHANCE_MARGIN * (r.chance_loss - floor):
-        return None
-    return Finding(
-        "doubtful",
-        f"The loss is {r.loss:.3f}, and this one cannot be below {floor:.3f}.",
-        "Look for a sign that is turned, or a term that is missing, in the loss.",
-    )
+    if r.loss < floor - CHANCE_MARGIN * (r.chance_loss - floor):
+        yield Finding(
+            "doubtful",
+            f"The loss is {r.loss:.3f}, and this one cannot be below {floor:.3f}.",
+            "Look for a sign that is turned, or a term that is missing, in the loss.",
+        )
 
 
-def _hardly_moved(r: Readings) -> Finding | None:
-    if r.weight_change is None or _is_early(r) or not r.weight_change < UNMOVED:
-        return None
-    return Finding(
-        "doubtful",
-        f"The backbone's weights are where they began ({100 * r.weight_change:.2g} % off).",
-        "Check that gradients reach the backbone, and raise the learning rate.",
-    )
+def _hardly_moved(r: Readings) -> Iterator[Finding]:
+    if r.weight_change is not None and r.weight_change < UNMOVED and not _is_early(r):
+        yield Finding(
+            "doubtful",
+            f"The backbone's weights are where they began ({100 * r.weight_change:.2g} % off).",
+            "Check that gradients reach the backbone, and raise the learning rate.",
+        )
 
 
-def _thrown_about(r: Readings) -> Finding | None:
+def _thrown_about(r: Readings) -> Iterator[Finding]:
     if r.weight_change is None or r.steps is None or not WARM_UP_STEPS <= r.steps < LONG_RUN:
-        return None
-    if r.weight_change < NOISY_STEP * math.sqrt(r.steps):
-        return None
-    return Finding(
-        "doubtful",
-        f"Training turned the backbone's weights by {r.weight_change:.1f} times their norm in "
-        f"{r.steps:.0f} steps, as noise does.",
-        "Lower the learning rate tenfold or more.",
-    )
+        return
+    if not r.weight_change < NOISY_STEP * math.sqrt(r.steps):
+        yield Finding(
+            "doubtful",
+            f"Training turned the backbone's weights by {r.weight_change:.1f} times their norm in "
+            f"{r.steps:.0f} steps, as noise does.",
+            "Lower the learning rate tenfold or more.",
+        )
 
 
-def _copies(r: Readings) -> Finding | None:
-    if r.copies is None or r.copies <= COPIES_SHARE:
-        return None
-    return Finding(
-        "doubtful",
-        f"{100 * r.copies:.0f} % of the images are copies of others.",
-        "Remove the copies: a method that tells images apart learns to tell copies apart.",
-    )
+def _copies(r: Readings) -> Iterator[Finding]:
+    if r.copies is not None and r.copies > COPIES_SHARE:
+        yield Finding(
+            "doubtful",
+            f"{100 * r.copies:.0f} % of the images are copies of others.",
+            "Remove the copies: a method that tells images apart learns to tell copies apart.",
+        )
 
 
-def _same_views(r: Readings) -> Finding | None:
-    if r.alignment is None or not r.alignment < SAME_VIEWS:
-        return None
-    return Finding(
-        "doubtful",
-        "The two views of an image have the same features.",
-        "Check that the views change the image: crops, flips, color.",
-    )
+def _same_views(r: Readings) -> Iterator[Finding]:
+    if r.alignment is not None and r.alignment < SAME_VIEWS:
+        yield Finding(
+            "doubtful",
+            "The two views of an image have the same features.",
+            "Check that the views change the image: crops, flips, color.",
+        )
 
 
 def _as_log(chance: float) -> str:
@@ -290,85 +274,82 @@ def _as_log(chance: float) -> str:
     return f" = ln {k}" if abs(k / math.exp(chance) - 1) < 1e-6 and k > 1 else ""
 
 
-def _is_clearly_below(r: Readings, other: float | None) -> bool:
-    """Whether the kNN accuracy is below another by more than so few images leave to chance."""
-    if r.knn is None or other is None:
-        return False
-    spread = r.knn * (1 - r.knn) + other * (1 - other)
-    return r.knn < other - (spread / max(1.0, r.knn_queries or math.inf)) ** 0.5
+def _is_clearly_below(knn: float, other: float, queries: float | None) -> bool:
+    """Whether a kNN accuracy is below another by more than so few images leave to chance."""
+    spread = knn * (1 - knn) + other * (1 - other)
+    return knn < other - (spread / max(1.0, queries or math.inf)) ** 0.5
 
 
-def _worse_than_its_start(r: Readings) -> Finding | None:
-    if r.drift is None or not _is_clearly_below(r, r.knn_random):
-        return None
-    assert r.knn is not None
-    assert r.knn_random is not None
-    return Finding(
-        "doubtful",
-        f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_random:.1f} % of the weights "
-        "it started from.",
-        "Use the published weights as they are, or stay nearer to them "
-        "(--set init.average=0.75, --set init.frozen=0.8).",
-    )
+def _worse_than_its_start(r: Readings) -> Iterator[Finding]:
+    if r.drift is None or r.knn is None or r.knn_random is None:
+        return
+    if _is_clearly_below(r.knn, r.knn_random, r.knn_queries):
+        yield Finding(
+            "doubtful",
+            f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_random:.1f} % of the "
+            "weights it started from.",
+            "Use the published weights as they are, or stay nearer to them "
+            "(--set init.average=0.75, --set init.frozen=0.8).",
+        )
 
 
-def _worse_than_raw_pixels(r: Readings) -> Finding | None:
-    if not _is_clearly_below(r, r.knn_raw):
-        return None
-    assert r.knn is not None
-    assert r.knn_raw is not None
-    return Finding(
-        "doubtful",
-        f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw pixels.",
-        ("" if r.drift is not None else "Start from published weights (--init), or train longer. ")
-        + "Choose views that keep what distinguishes the classes.",
-    )
+def _worse_than_raw_pixels(r: Readings) -> Iterator[Finding]:
+    if r.knn is None or r.knn_raw is None:
+        return
+    if _is_clearly_below(r.knn, r.knn_raw, r.knn_queries):
+        begin = (
+            "Start from published weights (--init), or train longer. " if r.drift is None else ""
+        )
+        yield Finding(
+            "doubtful",
+            f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw "
+            "pixels.",
+            f"{begin}Choose views that keep what distinguishes the classes.",
+        )
 
 
-def _no_better_than_random(r: Readings) -> Finding | None:
-    if r.knn is None or r.knn_random is None or r.knn > r.knn_random or r.drift is not None:
-        return None
-    return Finding(
-        "doubtful",
-        f"kNN accuracy is {100 * r.knn:.1f} %, not above the {100 * r.knn_random:.1f} % of the "
-        "same backbone with random weights.",
-        "Train longer, or choose views that keep what distinguishes the classes (milder crops "
-        "and color changes).",
-    )
+def _no_better_than_random(r: Readings) -> Iterator[Finding]:
+    if r.knn is None or r.knn_random is None or r.drift is not None:
+        return
+    if r.knn <= r.knn_random:
+        yield Finding(
+            "doubtful",
+            f"kNN accuracy is {100 * r.knn:.1f} %, not above the {100 * r.knn_random:.1f} % of the "
+            "same backbone with random weights.",
+            "Train longer, or choose views that keep what distinguishes the classes (milder crops "
+            "and color changes).",
+        )
 
 
-def _too_short(r: Readings) -> Finding | None:
-    if r.steps is None or r.steps >= FEW_STEPS:
-        return None
-    return Finding(
-        "doubtful",
-        f"The run had only {r.steps:.0f} steps; fewer than {FEW_STEPS} hardly move a network.",
-        "Train for more epochs, or use a smaller batch.",
-    )
+def _too_short(r: Readings) -> Iterator[Finding]:
+    if r.steps is not None and r.steps < FEW_STEPS:
+        yield Finding(
+            "doubtful",
+            f"The run had only {r.steps:.0f} steps; fewer than {FEW_STEPS} hardly move a network.",
+            "Train for more epochs, or use a smaller batch.",
+        )
 
 
-def _too_few_images(r: Readings) -> Finding | None:
-    if r.num_images is None or r.num_images >= FEW_IMAGES:
-        return None
-    return Finding(
-        "doubtful",
-        f"The data set has only {r.num_images:.0f} images; fewer than {FEW_IMAGES} are learned "
-        "by heart.",
-        "Add images: they need no labels.",
-    )
+def _too_few_images(r: Readings) -> Iterator[Finding]:
+    if r.num_images is not None and r.num_images < FEW_IMAGES:
+        yield Finding(
+            "doubtful",
+            f"The data set has only {r.num_images:.0f} images; fewer than {FEW_IMAGES} are learned "
+            "by heart.",
+            "Add images: they need no labels.",
+        )
 
 
-def _unreadable(r: Readings) -> Finding | None:
-    if r.unreadable_share is None or r.unreadable_share <= UNREADABLE_SHARE:
-        return None
-    return Finding(
-        "doubtful",
-        f"{100 * r.unreadable_share:.1f} % of the files could not be read.",
-        "Look at unreadable.txt in the run folder and repair or remove those files.",
-    )
+def _unreadable(r: Readings) -> Iterator[Finding]:
+    if r.unreadable_share is not None and r.unreadable_share > UNREADABLE_SHARE:
+        yield Finding(
+            "doubtful",
+            f"{100 * r.unreadable_share:.1f} % of the files could not be read.",
+            "Look at unreadable.txt in the run folder and repair or remove those files.",
+        )
 
 
-RULES: tuple[Callable[[Readings], Finding | None], ...] = (
+RULES: tuple[Callable[[Readings], Iterator[Finding]], ...] = (
     _not_finite,
     _worse_than_its_start,
     _worse_than_raw_pixels,

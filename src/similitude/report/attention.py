@@ -73,12 +73,9 @@ def half_share(maps: Float[np.ndarray, "M h w"]) -> float:
 def heat(weights: Float[np.ndarray, "h w"]) -> Image.Image:
     """One head as a tile: dark is no attention, pale is the most of this map."""
     level = np.asarray(_resized(_relative(weights)), dtype=np.float64) / 255
-    place = level * (len(HEAT) - 1)
-    low = np.minimum(place.astype(int), len(HEAT) - 2)
-    share = (place - low)[..., None]
-    anchors = np.array(HEAT, dtype=np.float64)
-    colors = (1 - share) * anchors[low] + share * anchors[low + 1]
-    return Image.fromarray(colors.round().astype(np.uint8))
+    places = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(level, places, anchors) for anchors in zip(*HEAT, strict=True)]
+    return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
 
 
 def spotlight(picture: Image.Image, weights: Float[np.ndarray, "h w"]) -> Image.Image:
@@ -90,7 +87,7 @@ def spotlight(picture: Image.Image, weights: Float[np.ndarray, "h w"]) -> Image.
 
 
 def _relative(weights: Float[np.ndarray, "h w"]) -> Image.Image:
-    """From the least to the most of this map, in grey; an even map is white."""
+    """From the least to the most of this map, in gray; an even map is white."""
     low, high = weights.min(), weights.max()
     even = math.isclose(low, high, rel_tol=1e-6)
     level = np.ones_like(weights) if even else (weights - low) / (high - low)

@@ -99,15 +99,6 @@ def _tick(column: str) -> str:
     return "all" if k is None else str(k)
 
 
-def effective_rank(features: Float[np.ndarray, "M D"]) -> float | None:
-    """RankMe (Garrido et al., 2023, equation 1) of features that are not centered."""
-    if not np.isfinite(features).all() or not features.any():
-        return None
-    singular_values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
-    share = singular_values / singular_values.sum() + 1e-7
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
 def spectrum_figure(
     embeddings: Sequence[tuple[str, Embedding | None]], rank: float | None = None
 ) -> Figure | None:

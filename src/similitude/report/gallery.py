@@ -17,8 +17,7 @@ from PIL import Image
 from similitude.files.reading import MAX_JSON, damaged, read_bytes
 from similitude.report.read import Embedding
 
-MAX_IMAGES = 2000
-NEIGHBOURS = 8
+NEIGHBORS = 8
 QUERIES = 12
 SEED = 0
 SPRITE_BYTES = 1_800_000  # the page with 2,000 thumbnails stays below 8 MB
@@ -63,8 +62,7 @@ class Gallery:
 
 
 def build_gallery(embedding: Embedding) -> Gallery | str:
-    """Map, neighbors and sprite of at most 2,000 images, or a sentence why there are none."""
-    embedding = _at_most(embedding, MAX_IMAGES)
+    """Map, neighbors and sprite of the images, or a sentence why there are none."""
     features = embedding.features.astype(np.float64)
     if len(features) < 3:
         return "The embedding holds fewer than three images: there is nothing to compare."
@@ -77,13 +75,13 @@ def build_gallery(embedding: Embedding) -> Gallery | str:
             "would be the neighbor of every other."
         )
     labels, class_names = _classes(embedding)
-    neighbors = nearest(features, NEIGHBOURS)
+    neighbors = nearest(features, NEIGHBORS)
     coordinates, method = project(features)
     agreement = pixel_agreement = chance = None
     known = np.zeros(len(features), bool) if labels is None else _known(labels, class_names)
     if labels is not None and len(np.unique(labels[known])) > 1:
         pixels = embedding.thumbnails.reshape(len(features), -1).astype(np.float32)
-        by_pixels = nearest(pixels - pixels.mean(axis=0), NEIGHBOURS)
+        by_pixels = nearest(pixels - pixels.mean(axis=0), NEIGHBORS)
         agreement = _agreement(labels, known, neighbors)
         pixel_agreement = _agreement(labels, known, by_pixels)
         counts = np.unique(labels[known], return_counts=True)[1]
@@ -101,21 +99,6 @@ def build_gallery(embedding: Embedding) -> Gallery | str:
         agreement=agreement,
         pixel_agreement=pixel_agreement,
         chance_agreement=chance,
-    )
-
-
-def _at_most(embedding: Embedding, count: int) -> Embedding:
-    total = len(embedding.features)
-    if total <= count:
-        return embedding
-    kept = np.sort(np.random.default_rng(SEED).choice(total, count, replace=False))
-    return Embedding(
-        features=embedding.features[kept],
-        thumbnails=embedding.thumbnails[kept],
-        names=[embedding.names[i] for i in kept],
-        labels=None if embedding.labels is None else embedding.labels[kept],
-        class_names=embedding.class_names,
-        spectrum=embedding.spectrum,
     )
 
 
@@ -219,8 +202,8 @@ def make_sprite(thumbnails: UInt8[np.ndarray, "M T T 3"], limit: int = SPRITE_BY
         if picture.size != (side, side):
             picture = picture.resize((side, side), Image.Resampling.LANCZOS)
         sheet.paste(picture, (cell % columns * side, cell // columns * side))
-    grey = bool((np.ptp(thumbnails, axis=-1) == 0).all())
-    return Sprite(jpeg_uri(sheet.convert("L") if grey else sheet, limit), columns, rows, side)
+    gray = bool((np.ptp(thumbnails, axis=-1) == 0).all())
+    return Sprite(jpeg_uri(sheet.convert("L") if gray else sheet, limit), columns, rows, side)
 
 
 def jpeg_uri(picture: Image.Image, limit: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic_core import to_jsonable_python
 
 from similitude.errors import UserError
 from similitude.evaluation.comparison import join
@@ -123,7 +124,7 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         backbone=words.backbone_name(run),
         tiles=_tiles(run),
         table=scores.run_table(evaluation) if evaluation else None,
-        said=scores.what_they_say(evaluation) if evaluation else [],
+        said=evaluation.sentences(scores.full_title) if evaluation else [],
         differences=scores.difference_rows(evaluation) if evaluation else [],
         beside=words.rows_beside(evaluation) if evaluation else "",
         panels=panels,
@@ -232,16 +233,17 @@ def _tiles(run: RunSummary) -> list[tuple[str, str, str]]:
     tiles = []
     evaluation = run.evaluation
     ours = evaluation.rows.get(scores.PRETRAINED, {}) if evaluation else {}
+    gains = {c.row: c.gains for c in evaluation.comparisons} if evaluation else {}
     for column, title in (("knn", "kNN"), ("linear", "linear probe"), ("linear_10", "10 labels")):
-        if evaluation is not None and column in ours:
+        if column in ours:
             compared = [
-                f"{scores.points(gains[column])} against {name}"
-                for name, gains in (
-                    ("raw pixels", scores.gains(evaluation, scores.RAW)),
-                    ("random", scores.gains(evaluation, scores.RANDOM)),
-                    ("its start", scores.gains(evaluation, scores.BEFORE)),
+                f"{scores.points(gains[row][column])} against {name}"
+                for row, name in (
+                    (scores.RAW, "raw pixels"),
+                    (scores.RANDOM, "random"),
+                    (scores.BEFORE, "its start"),
                 )
-                if column in gains
+                if column in gains.get(row, {})
             ]
             title = "10 labels per class" if column == "linear_10" else title
             tiles.append((f"{scores.percent(ours[column].mean)}%", title, "\n".join(compared)))
@@ -260,7 +262,6 @@ def _rank(run: RunSummary) -> float | None:
     candidates = [
         run.health.readings.get("effective_rank") if run.health else None,
         run.metrics.last("effective_rank"),
-        figures.effective_rank(run.embedding.features) if run.embedding else None,
     ]
     return next((r for r in candidates if r is not None and math.isfinite(r)), None)
 
@@ -335,7 +336,7 @@ def _facts(run: RunSummary, verdict: words.Banner) -> dict[str, Any]:
             "scores": table,
             "differences": {
                 c.row: {column: asdict(d) for column, d in c.differences.items()}
-                for c in scores.comparisons(evaluation)
+                for c in evaluation.comparisons
             },
         }
         if evaluation
@@ -349,17 +350,7 @@ def _facts(run: RunSummary, verdict: words.Banner) -> dict[str, Any]:
         "recipe": run.recipe,
         "environment": run.environment,
     }
-    return _jsonable(facts)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return to_jsonable_python(facts, inf_nan_mode="null", fallback=str)
 
 
 def _add(drawn: dict[str, Any], key: str, figure: figures.Figure | None) -> None:

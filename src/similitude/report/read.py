@@ -4,7 +4,6 @@ M: images, D: backbone features, T: side of a thumbnail in pixels, C: classes; H
 patches of a vision transformer.
 """
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from jaxtyping import Float, Integer, UInt8
 from similitude.errors import UserError, visible, visible_values
 from similitude.evaluation.scores import ScoreTable
 from similitude.files.reading import (
-    MAX_JSON,
     MAX_LIST,
     damaged,
     read_arrays,
@@ -27,8 +25,10 @@ from similitude.files.reading import (
 )
 from similitude.files.writing import as_path
 from similitude.runs.folder import settle
+from similitude.runs.metrics import Metrics
 
 STATES = ("healthy", "doubtful", "collapsed")
+MAX_IMAGES = 2000  # of an embedding: a page can show no more, and a run writes no more
 
 
 @dataclass(frozen=True)
@@ -61,27 +61,6 @@ class Attention:
     images: UInt8[np.ndarray, "M T T 3"]
     names: list[str]
     classes: list[str] | None
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """``metrics.csv`` by column; None is a cell that was not measured, NaN one that was."""
-
-    columns: dict[str, list[float | None]] = field(default_factory=dict)
-
-    def curve(self, name: str, axis: str = "step") -> tuple[list[float], list[float]]:
-        """Where ``name`` was measured (in units of ``axis``) and what was found there."""
-        points = [
-            (x, y)
-            for x, y in zip(self.columns.get(axis, []), self.columns.get(name, []), strict=False)
-            if x is not None and y is not None
-        ]
-        return [x for x, _ in points], [y for _, y in points]
-
-    def last(self, name: str) -> float | None:
-        """The last value that was measured, or None."""
-        values = self.curve(name)[1]
-        return values[-1] if values else None
 
 
 @dataclass(frozen=True)
@@ -145,7 +124,7 @@ def read_run(path: Path) -> RunSummary:
         if isinstance(reasons, Mapping)
         else {},
         environment=_environment(path / "environment.json"),
-        metrics=_metrics(path / "metrics.csv"),
+        metrics=Metrics(path / "metrics.csv"),
         health=_health(path / "health.json"),
         evaluation=_evaluation(path / "evaluation.json"),
         embedding=_embedding(path / "embedding.npz"),
@@ -187,21 +166,6 @@ def _environment(path: Path) -> dict[str, Any]:
         for name, value in _mapping(path).items()
         if not isinstance(value, float) or math.isfinite(value)
     }
-
-
-def _metrics(path: Path) -> Metrics:
-    if not path.is_file():
-        return Metrics()
-    lines = read_bytes(path, MAX_JSON).decode("utf-8-sig", errors="replace").splitlines()
-    try:
-        rows = list(csv.DictReader(lines))
-    except csv.Error as error:
-        raise damaged(path, error) from error
-    columns: dict[str, list[float | None]] = {}
-    # A run that was killed may leave half a row: what is not a number there was not measured.
-    for name in [key for key in (rows[0] if rows else {}) if key]:
-        columns[visible(name)] = [_number(row.get(name)) for row in rows]
-    return Metrics(columns)
 
 
 def _number(cell: Any) -> float | None:
@@ -269,6 +233,7 @@ def _embedding(path: Path) -> Embedding | None:
         features = np.asarray(arrays["features"], dtype=np.float32)
         thumbnails = np.asarray(arrays["thumbnails"], dtype=np.uint8)
         names = [visible(str(name)) for name in arrays["names"]]
+        spectrum = arrays["spectrum"].ravel()
         class_names = arrays.get("class_names")
         class_names = None if class_names is None else [visible(str(name)) for name in class_names]
     except (ValueError, KeyError, TypeError) as error:
@@ -282,20 +247,13 @@ def _embedding(path: Path) -> Embedding | None:
     shape = thumbnails.shape
     if features.ndim != 2 or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
         raise damaged(path, "features are not [M, D] or thumbnails not [M, T, T, 3]")
-    if "spectrum" in arrays:
-        singular_values = arrays["spectrum"].ravel()
-        if singular_values.dtype.kind != "f":
-            raise damaged(path, "the spectrum holds no numbers")
-    elif np.isfinite(features).all() and len(features):
-        centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-        singular_values = np.linalg.svd(centered, compute_uv=False)
-    else:
-        singular_values = np.zeros(0)
+    if spectrum.dtype.kind != "f":
+        raise damaged(path, "the spectrum holds no numbers")
     return Embedding(
-        features=features,
-        thumbnails=thumbnails,
-        names=names,
-        labels=None if labels is None else labels.astype(np.int64),
+        features=features[:MAX_IMAGES],
+        thumbnails=thumbnails[:MAX_IMAGES],
+        names=names[:MAX_IMAGES],
+        labels=None if labels is None else labels[:MAX_IMAGES].astype(np.int64),
         class_names=class_names,
-        spectrum=singular_values,
+        spectrum=spectrum,
     )

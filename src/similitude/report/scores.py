@@ -1,14 +1,13 @@
 """The score table, its paired differences, and what these say."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from similitude.evaluation.comparison import BEFORE_TRAINING as BEFORE
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE as PRETRAINED
 from similitude.evaluation.comparison import RANDOM_BACKBONE as RANDOM
 from similitude.evaluation.comparison import RAW_PIXELS as RAW
-from similitude.evaluation.comparison import Comparison, sentences
-from similitude.evaluation.scores import Score, ScoreTable, Title, column_title
+from similitude.evaluation.scores import Score, ScoreTable, column_title
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,6 @@ def table(
     rows: Sequence[tuple[str, str, Mapping[str, Score]]],
     columns: Sequence[str],
     reference: Mapping[str, Score] | None,
-    titles: Mapping[str, Title] | None = None,
 ) -> Table:
     """Lay out rows of (name, kind, scores); differences are to ``reference``."""
     best = {
@@ -90,7 +88,7 @@ def table(
             )
         laid_out.append(Row(name, kind, cells))
     draws = max((s.draws for *_, scores in rows for s in scores.values()), default=1)
-    named = [column_title(column, titles) for column in columns]
+    named = [column_title(column) for column in columns]
     return Table([(title.full, title.meaning) for title in named], laid_out, draws)
 
 
@@ -100,33 +98,18 @@ def run_table(evaluation: ScoreTable) -> Table:
         (name, "run" if name == PRETRAINED else "baseline", scores)
         for name, scores in evaluation.rows.items()
     ]
-    return table(rows, evaluation.columns, evaluation.rows.get(RAW), evaluation.titles)
+    return table(rows, evaluation.columns, evaluation.rows.get(RAW))
 
 
-def gains(evaluation: ScoreTable, over: str) -> dict[str, float]:
-    """Pretrained minus ``over`` (fractions) for every column that both have."""
-    ours, theirs = evaluation.rows.get(PRETRAINED, {}), evaluation.rows.get(over, {})
-    return {
-        column: ours[column].mean - theirs[column].mean
-        for column in evaluation.columns
-        if column in ours and column in theirs
-    }
-
-
-def comparisons(evaluation: ScoreTable) -> list[Comparison]:
-    """The pretrained backbone beside each other row; of old files without intervals."""
-    return evaluation.comparisons
-
-
-def what_they_say(evaluation: ScoreTable) -> list[str]:
-    """Sentences on the differences, first those on rows that are as good, and what to do."""
-    return sentences(comparisons(evaluation), _title_in(evaluation), evaluation.num_test)
+def full_title(column: str) -> str:
+    """What a page calls a column."""
+    return column_title(column).full
 
 
 def first_loss(evaluation: ScoreTable) -> str:
     """A sentence for the top of the page, where start or raw pixels are as good, or better."""
-    behind = (c for c in comparisons(evaluation) if c.row in (BEFORE, RAW) and c.loses)
-    return next((comparison.loss(_title_in(evaluation)) for comparison in behind), "")
+    behind = (c for c in evaluation.comparisons if c.row in (BEFORE, RAW) and c.loses)
+    return next((comparison.loss(full_title) for comparison in behind), "")
 
 
 def difference_rows(evaluation: ScoreTable) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -135,7 +118,7 @@ def difference_rows(evaluation: ScoreTable) -> list[tuple[str, list[tuple[str, s
     The sign is "up" or "down", or "" where the two cannot be told apart. Empty where no difference
     has an interval, as in files of earlier versions.
     """
-    found = comparisons(evaluation)
+    found = evaluation.comparisons
     if all(d.margin is None for comparison in found for d in comparison.differences.values()):
         return []
     rows = []
@@ -153,34 +136,22 @@ def difference_rows(evaluation: ScoreTable) -> list[tuple[str, list[tuple[str, s
     return rows
 
 
-def _title_in(evaluation: ScoreTable) -> Callable[[str], str]:
-    return lambda column: column_title(column, evaluation.titles).full
-
-
 def shared_baselines(evaluations: Sequence[ScoreTable]) -> dict[str, dict[str, Score]]:
-    """Rows that need no training and that all runs have with the same scores."""
-    names = evaluations[0].rows if evaluations else {}
-    own = (RANDOM, BEFORE, PRETRAINED)
-    found = {
-        name: shared_baseline([e.rows.get(name) for e in evaluations])
-        for name in names
-        if name not in own
-    }
-    return {name: scores for name, scores in found.items() if scores is not None}
-
-
-def shared_baseline(rows: Sequence[Mapping[str, Score] | None]) -> dict[str, Score] | None:
-    """The scores of one row in several runs as one; None unless all have the same ones.
+    """Rows that need no training and that all runs have with the same scores.
 
     The same test images give the same scores; runs may have been scored in different columns, of
     which each needs one in common with those before it.
     """
-    together: dict[str, Score] = {}
-    for row in rows:
-        if row is None:
-            return None
-        common = together.keys() & row.keys()
-        if (together and not common) or any(together[c] != row[c] for c in common):
-            return None
-        together |= row
-    return together
+    shared = {}
+    for name in evaluations[0].rows if evaluations else ():
+        if name in (RANDOM, BEFORE, PRETRAINED):
+            continue
+        together: dict[str, Score] = {}
+        for scores in (evaluation.rows.get(name, {}) for evaluation in evaluations):
+            common = together.keys() & scores.keys()
+            if (together and not common) or any(together[c] != scores[c] for c in common):
+                break
+            together |= scores
+        else:
+            shared[name] = together
+    return shared

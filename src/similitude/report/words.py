@@ -10,16 +10,7 @@ from similitude.errors import visible
 from similitude.evaluation.comparison import join
 from similitude.evaluation.scores import ScoreTable
 from similitude.report.read import Health, RunSummary
-from similitude.report.scores import (
-    BEFORE,
-    PRETRAINED,
-    RANDOM,
-    RAW,
-    comparisons,
-    first_loss,
-    gains,
-    percent,
-)
+from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW, first_loss, percent
 
 SPELLING = {
     "simclr": "SimCLR",
@@ -44,18 +35,13 @@ SPELLING = {
     "simtriplet": "SimTriplet",
     "diet": "DIET",
 }
-# What a sentence calls a row; published weights go by their own name.
+# What a sentence calls a row; others go by their own name.
 PHRASES = {
-    RAW: "raw pixels",
     RANDOM: "the same backbone with random weights",
     BEFORE: "the published weights it started from",
 }
-# What a headline says is as good, the first of them that is.
-NO_BETTER_THAN = {
-    BEFORE: "the weights it started from",
-    RANDOM: "random weights",
-    RAW: "raw pixels",
-}
+# A start is worth more than random weights; no network at all is what must be beaten last.
+BASELINES = (BEFORE, RANDOM, RAW)
 
 
 @dataclass(frozen=True)
@@ -77,19 +63,17 @@ def verdict(run: RunSummary) -> Banner:
     learned, lead = _gain(run)
     advice = list(health.advice)
     tone = health.state
-    beaten = {c.row: c for c in comparisons(run.evaluation)} if run.evaluation else {}
-    # A start is worth more than random weights; no network at all is what must be beaten last.
-    useless = next(
-        (r for r in (BEFORE, RANDOM, RAW) if r in beaten and beaten[r].is_no_better), None
-    )
+    beside = {c.row: c for c in run.evaluation.comparisons} if run.evaluation else {}
+    as_good = next((beside[r] for r in BASELINES if r in beside and beside[r].is_no_better), None)
     if health.state == "collapsed":
         headline = "Collapsed: do not use this backbone"
     elif health.state == "doubtful":
         headline = "Doubtful: check before you use it"
-    elif useless is not None:
-        headline = f"Not collapsed, but no better than {NO_BETTER_THAN[useless]}"
+    elif as_good is not None:
+        name = "random weights" if as_good.row == RANDOM else as_good.phrase
+        headline = f"Not collapsed, but no better than {name}"
         tone = "doubtful"
-        advice = [*advice, beaten[useless].advice]
+        advice = [*advice, as_good.advice]
     elif health.state == "unknown":
         headline = "No verdict: this run has not written its health yet"
     elif learned == "yes":
@@ -107,13 +91,9 @@ def _gain(run: RunSummary) -> tuple[str | None, str]:
         return None, (
             "Whether the features are good is not measured yet; the scores need a labeled test."
         )
-    over = {row: gains(run.evaluation, row) for row in run.evaluation.rows}
-    order = (BEFORE, RANDOM, RAW, *(row for row in over if row not in PHRASES))
-    parts = [
-        f"{_range(over[row])} {PHRASES.get(row, row)}"
-        for row in order
-        if row != PRETRAINED and over.get(row)
-    ]
+    over = {c.row: c.gains for c in run.evaluation.comparisons}
+    order = [*BASELINES, *(row for row in over if row not in BASELINES)]
+    parts = [f"{_range(over[row])} {PHRASES.get(row, row)}" for row in order if row in over]
     lead = f"Its features score {join(parts)}." if parts else ""
     if loss := first_loss(run.evaluation):
         lead = f"{loss} {lead}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from similitude.errors import UserError
+from similitude.errors import UserError, visible
 from similitude.files.reading import MAX_JSON, damaged, read_bytes
 from similitude.files.writing import write_text
 
@@ -34,10 +34,10 @@ class Metrics:
 
     Args:
         path: the file; rows beyond ``first_step`` are those of a run cut off later, and go.
-        first_step: step at which this run starts.
+        first_step: step at which this run starts; without it all rows are kept.
     """
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    def __init__(self, path: Path, first_step: float = math.inf) -> None:
         self.path = path
         self.rows = [row for row in read_metrics(path) if row["step"] <= first_step]
 
@@ -47,13 +47,24 @@ class Metrics:
             self.rows[-1].update(values)
         else:
             self.rows.append(dict(values))
-        names = FIRST_COLUMNS + sorted({k for row in self.rows for k in row} - set(FIRST_COLUMNS))
+        names = self.columns
         lines = [",".join(names)]
         lines += [
             ",".join(f"{row[name]:.8g}" if name in row else "" for name in names)
             for row in self.rows
         ]
         write_text(self.path, "\n".join(lines) + "\n")
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns, in their order; none where there is no row."""
+        names = {name for row in self.rows for name in row}
+        return FIRST_COLUMNS + sorted(names - set(FIRST_COLUMNS)) if names else []
+
+    def curve(self, name: str, axis: str = "step") -> tuple[list[float], list[float]]:
+        """Where ``name`` was measured (in units of ``axis``) and what was found there."""
+        rows = [row for row in self.rows if name in row and axis in row]
+        return [row[axis] for row in rows], [row[name] for row in rows]
 
     def until(self, step: float) -> "Metrics":
         """What was known after a step."""
@@ -91,10 +102,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         return []
     try:
         lines = read_bytes(path, MAX_JSON).decode("utf-8-sig").splitlines()  # spreadsheets sign
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+        rows = [
+            {visible(name): float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(lines)
+        ]
         if any("step" not in row for row in rows):
             raise ValueError("a row without a step")
-    except (csv.Error, TypeError, UnicodeDecodeError, ValueError) as error:
+    except (AttributeError, csv.Error, TypeError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise damaged(path, error) from error

@@ -1,6 +1,6 @@
 """A run folder: what a training left behind, and what one does with it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.evaluation import Features, ScoreTable, extract_features, spectrum
+from similitude.evaluation import Features, ScoreTable, check_protocols, extract_features, spectrum
+from similitude.evaluation.evaluate import check_names
 from similitude.evaluation.verdict import Verdict
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import as_path, check_writable, version_of, write_with
-from similitude.listener import Listener
+from similitude.listener import Listener, Silent
 from similitude.method import Method
 from similitude.methods import given_method
 from similitude.modalities import Modality, modality
@@ -33,14 +34,12 @@ from similitude.runs.checkpoint import (
     load_checkpoint,
     read_start,
 )
-from similitude.runs.folder import CHECKPOINT, settle
+from similitude.runs.folder import CHECKPOINT, refuse_links, settle
+from similitude.runs.starts import opened
 from similitude.sample import DataConfig, Samples
 
 GALLERY_SIZE = 2000  # images kept for the report's map
 THUMBNAIL_SIZE = 56  # pixels at most
-
-Say = Callable[[str], None]  # a sentence for the user
-Progress = Callable[[str, int, int, str], None]  # what, done, of how many, a note
 
 
 class Run:
@@ -162,12 +161,7 @@ class Run:
             raise damaged(path, "it is no verdict") from error
 
     def embed(
-        self,
-        data: object,
-        *,
-        devices: int | None = None,
-        progress: Progress | None = None,
-        say: Say | None = None,
+        self, data: object, *, devices: int | None = None, listener: Listener | None = None
     ) -> Features:
         """Embeddings of images: ``x`` [N, D] float32, ``names``, ``y`` where folders name classes.
 
@@ -175,35 +169,24 @@ class Run:
             data: whatever :func:`similitude.pretrain` takes. Where it has a training and a test
                 part, both are embedded and names begin with ``train/`` or ``test/``.
             devices: processes on this machine that share the images.
-            progress: called with what is done, how many, and how many there are.
-            say: called with a sentence on files that cannot be read, which are left out.
+            listener: hears how it goes, and which files cannot be read, which are left out.
         """
         if wants_processes(devices, 1):
-            return run_on_devices(
-                _embed_in_a_process,
-                {"run": self.path, "method": self.method_name, "data": data},
-                devices=devices or 1,
-                listener=Calls(progress, say),
-            )
+            return self._in_processes("embed", devices, listener, data=data)
         join_processes()
+        heard = listener or Silent()
         sources = first_then_others(lambda: self.modality.open_parts(data, self.recipe.data))
-        parts = []
-        for source in sources:
-            images = self.load_source(source, progress, say)
-
-            def show(done: int, total: int) -> None:
-                if progress is not None:
-                    progress("embedding", done, total, "")
-
-            part = extract_features(
+        parts = [
+            extract_features(
                 self.backbone,
-                images,
+                self.load_source(source, heard),
                 self.facts,
                 device=self.device,
-                on_progress=show,
+                on_progress=lambda done, total: heard.progress("embedding", done, total),
                 over_processes=True,
             )
-            parts.append(part)
+            for source in sources
+        ]
         names = parts[0].names
         if len(parts) == 2:
             train, test = parts
@@ -224,8 +207,7 @@ class Run:
         draws: int = 10,
         against: Sequence[str | Path | Start] = (),
         devices: int | None = None,
-        progress: Progress | None = None,
-        say: Say | None = None,
+        listener: Listener | None = None,
     ) -> ScoreTable:
         """Score the backbone beside raw pixels, random weights, its start and published weights.
 
@@ -242,9 +224,8 @@ class Run:
             against: published weights that get a row each, on images of their own size:
                 "efficientnet-lite0", "timm:NAME", a file or a run.
             devices: processes on this machine that share the extraction of features.
-            progress: called with what is done, how many, and how many there are.
-            say: called with a sentence on files that cannot be read, which are left out, and on
-                scores that are replaced.
+            listener: hears how it goes, which files cannot be read, which are left out, and which
+                scores are replaced.
 
         Returns:
             What is in evaluation.json then, so also the columns that stay.
@@ -252,18 +233,31 @@ class Run:
         Raises:
             UserError: no labels or too few, or labels that do not match.
         """
-        from similitude.runs.scoring import evaluate  # which evaluates a run
+        from similitude.runs.scoring import labeled_parts, score_run  # which scores a run
 
-        return evaluate(
-            self,
-            data,
-            protocols=protocols,
-            labels=labels,
-            draws=draws,
-            against=against,
-            devices=devices,
-            progress=progress,
-            say=say,
+        protocols = check_protocols(protocols)  # before any image is read
+        refuse_links(self.path)
+        check_writable(self.path / "evaluation.json")
+        if wants_processes(devices, 1):
+            asked = {"protocols": protocols, "labels": labels, "draws": draws, "against": against}
+            return self._in_processes("evaluate", devices, listener, data=data, **asked)
+        join_processes()
+        published = first_then_others(lambda: opened(against))
+        check_names([weights.name for weights in published])
+        sources = first_then_others(
+            lambda: labeled_parts(self.modality, data, labels, self.recipe.data)
+        )
+        return score_run(self, sources, published, protocols, draws, listener or Silent())
+
+    def _in_processes(
+        self, what: str, devices: int | None, listener: Listener | None, **arguments: Any
+    ) -> Any:
+        """Call the method of this name in a process for each device."""
+        return run_on_devices(
+            _in_a_process,
+            {"run": self.path, "method": self.method_name, "what": what, **arguments},
+            devices=devices or 1,
+            listener=listener,
         )
 
     def write_gallery(self, images: Samples[Any]) -> None:
@@ -299,36 +293,25 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Where features are computed: on the GPU, if there is one."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def load_source(
-        self,
-        source: Any,
-        progress: Progress | None,
-        say: Say | None,
-        config: DataConfig | None = None,
-    ) -> Any:
-        """Decode samples as this run has them, and say which cannot be read.
-
-        Args:
-            source: what to decode.
-            progress: called with what is done, how many, and how many there are.
-            say: called with sentences on what is left out.
-            config: another way to load them.
-        """
-
-        def show(done: int, total: int) -> None:
-            if progress is not None:
-                progress(f"reading {source.name}", done, total, "")
-
+    def load_source(self, source: Any, listener: Listener) -> Any:
+        """Decode samples as this run has them, and say what is left out."""
         data = self.recipe.data
-        samples = self.modality.load(source, config or data, show)
-        if say is not None:
-            told = [data.told_cut, *source.notes, samples.told_unreadable(source.name)]
-            for sentence in filter(None, told):
-                say(str(sentence))
+        samples = self.load_as(data, source, listener)
+        told = [data.told_cut, *source.notes, samples.told_unreadable(source.name)]
+        for sentence in filter(None, told):
+            listener.say(str(sentence))
         return samples
+
+    def load_as(self, config: DataConfig, source: Any, listener: Listener) -> Any:
+        """Decode samples in another way, without a word on what is left out."""
+        return self.modality.load(
+            source,
+            config,
+            lambda done, total: listener.progress(f"reading {source.name}", done, total),
+        )
 
     def export(self, path: str | Path) -> str:
         """Write the backbone's weights as safetensors; return Python that loads and feeds them.
@@ -358,28 +341,8 @@ class Run:
         return write_report([self.path])
 
 
-class Calls:
-    """A listener made of two callables."""
-
-    def __init__(self, progress: Progress | None, say: Say | None) -> None:
-        self._progress, self._say = progress, say
-
-    def say(self, sentence: str) -> None:
-        """See :class:`Listener`."""
-        if self._say is not None:
-            self._say(sentence)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """See :class:`Listener`."""
-        if self._progress is not None:
-            self._progress(what, done, total, note)
-
-
-def _embed_in_a_process(
-    *, run: Path, method: str | None, data: object, listener: Listener
-) -> Features:
-    there = Run(run, method=method)
-    return there.embed(data, progress=listener.progress, say=listener.say)
+def _in_a_process(*, run: Path, method: str | None, what: str, **arguments: Any) -> Any:
+    return getattr(Run(run, method=method), what)(**arguments)
 
 
 def _with_own_norms(recipe: Recipe) -> Recipe:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,90 +12,84 @@ from torch import nn
 
 from similitude.data.classes import check_classes, told_single
 from similitude.data.labels import read_labels
-from similitude.distributed import first_then_others, join_processes, rank
-from similitude.distributed.launch import run_on_devices, wants_processes
+from similitude.distributed import rank
 from similitude.errors import UserError
-from similitude.evaluation import ScoreTable, check_protocols, read_scores
+from similitude.evaluation import ScoreTable, read_scores
 from similitude.evaluation.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
-from similitude.evaluation.evaluate import Entrant, check_names, evaluate_entrants
-from similitude.files.writing import as_path, check_writable, write_text
+from similitude.evaluation.evaluate import Entrant, Parts, evaluate_entrants
+from similitude.files.writing import as_path, write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
 from similitude.nets.start import Start
 from similitude.recipes import arithmetic_of
 from similitude.runs.checkpoint import load_backbone
-from similitude.runs.entrants import AsWanted
-from similitude.runs.folder import is_held, refuse_links
-from similitude.runs.run import Calls, Progress, Run, Say
-from similitude.runs.starts import opened
+from similitude.runs.folder import is_held
+from similitude.runs.run import Run
 from similitude.sample import DataConfig
 
 
-def evaluate(
+def score_run(
     run: Run,
-    data: object,
-    *,
-    protocols: str | Sequence[str] | None,
-    labels: str | Path | None,
+    sources: tuple[Any, Any],
+    published: Sequence[Start],
+    protocols: Sequence[str],
     draws: int,
-    against: Sequence[str | Path | Start],
-    devices: int | None,
-    progress: Progress | None,
-    say: Say | None,
+    listener: Listener,
 ) -> ScoreTable:
-    """See :meth:`Run.evaluate`."""
-    protocols = check_protocols(protocols)  # before any image is read
-    refuse_links(run.path)
-    check_writable(run.path / "evaluation.json")
-    if wants_processes(devices, 1):
-        return run_on_devices(
-            _evaluate_in_a_process,
-            {
-                "run": run.path,
-                "method": run.method_name,
-                "data": data,
-                "protocols": protocols,
-                "labels": labels,
-                "draws": draws,
-                "against": against,
-            },
-            devices=devices or 1,
-            listener=Calls(progress, say),
-        )
-    join_processes()
-    published = first_then_others(lambda: opened(against))
-    check_names([weights.name for weights in published])
-    train_source, test_source = first_then_others(
-        lambda: labeled_parts(run.modality, data, labels, run.recipe.data)
-    )
-    if say is not None and (told := told_single(train_source)) is not None:
-        say(told)
-    train = run.load_source(train_source, progress, say)
-    test = None if test_source is None else run.load_source(test_source, progress, say)
-    parts = AsWanted(
-        (train, test),
-        run.recipe.data,
-        (train_source, test_source),
-        run.modality,
-        lambda source, config: run.load_source(source, progress, None, config),
-    )
+    """The table that :meth:`Run.evaluate` gives, and keeps in the run.
+
+    Args:
+        run: what is scored.
+        sources: of the training part and the test part, as :func:`labeled_parts` gives them.
+        published: weights that get a row each, on samples as they want them.
+        protocols: names of probes.
+        draws: random draws of the few labels.
+        listener: hears how it goes.
+    """
+    train_source, test_source = sources
+    if (told := told_single(train_source)) is not None:
+        listener.say(told)
+    config = run.recipe.data
+    train = run.load_source(train_source, listener)
+    test = None if test_source is None else run.load_source(test_source, listener)
+    known: list[Parts] = [(train, test)]  # as the run has them, and in one other way at a time
+
+    def loaded(wanted: DataConfig) -> Parts:
+        """The samples in the way that is wanted."""
+        if wanted == config:
+            return known[0]
+        for parts in known:
+            if run.modality.same(wanted, parts[0]):
+                return parts
+        del known[1:]  # room for the next ones
+        first = run.load_as(wanted, train_source, listener)
+        second = None if test_source is None else run.load_as(wanted, test_source, listener)
+        known.append((first, second))
+        return known[1]
+
+    def row_of(weights: Start) -> Entrant:
+        """Published weights, on samples as they want them, in full precision."""
+        facts, wanted = run.modality.entrant_at(weights, train, train_source)
+        load = partial(loaded, wanted or config)
+        return Entrant(weights.name, weights.build(), facts, load, channels_last=True)
+
     entrants = [
         *_before(run),
-        *map(parts.row_of, published),
-        _entrant(run, PRETRAINED_BACKBONE, run.backbone),
+        *map(row_of, published),
+        entrant_of(run, PRETRAINED_BACKBONE, run.backbone),
     ]
     steps = (1 + len(train.baselines()) + len(entrants)) * (1 + len(protocols) + (test is not None))
     done = iter(range(steps))
     table = evaluate_entrants(
         entrants,
-        parts.own,
+        (train, test),
         data=train_source.name,
-        pixels=parts.for_raw(),
+        pixels=loaded(run.modality.for_raw(config, train_source)),
         protocols=protocols,
         draws=draws,
         seed=run.split_seed,
         device=run.device,
-        on_progress=lambda what: progress and progress("evaluating", next(done), steps, what),
+        on_progress=lambda what: listener.progress("evaluating", next(done), steps, what),
         over_processes=True,
     )
     if rank() > 0:
@@ -106,22 +101,21 @@ def evaluate(
         if weights.image_size != run.facts.size
     ]
     table = replace(table, notes=[*table.notes, *notes])
-    if progress is not None:
-        progress("evaluating", steps, steps, "")
-    place, tell = run.path / "evaluation.json", say or (lambda _: None)
+    listener.progress("evaluating", steps, steps)
+    place = run.path / "evaluation.json"
     of_step = f"these are scores of step {run.checkpoint.step:,}"
     if run.is_outdated:
-        tell(f"{run.path} has trained on meanwhile: {of_step}, and are not kept")
+        listener.say(f"{run.path} has trained on meanwhile: {of_step}, and are not kept")
         return table
     if is_held(run.path):
-        tell(f"{run.path} is trained still: {of_step}, and are removed when that ends")
+        listener.say(f"{run.path} is trained still: {of_step}, and are removed when that ends")
     if (earlier := read_scores(place)) is not None:
-        if say is not None and not table.is_alike(earlier):
+        if not table.is_alike(earlier):
             columns = ", ".join(map(earlier.title, earlier.columns))
             why = "weights, images or labels have changed"
             if not earlier.weights:
                 why = "an earlier version wrote them, which scored raw pixels in another way"
-            say(
+            listener.say(
                 f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: {why}"
             )
         table = table.completed_by(earlier)
@@ -134,13 +128,14 @@ def evaluate(
 
 def _before(run: Run) -> list[Entrant]:
     """The rows of the same backbone with random weights, and with those of its start."""
-    rows = [_entrant(run, RANDOM_BACKBONE, run.untrained())]
+    rows = [entrant_of(run, RANDOM_BACKBONE, run.untrained())]
     if run.start is not None:
-        rows.append(_entrant(run, BEFORE_TRAINING, load_backbone(run.recipe, run.start, run.path)))
+        begun = load_backbone(run.recipe, run.start, run.path)
+        rows.append(entrant_of(run, BEFORE_TRAINING, begun))
     return rows
 
 
-def _entrant(run: Run, name: str, backbone: nn.Module) -> Entrant:
+def entrant_of(run: Run, name: str, backbone: nn.Module) -> Entrant:
     """A row of a backbone that takes this run's images, in this run's arithmetic."""
     arithmetic = arithmetic_of(run.recipe)
     arithmetic.place(backbone)
@@ -151,13 +146,6 @@ def _entrant(run: Run, name: str, backbone: nn.Module) -> Entrant:
         autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
         channels_last=arithmetic.channels_last,
     )
-
-
-def _evaluate_in_a_process(
-    *, run: Path, method: str | None, listener: Listener, **arguments: Any
-) -> ScoreTable:
-    there = Run(run, method=method)
-    return there.evaluate(**arguments, progress=listener.progress, say=listener.say)
 
 
 def labeled_parts(

@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from similitude.distributed import rank, share_state_of_first
 from similitude.errors import UserError, visible
 from similitude.evaluation import read_scores
-from similitude.evaluation.checksums import checksum
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
 from similitude.evaluation.online import OnlineMonitor
 from similitude.evaluation.verdict import Readings, Verdict, diagnose
@@ -21,7 +20,7 @@ from similitude.files.writing import write_text, write_with
 from similitude.listener import Listener, Log, Silent, end
 from similitude.method import Method
 from similitude.methods import build_method
-from similitude.nets.weights import load_strictly
+from similitude.nets.weights import fingerprint_of, load_strictly
 from similitude.recipes import Recipe, dump_recipe
 from similitude.runs.checkpoint import (
     START_FILE,
@@ -201,7 +200,7 @@ def _drop_other_scores(run: Run, log: Listener) -> None:
     for name in ("evaluation.json", "scores.json"):
         scores = read_scores(run.path / name)
         weights = None if scores is None else scores.weights.get(PRETRAINED_BACKBONE)
-        if weights is not None and weights != checksum(run.backbone):
+        if weights is not None and weights != fingerprint_of(run.backbone.state_dict()):
             (run.path / name).unlink()
             log.say(f"  {name} is of weights before the last step and is removed: evaluate again")
 

@@ -15,12 +15,13 @@ from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
 from similitude.files.reading import MAX_NAMES, read_yaml
 from similitude.files.writing import as_path
+from similitude.listener import Listener, Silent
 from similitude.nets.precision import computing
 from similitude.nets.weights import load_strictly
 from similitude.recipes import arithmetic_of, validated
 from similitude.runs.folder import settle
 from similitude.runs.metrics import Metrics, read_metrics
-from similitude.runs.run import Progress, Run, Say
+from similitude.runs.run import Run
 from similitude.sample import Samples
 from similitude.transfer.network import ClassifierNetwork, build_network
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
@@ -87,42 +88,32 @@ class Classifier(Run):
         return network.eval()
 
     def predict(
-        self,
-        data: Any,
-        *,
-        split: str | None = None,
-        progress: Progress | None = None,
-        say: Say | None = None,
+        self, data: Any, *, split: str | None = None, listener: Listener | None = None
     ) -> Predictions:
         """The classes of images.
 
         Args:
             data: whatever :func:`similitude.pretrain` takes.
             split: "train" or "test", where it has both; by default the training part.
-            progress: called with what is done, how many, and how many there are.
-            say: called with a sentence on files that cannot be read, which are left out.
+            listener: hears how it goes, and which files cannot be read, which are left out.
         """
         source = self.modality.open_part(data, split, self.recipe.data)
-        images = self.load_source(source, progress, say)
-        logits = self.logits(images, progress)
+        images = self.load_source(source, listener or Silent())
+        logits = self.logits(images, listener)
         probabilities = logits.x.softmax(1)
         best = probabilities.argmax(1).tolist()
         return Predictions(logits.names, [self.class_names[c] for c in best], probabilities)
 
-    def logits(self, images: Samples[Any], progress: Progress | None = None) -> Features:
+    def logits(self, images: Samples[Any], listener: Listener | None = None) -> Features:
         """Logits of those loaded images that can be read, on the CPU."""
-
-        def show(done: int, total: int) -> None:
-            if progress is not None:
-                progress("classifying", done, total, "")
-
+        heard = listener or Silent()
         with computing(self.network, arithmetic_of(self.transfer.network)):
             return extract_features(
                 self.network,
                 images,
                 self.transfer.network.facts,
                 device=self.device,
-                on_progress=show,
+                on_progress=lambda done, total: heard.progress("classifying", done, total),
             )
 
 

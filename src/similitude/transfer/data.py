@@ -51,13 +51,13 @@ def read_labeled(
     """
     check_fraction(fraction)
     train_source, test_source = labeled_parts(run.modality, data, labels, run.recipe.data)
-    train = test = run.load_source(train_source, listener.progress, listener.say)
+    train = test = run.load_source(train_source, listener)
     out = torch.zeros(len(train), dtype=torch.bool)
     tested = torch.ones(len(train), dtype=torch.bool)
     if test_source is None:
         out = tested = held_out(_labels(train), TEST_FRACTION, run.split_seed)  # as `evaluate` does
     else:
-        test = run.load_source(test_source, listener.progress, listener.say)
+        test = run.load_source(test_source, listener)
         tested = torch.ones(len(test), dtype=torch.bool)
     names = _names(train)
     class_names = [names[i] for i in _labels(train)[~out].unique().tolist() if i in names]
@@ -84,10 +84,10 @@ def read_images(
     holds out too.
     """
     sources = teacher.modality.open_parts(data, teacher.recipe.data)
-    images = teacher.load_source(sources[0], listener.progress, listener.say)
+    images = teacher.load_source(sources[0], listener)
     test = None
     if len(sources) > 1:
-        test = teacher.load_source(sources[1], listener.progress, listener.say)
+        test = teacher.load_source(sources[1], listener)
     elif _of_classes(images, class_names) is not None:
         out = held_out(_labels(images), TEST_FRACTION, teacher.split_seed)
         images, test = images.subset(~out), images.subset(out)

@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from builders import TinyBackbone, random_images, small_recipe, write_photos
 from similitude.errors import UserError
-from similitude.images.config import ImageData
+from similitude.images import samples
 from similitude.images.image_set import ImageSet
-from similitude.images.opening import open_source
+from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
 from similitude.listener import Silent
-from similitude.modalities import modality
 from similitude.nets.start import Start
 from similitude.report import read_run
 from similitude.runs import starts
-from similitude.runs.entrants import AsWanted
 from similitude.runs.run import Run
 from similitude.sample import NetworkConfig
 from similitude.training.pretrain import train
@@ -139,28 +137,17 @@ def test_rows_of_one_name_are_refused_before_images_are_read(
         run.evaluate("nowhere", against=[published(name) for name in names])
 
 
-def test_canvases_of_one_other_size_are_kept_at_a_time() -> None:
-    source = open_source(random_images(8, 100))
+def test_canvases_of_one_other_size_are_kept_at_a_time(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[int] = []
 
-    def load(_: ImageSource, config: ImageData) -> ImageSet:
-        loaded.append(config.canvas_size)
-        return random_images(8, config.canvas_size)
+    def load(source: ImageSource, size: int, **options: Any) -> ImageSet:
+        loaded.append(size)
+        return load_images(source, size, **options)
 
-    own = random_images(8, 36), None
-    parts = AsWanted(
-        own, ImageData(image_size=32, canvas_size=36), (source, None), modality("image"), load
-    )
-
-    def fit_for(image_size: int) -> tuple:
-        return parts.row_of(published("x", image_size)).load()
-
-    assert fit_for(24) is own
-    assert fit_for(31) is own  # 35 px
-    large = fit_for(64)
-    assert large[0].size == 73
-    assert fit_for(64) is large
-    assert fit_for(224)[0].size == 100  # the originals have no more
-    assert fit_for(300)[0].size == 100
-    assert parts.for_raw()[0].size == 16
-    assert loaded == [73, 100, 16]
+    monkeypatch.setattr(samples, "load_images", load)
+    sizes = [24, 16, 64, 224, 300, 24]  # the originals have no more than 40 px
+    against = [published(str(place), size) for place, size in enumerate(sizes)]
+    run.evaluate(photos, protocols=("knn",), against=against)
+    assert loaded == [18, 16, 27, 40, 27]
