@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from similitude.errors import UserError, did_you_mean
 
 # kind -> folder, in the order in which they are asked whether data is theirs, the last first
-KINDS = {"image": "images", "graph": "graphs"}
+KINDS = {"image": "images", "graph": "graphs", "audio": "audio"}
 DEFAULT_KIND = "image"  # of recipes from before there were kinds
 
 # What ``similitude.data`` shows, and where it is.

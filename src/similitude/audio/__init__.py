@@ -1,0 +1,1 @@
+"""Sounds: files to wave forms, wave forms to spectrograms, and the networks made for them."""

@@ -1,0 +1,75 @@
+"""Sound files to wave forms: one channel, one rate, 16 bits.
+
+Letters: T samples of a wave form, C channels.
+"""
+
+import importlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16
+
+from similitude.data.files import ByteFile, UnreadableError, Wanted
+from similitude.errors import UserError
+
+SOUNDS = Wanted("sound", (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff"))
+MAX_SECONDS = 4 * 3600  # of a file
+_BLOCK = 2**20  # samples decoded at once: memory does not grow with the file
+
+
+def check_libraries() -> tuple[Any, Any]:
+    """The libraries that read and resample sounds.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    try:
+        return importlib.import_module("soundfile"), importlib.import_module("soxr")
+    except ImportError as error:
+        raise UserError(
+            "reading sounds needs soundfile and soxr: pip install 'similitude[audio]'"
+        ) from error
+
+
+def decode(file: ByteFile, rate: int) -> Int16[np.ndarray, " T"]:
+    """The wave form in a file: the mean of its channels at this rate, in 16 bits.
+
+    Args:
+        file: At its beginning.
+        rate: Samples in a second.
+
+    Raises:
+        UnreadableError: It is no sound, damaged, empty, or longer than four hours.
+    """
+    soundfile, soxr = check_libraries()
+    parts = []
+    try:
+        with soundfile.SoundFile(file) as sound:
+            if sound.frames > MAX_SECONDS * sound.samplerate:
+                raise UnreadableError(f"longer than {MAX_SECONDS // 3600} hours")
+            # no resampler where none is needed: samples of 16 bits stay as they are
+            other = sound.samplerate != rate
+            resampler = soxr.ResampleStream(sound.samplerate, rate, 1) if other else None
+            read = 0
+            for block in sound.blocks(blocksize=_BLOCK, dtype="float32", always_2d=True):
+                read += len(block)
+                if read > MAX_SECONDS * sound.samplerate:  # a header may lie
+                    raise UnreadableError(f"longer than {MAX_SECONDS // 3600} hours")
+                mono = block.mean(axis=1)
+                parts.append(_bits(mono if resampler is None else resampler.resample_chunk(mono)))
+            if resampler is not None:
+                rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                parts.append(_bits(rest))
+    except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).rpartition(": ")[2].strip(". ").lower()
+        raise UnreadableError(reason or "no sound file") from error
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.int16)
+    if not len(wave):
+        raise UnreadableError("no sound in it")
+    return wave
+
+
+def _bits(wave: np.ndarray) -> Int16[np.ndarray, " T"]:
+    if not np.isfinite(wave).all():
+        raise UnreadableError("a value in it is not a number")
+    return np.clip(np.rint(wave * 32768.0), -32768, 32767).astype(np.int16)

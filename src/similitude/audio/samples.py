@@ -1,0 +1,160 @@
+"""Sounds as one of the kinds of data."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from similitude.audio.clips import Clips, Waves
+from similitude.audio.decoding import SOUNDS
+from similitude.audio.loading import decode_some, load_sounds
+from similitude.audio.networks import AudioNetworkConfig
+from similitude.audio.sound_set import SoundSet
+from similitude.audio.spectrograms import Mel
+from similitude.audio.views import AudioFacts, AudioViewConfig
+from similitude.data.folders import opener
+from similitude.data.openers import find, is_path, open_both, open_part
+from similitude.data.source import FileSource
+from similitude.errors import UserError
+from similitude.files.writing import as_path
+from similitude.modalities import Modality
+from similitude.sample import DataConfig, ViewConfig
+
+_LOOKED_AT = 1000  # files of a folder, to tell what it is of
+Positive = Annotated[float, Field(gt=0)]
+
+
+class AudioData(DataConfig):
+    """What a recipe decides of sounds: their rate, and how spectrograms are computed.
+
+    Attributes:
+        sample_rate: Samples in a second, to which all sounds are brought.
+        seconds: Of a clip in evaluations, which see its middle; measured on the data.
+        window: Samples of a frame.
+        hop: Samples from one frame to the next.
+        bands: Mel bands.
+        low: Lowest frequency in Hz.
+        high: Highest frequency in Hz.
+        mean: Of all log-mel spectrograms; measured on the data.
+        std: Likewise.
+        raw: Whether networks are given wave forms.
+    """
+
+    kind: Literal["audio"] = "audio"
+    sample_rate: int = Field(default=16_000, ge=1_000)
+    seconds: Positive = 1.0
+    window: int = Field(default=1024, ge=16)
+    hop: int = Field(default=160, ge=1)
+    bands: int = Field(default=64, ge=8)
+    low: float = Field(default=60.0, ge=0)
+    high: Positive = 7_800.0
+    mean: float = 0.0
+    std: Positive = 1.0
+    raw: bool = False
+
+    fewest_steps: ClassVar[int] = 500
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> "AudioData":
+        if not self.low < self.high <= self.sample_rate / 2:
+            raise ValueError(
+                f"bands from {self.low:g} to {self.high:g} Hz do not fit {self.sample_rate} "
+                f"samples a second: the highest is at most {self.sample_rate / 2:g}"
+            )
+        return self
+
+    def facts(self, views: Collection[ViewConfig]) -> AudioFacts:
+        """How spectrograms are computed and normalized."""
+        mel = Mel(self.sample_rate, self.window, self.hop, self.bands, self.low, self.high)
+        return AudioFacts(mel, self.seconds, self.mean, self.std, self.raw)
+
+    def noise(self, number: int) -> Clips:
+        """White noise."""
+        size = max(1, round(self.seconds * self.sample_rate))
+        wave = torch.randint(-3000, 3000, (number * size,), dtype=torch.int16).numpy()
+        lengths = np.full(number, size, np.int64)
+        waves = Waves(wave, np.cumsum(lengths) - lengths, lengths, self.sample_rate)
+        return Clips(waves, torch.arange(number))
+
+    def view_cost(self, views: Sequence[Any]) -> float:
+        """The Fourier transforms of the frames, which cost as much as so many pixels."""
+        return sum(float(view[0].numel()) for view in views) * 4
+
+    def training_view(self, views: Collection[ViewConfig]) -> AudioViewConfig:
+        """A random cut, without anything else."""
+        ours = next((v for v in views if isinstance(v, AudioViewConfig)), AudioViewConfig())
+        return AudioViewConfig(seconds=ours.seconds, mix=0, resize=False, standardize=False)
+
+    def serving(self, others: Sequence["AudioData"]) -> "AudioData":
+        """Wave forms of one rate serve all that have it."""
+        return self
+
+
+class Sounds(Modality):
+    """Folders of sound files."""
+
+    kind = "audio"
+    noun = "sounds"
+    data_config = AudioData
+    network_config = AudioNetworkConfig
+    view_configs: ClassVar[Mapping[str, type]] = {"audio": AudioViewConfig}
+
+    def claims(self, data: Any) -> bool:
+        """A folder most of whose first files are sounds, or sounds that are loaded already."""
+        if isinstance(data, SoundSet):
+            return True
+        if not isinstance(data, str | Path) or not is_path(data) or not as_path(data).is_dir():
+            return False
+        found = Counter(islice(_suffixes(as_path(data)), _LOOKED_AT))
+        return 2 * sum(found[suffix] for suffix in SOUNDS.suffixes) > found.total()
+
+    def open_training(
+        self, data: Any, config: AudioData | None, *, resumed: bool = False
+    ) -> FileSource:
+        """The training part of a folder, or all of it."""
+        return open_part(_found(data), None, self.noun)
+
+    def open_part(self, data: Any, split: str | None, config: AudioData) -> FileSource:
+        """A part of a folder."""
+        return open_part(_found(data), split, self.noun)
+
+    def open_parts(self, data: Any, config: AudioData | None) -> list[FileSource]:
+        """The training part and the test part, or all."""
+        return open_both(_found(data), lambda source, first: source, self.noun)
+
+    def load(
+        self,
+        source: FileSource,
+        config: AudioData,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> SoundSet:
+        """Decode to wave forms."""
+        return load_sounds(source, config.sample_rate, on_progress=on_progress)
+
+    def load_some(
+        self, source: FileSource, positions: Sequence[int], config: AudioData
+    ) -> SoundSet:
+        """Decode a few sounds."""
+        return decode_some(source, positions, config.sample_rate)
+
+
+def _found(data: Any) -> Any:
+    found = find(data, (opener(SOUNDS),))
+    if found is None:
+        raise UserError(f"{data} is no folder of sounds")
+    return found
+
+
+def _suffixes(folder: Path) -> Any:
+    """Of the files below a folder, in no order; folders that cannot be listed are left out."""
+    for _, _, files in os.walk(folder):
+        yield from (os.path.splitext(file)[1].lower() for file in files)
+
+
+MODALITY = Sounds()
