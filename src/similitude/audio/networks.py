@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from similitude.sample import NetworkConfig
 
@@ -18,13 +19,14 @@ class AudioNetworkConfig(NetworkConfig):
 
     Attributes:
         name: "byol_a" (Niizumi et al. 2021), "byol_a_v2" (2022), "transformer" (of frames, as
-            Speech SimCLR's), or "timm:NAME": any network of timm, on spectrograms as images of
-            one channel.
+            Speech SimCLR's), "cpc" (of wave forms), or "timm:NAME": any network of timm, on
+            spectrograms as images of one channel.
         bands: Mel bands of its input; set from the data.
-        channels: Of BYOL-A's convolutions.
-        hidden: Of the layers after them; of each frame in the transformer.
+        channels: Of BYOL-A's or CPC's convolutions.
+        hidden: Of the layers after them; of each frame in the transformer, of CPC's GRU.
         blocks: Of the transformer.
         heads: Of its attention.
+        segments: Equal parts of the time in each of which its frames are averaged.
     """
 
     name: str = "byol_a_v2"
@@ -33,6 +35,7 @@ class AudioNetworkConfig(NetworkConfig):
     hidden: int = Field(default=2048, ge=1)
     blocks: int = Field(default=3, ge=1)
     heads: int = Field(default=4, ge=1)
+    segments: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.3, ge=0, lt=1)
 
     def build(self) -> nn.Module:
@@ -49,7 +52,10 @@ class AudioNetworkConfig(NetworkConfig):
             shape = (self.bands, self.channels, 2, self.hidden, self.dropout)
             return ConvolutionsAndFrames(*shape, with_convolutions=True)
         if self.name == "transformer":
-            return FrameTransformer(self.bands, self.hidden, self.blocks, self.heads, self.dropout)
+            shape = (self.bands, self.hidden, self.blocks, self.heads, self.segments)
+            return FrameTransformer(*shape, self.dropout)
+        if self.name == "cpc":
+            return Predictive(self.channels, self.hidden)
         import timm  # takes a second
 
         network: Any = timm.create_model(self.name.removeprefix("timm:"), in_chans=1, num_classes=0)
@@ -106,11 +112,13 @@ class ConvolutionsAndFrames(nn.Module):
 
 
 class FrameTransformer(nn.Module):
-    """A transformer over pairs of frames, then the mean over time (Speech SimCLR, Sec. 2.3)."""
+    """A transformer over pairs of frames, then means over time (Speech SimCLR, Sec. 2.3)."""
 
-    def __init__(self, bands: int, width: int, blocks: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, bands: int, width: int, blocks: int, heads: int, segments: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.num_features = width
+        self.num_features, self.segments = segments * width, segments
         self.embedding = nn.Linear(2 * bands, width)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True
@@ -119,16 +127,25 @@ class FrameTransformer(nn.Module):
             layer, blocks, nn.LayerNorm(width), enable_nested_tensor=False
         )
 
-    def frames(self, x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t D"]:
-        """A vector for each pair of frames; the last of an odd number is left out."""
+    @staticmethod
+    def pairs(x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t 2F"]:
+        """Two frames side by side; the last of an odd number is left out."""
         n, _, bands, frames = x.shape
-        pairs = x[:, 0, :, : frames // 2 * 2].transpose(1, 2).reshape(n, frames // 2, 2 * bands)
-        embedded = self.embedding(pairs)
-        return self.encoder(embedded + positions(frames // 2, embedded.shape[2]).to(embedded))
+        even = x[:, 0, :, : frames // 2 * 2].transpose(1, 2)
+        return even.reshape(n, frames // 2, 2 * bands)
+
+    def frames(self, x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t D"]:
+        """A vector for each pair of frames."""
+        embedded = self.embedding(self.pairs(x))
+        return self.encoder(embedded + positions(*embedded.shape[1:]).to(embedded))
 
     def forward(self, x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N D"]:
         """Features of spectrograms of any length."""
-        return self.frames(x).mean(dim=1)
+        return self.pooled(self.frames(x))
+
+    def pooled(self, frames: Float[Tensor, "N t D"]) -> Float[Tensor, "N sD"]:
+        """The means over segments of the time, side by side."""
+        return F.adaptive_avg_pool1d(frames.transpose(1, 2), self.segments).flatten(1)
 
 
 def positions(count: int, width: int) -> Float[Tensor, "count width"]:
@@ -137,3 +154,50 @@ def positions(count: int, width: int) -> Float[Tensor, "count width"]:
     rate = 10_000 ** (-torch.arange(0, width, 2) / width)
     waves = torch.stack([(place * rate).sin(), (place * rate).cos()], dim=2)
     return waves.flatten(1)[:, :width]
+
+
+class Predictive(nn.Module):
+    """CPC's network for wave forms: strided convolutions, then a GRU (arXiv:1807.03748, Sec. 3.1).
+
+    A latent for every 160 samples, 10 ms at 16 kHz; each sees about 30 ms.
+    """
+
+    KERNELS, STRIDES = (10, 8, 4, 4, 4), (5, 4, 2, 2, 2)
+
+    def __init__(self, channels: int, context: int) -> None:
+        super().__init__()
+        self.latent_dim, self.num_features = channels, context
+        layers: list[nn.Module] = []
+        for number, (kernel, stride) in enumerate(zip(self.KERNELS, self.STRIDES, strict=True)):
+            given = 1 if number == 0 else channels
+            layers += [
+                nn.Conv1d(given, channels, kernel, stride, (kernel - stride + 1) // 2),
+                ChannelNorm(channels),
+                nn.ReLU(),
+            ]
+        self.encoder = nn.Sequential(*layers)
+        self.gru = nn.GRU(channels, context, batch_first=True)
+
+    def latents(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N t C"]:
+        """Z of each time."""
+        return self.encoder(x).transpose(1, 2)
+
+    def contexts(self, latents: Float[Tensor, "N t C"]) -> Float[Tensor, "N t D"]:
+        """C of each time, which knows nothing of later ones."""
+        return self.gru(latents)[0]
+
+    def forward(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N D"]:
+        """The mean of the contexts of wave forms of any length."""
+        return self.contexts(self.latents(x)).mean(dim=1)
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each time: a norm over time would let latents see others."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Float[Tensor, "N C t"]) -> Float[Tensor, "N C t"]:
+        """The same, of mean 0 and variance 1, scaled and shifted."""
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)

@@ -81,6 +81,8 @@ class AudioViewConfig(ViewConfig):
             beginning to U(-fade, fade) at its end (BYOL-A v2's random linear fader).
         mask_time: Share of the frames that one mask may hide, from none to all of it.
         mask_bands: Share of the bands that one mask may hide.
+        hide_frames: Share of the pairs of frames that are 0, the data's mean; the view then has two
+            channels, what is shown and what it was (Speech SimCLR, eq. 2).
         standardize: Subtract the mean and divide by the standard deviation of all views of the
             batch that are made alike (BYOL-A's normalization after the augmentations); the one
             thing in which a view depends on the others of its batch.
@@ -100,6 +102,7 @@ class AudioViewConfig(ViewConfig):
     fade: Strength = 0.0
     mask_time: Share = 0.0
     mask_bands: Share = 0.0
+    hide_frames: Share = 0.0
     standardize: bool = True
 
     @model_validator(mode="after")
@@ -138,7 +141,11 @@ class AudioView(View[Clips]):
     facts: AudioFacts
 
     def __post_init__(self) -> None:
-        changed = [n for n in ("mix", "fade", "mask_time", "mask_bands") if getattr(self.config, n)]
+        changed = [
+            n
+            for n in ("mix", "fade", "mask_time", "mask_bands", "hide_frames")
+            if getattr(self.config, n)
+        ]
         if self.facts.raw and (changed or self.config.resize or self.config.standardize):
             raise UserError(
                 "the network takes wave forms, and the view changes spectrograms: set resize and "
@@ -181,9 +188,17 @@ class AudioView(View[Clips]):
             x = _masked(x, 3, config.mask_time, u["mask time"])
         if config.mask_bands:
             x = _masked(x, 2, config.mask_bands, u["mask bands"])
+        if config.hide_frames:
+            x = self._hidden(x, u)
         if config.standardize:
             x = (x - x.mean()) / x.std().clamp_min(1e-5)
         return x.chunk(u["views"])
+
+    def _hidden(self, x: Float[Tensor, "M 1 F T"], u: Mapping[str, Any]) -> Tensor:
+        pairs = -(-x.shape[3] // 2)
+        hidden = self._uniforms(u, "hidden", pairs) < self.config.hide_frames
+        shown = ~hidden.repeat_interleave(2, dim=1)[:, None, None, : x.shape[3]].to(x.device)
+        return torch.cat([x * shown, x], dim=1)
 
     def _speed(self, u: Mapping[str, Any]) -> Float[Tensor, " M"] | None:
         if not self.config.speed:
@@ -192,9 +207,11 @@ class AudioView(View[Clips]):
 
     def _white(self, u: Mapping[str, Any], purpose: str, size: int) -> Float[Tensor, "M size"]:
         """Noise of mean 0 and standard deviation 1 that depends on the draw alone."""
+        return (2 * self._uniforms(u, purpose, size) - 1) * 3**0.5
+
+    def _uniforms(self, u: Mapping[str, Any], purpose: str, size: int) -> Float[Tensor, "M size"]:
         draw: Draw = u["draw"]
-        seconds = uniforms(draw.seed, draw.epoch, draw.index, draw.views, {purpose: size})[purpose]
-        return (2 * seconds - 1) * 3**0.5
+        return uniforms(draw.seed, draw.epoch, draw.index, draw.views, {purpose: size})[purpose]
 
     def _reverb(self, waves: Float[Tensor, "M S"], u: Mapping[str, Any]) -> Float[Tensor, "M S"]:
         low, high = self.config.reverb_seconds

@@ -9,7 +9,9 @@ from similitude.errors import UserError, did_you_mean
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig, BarlowTwinsHSICConfig
 from similitude.methods.byol import BYOL, BYOLConfig
+from similitude.methods.byol_a import BYOLA, BYOLAConfig
 from similitude.methods.cmc import CMC, CMCConfig
+from similitude.methods.cpc_audio import CPCAudio, CPCAudioConfig
 from similitude.methods.cpc_v1 import CPCV1, CPCV1Config
 from similitude.methods.cpc_v2 import CPCV2, CPCV2Config
 from similitude.methods.diet import DIET, DIETConfig
@@ -26,10 +28,12 @@ from similitude.methods.simclr import SimCLR, SimCLRConfig
 from similitude.methods.simclr_v2 import SimCLRv2, SimCLRv2Config
 from similitude.methods.simsiam import SimSiam, SimSiamConfig
 from similitude.methods.simtriplet import SimTriplet, SimTripletConfig
+from similitude.methods.speech_simclr import SpeechSimCLR, SpeechSimCLRConfig
 from similitude.methods.swav import SwAV, SwAVConfig
 
 __all__ = [
     "BYOL",
+    "BYOLA",
     "CMC",
     "CONFIGS",
     "CPCV1",
@@ -38,12 +42,15 @@ __all__ = [
     "DINO",
     "METHODS",
     "RAFT",
+    "BYOLAConfig",
     "BYOLConfig",
     "BarlowTwins",
     "BarlowTwinsConfig",
     "BarlowTwinsHSICConfig",
     "Batch",
     "CMCConfig",
+    "CPCAudio",
+    "CPCAudioConfig",
     "CPCV1Config",
     "CPCV2Config",
     "DIETConfig",
@@ -73,6 +80,8 @@ __all__ = [
     "SimSiamConfig",
     "SimTriplet",
     "SimTripletConfig",
+    "SpeechSimCLR",
+    "SpeechSimCLRConfig",
     "StepOutput",
     "SwAV",
     "SwAVConfig",
@@ -106,6 +115,9 @@ METHODS: dict[str, type[Method]] = {
     "raft": RAFT,
     "simtriplet": SimTriplet,
     "diet": DIET,
+    "byol_a": BYOLA,
+    "speech_simclr": SpeechSimCLR,
+    "cpc_audio": CPCAudio,
 }
 
 # By what each class says of its config; a name is the default of that config's field ``name``.

@@ -8,7 +8,7 @@ from types import ModuleType
 from similitude.errors import UserError, did_you_mean
 from similitude.files.writing import as_path
 from similitude.methods import METHODS
-from similitude.recipes import cifar10, fashion_mnist, imagenet, small
+from similitude.recipes import audio, cifar10, fashion_mnist, graphs, imagenet, small
 from similitude.recipes.recipe import (
     OptimizerConfig,
     Recipe,
@@ -46,19 +46,21 @@ def _named(data: ModuleType) -> dict[str, Callable[[], Recipe]]:
 
 
 def _small() -> dict[str, Callable[[], Recipe]]:
-    """A recipe for small photos of every method."""
+    """A recipe for small photos of every method for images."""
 
     def made(template: Callable[[], Recipe]) -> Callable[[], Recipe]:
         return lambda: small.for_small_photos(template())
 
-    return {f"small.{name}": made(getattr(cifar10, name)) for name in METHODS}
+    return {f"small.{n}": made(getattr(cifar10, n)) for n in METHODS if hasattr(cifar10, n)}
 
 
 # A function in one of these files is a recipe. imagenet: as published, with accelerators in mind;
 # cifar10 and small: short runs of a few thousand images, on two cores of a processor.
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    **_named(audio),
     **_named(cifar10),
     **_named(fashion_mnist),
+    **_named(graphs),
     **_named(imagenet),
     **_small(),
 }

@@ -16,54 +16,83 @@ from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import MethodConfig, Role
 from similitude.methods import make_config
-from similitude.recipes.choose import Chooser, Surroundings, set_num_samples
+from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_views
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 
 WIDTH = 512  # of hidden layers in heads
 BATCH_SIZE = 64
 LONGEST = 10.0  # seconds of a clip in evaluations
 CUT = 0.95  # seconds of a view, as in BYOL-A
+SHARE = 0.9  # of a sound that is a view, where sounds are shorter than that
 
-# Coarse frames: a step costs a tenth of that of published ones.
-SMALL_DATA = AudioData(bands=32, window=1024, hop=1000)
-SMALL_NETWORK = AudioNetworkConfig(name="byol_a_v2", bands=32, channels=32, hidden=256)
+# What a small run of a method is on, where it is not BYOL-A's: frames of 63 ms, which cost a tenth
+# of published ones, and a network an eighth as wide.
+_COARSE = AudioData(bands=32, hop=1000)
+_NETWORK = AudioNetworkConfig(name="byol_a_v2", bands=32, channels=32, hidden=256)
+_OTHERS = {
+    "speech_simclr": (
+        AudioData(bands=32, hop=256),
+        AudioNetworkConfig(
+            name="transformer", bands=32, hidden=64, blocks=2, heads=4, dropout=0.1, segments=4
+        ),
+    ),
+    "cpc_audio": (AudioData(raw=True), AudioNetworkConfig(name="cpc", channels=64, hidden=128)),
+}
 
 
 def byol_a() -> Recipe:
-    """BYOL-A (Niizumi et al. 2021, Tab. I): 100 epochs of AudioSet on its own network."""
-    view = AudioViewConfig(seconds=CUT)
-    return _published(view, "byol_a", hidden=2048, mix=0.4, fade=0.0, lr=3e-4)
+    """BYOL-A (Niizumi et al. 2021, Sec. IV-A): 100 epochs of AudioSet, 2,048 features."""
+    return _published("byol_a", {}, AudioNetworkConfig(name="byol_a"), 3e-4)
 
 
 def byol_a_v2() -> Recipe:
-    """BYOL-A, second version (Niizumi et al. 2022): less mixing, a linear fader, 3,072 features."""
-    view = AudioViewConfig(seconds=CUT)
-    return _published(view, "byol_a_v2", hidden=2048, mix=0.2, fade=1.0, lr=1e-4)
+    """BYOL-A, second version (2022): less is mixed in, a fader is added, 3,072 features."""
+    view = AudioViewConfig(seconds=CUT, mix=0.2, fade=1.0)
+    return _published("byol_a", {"view": view}, AudioNetworkConfig(name="byol_a_v2"), 1e-4)
+
+
+def speech_simclr() -> Recipe:
+    """Speech SimCLR (Jiang et al. 2021) on its smaller transformer, with Adam in place of LAMB."""
+    network = AudioNetworkConfig(
+        name="transformer", bands=40, hidden=768, blocks=3, heads=12, dropout=0.1
+    )
+    recipe = _published("speech_simclr", {}, network, 1e-4, batch_size=64)
+    return recipe.changed(data=AudioData(bands=40, window=400, seconds=5.0))
+
+
+def cpc_audio() -> Recipe:
+    """CPC on LibriSpeech (van den Oord et al. 2018, Sec. 3.1): 512 channels, a GRU of 256."""
+    network = AudioNetworkConfig(name="cpc", channels=512, hidden=256)
+    recipe = _published("cpc_audio", {}, network, 2e-4 * 4, batch_size=64)
+    return recipe.changed(data=AudioData(raw=True, seconds=1.28))
 
 
 def _published(
-    view: AudioViewConfig, network: str, *, hidden: int, mix: float, fade: float, lr: float
+    method: str,
+    settings: dict[str, Any],
+    network: AudioNetworkConfig,
+    base_lr: float,
+    batch_size: int = 256,
 ) -> Recipe:
-    view = view.changed(mix=mix, fade=fade)
-    heads = {"hidden_dim": 4096, "projection_dim": 256}
-    schedule = {"ema_decay": 0.99, "ema_schedule": "constant"}
     return Recipe(
-        method=make_config("byol", {"view1": view, "view2": view, **heads, **schedule}),
+        method=make_config(method, settings),
         data=AudioData(),
-        backbone=AudioNetworkConfig(name=network, hidden=hidden),
-        optimizer=OptimizerConfig(name="adam", base_lr=lr, weight_decay=0, schedule="constant"),
+        backbone=network,
+        optimizer=OptimizerConfig(
+            name="adam", base_lr=base_lr, weight_decay=0, schedule="constant"
+        ),
         epochs=100,
-        batch_size=256,
+        batch_size=batch_size,
     )
 
 
-def small(method: str) -> Recipe:
-    """A method on short clips of a few thousand, in minutes on two cores."""
-    config = _on_sounds(make_config(method, {}))
+def _small(method: str) -> Recipe:
+    """A method on a few thousand short clips, in minutes on two cores."""
+    data, network = _OTHERS.get(method, (_COARSE, _NETWORK))
     return Recipe(
-        method=config,
-        data=SMALL_DATA,
-        backbone=SMALL_NETWORK,
+        method=_on_sounds(make_config(method, {})),
+        data=data,
+        backbone=network,
         optimizer=OptimizerConfig(name="adamw", base_lr=4e-3, weight_decay=1e-4, warmup_epochs=2),
         epochs=60,
         batch_size=BATCH_SIZE,
@@ -76,19 +105,15 @@ def small(method: str) -> Recipe:
 
 def _on_sounds(config: MethodConfig) -> MethodConfig:
     """The method with BYOL-A's views in the place of its views of images, and narrow heads."""
-    view = AudioViewConfig(seconds=CUT)
-    views = {
-        name: given if isinstance(given, AudioViewConfig) else view
-        for name, given in config.view_configs.items()
-    }
+    config = with_views(config, AudioViewConfig(seconds=CUT))
     narrow = {name: min(WIDTH, width) for name, width in config.in_role(Role.WIDTH).items()}
-    return config.changed(**views, **narrow)
+    return config.changed(**narrow)
 
 
 class Audio(Chooser):
     """What :mod:`similitude.training.choose` asks about sounds."""
 
-    default_method = "byol"
+    default_method = "byol_a"
 
     def surroundings(self, source: FileSource, num_samples: int | None = None) -> Surroundings:
         """The median length of some of the sounds, in milliseconds."""
@@ -107,7 +132,7 @@ class Audio(Chooser):
         own_network: bool = False,
     ) -> Recipe:
         """The small recipe, with cuts that fit the sounds and a batch that fits their number."""
-        recipe = small(method)
+        recipe = _small(method)
         seconds = around.short_side / 1000
         size = batch_size or recipe.batch_size
         while batch_size is None and size > 8 and size > around.num_samples // 4:
@@ -120,19 +145,20 @@ class Audio(Chooser):
             recipe = because(recipe, reason, **{f"method.{name}": value})
         why = f"the median length of the sounds, at most {LONGEST:g}"
         recipe = because(recipe, why, **{"data.seconds": min(LONGEST, seconds)})
-        if seconds < CUT:
-            why = "nine tenths of a sound, as BYOL-A's cuts are of a second"
-            cuts = {f"method.{n}.seconds": 0.9 * seconds for n in recipe.method.view_configs}
-            recipe = because(recipe, why, **cuts)
-        return recipe
+        long = {
+            f"method.{name}.seconds": SHARE * seconds
+            for name, view in recipe.method.view_configs.items()
+            if isinstance(view, AudioViewConfig) and (view.seconds or seconds) > SHARE * seconds
+        }
+        return because(recipe, "nine tenths of a sound", **long)
 
     def any_recipe(self) -> Recipe:
         """One whose data fields are those of all."""
-        return small("byol")
+        return _small("byol_a")
 
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> AudioNetworkConfig:
         """One of the networks for sounds, or of timm's on spectrograms."""
-        known = ("byol_a", "byol_a_v2", "transformer")
+        known = ("byol_a", "byol_a_v2", "transformer", "cpc")
         if name not in known and not name.startswith("timm:"):
             raise UserError(
                 f"unknown network for sounds {name!r}: there are {', '.join(known)}, timm:NAME"

@@ -7,13 +7,14 @@ from statistics import median
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from similitude.data.source import Source
 from similitude.errors import UserError
-from similitude.method import Role
+from similitude.method import MethodConfig, Role
 from similitude.recipes.recipe import Recipe, because
-from similitude.sample import NetworkConfig
+from similitude.sample import NetworkConfig, ViewConfig
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,21 @@ class Chooser(ABC):
     def as_used(self, recipe: Recipe) -> Recipe:
         """As a run writes it down."""
         return recipe
+
+
+def with_views(config: MethodConfig, view: ViewConfig) -> MethodConfig:
+    """A method with this view in the place of those of another kind.
+
+    Raises:
+        UserError: its views are part of what it is, as CPC's patches are.
+    """
+    others = {n: view for n, own in config.view_configs.items() if own.kind != view.kind}
+    try:
+        return config.changed(**others)
+    except ValidationError as error:
+        raise UserError(
+            f"{config.name} needs views that such data does not have: choose another --method"
+        ) from error
 
 
 def set_num_samples(recipe: Recipe, num_samples: int) -> Recipe:

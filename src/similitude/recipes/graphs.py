@@ -13,7 +13,7 @@ from similitude.graphs.samples import GraphData, GraphSource
 from similitude.graphs.views import GraphViewConfig
 from similitude.method import MethodConfig, Role
 from similitude.methods import make_config
-from similitude.recipes.choose import Chooser, Surroundings, set_num_samples
+from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_views
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 
 LEARNING_RATE = 1e-3  # of AdamW, whatever the number of nodes
@@ -54,8 +54,8 @@ def _recipe(name: str, **settings: Any) -> Recipe:
 
 def _on_graphs(config: MethodConfig) -> MethodConfig:
     """The method with views of graphs and narrow heads."""
-    views = dict.fromkeys(config.view_configs, GraphViewConfig())
-    return config.changed(**views, **dict.fromkeys(config.in_role(Role.WIDTH), WIDTH))
+    config = with_views(config, GraphViewConfig())
+    return config.changed(**dict.fromkeys(config.in_role(Role.WIDTH), WIDTH))
 
 
 class Graphs(Chooser):

@@ -1,0 +1,101 @@
+"""Speech SimCLR: contrast and reconstruction together (Jiang et al. 2021, arXiv:2010.13991).
+
+    v1, v2 = t(x), t(x)                  one clip twice: changed as a wave form, frames hidden
+    f = frames of the backbone           a transformer over pairs of frames
+    z = projector(mean of f over time)
+    contrast = NT-Xent(z1, z2)                                              eq. 1
+    reconstruction = |decoder(f) - target| on the hidden frames             eq. 2 (MPC, L1)
+    loss = w reconstruction + (1 - w) contrast, w = 1 / 2                   eq. 3
+
+``reconstruction_weight`` 0 or 1 is either alone. Differs from the reference code (athena, branch
+simclr): both views are changed (the code: one, from files made before); targets are the view's own
+frames, in the data set's normalization; hidden frames are 0, its mean; the error
+is a mean over the bands (the code: a sum, which would drown the contrast); no frame is padding.
+"""
+
+from typing import Any, Literal
+
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from similitude.audio.networks import FrameTransformer
+from similitude.audio.views import AudioViewConfig
+from similitude.distributed import gather, rank, world_size
+from similitude.errors import UserError
+from similitude.losses import nt_xent
+from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
+from similitude.nets import output_std
+from similitude.nets.backbone import Backbone
+from similitude.nets.views import joined
+from similitude.sample import AnyView, MultiView
+
+
+class SpeechSimCLRConfig(MethodConfig):
+    """Defaults are the paper's (Sec. 3.2)."""
+
+    name: Literal["speech_simclr"] = "speech_simclr"
+    view: AnyView = AudioViewConfig(
+        speed=3.0,
+        reverb=0.5,
+        noise=0.5,
+        gain_db=6.0,
+        mix=0.0,
+        resize=False,
+        standardize=False,
+        hide_frames=0.2,
+    )
+    hidden_dim: Width = 768
+    projection_dim: Width = 256
+    temperature: float = Field(default=0.1, gt=0)
+    reconstruction_weight: float = Field(default=0.5, ge=0, le=1)
+
+
+class SpeechSimCLR(Method):
+    """See the module's docstring."""
+
+    def __init__(self, backbone: Backbone, config: SpeechSimCLRConfig) -> None:
+        super().__init__()
+        if not isinstance(backbone, FrameTransformer):
+            raise UserError("speech_simclr predicts frames: it takes --backbone transformer")
+        self.config = config
+        self.backbone: FrameTransformer = backbone
+        width = backbone.embedding.out_features
+        self.projector = nn.Sequential(
+            nn.Linear(width, config.hidden_dim),
+            nn.ReLU(),
+            nn.Linear(config.hidden_dim, config.projection_dim),
+        )
+        self.decoder = nn.Linear(width, backbone.embedding.in_features)
+
+    def views(self, facts: Any) -> MultiView:
+        view = self.config.view.on(facts)
+        return MultiView(view, view)
+
+    def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
+        views = joined(batch.views)
+        shown, target = views[:, :1], views[:, 1:]
+        frames = self.backbone.frames(shown)
+        h = frames.mean(dim=1)
+        z1, z2 = self.projector(h).chunk(2)
+        temperature = self.config.temperature
+        contrast = nt_xent(
+            gather(z1), gather(z2), temperature=temperature, part=rank(), parts=world_size()
+        )
+        shown, target = self.backbone.pairs(shown), self.backbone.pairs(target)
+        hidden = (shown != target).any(dim=2)
+        missing = error_where(hidden, self.decoder(frames), target)
+        weight = self.config.reconstruction_weight
+        loss = weight * missing + (1 - weight) * contrast
+        metrics = {"projection_std": output_std(z1)}
+        metrics |= {"contrast": contrast.detach(), "reconstruction": missing.detach()}
+        features = self.backbone.pooled(frames.detach().chunk(2)[0])
+        return StepOutput(loss, features, metrics)
+
+
+def error_where(
+    hidden: Bool[Tensor, "N t"], found: Float[Tensor, "N t D"], target: Float[Tensor, "N t D"]
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of the frames that were hidden; 0 where none was."""
+    error = (found - target).abs().mean(dim=2) * hidden
+    return error.sum() / hidden.sum().clamp_min(1)

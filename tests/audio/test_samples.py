@@ -1,0 +1,126 @@
+"""A folder of sounds is pretrained, scored, reported, embedded and resumed as one of photos is."""
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+import similitude as sim
+from similitude.errors import UserError
+from similitude.modalities import modality_of
+from similitude.runs.metrics import read_metrics
+
+QUICK = ["data.sample_rate=8000", "data.high=4000", "data.hop=200", "data.window=256"]
+NARROW = ["backbone.channels=4", "backbone.hidden=16"]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def pretrained(tones, out, method="byol_a", epochs=2, **more):
+    changes = [*QUICK, *NARROW] if method != "cpc_audio" else [*QUICK[:2], *NARROW]
+    if method == "speech_simclr":
+        changes = [*QUICK, "backbone.hidden=16"]
+    options = {"overrides": [*changes, "precision=float32"], "batch_size": 16, "report": False}
+    return sim.pretrain(tones, method=method, out=out, epochs=epochs, **{**options, **more})
+
+
+@pytest.mark.parametrize("method", ["byol_a", "speech_simclr", "cpc_audio", "simclr", "moco_v2"])
+def test_a_method_trains_on_sounds_and_again_with_the_same_bits(tones, tmp_path, method):
+    run = pretrained(tones, tmp_path / "r", method)
+    losses = [row["loss"] for row in read_metrics(run.path / "metrics.csv") if "loss" in row]
+    assert len(losses) > 0
+    assert np.isfinite(losses).all()
+    again = pretrained(tones, tmp_path / "s", method)
+    mine, other = run.checkpoint.method, again.checkpoint.method
+    assert all(torch.equal(other[name], value) for name, value in mine.items())
+
+
+def test_it_is_scored_beside_what_needs_no_learning(tones, tmp_path):
+    run = pretrained(tones, tmp_path / "r", report=True)
+    table = run.evaluate(tones, protocols=["knn"])
+    assert list(table.rows) == [
+        *("raw log-mel", "log-mel statistics", "MFCC", "random backbone", "pretrained backbone")
+    ]
+    assert table.rows["raw log-mel"]["knn"].mean > 0.9  # high tones and low ones
+    assert "log-mel statistics" in run.report().read_text()
+    assert Image.open(run.path / "views.png").size[0] > 64
+
+
+def test_it_embeds_every_sound(tones, tmp_path):
+    run = pretrained(tones, tmp_path / "r")
+    features = run.embed(tones)
+    assert features.x.shape == (80, run.backbone.num_features)
+    assert features.names[0].startswith(("train/", "test/"))
+
+
+class StopsAt:
+    def __init__(self, step):
+        self.step = step
+
+    def say(self, sentence):
+        pass
+
+    def progress(self, what, done, total, note=""):
+        if what == "training" and done >= self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tones, tmp_path):
+    whole = pretrained(tones, tmp_path / "whole", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        pretrained(tones, tmp_path / "cut", epochs=3, listener=StopsAt(5))
+    run = sim.pretrain(tones, out=tmp_path / "cut", resume=True, report=False)
+    mine, other = whole.checkpoint.method, run.checkpoint.method
+    assert all(torch.equal(other[name], value) for name, value in mine.items())
+
+
+def test_what_was_decoded_is_found_again_and_a_changed_file_is_not(tones, tmp_path):
+    folder = tmp_path / "sounds"
+    shutil.copytree(tones / "train", folder)
+    kind = modality_of(folder)
+    config = kind.data_config()
+    first = kind.load(kind.open_training(folder, None), config)
+    kept = list((tmp_path / "cache" / "similitude" / "sounds").iterdir())
+    again = kind.load(kind.open_training(folder, None), config)
+    assert np.array_equal(first.waves.samples, again.waves.samples)
+    soundfile.write(folder / "low" / "00.wav", np.zeros(4_000), 8_000)
+    changed = kind.load(kind.open_training(folder, None), config)
+    assert not changed.take(slice(32, 33)).middle(100).any()
+    assert len(kept) == 1
+
+
+def test_unreadable_sounds_are_left_out_and_many_are_refused(tones, tmp_path):
+    folder = tmp_path / "sounds"
+    shutil.copytree(tones / "train", folder)
+    (folder / "low" / "00.wav").write_bytes(b"broken")
+    kind = modality_of(folder)
+    source = kind.open_training(folder, None)
+    sounds = kind.load(source, kind.data_config())
+    assert len(sounds) == 63
+    assert [name for name, _ in sounds.unreadable] == ["low/00.wav"]
+    for i in range(1, 9):
+        (folder / "low" / f"{i:02d}.wav").write_bytes(b"broken")
+    with pytest.raises(UserError, match="more than 10 %"):
+        kind.load(kind.open_training(folder, None), kind.data_config())
+
+
+def test_photos_and_sounds_are_told_apart(tones, tmp_path):
+    assert modality_of(tones).kind == "audio"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert modality_of(tmp_path).kind == "image"
+    assert modality_of("cifar10").kind == "image"
+
+
+def test_what_a_method_cannot_have_is_told(tones, tmp_path):
+    with pytest.raises(UserError, match="cpc_v1 needs views that such data does not have"):
+        sim.pretrain(tones, method="cpc_v1", out=tmp_path / "r")
+    with pytest.raises(UserError, match="it takes --backbone transformer"):
+        sim.pretrain(tones, method="speech_simclr", backbone="byol_a", out=tmp_path / "r")
+    with pytest.raises(UserError, match="unknown network for sounds"):
+        sim.pretrain(tones, backbone="resnet18", out=tmp_path / "r")
