@@ -128,7 +128,7 @@ class FrameTransformer(nn.Module):
         )
 
     @staticmethod
-    def pairs(x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t 2F"]:
+    def pairs(x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t 2*F"]:
         """Two frames side by side; the last of an odd number is left out."""
         n, _, bands, frames = x.shape
         even = x[:, 0, :, : frames // 2 * 2].transpose(1, 2)

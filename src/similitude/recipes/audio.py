@@ -173,6 +173,7 @@ class Audio(Chooser):
 
     def check(self, recipe: Recipe, network: nn.Module) -> None:
         """Send noise through the network."""
+        assert isinstance(recipe.data, AudioData)
         rows, facts = recipe.data.noise(2), recipe.facts
         with torch.no_grad():
             waves = rows.middle(max(1, round(facts.seconds * facts.mel.rate)))
