@@ -128,19 +128,19 @@ class FrameTransformer(nn.Module):
         )
 
     @staticmethod
-    def pairs(x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t 2*F"]:
-        """Two frames side by side; the last of an odd number is left out."""
+    def pairs(x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t 2*F"]:
+        """Two frames of the first channel side by side; the last of an odd number is left out."""
         n, _, bands, frames = x.shape
         even = x[:, 0, :, : frames // 2 * 2].transpose(1, 2)
         return even.reshape(n, frames // 2, 2 * bands)
 
-    def frames(self, x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N t D"]:
+    def frames(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t D"]:
         """A vector for each pair of frames."""
         embedded = self.embedding(self.pairs(x))
         return self.encoder(embedded + positions(*embedded.shape[1:]).to(embedded))
 
-    def forward(self, x: Float[Tensor, "N 1 F T"]) -> Float[Tensor, "N D"]:
-        """Features of spectrograms of any length."""
+    def forward(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N D"]:
+        """Features of spectrograms of any length; channels after the first are not looked at."""
         return self.pooled(self.frames(x))
 
     def pooled(self, frames: Float[Tensor, "N t D"]) -> Float[Tensor, "N sD"]:
