@@ -24,6 +24,12 @@ from similitude.recipes import OptimizerConfig, Recipe
 
 START = Progress(step=0, total_steps=10, steps_per_epoch=5)
 IMAGE = ImageFacts(12, (0.5,) * 3, (0.5,) * 3)
+# Those whose views are of images; methods of other kinds have tests of their own.
+IMAGE_METHODS = sorted(
+    name
+    for name, kind in CONFIGS.items()
+    if not any(view.kind == "audio" for view in kind().view_configs.values())
+)
 BACKBONE = BackboneConfig(name="resnet18", stem="small", base_width=4)
 
 

@@ -18,8 +18,15 @@ MEL = Mel(8_000, 256, 80, 24, 0.0, 4_000.0)
 FACTS = AudioFacts(MEL, 0.5, -6.0, 3.0)
 PLAIN = AudioViewConfig(seconds=0.3, mix=0, resize=False, standardize=False)
 ALL = AudioViewConfig(
-    **{"seconds": 0.3, "speed": 3, "reverb": 0.5, "noise": 0.5, "gain_db": 6, "fade": 1},
-    **{"mask_time": 0.3, "mask_bands": 0.3, "standardize": False},
+    seconds=0.3,
+    speed=3,
+    reverb=0.5,
+    noise=0.5,
+    gain_db=6,
+    fade=1,
+    mask_time=0.3,
+    mask_bands=0.3,
+    standardize=False,
 )
 
 

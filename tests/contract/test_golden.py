@@ -6,17 +6,16 @@ import shutil
 import pytest
 import yaml
 
-from builders import random_images
+from builders import IMAGE_METHODS, random_images
 from golden import make
 from similitude import load, pretrain
-from similitude.methods import METHODS
 from similitude.recipes import RECIPES, parse_recipe
 
 TRACES = json.loads((make.HERE / "traces.json").read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_twenty_steps_give_the_same_numbers(name):
     made, kept = make.trace(name), TRACES[name]
 

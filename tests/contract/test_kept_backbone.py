@@ -5,10 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders import random_images, small_config, small_recipe
+from builders import IMAGE_METHODS, random_images, small_config, small_recipe
 from similitude.images.backbones import BackboneConfig
 from similitude.listener import Silent
-from similitude.methods import METHODS
 from similitude.report import write_report
 from similitude.runs.metrics import read_metrics
 from similitude.training.pretrain import train
@@ -71,7 +70,7 @@ def test_the_features_that_are_measured_are_those_of_the_kept_network(tmp_path):
     assert len({row["feature_std"] for row in rows}) > 1
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_methods_keep_their_backbone_unless_they_say_otherwise(name):
     kept = small_config(name).kept
     assert kept == ("target_backbone" if name == "dino" else "backbone")

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from builders import IMAGE, START, LogitsHead, TinyBackbone, random_batch, small_config
+from builders import (
+    IMAGE,
+    IMAGE_METHODS,
+    START,
+    LogitsHead,
+    TinyBackbone,
+    random_batch,
+    small_config,
+)
 from similitude.images.canvases import Canvases
 from similitude.losses import tiles
 from similitude.memory import Center, FeatureQueue, MemoryBank
@@ -16,7 +24,7 @@ from similitude.method import Batch, Method, Progress
 from similitude.methods import CONFIGS, METHODS, build_method
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(params=IMAGE_METHODS)
 def method(request) -> Method:
     return build_method(small_config(request.param), TinyBackbone())
 
@@ -201,7 +209,7 @@ DECAYS = {
 def test_every_target_has_a_known_decay():
     with_target = {
         name
-        for name in METHODS
+        for name in IMAGE_METHODS
         if hasattr(build_method(small_config(name), TinyBackbone()), "target_backbone")
     }
     assert with_target == set(DECAYS)

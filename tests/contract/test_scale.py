@@ -13,10 +13,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from builders import TinyBackbone, leave, random_batch, small_config
+from builders import IMAGE_METHODS, TinyBackbone, leave, random_batch, small_config
 from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
 from similitude.method import Batch, Method, Progress
-from similitude.methods import METHODS, build_method
+from similitude.methods import build_method
 from similitude.nets import convert_sync_batchnorm
 from similitude.nets.precision import Arithmetic, GradientCache, computing
 
@@ -88,7 +88,7 @@ def process(number: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=number, world_size=WORLD
     )
-    for name in METHODS:
+    for name in IMAGE_METHODS:
         for backbone in BACKBONES:
             results = three_steps(name, backbone)
             torch.save(results, f"{folder}/{name}-{backbone}-{number}")
@@ -113,25 +113,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 @pytest.mark.parametrize("number", range(WORLD))
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_two_processes_are_one(folder, name, backbone, number):
     together = torch.load(folder / f"{name}-{backbone}-{number}", weights_only=True)
     assert_same(together, three_steps(name, backbone))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_four_micro_batches_are_one_batch(name):
     assert_same(three_steps(name, "smooth", micro_batch_size=2), three_steps(name, "smooth"))
 
 
 @pytest.mark.parametrize("number", range(WORLD))
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_micro_batches_in_two_processes_are_one_batch(folder, name, number):
     together = torch.load(folder / f"{name}-micro-{number}", weights_only=True)
     assert_same(together, three_steps(name, "smooth"))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_the_comparison_would_notice(name):
     """The three steps do move everything: another first batch gives other losses and gradients."""
     first = three_steps(name, "smooth")

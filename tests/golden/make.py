@@ -25,10 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from builders import random_images, small_recipe
+from builders import IMAGE_METHODS, random_images, small_recipe
 from similitude import pretrain
 from similitude.listener import Silent
-from similitude.methods import METHODS
 from similitude.nets.weights import fingerprint_of
 from similitude.recipes import RECIPES, dump_recipe, find_recipe
 from similitude.report import write_report
@@ -111,7 +110,7 @@ def page(folder: Path) -> str:
 def main() -> None:
     wanted = sys.argv[1:] or ["traces", "recipes", "runs"]
     if "traces" in wanted:
-        content = {"machine": machine(), **{name: trace(name) for name in METHODS}}
+        content = {"machine": machine(), **{name: trace(name) for name in IMAGE_METHODS}}
         (HERE / "traces.json").write_text(json.dumps(content, indent=1) + "\n")
     if "recipes" in wanted:
         (HERE / "recipes.yaml").write_text(recipes())

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from builders import START, TinyBackbone, random_batch, small_config
+from builders import IMAGE_METHODS, START, TinyBackbone, random_batch, small_config
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.methods import METHODS, build_method
+from similitude.methods import build_method
 from similitude.nets.precision import (
     Arithmetic,
     GradientCache,
@@ -34,7 +34,7 @@ def gradients(name, micro_batch_size):
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_micro_batches_give_the_gradient_of_the_whole_batch(name, micro_batch_size):
     loss, grads, state = gradients(name, None)
     small_loss, small_grads, small_state = gradients(name, micro_batch_size)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from builders import IMAGE_METHODS
 from similitude import distributed
-from similitude.methods import METHODS
 from similitude.recipes import RECIPES, override
 from similitude.recipes.duration import in_words, seconds_per_step
 from similitude.recipes.recipe import InitConfig
@@ -16,7 +16,7 @@ def seconds(name, *settings):
     return seconds_per_step(override(RECIPES[f"small.{name}"](), settings), CPU)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_every_method_can_be_counted(name):
     state = torch.get_rng_state()
     assert 0 < seconds(name) == seconds(name)

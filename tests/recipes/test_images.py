@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from builders import IMAGE_METHODS
 from similitude.images.views import ImageFacts, PatchView, PatchViewConfig
-from similitude.methods import METHODS
 from similitude.recipes import RECIPES, arithmetic, budget, cifar10, duration, imagenet, override
 from similitude.recipes.adapting import better_start
 from similitude.recipes.choose import Surroundings
@@ -16,7 +16,7 @@ from similitude.recipes.sizes import choose_canvas_size, choose_view_sizes, inpu
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_cifar_images_get_the_cifar_recipe(name):
     recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [32], CPU)))
     template = getattr(cifar10, name)()
@@ -25,7 +25,7 @@ def test_cifar_images_get_the_cifar_recipe(name):
     assert recipe.model_copy(update={"reasons": {}}) == template
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 @pytest.mark.parametrize(("side", "image", "view"), [(8, 16, 12), (28, 28, 21), (40, 40, 30)])
 def test_views_of_small_images_are_three_quarters_as_large(name, side, image, view):
     recipe = choose_view_sizes(choose_recipe(name, Surroundings(50_000, [side], CPU)))
@@ -99,7 +99,7 @@ def fast(monkeypatch):
     return set_speed
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_few_photos_get_thousands_of_steps_with_every_method(name, fast):
     around = Surroundings(2_000, [300, 500, 640], CPU)
     recipe = choose_epochs(choose_recipe(name, around), around.num_samples, CPU)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from builders import TinyBackbone, small_config, small_recipe
+from builders import IMAGE_METHODS, TinyBackbone, small_config, small_recipe
 from similitude.errors import UserError
 from similitude.images.backbones import build_backbone
-from similitude.methods import METHODS, build_method
+from similitude.methods import build_method
 from similitude.nets.weights import load_strictly
 from similitude.runs.checkpoint import (
     fresh_backbone,
@@ -54,7 +54,7 @@ def save(path, method, recipe):
     )
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_what_is_kept_comes_back_for_every_method(name, tmp_path):
     recipe = small_recipe(name)
     method = build_method(recipe.method, build_backbone(recipe.backbone))
