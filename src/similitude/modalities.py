@@ -122,6 +122,16 @@ class Modality(ABC):
         """
         raise NotImplementedError
 
+    def tiny(self, method: str, side: int, features: int) -> tuple[Any, Any]:
+        """A data config and a network so small that a step of a method costs next to nothing.
+
+        Args:
+            method: which may need a network of its own kind.
+            side: how large a sample is, in whatever it is measured.
+            features: of the network, which is smooth and in which samples do not meet.
+        """
+        raise NotImplementedError
+
     def look_inside(
         self, backbone: Any, samples: Any, facts: Any, device: Any
     ) -> Mapping[str, Any] | None:

@@ -39,6 +39,15 @@ KNOWN = {
     "end_to_end": {"negatives"},
     # other samples' rows of W are candidates, but no sample is compared with another one
     "diet": set(),
+    "byol_a": {
+        "momentum_encoder",
+        "stop_gradient",
+        "predictor",
+        "projection_head",
+        "symmetric_loss",
+    },
+    "speech_simclr": {"negatives", "projection_head", "symmetric_loss"},
+    "cpc_audio": {"predictor", "negatives"},
 }
 
 

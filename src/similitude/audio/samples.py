@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import nn
 
 from similitude.audio.clips import Clips, Waves
 from similitude.audio.decoding import SOUNDS
 from similitude.audio.loading import decode_some, load_sounds
-from similitude.audio.networks import AudioNetworkConfig
+from similitude.audio.networks import AudioNetworkConfig, FrameTransformer, Predictive
 from similitude.audio.sound_set import SoundSet
 from similitude.audio.spectrograms import Mel
 from similitude.audio.views import AudioFacts, AudioViewConfig
@@ -142,6 +143,14 @@ class Sounds(Modality):
     ) -> SoundSet:
         """Decode a few sounds."""
         return decode_some(source, positions, config.sample_rate)
+
+    def tiny(self, method: str, side: int, features: int) -> tuple[AudioData, nn.Module]:
+        """Clips of a twentieth of a second."""
+        shape = {"sample_rate": 8000, "seconds": 0.05, "window": 64, "hop": 40, "bands": 8}
+        data = AudioData(**shape, low=0.0, high=4000.0, raw=method == "cpc_audio")
+        if data.raw:
+            return data, Predictive(8, features)
+        return data, FrameTransformer(8, features, 1, 2, 1, 0.0)
 
 
 def _found(data: Any) -> Any:

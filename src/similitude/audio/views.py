@@ -113,6 +113,10 @@ class AudioViewConfig(ViewConfig):
                 raise ValueError(f"{name} is ({low:g}, {high:g}); give the smaller number first")
         return self
 
+    def small(self, side: int) -> "AudioViewConfig":
+        """Of the whole clip, however short it is."""
+        return self.changed(seconds=None)
+
     def on(self, facts: AudioFacts) -> View[Clips]:
         """The view of sounds of which these facts are true."""
         return AudioView(self, facts)

@@ -124,6 +124,17 @@ class Images(Modality):
         sizes = {"image_size": weights.image_size, "canvas_size": wanted}
         return facts, ImageData(**sizes, value_range=source.values)
 
+    def tiny(self, method: str, side: int, features: int) -> tuple[ImageData, nn.Module]:
+        """Images of a few pixels; views may have sizes of their own."""
+        network = nn.Sequential(
+            nn.AdaptiveAvgPool2d(side),
+            nn.Flatten(),
+            nn.Linear(3 * side * side, features),
+            nn.Tanh(),
+        )
+        network.num_features = features  # type: ignore[assignment]
+        return ImageData(image_size=side), network
+
     def look_inside(
         self, backbone: nn.Module, samples: ImageSet, facts: ImageFacts, device: torch.device
     ) -> Mapping[str, Any] | None:

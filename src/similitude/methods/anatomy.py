@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from similitude.method import Batch, Method, MethodConfig, Progress, Role
 from similitude.methods import CONFIGS, build_method
-from similitude.modalities import DEFAULT_KIND, modality
+from similitude.modalities import KINDS, Modality, modality
 
 SAMPLES, SIDE, FEATURES = 6, 4, 16
 STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
@@ -32,21 +32,6 @@ class Anatomy:
     memory: bool  # the loss of a batch depends on the batch before, with all weights fixed
 
 
-class _TinyBackbone(nn.Module):
-    """Smooth, without BatchNorm, so that samples meet in the loss alone."""
-
-    num_features = FEATURES
-
-    def __init__(self) -> None:
-        super().__init__()
-        pool = nn.AdaptiveAvgPool2d(SIDE)  # views may have sizes of their own
-        layers = nn.Flatten(), nn.Linear(3 * SIDE * SIDE, FEATURES), nn.Tanh()
-        self.layers = nn.Sequential(pool, *layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
 def small_config(name: str) -> MethodConfig:
     """The method's own defaults with heads and memory small enough for an experiment."""
     kind = CONFIGS[name]
@@ -63,7 +48,7 @@ def measure(config: MethodConfig) -> Anatomy:
     """Run the experiments on a fresh method with this config (use :func:`small_config`)."""
     random_state = torch.get_rng_state()
     torch.manual_seed(0)
-    method = build_method(config, _TinyBackbone()).double()
+    method = build_method(config, _modality(config).tiny(config.name, SIDE, FEATURES)[1]).double()
     # Running statistics, not the batch's: BatchNorm and DINO's center couple samples too, but are
     # neither negatives nor memory.
     method.eval()
@@ -94,9 +79,15 @@ def column_names() -> list[str]:
     return [field.name.replace("_", " ") for field in fields(Anatomy)]
 
 
+def _modality(config: MethodConfig) -> Modality:
+    """The kind of data that the method's own views are of."""
+    view = next(iter(config.view_configs.values()))
+    return next(m for m in map(modality, KINDS) if view.kind in m.view_configs)
+
+
 def _views(method: Method, seed: int) -> list[Tensor]:
     """Noise in the shapes of the method's own views."""
-    data = modality(DEFAULT_KIND).data_config(image_size=SIDE)
+    data, _ = _modality(method.config).tiny(method.config.name, SIDE, FEATURES)
     facts = data.facts(method.config.view_configs.values())
     generator = torch.Generator().manual_seed(seed)
     return [

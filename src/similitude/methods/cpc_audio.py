@@ -51,7 +51,7 @@ class CPCAudio(Method):
         self.backbone: Predictive = backbone
         context, latent = backbone.num_features, backbone.latent_dim
         steps = range(config.prediction_steps)
-        self.predictors = nn.ModuleList(nn.Linear(context, latent, bias=False) for _ in steps)
+        self.predictor = nn.ModuleList(nn.Linear(context, latent, bias=False) for _ in steps)
 
     def views(self, facts: Any) -> MultiView:
         return MultiView(self.config.view.on(facts))
@@ -59,13 +59,13 @@ class CPCAudio(Method):
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         latents = self.backbone.latents(batch.views[0])
         contexts = self.backbone.contexts(latents)
-        steps = min(len(self.predictors), latents.shape[1] - 1)
+        steps = min(len(self.predictor), latents.shape[1] - 1)
         if steps < 1:
             raise UserError("the cuts are too short to predict anything: set method.view.seconds")
         everyone = gather(latents)
         losses = [
             prediction_loss(predict(contexts[:, :-k]), everyone[:, k:], first=rank() * len(latents))
-            for k, predict in enumerate(list(self.predictors)[:steps], start=1)
+            for k, predict in enumerate(list(self.predictor)[:steps], start=1)
         ]
         h = contexts.mean(dim=1)
         metrics = {"projection_std": output_std(latents.flatten(0, 1))}
@@ -91,4 +91,4 @@ def prediction_loss(
     products = torch.einsum("ntd,mtd->ntm", predicted, latents)
     own = torch.arange(first, first + len(predicted), device=predicted.device)
     target = own[:, None].expand(products.shape[:2])
-    return F.cross_entropy(products.flatten(0, 1).float(), target.flatten())
+    return F.cross_entropy(products.flatten(0, 1), target.flatten())
