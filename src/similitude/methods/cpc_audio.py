@@ -14,6 +14,7 @@ The authors published no code. Differs from the paper: LayerNorm over the channe
 convolution (Riviere et al. 2020; the paper has no norm); batches larger than its 8 for each GPU.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -72,7 +73,7 @@ class CPCAudio(Method):
         return StepOutput(torch.stack(losses).mean(), h.detach(), metrics)
 
     def chance_loss(self, batch_size: int) -> float:
-        return torch.tensor(float(batch_size)).log().item()
+        return math.log(batch_size)
 
 
 def prediction_loss(

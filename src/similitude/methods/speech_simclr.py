@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from similitude.audio.networks import FrameTransformer
 from similitude.audio.views import AudioViewConfig
-from similitude.distributed import gather, rank, world_size
+from similitude.distributed import gather, own_share
 from similitude.errors import UserError
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
@@ -78,9 +78,8 @@ class SpeechSimCLR(Method):
         frames = self.backbone.frames(shown)
         h = frames.mean(dim=1)
         z1, z2 = self.projector(h).chunk(2)
-        temperature = self.config.temperature
         contrast = nt_xent(
-            gather(z1), gather(z2), temperature=temperature, part=rank(), parts=world_size()
+            gather(z1), gather(z2), temperature=self.config.temperature, share=own_share()
         )
         shown, target = self.backbone.pairs(shown), self.backbone.pairs(target)
         hidden = (shown != target).any(dim=2)
