@@ -111,14 +111,11 @@ class ConvolutionsAndFrames(nn.Module):
         return found.amax(dim=1) + found.mean(dim=1)
 
 
-class FrameTransformer(nn.Module):
-    """A transformer over pairs of frames, then means over time (Speech SimCLR, Sec. 2.3)."""
+class PairTransformer(nn.Module):
+    """A transformer over pairs of frames."""
 
-    def __init__(
-        self, bands: int, width: int, blocks: int, heads: int, segments: int, dropout: float
-    ) -> None:
+    def __init__(self, bands: int, width: int, blocks: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.num_features, self.segments = segments * width, segments
         self.embedding = nn.Linear(2 * bands, width)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True
@@ -127,25 +124,36 @@ class FrameTransformer(nn.Module):
             layer, blocks, nn.LayerNorm(width), enable_nested_tensor=False
         )
 
-    @staticmethod
-    def pairs(x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t 2*F"]:
-        """Two frames of the first channel side by side; the last of an odd number is left out."""
-        n, _, bands, frames = x.shape
-        even = x[:, 0, :, : frames // 2 * 2].transpose(1, 2)
-        return even.reshape(n, frames // 2, 2 * bands)
-
-    def frames(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t D"]:
+    def forward(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t D"]:
         """A vector for each pair of frames."""
-        embedded = self.embedding(self.pairs(x))
+        embedded = self.embedding(pairs_of_frames(x))
         return self.encoder(embedded + positions(*embedded.shape[1:]).to(embedded))
+
+
+class FrameTransformer(nn.Module):
+    """A transformer over pairs of frames, then means over time (Speech SimCLR, Sec. 2.3)."""
+
+    def __init__(
+        self, bands: int, width: int, blocks: int, heads: int, segments: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.num_features, self.segments, self.width = segments * width, segments, width
+        self.per_frame = PairTransformer(bands, width, blocks, heads, dropout)
 
     def forward(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N D"]:
         """Features of spectrograms of any length; channels after the first are not looked at."""
-        return self.pooled(self.frames(x))
+        return self.pooled(self.per_frame(x))
 
     def pooled(self, frames: Float[Tensor, "N t D"]) -> Float[Tensor, "N sD"]:
         """The means over segments of the time, side by side."""
         return F.adaptive_avg_pool1d(frames.transpose(1, 2), self.segments).flatten(1)
+
+
+def pairs_of_frames(x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t 2*F"]:
+    """Two frames of the first channel side by side; the last of an odd number is left out."""
+    n, _, bands, frames = x.shape
+    even = x[:, 0, :, : frames // 2 * 2].transpose(1, 2)
+    return even.reshape(n, frames // 2, 2 * bands)
 
 
 def positions(count: int, width: int) -> Float[Tensor, "count width"]:
@@ -156,17 +164,13 @@ def positions(count: int, width: int) -> Float[Tensor, "count width"]:
     return waves.flatten(1)[:, :width]
 
 
-class Predictive(nn.Module):
-    """CPC's network for wave forms: strided convolutions, then a GRU (arXiv:1807.03748, Sec. 3.1).
-
-    A latent for every 160 samples, 10 ms at 16 kHz; each sees about 30 ms.
-    """
+class LatentsAndContexts(nn.Module):
+    """Strided convolutions, then a GRU; a latent for every 160 samples, which sees about 465."""
 
     KERNELS, STRIDES = (10, 8, 4, 4, 4), (5, 4, 2, 2, 2)
 
     def __init__(self, channels: int, context: int) -> None:
         super().__init__()
-        self.latent_dim, self.num_features = channels, context
         layers: list[nn.Module] = []
         for number, (kernel, stride) in enumerate(zip(self.KERNELS, self.STRIDES, strict=True)):
             given = 1 if number == 0 else channels
@@ -178,17 +182,23 @@ class Predictive(nn.Module):
         self.encoder = nn.Sequential(*layers)
         self.gru = nn.GRU(channels, context, batch_first=True)
 
-    def latents(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N t C"]:
-        """Z of each time."""
-        return self.encoder(x).transpose(1, 2)
+    def forward(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N t K"]:
+        """The latent of each time, then its context, which knows nothing of later ones."""
+        latents = self.encoder(x).transpose(1, 2)
+        return torch.cat([latents, self.gru(latents)[0]], dim=2)
 
-    def contexts(self, latents: Float[Tensor, "N t C"]) -> Float[Tensor, "N t D"]:
-        """C of each time, which knows nothing of later ones."""
-        return self.gru(latents)[0]
+
+class Predictive(nn.Module):
+    """CPC's network for wave forms (arXiv:1807.03748, Sec. 3.1): a latent for every 10 ms."""
+
+    def __init__(self, channels: int, context: int) -> None:
+        super().__init__()
+        self.latent_dim, self.num_features = channels, context
+        self.per_frame = LatentsAndContexts(channels, context)
 
     def forward(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N D"]:
         """The mean of the contexts of wave forms of any length."""
-        return self.contexts(self.latents(x)).mean(dim=1)
+        return self.per_frame(x)[:, :, self.latent_dim :].mean(dim=1)
 
 
 class ChannelNorm(nn.Module):

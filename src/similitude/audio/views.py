@@ -85,7 +85,8 @@ class AudioViewConfig(ViewConfig):
             channels, what is shown and what it was (Speech SimCLR, eq. 2).
         standardize: Subtract the mean and divide by the standard deviation of all views of the
             batch that are made alike (BYOL-A's normalization after the augmentations); the one
-            thing in which a view depends on the others of its batch.
+            thing in which a view depends on the others of its batch, of several processes on
+            those of its own.
     """
 
     kind: Literal["audio"] = "audio"

@@ -58,8 +58,8 @@ class CPCAudio(Method):
         return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        latents = self.backbone.latents(batch.views[0])
-        contexts = self.backbone.contexts(latents)
+        both = self.backbone.per_frame(batch.views[0])
+        latents, contexts = both.tensor_split([self.backbone.latent_dim], dim=2)
         steps = min(len(self.predictor), latents.shape[1] - 1)
         if steps < 1:
             raise UserError("the cuts are too short to predict anything: set method.view.seconds")

@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from similitude.audio.networks import FrameTransformer
+from similitude.audio.networks import FrameTransformer, pairs_of_frames
 from similitude.audio.views import AudioViewConfig
-from similitude.distributed import gather, own_share
+from similitude.distributed import gather, mean_over_processes, own_share, world_size
 from similitude.errors import UserError
 from similitude.losses import nt_xent
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
@@ -60,13 +60,13 @@ class SpeechSimCLR(Method):
             raise UserError("speech_simclr predicts frames: it takes --backbone transformer")
         self.config = config
         self.backbone: FrameTransformer = backbone
-        width = backbone.embedding.out_features
+        width = backbone.width
         self.projector = nn.Sequential(
             nn.Linear(width, config.hidden_dim),
             nn.ReLU(),
             nn.Linear(config.hidden_dim, config.projection_dim),
         )
-        self.decoder = nn.Linear(width, backbone.embedding.in_features)
+        self.decoder = nn.Linear(width, backbone.per_frame.embedding.in_features)
 
     def views(self, facts: Any) -> MultiView:
         view = self.config.view.on(facts)
@@ -75,13 +75,13 @@ class SpeechSimCLR(Method):
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         views = joined(batch.views)
         shown, target = views[:, :1], views[:, 1:]
-        frames = self.backbone.frames(shown)
+        frames = self.backbone.per_frame(shown)
         h = frames.mean(dim=1)
         z1, z2 = self.projector(h).chunk(2)
         contrast = nt_xent(
             gather(z1), gather(z2), temperature=self.config.temperature, share=own_share()
         )
-        shown, target = self.backbone.pairs(shown), self.backbone.pairs(target)
+        shown, target = pairs_of_frames(shown), pairs_of_frames(target)
         hidden = (shown != target).any(dim=2)
         missing = error_where(hidden, self.decoder(frames), target)
         weight = self.config.reconstruction_weight
@@ -95,6 +95,9 @@ class SpeechSimCLR(Method):
 def error_where(
     hidden: Bool[Tensor, "N t"], found: Float[Tensor, "N t D"], target: Float[Tensor, "N t D"]
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference of the frames that were hidden; 0 where none was."""
+    """Mean absolute difference of the frames that were hidden; 0 where none was.
+
+    Over processes the mean of their results is that over the hidden frames of all.
+    """
     error = (found - target).abs().mean(dim=2) * hidden
-    return error.sum() / hidden.sum().clamp_min(1)
+    return error.sum() / mean_over_processes(hidden.sum().to(error)).clamp_min(1 / world_size())

@@ -186,8 +186,10 @@ def backbones_of(method: nn.Module) -> list[nn.Module]:
 
 
 def _named_backbones(method: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Of a network with outputs for every frame, the part that makes those: methods call it."""
     named = method.named_children()
-    return [(n, m) for n, m in named if n == "backbone" or n.endswith("_backbone")]
+    found = [(n, m) for n, m in named if n == "backbone" or n.endswith("_backbone")]
+    return [(name, getattr(module, "per_frame", module)) for name, module in found]
 
 
 @contextmanager
