@@ -264,7 +264,9 @@ class Samples(ABC, Generic[R]):
         unreadable: What was left out, each with the reason in a few words.
     """
 
+    noun: ClassVar[str] = "images"  # what several samples are called
     raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
+    can_be_heard: ClassVar[bool] = False
 
     names: list[str]
     labels: Int[Tensor, " N"] | None
@@ -306,6 +308,13 @@ class Samples(ABC, Generic[R]):
     @abstractmethod
     def thumbnails(self, side: int) -> UInt8[np.ndarray, "N h w 3"]:
         """Every sample as a small picture, at most so many pixels a side."""
+
+    def track(self) -> tuple[bytes, Float[np.ndarray, "N 2"]]:
+        """All samples one after the other as a sound file, and when each begins and ends there.
+
+        In seconds. Only of a class that ``can_be_heard``.
+        """
+        raise NotImplementedError
 
     def with_labels(self: S, labels: Int[Tensor, " N"] | None, class_names: list[str] | None) -> S:
         """The same samples with other labels; of a class that is no dataclass, overridden."""

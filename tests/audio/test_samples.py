@@ -1,5 +1,6 @@
 """A folder of sounds is pretrained, scored, reported, embedded and resumed as one of photos is."""
 
+import io
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 import similitude as sim
 from similitude.errors import UserError
+from similitude.listener import Silent
 from similitude.modalities import modality_of
 from similitude.runs.metrics import read_metrics
 
@@ -124,3 +126,30 @@ def test_what_a_method_cannot_have_is_told(tones, tmp_path):
         sim.pretrain(tones, method="speech_simclr", backbone="byol_a", out=tmp_path / "r")
     with pytest.raises(UserError, match="unknown network for sounds"):
         sim.pretrain(tones, backbone="resnet18", out=tmp_path / "r")
+
+
+def test_the_printed_python_gives_the_features_of_embed(tones, tmp_path):
+    run = pretrained(tones, tmp_path / "r")
+    code = run.export(tmp_path / "b.safetensors")
+    waves = run.load_source(run.modality.open_part(tones, "test", run.recipe.data), Silent())
+    given = {"waves": waves.take(slice(0, 4)).middle(round(run.facts.seconds * 8_000))}
+    exec(code, given)
+    expected = run.embed(tones)
+    rows = [expected.names.index(f"test/{name}") for name in waves.names[:4]]
+    torch.testing.assert_close(given["features"], expected.x[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_a_page_plays_what_it_shows(tones, tmp_path):
+    run = pretrained(tones, tmp_path / "r", report=True)
+    page = run.report().read_text()
+    assert "Click one to hear it" in page
+    assert "80 sounds placed" in page or "64 sounds placed" in page
+    arrays = np.load(run.path / "embedding.npz")
+    wave, rate = soundfile.read(io.BytesIO(arrays["track"].tobytes()))
+    begin, end = arrays["times"][1]
+    sounds = run.load_source(run.modality.open_training(tones, None), Silent())
+    length = sounds.seconds[arrays["heard"][1]]
+    assert rate == 8_000
+    assert end - begin == pytest.approx(length)
+    piece, pause = wave[int(begin * rate) : int(end * rate)], wave[int(end * rate) + 300 :][:300]
+    assert np.abs(piece).max() > 10 * np.abs(pause).max()

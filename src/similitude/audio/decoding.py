@@ -4,6 +4,7 @@ Letters: T samples of a wave form, C channels.
 """
 
 import importlib
+import io
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from similitude.errors import UserError
 
 SOUNDS = Wanted("sound", (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff"))
 MAX_SECONDS = 4 * 3600  # of a file
+_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # of MP3
 _BLOCK = 2**20  # samples decoded at once: memory does not grow with the file
 
 
@@ -67,6 +69,16 @@ def decode(file: ByteFile, rate: int) -> Int16[np.ndarray, " T"]:
     if not len(wave):
         raise UnreadableError("no sound in it")
     return wave
+
+
+def encode(wave: Int16[np.ndarray, " T"], rate: int) -> bytes:
+    """The wave form as MP3, which every browser plays."""
+    soundfile, soxr = check_libraries()
+    if rate not in _RATES:
+        wave, rate = soxr.resample(wave, rate, 16_000), 16_000
+    out = io.BytesIO()
+    soundfile.write(out, wave, rate, format="MP3")
+    return out.getvalue()
 
 
 def _bits(wave: np.ndarray) -> Int16[np.ndarray, " T"]:

@@ -16,12 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from similitude.audio.clips import Clips, Waves
+from similitude.audio.decoding import encode
 from similitude.audio.spectrograms import Mel, log_mel, mfcc
 from similitude.audio.views import AudioFacts
 from similitude.sample import MultiView, Samples
 
 SECTIONS = 16  # of time and of the bands, in which raw log-mel is averaged
 COEFFICIENTS = 20  # of MFCC
+HEARD, PAUSE = 3.0, 0.1  # seconds of a sound that a page plays, and of silence after it
 _AT_ONCE = 256  # sounds whose spectrograms are computed together
 
 
@@ -42,7 +44,9 @@ class SoundSet(Samples[Clips]):
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     partners: Int[Tensor, "N K"] | None = None
 
+    noun: ClassVar[str] = "sounds"
     raw_name: ClassVar[str] = "raw log-mel"
+    can_be_heard: ClassVar[bool] = True
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Clips:
         """The sounds at these positions."""
@@ -132,6 +136,17 @@ class SoundSet(Samples[Clips]):
             for i in range(0, len(self), _AT_ONCE)
         ]
         return np.concatenate(parts)
+
+    def track(self) -> tuple[bytes, Float[np.ndarray, "N 2"]]:
+        """The first seconds of each sound, with a pause after each, as MP3."""
+        waves, pause = self.waves, np.zeros(round(PAUSE * self.waves.rate), np.int16)
+        most, parts, times, now = round(HEARD * waves.rate), [], [], 0
+        for clip in self.index.tolist():
+            start, size = int(waves.start[clip]), min(most, int(waves.length[clip]))
+            parts += [waves.samples[start : start + size], pause]
+            times.append((now, now + size))
+            now += size + len(pause)
+        return encode(np.concatenate(parts), waves.rate), np.array(times) / waves.rate
 
 
 def plain_mel(rate: int) -> Mel:

@@ -6,7 +6,7 @@ are taken image by image, or draw by draw. Nothing here imports PyTorch: the rep
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtrit
@@ -15,8 +15,6 @@ RAW_PIXELS = "raw pixels"
 RANDOM_BACKBONE = "random backbone"
 BEFORE_TRAINING = "before training"  # the published weights that a run started from
 PRETRAINED_BACKBONE = "pretrained backbone"
-ROWS = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING, PRETRAINED_BACKBONE)
-
 _NORMAL_95 = 1.959964  # two-sided 95 % point
 _PHRASES = {RANDOM_BACKBONE: "the random backbone", BEFORE_TRAINING: "the weights it started from"}
 _SUBJECT = "The pretrained backbone"
@@ -98,6 +96,12 @@ class Comparison:
 
     row: str
     differences: dict[str, Difference]  # by column
+    is_plain: bool = False  # whether the row needs no network: raw pixels
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the row is of published weights, which one could use."""
+        return not self.is_plain and self.row not in (RANDOM_BACKBONE, BEFORE_TRAINING)
 
     @property
     def phrase(self) -> str:
@@ -135,9 +139,9 @@ class Comparison:
         """What to do where the other row is as good or better."""
         if self.row == BEFORE_TRAINING:
             return f"Use these weights as they are, or {_TRAIN_ON}."
-        if self.row in ROWS:
-            return f"{_TRAIN_ON[0].upper()}{_TRAIN_ON[1:]}."
-        return "Use it as it is, or train from it."
+        if self.is_published:
+            return "Use it as it is, or train from it."
+        return f"{_TRAIN_ON[0].upper()}{_TRAIN_ON[1:]}."
 
     def loss(self, title: Callable[[str], str]) -> str:
         """A sentence on the columns in which the other row is better, or on all."""
@@ -161,6 +165,7 @@ def compare(
     means: Mapping[str, Mapping[str, float]],
     columns: Sequence[str],
     differences: Mapping[str, Mapping[str, Difference]],
+    plain: Collection[str] = (RAW_PIXELS,),
 ) -> list[Comparison]:
     """The pretrained backbone beside every other row, in the order in which they are told.
 
@@ -168,6 +173,7 @@ def compare(
         means: Accuracies, row -> column; what is not in ``differences`` is their difference alone.
         columns: In their order.
         differences: Row -> column.
+        plain: Rows that need no network.
     """
     ours = means.get(PRETRAINED_BACKBONE, {})
     found = []
@@ -176,14 +182,17 @@ def compare(
         both = [c for c in columns if c in ours and c in theirs]
         if row != PRETRAINED_BACKBONE and both:
             of_row = {c: known.get(c, Difference(ours[c] - theirs[c])) for c in both}
-            found.append(Comparison(row, of_row))
+            found.append(Comparison(row, of_row, row in plain))
     # What a run must beat first: what it started from, and what needs no network.
-    first, last = (BEFORE_TRAINING, RAW_PIXELS), (RANDOM_BACKBONE,)
-    return sorted(found, key=lambda c: (c.row in last, c.row not in first, c.row == RAW_PIXELS))
+    order = (lambda c: c.row == BEFORE_TRAINING, lambda c: c.is_plain, lambda c: c.is_published)
+    return sorted(found, key=lambda c: [not is_so(c) for is_so in order])
 
 
 def sentences(
-    comparisons: Sequence[Comparison], title: Callable[[str], str], images: int | None
+    comparisons: Sequence[Comparison],
+    title: Callable[[str], str],
+    images: int | None,
+    nouns: str = "images",
 ) -> list[str]:
     """What the differences say: first where the pretrained backbone does not win, and what to do.
 
@@ -191,10 +200,11 @@ def sentences(
         comparisons: As :func:`compare` gives them.
         title: What a reader calls a column.
         images: Of the test, if that is known.
+        nouns: What they are called.
     """
     said = [*losses(comparisons, title), *_gains(comparisons, title)]
     said[1:] = [sentence.replace(_SUBJECT, "It", 1) for sentence in said[1:]]
-    if images and (smallest := _smallest_difference(comparisons, images)):
+    if images and (smallest := _smallest_difference(comparisons, images, nouns)):
         said.append(smallest)
     return said
 
@@ -205,10 +215,9 @@ def losses(comparisons: Sequence[Comparison], title: Callable[[str], str]) -> li
     for comparison in comparisons:
         if not comparison.loses:
             continue
-        is_published = comparison.row not in ROWS
         # "Train longer" is said once; of published weights each may be used as it is.
-        say_what_to_do = comparison.is_no_better if is_published else not advised
-        advised = advised or not is_published
+        say_what_to_do = comparison.is_no_better if comparison.is_published else not advised
+        advised = advised or not comparison.is_published
         advice = f" {comparison.advice}" if say_what_to_do else ""
         told.append(comparison.loss(title) + advice)
     return told
@@ -240,7 +249,7 @@ def _gains(comparisons: Sequence[Comparison], title: Callable[[str], str]) -> li
     return [*([f"{_SUBJECT} is above {join(clear)} in every column."] if clear else []), *told]
 
 
-def _smallest_difference(comparisons: Sequence[Comparison], images: int) -> str | None:
+def _smallest_difference(comparisons: Sequence[Comparison], images: int, nouns: str) -> str | None:
     """A sentence on what so few test images can show; None where nothing is left open."""
     margins = [
         d.margin
@@ -251,7 +260,7 @@ def _smallest_difference(comparisons: Sequence[Comparison], images: int) -> str 
     if not margins or not any(comparison.open for comparison in comparisons):
         return None
     return (
-        f"On {images:,} test images kNN and linear can show differences from about "
+        f"On {images:,} test {nouns} kNN and linear can show differences from about "
         f"{100 * max(margins):.1f} points on."
     )
 

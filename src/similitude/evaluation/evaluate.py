@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from similitude.distributed import rank
 from similitude.errors import UserError, did_you_mean
-from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RAW_PIXELS, ROWS, Difference
+from similitude.evaluation.comparison import (
+    BEFORE_TRAINING,
+    PRETRAINED_BACKBONE,
+    RANDOM_BACKBONE,
+    RAW_PIXELS,
+    Difference,
+)
 from similitude.evaluation.features import (
     Features,
     centered,
@@ -53,7 +59,10 @@ def check_protocols(protocols: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in PROTOCOLS if name in protocols)
 
 
-def check_names(names: Sequence[str], taken: Sequence[str] = ROWS) -> None:
+_OURS = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING, PRETRAINED_BACKBONE)
+
+
+def check_names(names: Sequence[str], taken: Sequence[str] = _OURS) -> None:
     """Refuse rows that could not be told apart.
 
     Raises:
@@ -171,7 +180,7 @@ def evaluate_entrants(
     """
     begin = time.perf_counter()
     chosen = check_protocols(protocols)
-    check_names([entrant.name for entrant in entrants], taken=(RAW_PIXELS,))
+    check_names([entrant.name for entrant in entrants], taken=(images[0].raw_name,))
     train, test = images
     if test is not None and not _agree(train.class_names or [], test.class_names or []):
         raise UserError(
@@ -221,12 +230,13 @@ def evaluate_entrants(
     if pixels is not None and is_first:
         both = [part for part in pixels if part is not None]
         score(pixels[0].raw_name, pixels, lambda part: raw_features(part, both), plain=True)
-        for name in pixels[0].baselines():
+        further = {id(part): part.baselines() for part in both}
+        for name in further[id(pixels[0])]:
 
-            def plain(part: Samples[Any], name: str = name) -> Features:
-                return Features(part.baselines()[name], part.labels, part.names)
+            def numbers(part: Samples[Any], name: str = name) -> Features:
+                return Features(further[id(part)][name], part.labels, part.names)
 
-            score(name, pixels, plain, plain=True)
+            score(name, pixels, numbers, plain=True)
     for entrant in entrants:
         score(
             entrant.name,
@@ -242,6 +252,7 @@ def evaluate_entrants(
                 over_processes=over_processes,
             ),
         )
+    others = {entrant.name for entrant in entrants}
     weights = {entrant.name: fingerprint_of(entrant.backbone.state_dict()) for entrant in entrants}
     return ScoreTable(
         data=data,
@@ -255,6 +266,8 @@ def evaluate_entrants(
         key=f"{weights.get(PRETRAINED_BACKBONE, '')}-{seen}-{seed}" if seen else "",
         weights=weights,
         differences=_differences(found, tests),
+        plain=[row for row in found if row not in others] or [train.raw_name],
+        nouns=train.noun,
     )
 
 

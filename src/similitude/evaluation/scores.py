@@ -96,11 +96,9 @@ def _place_of_column(column: str) -> tuple[int, int]:
     return {"knn": 0, "linear": 1}.get(column, 2), 0
 
 
-def _place_of_row(name: str) -> int:
+def _place_of_row(name: str, plain: Sequence[str]) -> int:
     """Where it stands: what learned nothing, then published weights, then one's own."""
-    first = (RAW_PIXELS, RANDOM_BACKBONE, BEFORE_TRAINING)
-    if name.startswith("raw"):
-        return 0
+    first = (*plain, RANDOM_BACKBONE, BEFORE_TRAINING)
     return first.index(name) if name in first else len(first) + (name == PRETRAINED_BACKBONE)
 
 
@@ -111,7 +109,9 @@ class ScoreTable:
     ``notes`` say in plain sentences what a reader must know beside the numbers, for example why a
     column is missing. ``key`` tells weights, images, labels and seeds apart; empty if unknown.
     ``weights`` tells those of each row apart. ``differences`` are those of the pretrained backbone
-    to each other row, image by image or draw by draw: rows -> columns.
+    to each other row, image by image or draw by draw: rows -> columns. ``plain`` are the rows that
+    need no network, the one that others are compared with first; ``nouns`` is what the samples are
+    called.
     """
 
     data: str
@@ -125,6 +125,8 @@ class ScoreTable:
     key: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
+    plain: list[str] = field(default_factory=lambda: [RAW_PIXELS])
+    nouns: str = "images"
 
     def title(self, column: str) -> str:
         """What a reader calls a column."""
@@ -143,7 +145,7 @@ class ScoreTable:
             for name, row in earlier.rows.items()
             if name not in self.rows or self.weights.get(name) == earlier.weights.get(name)
         }
-        names = sorted({**self.rows, **same}, key=_place_of_row)
+        names = sorted({**self.rows, **same}, key=lambda name: _place_of_row(name, self.plain))
         differences = {
             name: {**earlier.differences.get(name, {}), **self.differences.get(name, {})}
             if name in same
@@ -170,7 +172,7 @@ class ScoreTable:
     def comparisons(self) -> list[Comparison]:
         """The pretrained backbone beside each other row; of old tables without intervals."""
         means = {row: {c: s.mean for c, s in scores.items()} for row, scores in self.rows.items()}
-        return compare(means, self.columns, self.differences)
+        return compare(means, self.columns, self.differences, self.plain)
 
     def warnings(self) -> list[str]:
         """Sentences on every row that the pretrained backbone does not beat, and what to do."""
@@ -182,7 +184,7 @@ class ScoreTable:
         Args:
             title: What to call a column instead.
         """
-        return sentences(self.comparisons, title or self.title, self.num_test)
+        return sentences(self.comparisons, title or self.title, self.num_test, self.nouns)
 
     def __str__(self) -> str:
         """The table as the command line prints it, without colors."""
@@ -230,7 +232,7 @@ class ScoreTable:
             table.add_row(Text(visible(name)), *cells)
         title = (
             f"{visible(self.data)}: {self.num_train or 0:,} training and {self.num_test or 0:,} "
-            f"test images, {self.num_classes or 0} classes"
+            f"test {self.nouns}, {self.num_classes or 0} classes"
         )
         said = [*self.sentences(), *self.notes]
         return Group(Text(title), table, *(Text(visible(sentence)) for sentence in said))

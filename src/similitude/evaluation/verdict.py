@@ -1,6 +1,7 @@
 """A plain verdict on a run: healthy, doubtful or collapsed, with the number, and what to try."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +33,13 @@ class Verdict:
         return to_jsonable_python(self, inf_nan_mode="null")
 
 
-def diagnose(readings: Readings) -> Verdict:
+def diagnose(readings: Readings, nouns: str = "images") -> Verdict:
     """Apply every rule; the worst finding gives the state.
 
     Args:
         readings: What was measured; more readings can only add findings, except that a rule for
             a mild form is silent when the severe form has fired.
+        nouns: What several samples are called.
 
     Returns:
         The verdict. Reasons and advice of the worst findings come first. A healthy run gets the
@@ -45,10 +47,15 @@ def diagnose(readings: Readings) -> Verdict:
     """
     findings = [finding for rule in RULES for finding in rule(readings)]
     findings.sort(key=lambda finding: finding.state != "collapsed")
-    if not findings:
-        return Verdict("healthy", _good_signs(readings), [], readings)
+    state: State = findings[0].state if findings else "healthy"
+    reasons = [finding.reason for finding in findings] or _good_signs(readings)
     advice = list(dict.fromkeys(finding.advice for finding in findings))
-    return Verdict(findings[0].state, [f.reason for f in findings], advice, readings)
+
+    def said(sentences: list[str]) -> list[str]:  # the rules speak of images
+        of_one = nouns.removesuffix("s")
+        return [re.sub(r"\bimage(s?)\b", rf"{of_one}\1", sentence) for sentence in sentences]
+
+    return Verdict(state, said(reasons), said(advice), readings)
 
 
 def _good_signs(r: Readings) -> list[str]:

@@ -67,6 +67,7 @@ class GraphSamples(Samples[Nodes]):
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     partners: Int[Tensor, "N K"] | None = None
 
+    noun: ClassVar[str] = "nodes"
     raw_name: ClassVar[str] = "raw features"
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Nodes:

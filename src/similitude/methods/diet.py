@@ -38,6 +38,7 @@ from similitude.method import (
 )
 from similitude.nets import build_head, drop_gradients, output_std
 from similitude.nets.backbone import Backbone
+from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
 
 
@@ -86,7 +87,7 @@ class DIET(Method):
         return MultiView(*[view] * self.config.num_views)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        h = self.backbone(torch.cat(batch.views))
+        h = self.backbone(joined(batch.views))
         z = self.projector(h)
         loss = index_cross_entropy(
             F.normalize(z, dim=1) if self.config.normalize else z,

@@ -28,6 +28,7 @@ from similitude.losses import in_batch_info_nce
 from similitude.method import Batch, BatchParts, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.nets import build_head, convert_split_batchnorm, output_std
 from similitude.nets.backbone import Backbone
+from similitude.nets.views import gathered, rows_at
 from similitude.randomness import permutation
 from similitude.sample import AnyView, MultiView
 
@@ -77,11 +78,11 @@ class EndToEnd(Method):
             loss = loss + in_batch_info_nce(k, q, **options)
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 
-    def _keys(self, view: Tensor, progress: Progress) -> Tensor:
+    def _keys(self, view: Any, progress: Progress) -> Tensor:
         """Keys of the whole batch [M, P], any norm; each process encodes a random part of it."""
-        views = gather(view)
+        views = gathered(view)
         order = permutation(0, progress.step, len(views)).to(view.device)
-        k = self.projector(self.backbone(views[own_rows(order)]))
+        k = self.projector(self.backbone(rows_at(views, own_rows(order))))
         return gather(k)[order.argsort()]
 
     def chance_loss(self, batch_size: int) -> float:

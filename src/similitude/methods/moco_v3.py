@@ -112,7 +112,7 @@ class MoCoV3(Method):
         return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
 
     @torch.no_grad()
-    def _keys(self, view: Tensor) -> Tensor:
+    def _keys(self, view: Any) -> Tensor:
         return self.target_projector(self.target_backbone(view))
 
     def _contrast(self, query: Tensor, key: Tensor) -> Tensor:

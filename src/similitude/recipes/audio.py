@@ -106,8 +106,13 @@ def _small(method: str) -> Recipe:
 def _on_sounds(config: MethodConfig) -> MethodConfig:
     """The method with BYOL-A's views in the place of its views of images, and narrow heads."""
     config = with_views(config, AudioViewConfig(seconds=CUT))
+    local = {
+        name: view.changed(seconds=CUT / 2)
+        for name, view in config.view_configs.items()
+        if name.startswith("local") and isinstance(view, AudioViewConfig)
+    }
     narrow = {name: min(WIDTH, width) for name, width in config.in_role(Role.WIDTH).items()}
-    return config.changed(**narrow)
+    return config.changed(**narrow, **local)
 
 
 class Audio(Chooser):
@@ -145,12 +150,12 @@ class Audio(Chooser):
             recipe = because(recipe, reason, **{f"method.{name}": value})
         why = f"the median length of the sounds, at most {LONGEST:g}"
         recipe = because(recipe, why, **{"data.seconds": min(LONGEST, seconds)})
-        long = {
-            f"method.{name}.seconds": SHARE * seconds
-            for name, view in recipe.method.view_configs.items()
-            if isinstance(view, AudioViewConfig) and (view.seconds or seconds) > SHARE * seconds
-        }
-        return because(recipe, "nine tenths of a sound", **long)
+        for name, view in recipe.method.view_configs.items():
+            share = SHARE / 2 if name.startswith("local") else SHARE
+            if isinstance(view, AudioViewConfig) and (view.seconds or seconds) > share * seconds:
+                why = f"{100 * share:.0f} % of a sound"
+                recipe = because(recipe, why, **{f"method.{name}.seconds": share * seconds})
+        return recipe
 
     def any_recipe(self) -> Recipe:
         """One whose data fields are those of all."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from similitude.evaluation.scores import Score, ScoreTable, labels_per_class
 from similitude.report.gallery import Gallery
 from similitude.report.read import Embedding
-from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW
+from similitude.report.scores import BEFORE, PRETRAINED, RANDOM
 
 Figure = dict[str, Any]
 
@@ -23,12 +23,7 @@ PALETTE = 10  # colors --c0 .. --c9 of the style sheet
 SYMBOLS = ("circle", "diamond", "triangle-up")
 MAX_COLORED_CLASSES = PALETTE * len(SYMBOLS)
 MAX_NAMED_GROUPS = 12  # more names than these hide the dots of the map
-ROW_COLORS = {
-    PRETRAINED: "var(--accent)",
-    RANDOM: "var(--orange)",
-    RAW: "var(--neutral)",
-    BEFORE: "var(--c2)",
-}
+ROW_COLORS = {PRETRAINED: "var(--accent)", RANDOM: "var(--orange)", BEFORE: "var(--c2)"}
 
 
 def run_color(position: int) -> str:
@@ -54,7 +49,9 @@ def labels_figure(evaluation: ScoreTable) -> Figure | None:
     traces = []
     for name, scores in evaluation.rows.items():
         shown = [column for column in columns if column in scores]
-        color = ROW_COLORS.get(name, f"var(--c{len(traces) % PALETTE})")
+        is_raw = name == evaluation.plain[0]
+        own = "var(--neutral)" if is_raw else f"var(--c{len(traces) % PALETTE})"
+        color = ROW_COLORS.get(name, own)
         traces.append(
             {
                 "type": "scatter",
@@ -72,7 +69,7 @@ def labels_figure(evaluation: ScoreTable) -> Figure | None:
                     "width": 4,
                 },
                 "line": {"color": color, "width": 3 if name == PRETRAINED else 2},
-                "marker": {"color": color, "size": 8, "symbol": _row_symbol(name)},
+                "marker": {"color": color, "size": 8, "symbol": _row_symbol(name, is_raw)},
                 "hovertemplate": f"{plain(name)}: %{{y:.1f}} %<extra></extra>",
             }
         )
@@ -89,9 +86,9 @@ def _reach(score: Score, end: str) -> float:
     return 0.0 if bound is None else 100 * abs(bound - score.mean)
 
 
-def _row_symbol(name: str) -> str:
-    known = {PRETRAINED: "circle", RANDOM: "diamond", RAW: "square", BEFORE: "diamond"}
-    return known.get(name, "triangle-up")
+def _row_symbol(name: str, is_raw: bool) -> str:
+    known = {PRETRAINED: "circle", RANDOM: "diamond", BEFORE: "diamond"}
+    return known.get(name, "square" if is_raw else "triangle-up")
 
 
 def _tick(column: str) -> str:

@@ -59,6 +59,8 @@ class Gallery:
     agreement: float | None  # share of neighbors that have the class of their query
     pixel_agreement: float | None  # the same for neighbors in the thumbnails' pixels
     chance_agreement: float | None
+    track: str  # the sounds that can be played, MP3 in base64; empty without any
+    times: dict[int, tuple[float, float]]  # when each of them begins and ends in it, in seconds
 
 
 def build_gallery(embedding: Embedding) -> Gallery | str:
@@ -75,7 +77,7 @@ def build_gallery(embedding: Embedding) -> Gallery | str:
             "would be the neighbor of every other."
         )
     labels, class_names = _classes(embedding)
-    neighbors = nearest(features, NEIGHBORS)
+    queries, neighbors = queries_and_neighbors(embedding)
     coordinates, method = project(features)
     agreement = pixel_agreement = chance = None
     known = np.zeros(len(features), bool) if labels is None else _known(labels, class_names)
@@ -95,11 +97,20 @@ def build_gallery(embedding: Embedding) -> Gallery | str:
         coordinates=coordinates,
         map_method=method,
         neighbors=neighbors,
-        queries=choose_queries(len(features), labels),
+        queries=queries,
         agreement=agreement,
         pixel_agreement=pixel_agreement,
         chance_agreement=chance,
+        track=base64.b64encode(embedding.track or b"").decode("ascii"),
+        times=embedding.times,
     )
+
+
+def queries_and_neighbors(embedding: Embedding) -> tuple[list[int], Int[np.ndarray, "M K"]]:
+    """The images that are asked about, and the nearest of every image."""
+    labels, _ = _classes(embedding)
+    nearest_of_all = nearest(embedding.features.astype(np.float64), NEIGHBORS)
+    return choose_queries(len(embedding.features), labels), nearest_of_all
 
 
 def _classes(embedding: Embedding) -> tuple[Int[np.ndarray, " M"] | None, list[str]]:

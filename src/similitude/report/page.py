@@ -118,12 +118,15 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         "run.html.j2",
         title=run.name,
         run=run,
+        nouns=words.nouns(run),
+        noun=words.nouns(run).removesuffix("s"),
         verdict=verdict,
         summary=words.summary(run),
         method=words.method_name(run),
         backbone=words.backbone_name(run),
         tiles=_tiles(run),
         table=scores.run_table(evaluation) if evaluation else None,
+        raw=evaluation.plain[0] if evaluation else "",
         said=evaluation.sentences(scores.full_title) if evaluation else [],
         differences=scores.difference_rows(evaluation) if evaluation else [],
         beside=words.rows_beside(evaluation) if evaluation else "",
@@ -162,6 +165,8 @@ def render_comparison(
     html = render(
         "comparison.html.j2",
         title=f"{len(runs)} runs compared",
+        nouns=words.nouns(runs[0]),
+        raw=next((run.evaluation.plain[0] for run in runs if run.evaluation), ""),
         runs=[
             {
                 "label": label,
@@ -213,7 +218,7 @@ def _comparison_table(
     note = ""
     if len(sets) > 1:
         note = f"These scores come from different data ({join(sorted(sets))}): do not compare them."
-    return scores.table(rows, columns, shared.get(scores.RAW)), note
+    return scores.table(rows, columns, shared.get(evaluated[0][1].plain[0])), note
 
 
 def _differences(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
@@ -233,13 +238,14 @@ def _tiles(run: RunSummary) -> list[tuple[str, str, str]]:
     tiles = []
     evaluation = run.evaluation
     ours = evaluation.rows.get(scores.PRETRAINED, {}) if evaluation else {}
+    raw = evaluation.plain[0] if evaluation else ""
     gains = {c.row: c.gains for c in evaluation.comparisons} if evaluation else {}
     for column, title in (("knn", "kNN"), ("linear", "linear probe"), ("linear_10", "10 labels")):
         if column in ours:
             compared = [
                 f"{scores.points(gains[row][column])} against {name}"
                 for row, name in (
-                    (scores.RAW, "raw pixels"),
+                    (raw, raw),
                     (scores.RANDOM, "random"),
                     (scores.BEFORE, "its start"),
                 )
@@ -280,6 +286,8 @@ def _grouped(run: RunSummary) -> list[tuple[str, str, list[tuple[str, str, str]]
 def _environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for name, value in flatten(environment):
+        if name == "noun":
+            continue
         text = words.value_text(value)
         if name == "seconds" and isinstance(value, int | float):
             name, text = "training time", words.duration(value)
@@ -304,6 +312,7 @@ def _points(pictures: gallery.Gallery) -> dict[str, Any]:
         "neighbors": pictures.neighbors.tolist(),
         "columns": pictures.sprite.columns,
         "rows": pictures.sprite.rows,
+        "track": pictures.track,
     }
 
 

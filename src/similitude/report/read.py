@@ -51,6 +51,8 @@ class Embedding:
     labels: Integer[np.ndarray, " M"] | None
     class_names: list[str] | None
     spectrum: Float[np.ndarray, " K"]
+    track: bytes | None = None  # some of the samples as one sound file
+    times: dict[int, tuple[float, float]] = field(default_factory=dict)  # of each in it, seconds
 
 
 @dataclass(frozen=True)
@@ -256,4 +258,18 @@ def _embedding(path: Path) -> Embedding | None:
         labels=None if labels is None else labels[:MAX_IMAGES].astype(np.int64),
         class_names=class_names,
         spectrum=spectrum,
+        **_heard(path, arrays, len(features)),
     )
+
+
+def _heard(path: Path, arrays: dict[str, np.ndarray], count: int) -> dict[str, Any]:
+    if "track" not in arrays:
+        return {}
+    try:
+        heard, times = arrays["heard"].tolist(), arrays["times"].astype(float)
+        track = arrays["track"].astype(np.uint8).tobytes()
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+    if times.shape != (len(heard), 2) or not all(0 <= i < count for i in heard):
+        raise damaged(path, "sounds and their times differ in number")
+    return {"track": track, "times": dict(zip(heard, map(tuple, times.tolist()), strict=True))}

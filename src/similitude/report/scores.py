@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from similitude.evaluation.comparison import BEFORE_TRAINING as BEFORE
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE as PRETRAINED
 from similitude.evaluation.comparison import RANDOM_BACKBONE as RANDOM
-from similitude.evaluation.comparison import RAW_PIXELS as RAW
 from similitude.evaluation.scores import Score, ScoreTable, column_title
 
 
@@ -98,7 +97,7 @@ def run_table(evaluation: ScoreTable) -> Table:
         (name, "run" if name == PRETRAINED else "baseline", scores)
         for name, scores in evaluation.rows.items()
     ]
-    return table(rows, evaluation.columns, evaluation.rows.get(RAW))
+    return table(rows, evaluation.columns, evaluation.rows.get(evaluation.plain[0]))
 
 
 def full_title(column: str) -> str:
@@ -108,7 +107,7 @@ def full_title(column: str) -> str:
 
 def first_loss(evaluation: ScoreTable) -> str:
     """A sentence for the top of the page, where start or raw pixels are as good, or better."""
-    behind = (c for c in evaluation.comparisons if c.row in (BEFORE, RAW) and c.loses)
+    behind = (c for c in evaluation.comparisons if (c.is_plain or c.row == BEFORE) and c.loses)
     return next((comparison.loss(full_title) for comparison in behind), "")
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from similitude.errors import visible
-from similitude.evaluation.comparison import join
+from similitude.evaluation.comparison import Comparison, join
 from similitude.evaluation.scores import ScoreTable
 from similitude.report.read import Health, RunSummary
-from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, RAW, first_loss, percent
+from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, first_loss, percent
 
 SPELLING = {
+    "byol_a": "BYOL-A",
+    "cpc_audio": "CPC on sound",
+    "speech_simclr": "Speech SimCLR",
     "simclr": "SimCLR",
     "simclr_v2": "SimCLR v2",
     "moco_v1": "MoCo v1",
@@ -40,8 +43,6 @@ PHRASES = {
     RANDOM: "the same backbone with random weights",
     BEFORE: "the published weights it started from",
 }
-# A start is worth more than random weights; no network at all is what must be beaten last.
-BASELINES = (BEFORE, RANDOM, RAW)
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def verdict(run: RunSummary) -> Banner:
     learned, lead = _gain(run)
     advice = list(health.advice)
     tone = health.state
-    beside = {c.row: c for c in run.evaluation.comparisons} if run.evaluation else {}
-    as_good = next((beside[r] for r in BASELINES if r in beside and beside[r].is_no_better), None)
+    beside = _in_order(run.evaluation) if run.evaluation else []
+    as_good = next((c for c in beside if not c.is_published and c.is_no_better), None)
     if health.state == "collapsed":
         headline = "Collapsed: do not use this backbone"
     elif health.state == "doubtful":
@@ -91,9 +92,8 @@ def _gain(run: RunSummary) -> tuple[str | None, str]:
         return None, (
             "Whether the features are good is not measured yet; the scores need a labeled test."
         )
-    over = {c.row: c.gains for c in run.evaluation.comparisons}
-    order = [*BASELINES, *(row for row in over if row not in BASELINES)]
-    parts = [f"{_range(over[row])} {PHRASES.get(row, row)}" for row in order if row in over]
+    over = {c.row: c.gains for c in _in_order(run.evaluation)}
+    parts = [f"{_range(gains)} {PHRASES.get(row, row)}" for row, gains in over.items()]
     lead = f"Its features score {join(parts)}." if parts else ""
     if loss := first_loss(run.evaluation):
         lead = f"{loss} {lead}"
@@ -104,6 +104,12 @@ def _gain(run: RunSummary) -> tuple[str | None, str]:
     if better == len(over_start):
         return "yes", lead
     return ("partly" if sum(over_start.values()) > 0 else "no"), lead
+
+
+def _in_order(evaluation: ScoreTable) -> list[Comparison]:
+    """A start is worth more than random weights; no network at all is what must be beaten last."""
+    order = (lambda c: c.row == BEFORE, lambda c: c.row == RANDOM, lambda c: c.is_plain)
+    return sorted(evaluation.comparisons, key=lambda c: [not is_so(c) for is_so in order])
 
 
 def _range(differences: Mapping[str, float]) -> str:
@@ -141,6 +147,11 @@ def summary(run: RunSummary) -> str:
     return f"{training_summary(run)} {_knn_sentence(run)}".strip()
 
 
+def nouns(run: RunSummary) -> str:
+    """What several samples are called: images, sounds, nodes."""
+    return str(run.environment.get("noun", "images"))
+
+
 def training_summary(run: RunSummary) -> str:
     """What was trained, on what, for how long."""
     environment = run.environment
@@ -149,7 +160,7 @@ def training_summary(run: RunSummary) -> str:
     stopped, planned = epochs_done(run)
     sentence = f"{method_name(run)} trained {_article(backbone_name(run))}"
     if isinstance(images, int | float):
-        sentence += f" on {images:,.0f} images"
+        sentence += f" on {images:,.0f} {nouns(run)}"
     if data:
         sentence += f" from {data}"
     sentence += ", without labels"
@@ -165,7 +176,7 @@ def training_summary(run: RunSummary) -> str:
         if environment.get("device"):
             parts[-1] += f" on {environment['device']}"
     if isinstance(speed, int | float):
-        parts.append(f"{'at' if parts else 'It ran at'} {speed:,.0f} images a second")
+        parts.append(f"{'at' if parts else 'It ran at'} {speed:,.0f} {nouns(run)} a second")
     if parts:
         sentence += f" {', '.join(parts)}."
     if run.unreadable:

@@ -41,6 +41,7 @@ def write_environment(
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": data,
         "num_images": len(images),
+        "noun": images.noun,
         "unreadable": len(images.unreadable),
         "ended": time.strftime("%Y-%m-%d %H:%M:%S"),
         "seconds": seconds,

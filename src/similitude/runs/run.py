@@ -25,6 +25,8 @@ from similitude.modalities import Modality, modality
 from similitude.nets.start import Start
 from similitude.randomness import permutation
 from similitude.recipes import Recipe
+from similitude.report.gallery import queries_and_neighbors
+from similitude.report.read import Embedding
 from similitude.runs.checkpoint import (
     Checkpoint,
     export_backbone,
@@ -275,6 +277,8 @@ class Run:
             arrays["labels"] = shown.labels.numpy()
         if shown.class_names is not None:
             arrays["class_names"] = np.array(shown.class_names)
+        if shown.can_be_heard and features.x.isfinite().all():
+            arrays |= _heard(shown, arrays)
         write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
         self._write_attention(images)
 
@@ -353,3 +357,13 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
         k: v for k, v in getattr(recipe.backbone, "options", {}).items() if k != "norm_layer"
     }
     return recipe.changed(backbone=recipe.backbone.changed(options=options))
+
+
+def _heard(samples: Samples[Any], arrays: dict[str, Any]) -> dict[str, Any]:
+    """What a page plays: the sounds that it shows as neighbors."""
+    plain = {"labels": None, **arrays, "names": samples.names, "class_names": samples.class_names}
+    embedding = Embedding(**plain)
+    queries, neighbors = queries_and_neighbors(embedding)
+    shown = np.unique(np.concatenate([queries, neighbors[queries].ravel()]))
+    track, times = samples.subset(torch.from_numpy(shown)).track()
+    return {"track": np.frombuffer(track, np.uint8), "heard": shown, "times": times}

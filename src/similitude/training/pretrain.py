@@ -215,7 +215,7 @@ def _finish(
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
-        f"trained {steps:,} steps in {recorder.seconds:.0f} s, {speed:.0f} images/s at last"
+        f"trained {steps:,} steps in {recorder.seconds:.0f} s, {speed:.0f} {images.noun}/s at last"
     )
     listener.say(verdict.sentence)
     for advice in verdict.advice:
@@ -262,7 +262,8 @@ def judge(
             steps=steps,
             num_images=len(images),
             unreadable_share=unreadable / (unreadable + len(images)),
-        )
+        ),
+        images.noun,
     )
 
 

@@ -67,6 +67,33 @@
     redraw();
   });
 
+  // Sounds stand one after the other in a single file, which is decoded at the first click.
+  let sound = null;
+  let source = null;
+  const play = async (element) => {
+    const [begin, end] = element.dataset.heard.split(" ").map(Number);
+    if (!sound) {
+      const context = new AudioContext();
+      const bytes = Uint8Array.from(atob(points.track), (letter) => letter.charCodeAt(0));
+      sound = context.decodeAudioData(bytes.buffer).then((buffer) => ({ context, buffer }));
+    }
+    const { context, buffer } = await sound;
+    source?.stop();
+    source = new AudioBufferSourceNode(context, { buffer });
+    source.connect(context.destination);
+    source.addEventListener("ended", () => delete element.dataset.playing);
+    source.start(0, begin, end - begin);
+    element.dataset.playing = "";
+  };
+  for (const element of document.querySelectorAll("[data-heard]")) {
+    element.addEventListener("click", () => play(element));
+    element.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      play(element);
+    });
+  }
+
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", async () => {
       try {

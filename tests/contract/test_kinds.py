@@ -1,0 +1,68 @@
+"""Every method on every kind of data: it takes steps there, or says in a sentence why it cannot."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import similitude as sim
+from similitude.errors import UserError
+from similitude.methods import METHODS
+from similitude.runs.metrics import read_metrics
+
+# Quick settings of each kind: coarse spectrograms and narrow networks.
+SETTINGS = {
+    "audio": ["data.sample_rate=8000", "data.high=4000", "precision=float32"],
+    "graph": ["backbone.width=16", "precision=float32"],
+}
+# What a loss needs and a kind does not have. Whatever is not here trains.
+REFUSED = {
+    (kind, name): "needs views that such data does not have"
+    for kind in SETTINGS
+    for name in ("cpc_v1", "cpc_v2", "cmc")  # patches and colors
+} | {
+    ("graph", "speech_simclr"): "predicts frames: it takes --backbone transformer",
+    ("graph", "cpc_audio"): "predicts latents of wave forms: it takes --backbone cpc",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("kinds")
+    for i in range(24):
+        time = np.arange(4_000) / 8_000
+        tone = np.sin(2 * np.pi * (300 if i % 2 else 900) * time) + 0.1 * rng.normal(size=4_000)
+        place = folder / "tones" / ("low" if i % 2 else "high")
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / f"{i:02d}.wav", 0.4 * tone, 8_000)
+    edges = rng.integers(0, 24, (2, 120))
+    np.savez(folder / "graph.npz", x=rng.random((24, 12), np.float32), edge_index=edges)
+    return {"audio": folder / "tones", "graph": folder / "graph.npz"}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_takes_steps_or_says_why_not(data, tmp_path, monkeypatch, name, kind):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run():
+        return sim.pretrain(
+            data[kind],
+            method=name,
+            out=tmp_path / "r",
+            epochs=2,
+            overrides=SETTINGS[kind],
+            report=False,
+        )
+
+    if (kind, name) in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[kind, name]):
+            run()
+        assert not (tmp_path / "r").exists()
+        return
+    losses = [r["loss"] for r in read_metrics(run().path / "metrics.csv") if "loss" in r]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
