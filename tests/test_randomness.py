@@ -123,6 +123,7 @@ def test_permutation_holds_every_sample_once_and_changes_with_seed_and_epoch():
     assert permutation(0, 0, 0).shape == (0,)
 
 
+@pytest.mark.slow
 def test_permutation_mixes_places():
     places = torch.stack([permutation(0, epoch, 20).argsort() for epoch in range(4000)])
     # where sample 0 goes, and where samples 0 and 1 go relative to each other

@@ -113,6 +113,7 @@ def test_every_method_has_a_page_and_a_row_in_the_readme(name):
     assert f"[`{name}`](docs/methods/{pages[0].name})" in text_of(ROOT / "README.md")
 
 
+@pytest.mark.slow
 def test_the_table_of_parts_is_the_measured_one():
     after = text_of(ROOT / "README.md").partition("<!-- anatomy -->")[2]
     header, rows = next(tables(after))
@@ -331,6 +332,7 @@ def test_names_and_keywords_in_examples_exist(page, code, runnable):
                 assert keywords <= set(inspect.signature(getattr(sim, called[1])).parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "code"), [(page, code) for page, code, runnable in PYTHON if runnable], ids=label
 )

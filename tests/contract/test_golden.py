@@ -25,10 +25,12 @@ def test_twenty_steps_give_the_same_numbers(name):
         assert made["losses"][:10] == pytest.approx(kept["losses"][:10], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_every_recipe_says_the_same():
     assert make.recipes() == (make.HERE / "recipes.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_recipes_from_before_data_was_of_a_kind_are_the_same():
     """They had sizes, mean and std at the top, and no kind."""
     old = (make.HERE / "recipes_of_before.yaml").read_text()
@@ -37,6 +39,7 @@ def test_recipes_from_before_data_was_of_a_kind_are_the_same():
         assert parse_recipe(yaml.safe_load(text), name) == RECIPES[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", make.RUNS)
 def test_the_page_of_a_stored_run_is_the_same(name):
     folder = make.HERE / "stored" / name

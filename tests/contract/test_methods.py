@@ -71,6 +71,7 @@ def test_targets_move_only_after_the_step(method):
     assert all(not torch.equal(now[name], frozen[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_out_of_the_state(method):
     drift(method)
     method.training_loss(random_batch(method, seed=1), START)  # fills memory and running statistics
@@ -82,6 +83,7 @@ def test_nothing_is_left_out_of_the_state(method):
     )
 
 
+@pytest.mark.slow
 def test_loss_reads_memory_from_before_the_batch(method, monkeypatch):
     drift(method)
     twin = copy.deepcopy(method)
@@ -108,6 +110,7 @@ def test_metrics_are_detached_scalars(method):
         assert not value.requires_grad, name
 
 
+@pytest.mark.slow
 def test_repeating_a_step_gives_the_same_bits(method):
     twin = copy.deepcopy(method)
     torch.manual_seed(1)
@@ -146,6 +149,7 @@ class Constant(nn.Module):
         return nn.functional.one_hot(torch.full((len(x),), self.axis), 12).to(x.dtype)
 
 
+@pytest.mark.slow
 def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
     """All candidates or prototypes alike; unrelated to the prediction where there are neither."""
     if method.chance_loss(8) is None:
@@ -175,6 +179,7 @@ def test_chance_is_the_loss_of_projections_that_tell_nothing(method):
     assert loss == pytest.approx(method.chance_loss(8), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_tiles_of_one_row_give_the_loss_and_gradients_of_the_whole_matrix(method, monkeypatch):
     drift(method.double())
     batch = random_batch(method, dtype=torch.float64)
@@ -251,6 +256,7 @@ def test_targets_start_as_exact_copies_heads_included(name):
     assert all(torch.equal(value, online[n]) for n, value in targets.items())
 
 
+@pytest.mark.slow
 def test_views_of_one_sample_belong_together(method):
     """Equal views have a lower loss than the same views handed out to the wrong samples."""
     batch = random_batch(method)

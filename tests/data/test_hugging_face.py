@@ -64,6 +64,7 @@ def test_a_saved_folder(dataset, tmp_path):
     assert open_source(tmp_path / "two", split="test").name.endswith("two test")
 
 
+@pytest.mark.slow
 def test_a_name_is_what_the_library_makes_of_it(photos, tmp_path, monkeypatch):
     """On the hub or, as here, a folder on disk."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

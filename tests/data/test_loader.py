@@ -88,6 +88,7 @@ def test_too_few_images_names_both_numbers(images):
     assert len(batches(images, batch_size=23)) == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["break", "close", "forget", "raise"])
 def test_leaving_early_leaves_no_thread(images, how):
     loader = Loader(images, batch_size=2, seed=0, total_steps=10**9)
@@ -126,6 +127,7 @@ def test_an_error_in_the_thread_reaches_the_consumer(images, monkeypatch):
     assert threads() == []
 
 
+@pytest.mark.slow
 def test_waiting_is_measured_and_hidden_by_work(images, monkeypatch):
     original = Loader._gather
 

@@ -12,6 +12,8 @@ from builders import write_photos
 from similitude import cli
 from similitude.recipes import RECIPES, dump_recipe
 
+pytestmark = pytest.mark.slow
+
 # What is typed in a folder with photos/ (48 images), classes/ (three), pair/ (train/ and test/ of
 # other classes), run/ (trained), empty/, one/ (one image), x.npz, x.pack ...; then a part of the
 # sentence.

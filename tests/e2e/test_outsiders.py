@@ -27,6 +27,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simclr", "simsiam"])  # views in [0, 1], and normalized ones
 def test_the_exported_python_gives_the_vectors_of_embed(method, photos, tmp_path, monkeypatch):
     fast = ["backbone.base_width=4", "precision=float32", "memory_format=contiguous"]

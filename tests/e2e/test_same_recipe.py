@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 import similitude as sim
 from builders import write_photos
 
 
+@pytest.mark.slow
 def test_a_busy_machine_makes_the_same_recipe_as_a_quiet_one(tmp_path) -> None:
     photos = write_photos(tmp_path / "photos", 160, size=64)
 

@@ -45,6 +45,7 @@ def test_no_difference_on_few_images_is_not_certain() -> None:
     assert found.high > 0.02
 
 
+@pytest.mark.slow
 def test_the_interval_of_shares_covers_the_truth_in_95_of_100_tests() -> None:
     """Rows that agree on most images: of independent shares the interval would be far too wide."""
     dice, n, ours, theirs = random.Random(0), 200, 0.12, 0.05
@@ -164,6 +165,7 @@ def test_what_chance_decides_is_no_win() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_every_row_is_told_once_whatever_the_differences() -> None:
     for kinds in product((UP, DOWN, OPEN, Difference(0.0)), repeat=3):
         rows = (BEFORE_TRAINING, RAW_PIXELS, RANDOM_BACKBONE)

@@ -81,6 +81,7 @@ def text_of(value: ScoreTable, *, styled: bool = False) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_probes_give_the_columns_that_are_asked_for(digits: tuple[Features, Features]) -> None:
     train, test = digits
     seen: list[str] = []
@@ -108,6 +109,7 @@ def test_unknown_protocols_are_told_with_the_nearest_names() -> None:
         check_protocols(())
 
 
+@pytest.mark.slow
 def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) -> None:
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
     steps: list[str] = []
@@ -129,6 +131,7 @@ def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) ->
     assert "pretrained backbone: few" in steps
 
 
+@pytest.mark.slow
 def test_raw_pixels_do_not_depend_on_the_backbone_and_its_images(digit_images: ImageSet) -> None:
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
     found = [
@@ -184,6 +187,7 @@ def test_rows_that_cannot_be_told_apart_are_refused(digit_images: ImageSet) -> N
         evaluate_entrants(rows, (digit_images, None), data="digits")
 
 
+@pytest.mark.slow
 def test_differences_are_taken_image_by_image_and_draw_by_draw(digit_images: ImageSet) -> None:
     train, test = digit_images.subset(range(200)), digit_images.subset(range(200, 300))
     found = scored(
@@ -230,6 +234,7 @@ def test_rows_of_other_test_images_are_not_paired(digit_images: ImageSet) -> Non
     assert found.num_test == 100
 
 
+@pytest.mark.slow
 def test_an_outcome_gives_the_score(digits: tuple[Features, Features]) -> None:
     train, test = digits
     found = probe_features(train, test, ("knn", "few"), draws=2)
@@ -353,6 +358,7 @@ def test_a_table_is_read_back_and_one_that_is_damaged_is_none(tmp_path: Path) ->
         assert read_scores(place) is None
 
 
+@pytest.mark.slow
 def test_a_table_knows_its_weights_images_labels_and_seed(digit_images: ImageSet) -> None:
     few = digit_images.subset(torch.arange(100))
     assert few.labels is not None

@@ -10,6 +10,7 @@ from similitude.evaluation.draws import held_out, random_keys, rank_within_class
 from similitude.evaluation.scores import mean_score
 
 
+@pytest.mark.slow
 def test_more_labels_give_a_higher_score_and_a_narrower_interval(
     digits: tuple[Features, Features],
 ) -> None:
@@ -27,6 +28,7 @@ def test_more_labels_give_a_higher_score_and_a_narrower_interval(
         assert score.mean - score.low == pytest.approx(score.high - score.mean)
 
 
+@pytest.mark.slow
 def test_all_backbones_meet_the_same_labeled_samples(
     digits: tuple[Features, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +60,7 @@ def test_all_backbones_meet_the_same_labeled_samples(
     assert counts.tolist() == [4] * 10
 
 
+@pytest.mark.slow
 def test_labels_of_the_test_part_are_only_compared(digits: tuple[Features, Features]) -> None:
     train, test = digits
     assert test.y is not None
@@ -66,6 +69,7 @@ def test_labels_of_the_test_part_are_only_compared(digits: tuple[Features, Featu
     assert fmean(few_label_accuracies(train, wrong, (5,), draws=2)[5]) < (1 - right) + 1e-9
 
 
+@pytest.mark.slow
 def test_solution_in_the_span_of_the_rows_is_the_whole_solution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -99,6 +103,7 @@ def test_the_penalty_is_chosen_for_each_draw_by_the_rows_left_out() -> None:
     assert size[1] > 2 * size[0]
 
 
+@pytest.mark.slow
 def test_a_class_with_too_few_samples_skips_the_column_and_says_why(
     digits: tuple[Features, Features],
 ) -> None:
@@ -116,6 +121,7 @@ def test_a_class_with_too_few_samples_skips_the_column_and_says_why(
     assert "class 'three' has only 7" in few_label_skips(small.y, (8,), names)[8]
 
 
+@pytest.mark.slow
 def test_rows_without_a_label_are_never_drawn(digits: tuple[Features, Features]) -> None:
     train, test = digits
     assert train.y is not None

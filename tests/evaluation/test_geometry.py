@@ -31,6 +31,7 @@ def test_rank_of_equal_singular_values_is_their_number(n: int, d: int) -> None:
     assert effective_rank(q if n >= d else q.T) == pytest.approx(r, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_rank_one_reads_one_even_when_it_is_wide() -> None:
     x = torch.randn(3000, 1) @ torch.randn(1, 2048)
     assert effective_rank(x) == pytest.approx(1.0, abs=0.01)

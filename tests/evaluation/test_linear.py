@@ -15,6 +15,7 @@ def sklearn_probe(x: torch.Tensor, y: torch.Tensor, penalty: float) -> LogisticR
     return model.fit(scaled, y.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-4])
 def test_equals_scikit_learn_at_the_same_penalty(
     digits: tuple[Features, Features], penalty: float
@@ -32,6 +33,7 @@ def test_equals_scikit_learn_at_the_same_penalty(
     assert probe.validation_score_ is None
 
 
+@pytest.mark.slow
 def test_float32_at_the_default_tolerance_has_the_accuracy_of_the_exact_solution(
     digits: tuple[Features, Features],
 ) -> None:
@@ -44,6 +46,7 @@ def test_float32_at_the_default_tolerance_has_the_accuracy_of_the_exact_solution
     assert found == pytest.approx(exact.score(z, test.y.numpy()), abs=0.006)
 
 
+@pytest.mark.slow
 def test_chooses_the_penalty_on_training_rows_and_refits_on_all(
     digits: tuple[Features, Features],
 ) -> None:
@@ -59,6 +62,7 @@ def test_chooses_the_penalty_on_training_rows_and_refits_on_all(
     torch.testing.assert_close(probe.weight_, direct.weight_, rtol=0, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_noise_asks_for_a_strong_penalty_and_signal_for_a_weak_one() -> None:
     y = torch.arange(300) % 3
     noise = torch.randn(300, 200)
@@ -94,6 +98,7 @@ def test_no_row_of_the_held_out_part_reaches_the_choice(
     assert 0.08 < out.float().mean() < 0.12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holdout", [0.1, 0.5])
 def test_scaling_and_shifting_features_changes_nothing(
     digits: tuple[Features, Features], holdout: float
@@ -123,6 +128,7 @@ def test_standardization_survives_a_large_offset_and_constant_features() -> None
     torch.testing.assert_close(std[[0, 2]].double(), exact.std(0)[[0, 2]], rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_same_seed_same_result_and_labels_of_any_value(digits: tuple[Features, Features]) -> None:
     train, test = digits
     assert train.y is not None

@@ -23,6 +23,7 @@ def problems() -> Rows:
     return Rows(x, y, weight / weight.sum(2, keepdim=True))
 
 
+@pytest.mark.slow
 def test_the_gradient_of_every_problem_is_zero_at_the_solution() -> None:
     rows = problems()
     found = fit_logistic(rows, 4, 0.01, max_iterations=500, tolerance=1e-20)
@@ -31,6 +32,7 @@ def test_the_gradient_of_every_problem_is_zero_at_the_solution() -> None:
     assert gradient.abs().max() < 1e-8
 
 
+@pytest.mark.slow
 def test_problems_solved_together_are_the_problems_solved_alone() -> None:
     rows = problems()
     together = fit_logistic(rows, 4, 0.1, max_iterations=500, tolerance=1e-20)
@@ -41,6 +43,7 @@ def test_problems_solved_together_are_the_problems_solved_alone() -> None:
             torch.testing.assert_close(together[b, f], alone[0, 0], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_rows_of_weight_zero_do_not_matter() -> None:
     rows = problems()
     changed = Rows(rows.x.clone(), rows.y, rows.weight[:, :1])
@@ -52,6 +55,7 @@ def test_rows_of_weight_zero_do_not_matter() -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_rows_in_chunks_give_the_same_solution(monkeypatch: pytest.MonkeyPatch) -> None:
     import similitude.evaluation.logistic as logistic
 

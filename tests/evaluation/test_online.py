@@ -72,6 +72,7 @@ def test_a_collapsed_backbone_reads_as_collapsed(digit_images: ImageSet) -> None
     assert readings["knn"] < 0.25  # of ten classes
 
 
+@pytest.mark.slow
 def test_knn_finds_digits_by_their_pixels_and_guesses_where_labels_mean_nothing(
     digit_images: ImageSet,
 ) -> None:
@@ -82,6 +83,7 @@ def test_knn_finds_digits_by_their_pixels_and_guesses_where_labels_mean_nothing(
     assert monitor(meaningless).measure(nn.Flatten(), CPU)["knn"] < 0.25
 
 
+@pytest.mark.slow
 def test_knn_asks_the_last_fifth_of_each_class_about_the_rest(digit_images: ImageSet) -> None:
     labels = labels_of(digit_images)
     labels[::3] = -1  # these neither vote nor are asked
@@ -146,6 +148,7 @@ def test_knn_is_told_only_where_the_labels_are_worth_a_number(
     assert set(readings) == (SHAPE | {"knn", "knn_raw", "knn_queries"} if told else SHAPE)
 
 
+@pytest.mark.slow
 def test_labels_add_the_knn_accuracy_and_change_nothing_else(digit_images: ImageSet) -> None:
     network = backbone()
     with_labels = monitor(digit_images, size=100).measure(network, CPU)
@@ -154,6 +157,7 @@ def test_labels_add_the_knn_accuracy_and_change_nothing_else(digit_images: Image
     assert with_labels == without
 
 
+@pytest.mark.slow
 def test_labeled_images_are_watched_first_and_others_fill_up(digit_images: ImageSet) -> None:
     labels = torch.full((300,), -1)
     labels[3::6] = labels_of(digit_images)[3::6]
@@ -166,6 +170,7 @@ def test_labeled_images_are_watched_first_and_others_fill_up(digit_images: Image
     assert set(more.names) > all_labeled
 
 
+@pytest.mark.slow
 def test_what_is_watched_is_a_fair_sample_that_only_the_seed_decides(
     digit_images: ImageSet,
 ) -> None:
@@ -178,6 +183,7 @@ def test_what_is_watched_is_a_fair_sample_that_only_the_seed_decides(
     assert sorted(monitor(in_order, size=301).samples.names) == sorted(in_order.names)
 
 
+@pytest.mark.slow
 def test_alignment_is_of_two_draws_of_the_first_view_that_training_never_makes(
     digit_images: ImageSet,
 ) -> None:
@@ -209,6 +215,7 @@ def test_measuring_leaves_no_trace_in_the_training(digit_images: ImageSet) -> No
     assert watching.measure(network, CPU) == first
 
 
+@pytest.mark.slow
 def test_copies_are_images_that_equal_another_one(digit_images: ImageSet) -> None:
     assert monitor(digit_images).measure(nn.Flatten(), CPU)["copies"] < 0.02
     few = digit_images.subset(torch.arange(200) % 50)

@@ -63,6 +63,7 @@ def test_yaml_of_other_editors_is_read(tmp_path):
         assert read_yaml(path) == {"a": "grün", "b": [1, 2.5, True, None]}
 
 
+@pytest.mark.slow
 def test_our_own_recipes_have_no_alias():
     for make in RECIPES.values():
         assert parse_yaml(dump_recipe(make()), "ours") == yaml.safe_load(dump_recipe(make()))

@@ -56,6 +56,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
         write_text(tmp_path / "file" / "a.txt", "new")
 
 
+@pytest.mark.slow
 def test_a_write_that_the_system_refuses_keeps_the_old_weights(tmp_path):
     path = tmp_path / "backbone.safetensors"
     export_backbone({"weight": torch.zeros(3)}, path)

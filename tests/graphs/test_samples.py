@@ -29,6 +29,7 @@ def bits(run):
     return run.checkpoint.method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["barlow_twins", "byol", "simclr", "moco_v2"])
 def test_a_method_of_images_trains_on_a_graph_as_it_is(file, tmp_path, method):
     run = sim.pretrain(file, method=method, out=tmp_path / "r", epochs=6, report=False)
@@ -39,6 +40,7 @@ def test_a_method_of_images_trains_on_a_graph_as_it_is(file, tmp_path, method):
     assert all(torch.equal(bits(again)[key], value) for key, value in bits(run).items())
 
 
+@pytest.mark.slow
 def test_it_is_scored_beside_what_needs_no_learning(file, tmp_path):
     run = sim.pretrain(file, out=tmp_path / "r", epochs=30)
     table = run.evaluate(file, protocols=["knn", "linear"])
@@ -65,6 +67,7 @@ class StopsAt:
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_bits(file, tmp_path):
     options = {"epochs": 10, "report": False}
     whole = sim.pretrain(file, out=tmp_path / "whole", **options)

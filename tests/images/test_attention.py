@@ -80,6 +80,7 @@ def test_registers_are_not_patches():
     assert maps.shape == (2, 3, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "answer"),
     [

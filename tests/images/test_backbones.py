@@ -14,6 +14,7 @@ from similitude.runs.checkpoint import export_backbone
 SMALL = BackboneConfig(name="resnet18", stem="small", base_width=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "features"),
     [
@@ -34,6 +35,7 @@ def test_features_have_the_promised_width(config, features):
     assert backbone.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "ghostnet_050", "vgg11", "hgnet_tiny"])
 def test_a_layer_behind_the_pooling_counts(name):
     """timm's num_features is the width before that layer."""
@@ -62,6 +64,7 @@ def test_the_last_norm_of_every_block_starts_at_zero():
     assert all(not block.bn2.weight.any() for block in blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -103,6 +106,7 @@ def test_options_are_plain_and_read_no_file(options, words):
         parse_recipe(recipe, "their recipe")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [SMALL, BackboneConfig(name="resnet18", base_width=4), BackboneConfig()]
 )

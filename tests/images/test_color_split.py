@@ -86,6 +86,7 @@ def test_every_channel_goes_to_one_network_in_its_place(split):
     assert torch.equal(parts[0][:, : split[0]], whole[:, : split[0]])
 
 
+@pytest.mark.slow
 def test_the_other_networks_have_weights_of_their_own_of_the_same_kind():
     network = build_backbone(BackboneConfig(name="resnet18", stem="small", base_width=8))
     before = {name: p.clone() for name, p in network.named_parameters()}

@@ -89,6 +89,7 @@ def test_a_pack_keeps_the_range(tmp_path):
     assert open_source(tmp_path / "a.pack").values == source.values == (0, 4095)
 
 
+@pytest.mark.slow
 def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
     rng = np.random.default_rng(0)
     save(tmp_path / "photos", list(rng.integers(0, 4096, (24, 16, 16)).astype(np.uint16)))

@@ -68,6 +68,7 @@ def way(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 def test_canvases_are_those_of_decoding_all_at_once(photos, eager, tmp_path, way):
     images = load(photos, tmp_path)
     assert isinstance(images.pixels, LazyCanvases)
@@ -95,6 +96,7 @@ def test_only_what_is_asked_for_is_decoded_and_only_once(photos, tmp_path, monke
     assert sorted(seen) == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
     load(photos, tmp_path).pixels[:]
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".pack"]
@@ -105,6 +107,7 @@ def test_a_complete_file_is_used_again(photos, eager, tmp_path, monkeypatch):
     assert seen == []
 
 
+@pytest.mark.slow
 def test_two_that_complete_the_same_file_leave_a_whole_one(photos, eager, tmp_path):
     first, second = (load(photos, tmp_path) for _ in range(2))
     first.pixels[:]
@@ -114,6 +117,7 @@ def test_two_that_complete_the_same_file_leave_a_whole_one(photos, eager, tmp_pa
     assert torch.equal(second.pixels[:], eager.pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 def test_what_stands_for_an_unreadable_image_is_scored_nowhere(
     photos, eager, tmp_path, monkeypatch, again
@@ -138,6 +142,7 @@ def test_what_stands_for_an_unreadable_image_is_scored_nowhere(
     assert images.is_substitute.nonzero().flatten().tolist() == list(lost)
 
 
+@pytest.mark.slow
 def test_tiles_are_not_decoded_one_by_one(photos, tmp_path):
     """Their order in training is not that of the images they are cut from."""
     tiles = cut_into_tiles(open_source(photos), 10)
@@ -145,6 +150,7 @@ def test_tiles_are_not_decoded_one_by_one(photos, tmp_path):
     assert not isinstance(load_images(tiles, 8).pixels, LazyCanvases)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_file(photos, eager, tmp_path):
     first = load(photos, tmp_path)
     first.pixels[:6]
@@ -184,6 +190,7 @@ def test_a_file_that_cannot_be_completed_does_not_end_the_run(
     assert torch.equal(images.pixels[:], eager.pixels)
 
 
+@pytest.mark.slow
 def test_who_finds_no_room_leaves_the_file_of_another(photos, eager, tmp_path, monkeypatch):
     first = load(photos, tmp_path)
     first.pixels[:6]
@@ -195,6 +202,7 @@ def test_who_finds_no_room_leaves_the_file_of_another(photos, eager, tmp_path, m
     assert torch.equal(load(photos, tmp_path).pixels, eager.pixels)
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_gives_its_place_to_the_next(photos, eager, tmp_path, monkeypatch):
     for i in (3, 4, 23):
         (photos / eager.names[i]).write_bytes(b"no image")
@@ -225,6 +233,7 @@ class Flat(nn.Module):
         return x.flatten(1)
 
 
+@pytest.mark.slow
 def test_a_run_lists_what_it_could_not_read(photos, eager, tmp_path):
     (photos / eager.names[3]).write_bytes(b"no image")
     recipe = small_recipe("simclr", epochs=1, batch_size=8, canvas_size=8)
@@ -232,6 +241,7 @@ def test_a_run_lists_what_it_could_not_read(photos, eager, tmp_path):
     assert (run.path / "unreadable.txt").read_text() == f"{eager.names[3]}\tnot an image\n"
 
 
+@pytest.mark.slow
 def test_a_run_has_the_same_weights(photos, eager, tmp_path):
     fixed = {"precision": "float32", "memory_format": "contiguous"}
     recipe = small_recipe("simclr", epochs=2, batch_size=8, canvas_size=8, **fixed)

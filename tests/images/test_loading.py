@@ -30,6 +30,7 @@ def same(a: ImageSet, b: ImageSet) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_decoding_leaves_the_number_of_threads_alone(photos):
     """In a process that has not used torch before, as one that evaluates."""
     code = f"""
@@ -98,6 +99,7 @@ def test_too_many_for_memory_go_to_a_file_that_is_used_again(photos, tmp_path, m
     )
 
 
+@pytest.mark.slow
 def test_the_cache_notices_changes(photos, tmp_path, make_image):
     def load(size=7):
         return load_images(

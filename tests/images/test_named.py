@@ -160,6 +160,7 @@ def test_a_damaged_file_in_the_cache_is_named(cache):
         open_source("fashion-mnist")
 
 
+@pytest.mark.slow
 def test_digits():
     train, test = open_source("digits", split="train"), open_source("digits", split="test")
     assert (len(train), len(test)) == (1437, 360)
@@ -267,6 +268,7 @@ def test_stl10(monkeypatch, tmp_path):
     assert (test.read(0).numpy() == images[5]).all()
 
 
+@pytest.mark.slow
 def test_a_silent_server_does_not_hang(monkeypatch, cache):
     monkeypatch.setattr(downloads, "STALL_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never answers
@@ -326,6 +328,7 @@ def test_a_server_that_never_ends_is_left_at_the_known_size(misbehave, monkeypat
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_left_after_some_patience(misbehave, monkeypatch, cache):
     monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.3)
 
@@ -344,6 +347,7 @@ def test_a_server_that_drips_is_left_after_some_patience(misbehave, monkeypatch,
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_header_without_an_end_is_left_too(monkeypatch, tmp_path):
     monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -393,6 +397,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path, monkeypatc
             assert left.exists() == stays
 
 
+@pytest.mark.slow
 def test_a_black_hole_does_not_hang(monkeypatch):
     monkeypatch.setattr(downloads, "CONNECT_SECONDS", 0.3)
 

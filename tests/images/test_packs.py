@@ -84,6 +84,7 @@ def test_a_damaged_pack_is_refused(photos, tmp_path, cut):
         open_source(path)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_pack_is_found(photos, tmp_path):
     path = tmp_path / "p.pack"
     pack_images(open_source(photos), path, 8)

@@ -87,6 +87,7 @@ def test_few_samples_and_a_lone_one_stay_a_convolution(shape, products):
     assert not products
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_every_part_of_the_kernel(monkeypatch):
     monkeypatch.setattr(convolution, "FEWEST", 2)
     _, ours = pair(kernel_size=3, padding=1)
@@ -94,6 +95,7 @@ def test_the_gradient_reaches_every_part_of_the_kernel(monkeypatch):
     assert torch.autograd.gradcheck(lambda x, *_: ours(x), (x, ours.weight, ours.bias))
 
 
+@pytest.mark.slow
 def test_a_whole_network_keeps_its_function(products):
     torch.manual_seed(0)
     network = timm.create_model("resnet18", num_classes=0).double().eval()

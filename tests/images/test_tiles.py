@@ -209,6 +209,7 @@ def grid_table(rows=5, columns=6):
     return cut_into_tiles(open_source(images), 1).partners
 
 
+@pytest.mark.slow
 def test_a_drawn_neighbour_is_one_and_every_one_comes_as_often():
     table = grid_table()
     index = torch.arange(30)

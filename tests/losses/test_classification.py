@@ -32,6 +32,7 @@ def by_targets(features, weights, index, label_smoothing, temperature):
     return -(target * (logits - log_sum)).sum(axis=1).mean()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(sizes, st.floats(0, 1), st.floats(0.05, 3.0))
 def test_it_is_cross_entropy_with_smoothed_targets(size, label_smoothing, temperature):
@@ -81,6 +82,7 @@ def test_the_loss_cannot_go_below_the_entropy_of_the_target():
     assert all(loss > at_best for loss in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.8])
 def test_gradients_are_those_of_finite_differences(label_smoothing):
     features, weights, index = draw(4, 3, 6)

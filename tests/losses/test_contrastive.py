@@ -35,6 +35,7 @@ def info_nce_by_concatenation(query, key, negatives, temperature):
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(sizes, temperatures)
 def test_nt_xent_is_equation_1(size, temperature):
@@ -43,6 +44,7 @@ def test_nt_xent_is_equation_1(size, temperature):
     torch.testing.assert_close(nt_xent(z1, z2, temperature=temperature), expected)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(sizes, temperatures, st.integers(1, 20))
 def test_info_nce_is_cross_entropy_with_label_0(size, temperature, num_negatives):
@@ -78,6 +80,7 @@ def test_equal_similarities_give_the_log_of_the_number_of_candidates(temperature
     assert losses == pytest.approx([math.log(2 * 5 - 1), math.log(1 + 10), math.log(5)])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(sizes, temperatures)
 def test_nt_xent_ignores_sample_order_view_order_and_length_of_rows(size, temperature):

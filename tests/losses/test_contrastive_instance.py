@@ -51,6 +51,7 @@ def instance_nce_by_equations(features, rows, temperature, normalizer, num_sampl
     return -(data + others).mean()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(sizes, temperatures, st.sampled_from([1.0, 1.5, 4.0]))
 def test_invariant_spread_is_its_equation(size, temperature, weight):
@@ -108,6 +109,7 @@ def test_a_weight_below_one_is_refused():
         invariant_spread(*units(2, 3, 4), temperature=0.1, negative_weight=0.5)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(sizes, temperatures, st.integers(1, 9), st.integers(1, 1000), st.floats(0.1, 1e5))
 def test_instance_nce_is_its_equations(size, temperature, negatives, num_samples, normalizer):

@@ -86,6 +86,7 @@ def test_scale_offset_and_order_of_the_samples_do_not_matter(loss_of):
     torch.testing.assert_close(moved, base, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_of", LOSSES)
 def test_both_views_learn_and_nothing_is_changed(loss_of):
     z1, z2 = (z.requires_grad_() for z in projections(n=6))

@@ -62,6 +62,7 @@ def test_the_loss_is_entropy_of_the_target_plus_divergence():
     torch.testing.assert_close(loss, entropy + divergence)
 
 
+@pytest.mark.slow
 def test_gradients():
     online = [x.requires_grad_() for x in draw(3, 3, 4)]
     target = [x.requires_grad_() for x in draw(2, 3, 4, seed=1)]

@@ -81,6 +81,7 @@ def rank_after_training(weight):
     return (-(share * share.log()).sum()).exp().item()
 
 
+@pytest.mark.slow
 def test_without_the_redundancy_term_fewer_directions_are_used():
     """The ablation of the paper: invariance alone is content with few features, repeated."""
     assert rank_after_training(1.0) > 1.5 * rank_after_training(0.0)
@@ -107,6 +108,7 @@ def test_chance_is_that_of_features_without_correlation(name, loss_of):
     assert method.chance_loss(1024) == method.chance_loss(8)
 
 
+@pytest.mark.slow
 def test_lars_hides_the_scale_of_the_loss_from_weights_but_not_from_biases():
     """Why the rate of 1-D tensors is its own: the paper scaled the loss by 0.024 instead."""
     moved = []

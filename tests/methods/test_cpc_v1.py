@@ -99,6 +99,7 @@ def test_without_context_a_prediction_knows_one_patch():
     assert latents.grad[0].any(dim=2).nonzero().tolist() == [[3, 2]]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_on_a_pattern_that_can_be_predicted():
     cpc, data = method(negatives="other_images"), batch(8)
     optimizer = torch.optim.Adam(cpc.parameters(), lr=0.01)
@@ -127,6 +128,7 @@ def test_batchnorm_alone_shows_patches_to_each_other(norm):
     assert leaks == (norm is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cifar10.cpc_v1", "cifar10.cpc_v2", "imagenet.cpc_v1"])
 def test_recipes_have_no_batchnorm(recipe):
     config = find_recipe(recipe).backbone

@@ -31,6 +31,7 @@ def known_part(direction: int, row: int) -> torch.Tensor:
     return (down, down.T.flip(1), down.flip(0), down.T)[direction]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [0, 2])
 def test_no_prediction_sees_its_target_from_any_side(skip):
     cpc = method(skip=skip, prediction_steps=2, context_layers=6)
@@ -65,6 +66,7 @@ def test_a_prediction_is_for_the_row_skip_and_k_further_and_against_all_targets(
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("directions", "turns"), [(1, [0]), (2, [0, 2]), (4, [0, 1, 2, 3])])
 def test_directions_are_turned_images_with_heads_of_their_own(directions, turns):
     cpc = method(directions=directions)

@@ -28,6 +28,7 @@ def gradients(diet):
     return {n: p.grad.clone() for n, p in diet.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.3, 0.8])
 def test_the_loss_is_pytorchs_cross_entropy_of_the_index(label_smoothing):
     diet = method(label_smoothing=label_smoothing)
@@ -103,6 +104,7 @@ def test_a_projector_stands_between_where_it_is_asked_for():
     torch.testing.assert_close(diet.training_loss(batch(diet), START).loss, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_the_backbone_stands_still_for_the_first_share_of_the_run(share):
     diet = method(freeze_backbone=share)
@@ -144,6 +146,7 @@ def test_weight_decay_is_on_every_parameter():
     assert len(group["params"]) == len(list(method().parameters()))
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_images_apart():
     diet = method(label_smoothing=0.0)
     optimizer = torch.optim.AdamW(diet.param_groups(), lr=0.05)

@@ -92,6 +92,7 @@ def test_every_parameter_is_clipped_by_its_own_norm():
     assert (unclipped.projector.mlp[0].weight.grad == 9.0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_last_layer", [True, False])
 def test_the_last_layer_rests_in_the_first_epoch(norm_last_layer):
     """Its scale too where that is trained; and AdamW's averages do not gather meanwhile."""
@@ -123,6 +124,7 @@ def test_the_center_moves_after_the_loss_has_read_it():
     assert not torch.equal(loss, twin.training_loss(one, START).loss)
 
 
+@pytest.mark.slow
 def test_centering_can_be_switched_off():
     method = make(centering=False)
     drift(method)

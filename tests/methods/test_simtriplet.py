@@ -124,6 +124,7 @@ def recipe_file(path, **changes):
     return path
 
 
+@pytest.mark.slow
 def test_a_folder_of_large_images_is_trained_in_tiles(slides, tmp_path):
     heard = Heard()
     recipe = recipe_file(tmp_path / "r.yaml")
@@ -142,6 +143,7 @@ def test_a_folder_of_large_images_is_trained_in_tiles(slides, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_tiles_are_what_the_automatic_choice_looks_at(slides, tmp_path):
     out = tmp_path / "views.png"
     sim.draw_views(slides, out, method="simtriplet", overrides=["tile_size=16"])
@@ -166,6 +168,7 @@ class StopAt(Heard):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_resumed_in_the_middle_it_meets_the_same_neighbours(slides, tmp_path):
     images, recipe = tiles_in_memory(slides), small_recipe("simtriplet", tile_size=16)
     cpu = torch.device("cpu")
@@ -186,6 +189,7 @@ def test_resumed_in_the_middle_it_meets_the_same_neighbours(slides, tmp_path):
     assert sum("of the same image" in s for s in heard.sentences) == 1
 
 
+@pytest.mark.slow
 def test_other_methods_do_not_speak_of_neighbours(tmp_path):
     heard = Heard()
     train(

@@ -73,6 +73,7 @@ def test_a_gradient_through_the_codes_survives_the_queue_moving_on():
         method.training_loss(batch(seed=seed), START).loss.backward()
 
 
+@pytest.mark.slow
 def test_prototypes_stay_in_the_first_steps_and_their_momentum_with_them():
     method = make(freeze_prototypes_steps=2)
     optimizer = LARC(method.param_groups(), 0.5, weight_decay=0.1)
@@ -91,6 +92,7 @@ def test_prototypes_stay_in_the_first_steps_and_their_momentum_with_them():
     assert weights[2] > 0
 
 
+@pytest.mark.slow
 def test_the_queue_fills_newest_first_and_counts_once_full():
     method = make(queue_length=12)
     batches = [batch(seed=seed) for seed in range(4)]
@@ -107,6 +109,7 @@ def test_the_queue_fills_newest_first_and_counts_once_full():
     torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
+@pytest.mark.slow
 def test_the_queues_rows_are_the_embeddings_of_their_own_view():
     method = make(queue_length=12)
     method.eval()  # BatchNorm's running statistics: an embedding is a function of its image
@@ -121,6 +124,7 @@ def test_the_queues_rows_are_the_embeddings_of_their_own_view():
         torch.testing.assert_close(method.queue_rows[view], torch.cat([new, old[:4]]).detach())
 
 
+@pytest.mark.slow
 def test_the_loss_reads_the_queue_from_before_the_batch():
     method = make(queue_length=8)
     method.training_loss(batch(seed=1), START)  # full
@@ -161,6 +165,7 @@ def test_softmax_assignments_lack_the_even_share():
     assert greedy[:, 3].min() > 0.99
 
 
+@pytest.mark.slow
 def test_entropy_of_the_prototypes_tells_one_cluster():
     method = make(projector="none")
     entropy = method.training_loss(batch(64), START).metrics["prototype_entropy"]

@@ -87,6 +87,7 @@ def test_a_frozen_copy_equals_and_then_goes_its_own_way():
     assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.floats(0, 1))
 def test_ema_is_the_weighted_mean_of_parameters_and_leaves_buffers(decay):
@@ -189,6 +190,7 @@ def test_a_batch_that_does_not_divide_is_refused():
         SplitBatchNorm2d(3, 4)(torch.randn(10, 3, 2, 2))
 
 
+@pytest.mark.slow
 def test_conversion_keeps_everything_but_the_statistics():
     net = timm.create_model("resnet18", num_classes=0)
     weights, keys = list(net.parameters()), list(net.state_dict())

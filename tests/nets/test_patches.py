@@ -17,6 +17,7 @@ def what_is_seen(context, row, column):
     return latents.grad[0].abs().sum(dim=2) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", CONTEXTS)
 @pytest.mark.parametrize("row", range(7))
 def test_no_context_sees_a_row_below(build, row):
@@ -26,6 +27,7 @@ def test_no_context_sees_a_row_below(build, row):
     assert seen[row, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", CONTEXTS)
 def test_every_layer_sees_one_more_row_and_a_wider_part_of_it(build):
     torch.manual_seed(0)

@@ -33,6 +33,7 @@ def gradients(name, micro_batch_size):
     return output.loss.detach(), {n: p.grad for n, p in method.named_parameters()}, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_micro_batches_give_the_gradient_of_the_whole_batch(name, micro_batch_size):

@@ -1,5 +1,6 @@
 """A start from published weights decides network and pixels, and the run stays near it."""
 
+import pytest
 import torch
 
 from similitude.images.backbones import BackboneConfig
@@ -19,6 +20,7 @@ def start_of(network: str) -> Start:
     return Start("some-weights", "ours", BackboneConfig(name=network), state, 224, mean, std, [])
 
 
+@pytest.mark.slow
 def test_adapting_takes_pixels_and_network_of_its_start_and_stays_near_it():
     start = start_of("resnet18")
     recipe = choose_adapting("byol", Surroundings(2_000, [500], CPU), start)

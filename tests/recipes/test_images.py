@@ -39,6 +39,7 @@ def test_views_of_small_images_are_three_quarters_as_large(name, side, image, vi
         assert words in recipe.reasons[f"method.{field}.size"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cpc_v1", "cpc_v2"])
 @pytest.mark.parametrize(
     ("side", "device", "share"),
@@ -67,6 +68,7 @@ def test_views_follow_a_given_image_size_and_backbone_and_a_given_size_stays():
     assert view_sizes(choose_view_sizes(given, ["method.view2.size"])) == [21, 10]
 
 
+@pytest.mark.slow
 def test_canvases_follow_a_given_image_size_and_a_given_size_stays():
     recipe = choose_recipe("simclr", Surroundings(2_000, [300], CPU))
     larger = override(recipe, ["image_size=224"])
@@ -99,6 +101,7 @@ def fast(monkeypatch):
     return set_speed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_few_photos_get_thousands_of_steps_with_every_method(name, fast):
     around = Surroundings(2_000, [300, 500, 640], CPU)
@@ -112,6 +115,7 @@ def test_few_photos_get_thousands_of_steps_with_every_method(name, fast):
         assert recipe.reasons[field]
 
 
+@pytest.mark.slow
 def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_end(fast):
     around = Surroundings(2_000, [500], CPU)
 
@@ -126,6 +130,7 @@ def test_more_time_or_a_faster_machine_buys_a_larger_network_not_steps_without_e
     assert chosen() == hour
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cpc_v1", "swav"])
 def test_a_network_is_chosen_for_what_it_will_be_given(name, fast):
     """Patches and local views grow with the images, and cost what they then do."""
@@ -142,11 +147,13 @@ def test_no_network_is_looked_for_where_the_user_names_one(fast):
     assert "minutes" not in recipe.reasons["data.image_size"]  # nothing was counted
 
 
+@pytest.mark.slow
 def test_small_photos_are_not_enlarged(fast):
     recipe = choose_recipe("simclr", Surroundings(2_000, [50], CPU), minutes=600)
     assert recipe.data.image_size == 50
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_learn_in_its_time_says_what_would_be_enough(fast):
     around = Surroundings(2_000, [500], CPU)
     recipe = choose_recipe("simclr", around, minutes=0.5)
@@ -181,6 +188,7 @@ def test_few_images_without_published_weights_are_told_of_them():
     assert better_start(started, 2_000) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [16, 100, 700, 5_000])
 @pytest.mark.parametrize("name", ["moco_v1", "moco_v2"])
 def test_batch_queue_and_splits_fit_few_images(name, images):
@@ -192,6 +200,7 @@ def test_batch_queue_and_splits_fit_few_images(name, images):
     assert choose_epochs(recipe, images, CPU).epochs >= 1  # it can be counted
 
 
+@pytest.mark.slow
 def test_a_given_batch_size_is_kept():
     recipe = choose_recipe("moco_v2", Surroundings(50_000, [32], CPU), batch_size=30)
     assert recipe.batch_size == 30
@@ -199,6 +208,7 @@ def test_a_given_batch_size_is_kept():
     assert 30 % recipe.method.bn_splits == 0
 
 
+@pytest.mark.slow
 def test_epochs_fill_the_minutes_and_say_so(fast):
     around = Surroundings(4_000, [500], CPU)
     recipe = choose_recipe("simclr", around)
@@ -218,6 +228,7 @@ def test_warm_up_is_a_tenth_of_a_short_run_at_most():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swav", "dino"])
 def test_local_views_stay_as_small_as_in_the_recipe(name):
     on_cpu = choose_view_sizes(choose_recipe(name, Surroundings(2_000, [300], CPU)))

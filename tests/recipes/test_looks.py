@@ -86,6 +86,7 @@ def test_gray_pictures_get_no_changes_of_color_and_given_fields_stay():
     assert "method.view.turn" not in given.reasons
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("archive", "folder", "upright"),
     [

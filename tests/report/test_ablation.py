@@ -67,6 +67,7 @@ def settings(stop_gradient, crop_scale):
     return {"stop_gradient": stop_gradient, "view.crop_scale": crop_scale}
 
 
+@pytest.mark.slow
 def test_the_table_has_means_intervals_baselines_and_early_stops(folder):
     html, _ = write(folder)
     assert "simsiam: &lt;b&gt;stop&lt;/b&gt;" in html
@@ -78,6 +79,7 @@ def test_the_table_has_means_intervals_baselines_and_early_stops(folder):
     assert "published" not in html
 
 
+@pytest.mark.slow
 def test_every_varied_field_has_its_plots_with_intervals_and_single_runs(folder):
     html, figures = write(folder)
     assert {"points-stop_gradient-knn", "points-view.crop_scale-effective_rank"} <= set(figures)
@@ -90,6 +92,7 @@ def test_every_varied_field_has_its_plots_with_intervals_and_single_runs(folder)
     assert not any("linear" in key for key in figures)
 
 
+@pytest.mark.slow
 def test_curves_of_a_cell_share_a_color(folder):
     _, figures = write(folder)
     runs = [t for t in figures["curve-knn"]["data"] if "seed" in t["name"]]
@@ -98,6 +101,7 @@ def test_curves_of_a_cell_share_a_color(folder):
     assert colors[0] == colors[1] != colors[2] == colors[3]
 
 
+@pytest.mark.slow
 def test_a_study_shows_what_was_expected_beside_what_was_published(folder):
     expected = [
         {"sentence": "b collapses", "shows": shows, "numbers": "2 of 2", "published": "0.1 %"}
@@ -111,6 +115,7 @@ def test_a_study_shows_what_was_expected_beside_what_was_published(folder):
     assert means["error_x"]["array"] == [5.0]
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_elsewhere(folder):
     page = (write(folder), (folder / "ablation.html").read_text(encoding="utf-8"))[1]
     own = page[: page.index("<script>")] + page[page.rindex("<script>") :]

@@ -31,6 +31,7 @@ def page_of(run):
     return write_report([run]).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_vit_has_a_section_with_every_head_of_every_image(make_run):
     run = make_run(count=24)
     write_attention(run, heads=4)
@@ -47,6 +48,7 @@ def test_a_vit_has_a_section_with_every_head_of_every_image(make_run):
     assert len(set(positions)) == 18
 
 
+@pytest.mark.slow
 def test_other_backbones_have_no_such_section(make_run):
     page = page_of(make_run(count=24))
     assert "attention" not in page.partition("</style>")[2].partition("<main")[0]
@@ -110,6 +112,7 @@ def test_half_share_counts_the_patches_that_hold_half():
     assert half_share(both) == (1 / 16 + 8 / 16) / 2
 
 
+@pytest.mark.slow
 def test_maps_that_are_not_numbers_have_no_section(make_run):
     run = make_run(count=24)
     write_attention(run, maps=np.full((3, 2, 4, 4), np.nan, dtype=np.float32))

@@ -56,6 +56,7 @@ def test_epochs_that_repeat_fall_back_to_steps(make_run):
     assert panels["curve-loss"].figure["data"][0]["x"] == [0, 5, 10]
 
 
+@pytest.mark.slow
 def test_long_runs_are_thinned_and_keep_their_ends(make_run):
     panels, _ = panels_of(make_run(count=24, rows=4000))
     x = panels["curve-loss"].figure["data"][0]["x"]
@@ -106,6 +107,7 @@ def test_an_interval_that_reaches_zero_is_kept(make_run):
     assert figure["data"][2]["error_y"]["arrayminus"][0] == pytest.approx(4)
 
 
+@pytest.mark.slow
 def test_the_map_has_a_trace_for_each_class(make_run):
     embedding = read_run(make_run(count=60)).embedding
     assert embedding is not None

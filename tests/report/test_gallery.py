@@ -84,6 +84,7 @@ def test_few_images_are_placed_by_pca():
     np.testing.assert_allclose(abs(plane), abs(u[:, :2] * s[:2]), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_map_keeps_groups_apart_and_repeats_itself():
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(0, 0.1, (30, 12)) + 3 * rng.normal(size=12) for _ in range(3)])
@@ -174,6 +175,7 @@ def test_without_labels_queries_differ_and_repeat():
     assert queries == choose_queries(50, None)
 
 
+@pytest.mark.slow
 def test_a_large_contact_sheet_is_made_smaller(make_run, tmp_path):
     run = read_run(make_run(count=24))
     assert run.views is not None

@@ -45,6 +45,7 @@ class Page(HTMLParser):
             self.data[self._inside[1]] = self.data.get(self._inside[1], "") + data
 
 
+@pytest.mark.slow
 def test_a_full_run_has_every_section_and_no_link_outside(make_run):
     run = make_run(count=40)
     target = write_report([run])
@@ -61,6 +62,7 @@ def test_a_full_run_has_every_section_and_no_link_outside(make_run):
     assert "No " not in page.text.split("Do it again")[0].replace("No sign", "")
 
 
+@pytest.mark.slow
 def test_the_best_score_is_bold_and_raw_pixels_may_win(make_run):
     page = Page(write_report([make_run(count=24)]))
     assert "The pretrained backbone is below raw pixels in kNN -2.1." in page.text
@@ -68,6 +70,7 @@ def test_the_best_score_is_bold_and_raw_pixels_may_win(make_run):
     assert len(re.findall(r'<td class="best">', page.source)) == 6
 
 
+@pytest.mark.slow
 def test_every_row_is_shown_with_its_differences(make_run):
     """Published weights have names of their own, which nothing here knows."""
     names = ("raw pixels", "random backbone", "before training", "timm:<b>", "pretrained backbone")
@@ -108,6 +111,7 @@ def test_a_run_without_any_row_of_metrics_has_no_plot(tmp_path: Path):
     assert len(page.source) < 100_000  # nothing to draw, so nothing to draw it with
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels_has_a_map_without_classes(make_run):
     run = make_run(count=40, labeled=False)
     (run / "evaluation.json").unlink()
@@ -118,6 +122,7 @@ def test_a_folder_without_labels_has_a_map_without_classes(make_run):
     assert json.loads(page.data["points"])["classes"] is None
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_says_why_and_what_to_try(make_run):
     run = make_run(count=40, state="collapsed")
     arrays = dict(np.load(run / "embedding.npz"))
@@ -131,6 +136,7 @@ def test_a_collapsed_run_says_why_and_what_to_try(make_run):
     assert {"map", "spectrum"}.isdisjoint(json.loads(page.data["figures"]))
 
 
+@pytest.mark.slow
 def test_names_from_outside_never_become_markup(make_run):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     run = make_run("a<b>&", count=40)
@@ -154,6 +160,7 @@ def test_names_from_outside_never_become_markup(make_run):
         assert page.tags.count("img") <= clean.count("img")
 
 
+@pytest.mark.slow
 def test_the_facts_beside_the_page_are_strict_json(make_run):
     run = make_run(count=24)
     write_report([run])
@@ -173,6 +180,7 @@ def test_the_facts_of_a_broken_run_have_null_for_nan(minimal_run):
     assert facts["missing"] == ["health", "evaluation", "embedding", "views"]
 
 
+@pytest.mark.slow
 def test_a_comparison_lays_runs_side_by_side(make_run):
     first = make_run("first", count=24)
     second = make_run("second", count=24, state="doubtful", recipe={"batch_size": 512})
@@ -204,6 +212,7 @@ def test_a_comparison_takes_a_run_without_scores(make_run, minimal_run):
     assert trace["line"]["color"] == "var(--c1)"  # the color that the legend gives to `full`
 
 
+@pytest.mark.slow
 def test_scores_on_different_data_are_not_to_be_compared(make_run):
     runs = [make_run("a", count=24), make_run("b", count=24)]
     loaded = json.loads((runs[1] / "evaluation.json").read_text())
@@ -212,6 +221,7 @@ def test_scores_on_different_data_are_not_to_be_compared(make_run):
     assert "do not compare them" in Page(write_report(runs)).text
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_name_keep_apart(make_run):
     runs = [make_run("x/last", count=24), make_run("y/last", count=24)]
     page = Page(write_report(runs))
@@ -219,6 +229,7 @@ def test_runs_of_the_same_name_keep_apart(make_run):
     assert "y/last" in page.text
 
 
+@pytest.mark.slow
 def test_the_page_goes_where_it_is_told(make_run, tmp_path: Path):
     target = write_report([make_run(count=24)], tmp_path / "new" / "page.html")
     assert target == tmp_path / "new" / "page.html"
@@ -240,6 +251,7 @@ def test_an_old_page_survives_a_failure(make_run, monkeypatch):
     assert not [p.name for p in run.iterdir() if ".tmp" in p.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["page.json", "runs", "runs/full/health.html"])
 def test_a_target_that_would_do_harm_is_refused(make_run, tmp_path: Path, out: str):
     run = make_run(count=24)
@@ -266,6 +278,7 @@ def test_only_the_report_files_are_written(make_run):
     assert {p: after[p] for p in before} == before
 
 
+@pytest.mark.slow
 def test_two_thousand_colored_thumbnails_stay_below_eight_megabytes(make_run, monkeypatch):
     run = make_run(count=40)
     rng = np.random.default_rng(0)

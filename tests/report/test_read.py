@@ -142,6 +142,7 @@ def test_flatten_keeps_order_and_empty_groups():
     assert flatten({"b": {"x": 1, "a": {"y": 2}}, "a": {}}) == [("b.x", 1), ("b.a.y", 2), ("a", {})]
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_and_classes_without_a_name_are_no_obstacle(make_run):
     run = make_run(count=24)
     environment = json.loads((run / "environment.json").read_text())
@@ -157,6 +158,7 @@ def test_numbers_that_are_none_and_classes_without_a_name_are_no_obstacle(make_r
     assert "class 300000000" in page
 
 
+@pytest.mark.slow
 def test_text_that_controls_is_written_out(make_run):
     run = make_run(count=24)
     evil, shown = "x\x1b[2J\u202egpj\n", r"x\x1b[2J\u202egpj\n"

@@ -54,6 +54,7 @@ def save(path, method, recipe):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_what_is_kept_comes_back_for_every_method(name, tmp_path):
     recipe = small_recipe(name)
@@ -124,6 +125,7 @@ def test_options_that_name_a_file_are_refused_in_a_checkpoint_too(tmp_path):
         load_checkpoint(small_run(tmp_path, change)[0])
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_wherever_something_is_read(tmp_path):
     path, recipe = tmp_path / "last.ckpt", small_recipe("simclr")
     save(path, build_method(recipe.method, build_backbone(recipe.backbone)), recipe)
@@ -211,6 +213,7 @@ def test_weights_that_are_no_numbers_of_the_network_are_told(make, words):
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_method_in_a_file_imports_nothing(tmp_path, monkeypatch):
     """Only the user's own word does: the name may stand in a folder that came from elsewhere."""
     (tmp_path / "evil.py").write_text("raise SystemExit('code of the folder was run')")

@@ -72,6 +72,7 @@ def replace_run(folder: Path, *, succeeds: bool) -> None:
         write_run(folder, "new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("succeeds", [True, False])
 def test_a_replacement_that_is_killed_anywhere_leaves_the_old_run_or_the_new_one(
     succeeds, tmp_path, monkeypatch, caplog

@@ -41,6 +41,7 @@ def test_what_is_appended_to_has_no_other_name(tmp_path):
     refuse_links(tmp_path)
 
 
+@pytest.mark.slow
 def test_no_command_writes_through_a_link(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos", 40)

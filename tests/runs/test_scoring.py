@@ -22,6 +22,8 @@ from similitude.runs.run import Run
 from similitude.sample import NetworkConfig
 from similitude.training.pretrain import train
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

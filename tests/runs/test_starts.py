@@ -30,6 +30,7 @@ def run_of(name, folder, **changes):
     return method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "moco_v2", "dino"])
 def test_a_run_gives_what_its_method_kept(name, tmp_path):
     method = run_of(name, tmp_path / "first", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))

@@ -68,6 +68,7 @@ def test_the_names_are_known_without_their_functions():
     assert tuple(LOGGERS) == LOGGER_NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOGGERS)
 def test_every_row_of_metrics_is_told(name, backend, tmp_path):
     found = backend(name)
@@ -78,6 +79,7 @@ def test_every_row_of_metrics_is_told(name, backend, tmp_path):
     assert found.calls[-1] == "finish"
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_ends_no_run(backend, tmp_path):
     class Heard:
         sentences: ClassVar = []

@@ -20,6 +20,7 @@ from similitude.training.pretrain import train
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_the_log_keeps_what_was_said_and_measured(tmp_path):
     ears = Ears()
     train(random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=ears)
@@ -33,6 +34,7 @@ def test_one_override_need_not_be_a_list():
         sim.pretrain(random_images(32), overrides="method.temprature=0.2")
 
 
+@pytest.mark.slow
 def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/some/where/similitude", "pretrain", "my photos"])
     recipe = small_recipe("simclr")
@@ -45,6 +47,7 @@ def test_the_environment_says_how_and_where(tmp_path, monkeypatch):
     assert {"torch", "timm", "processor", "images_per_second"} <= set(content)
 
 
+@pytest.mark.slow
 def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
     images, ears = random_images(64), Ears()
 
@@ -66,6 +69,7 @@ def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
     assert any("evaluate again" in sentence for sentence in ears.sentences)
 
 
+@pytest.mark.slow
 def test_a_job_of_a_cluster_is_one_process_and_writes_nowhere_else(tmp_path, monkeypatch):
     for name, value in {
         "SLURM_NTASKS": "4",
@@ -105,6 +109,7 @@ class Interjecting(Ears):
             act()
 
 
+@pytest.mark.slow
 def test_scores_that_are_given_while_a_run_trains_do_not_survive_it(tmp_path):
     images, out, ears = random_images(64), tmp_path / "r", Ears()
 
@@ -124,6 +129,7 @@ def test_scores_that_are_given_while_a_run_trains_do_not_survive_it(tmp_path):
     assert (out / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_scores_are_not_kept_if_the_run_has_trained_on_meanwhile(tmp_path):
     images, out, ears = random_images(64), tmp_path / "r", Ears()
     stop = Interjecting(lambda: signal.raise_signal(signal.SIGINT))
@@ -136,6 +142,7 @@ def test_scores_are_not_kept_if_the_run_has_trained_on_meanwhile(tmp_path):
     assert not (out / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_resuming_what_another_command_has_resumed_meanwhile_is_refused(tmp_path, monkeypatch):
     images, out = random_images(64), tmp_path / "r"
     stop = Interjecting(lambda: signal.raise_signal(signal.SIGINT))
@@ -153,6 +160,7 @@ def test_resuming_what_another_command_has_resumed_meanwhile_is_refused(tmp_path
     assert sim.load(out).checkpoint.step == 12
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_command_fills_while_images_are_read_is_left_alone(
     tmp_path, monkeypatch
 ):
@@ -169,6 +177,7 @@ def test_a_folder_that_another_command_fills_while_images_are_read_is_left_alone
     assert sim.load(out).recipe.method.name == "simclr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", [1, 3])
 def test_micro_batches_of_one_image_are_refused_before_anything_is_begun(tmp_path, micro):
     """The last maps are of one pixel: BatchNorm has one number to take the spread of."""
@@ -179,6 +188,7 @@ def test_micro_batches_of_one_image_are_refused_before_anything_is_begun(tmp_pat
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(tmp_path):
     images, recipe = random_images(64), small_recipe("simclr")
     with training_in(tmp_path / "r"), pytest.raises(UserError, match="another process trains into"):
@@ -186,6 +196,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path):
     assert sim.pretrain(images, recipe=recipe, out=tmp_path / "r") is not None
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced_by_one_that_gets_somewhere_and_by_no_other(tmp_path, monkeypatch):
     images, out = random_images(64), tmp_path / "r"
     sim.pretrain(images, recipe=small_recipe("simclr"), out=out)
@@ -209,6 +220,7 @@ def test_a_run_is_replaced_by_one_that_gets_somewhere_and_by_no_other(tmp_path, 
     assert (out / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_images_without_labels_train_as_well(tmp_path):
     images = random_images(64)
     bare = type(images)(images.pixels, images.aspect, images.names)
@@ -222,6 +234,7 @@ def test_images_without_labels_train_as_well(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)  # no label reached the method
 
 
+@pytest.mark.slow
 def test_micro_batches_leave_a_run_without_batchnorm_as_it_is(tmp_path):
     """The gradient cache inside the trainer: a ViT has no batch statistics, so nothing changes."""
     from similitude.images.backbones import BackboneConfig
@@ -249,6 +262,7 @@ def test_the_note_shows_the_loss_beside_chance_and_says_when_images_are_late():
     assert training_note({}) == ""
 
 
+@pytest.mark.slow
 def test_weights_that_decay_are_not_turned_and_those_that_learn_are(tmp_path, monkeypatch):
     """What a verdict calls hardly moved."""
     images = random_images(64)

@@ -15,6 +15,7 @@ def profiled(step):
     return own_seconds(profiler.events())
 
 
+@pytest.mark.slow
 def test_time_counts_for_the_innermost_stage_and_nothing_else():
     x = torch.rand(600, 600)
 
@@ -43,6 +44,7 @@ def test_the_table_gives_shares():
     assert lines[-1] == "means of 30 steps; outside the networks 10.0%"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "dino"])
 def test_a_profiled_run_has_the_weights_of_one_that_is_not(name, tmp_path):
     images = random_images(16 * 40)
@@ -71,6 +73,7 @@ class Heard:
             self.sentences.append("training")
 
 
+@pytest.mark.slow
 def test_a_run_too_short_for_a_profile_is_told_before_it_trains(tmp_path):
     fixed = {"precision": "float32", "memory_format": "contiguous"}
     recipe = small_recipe("simclr", batch_size=16, epochs=1, **fixed)

@@ -34,6 +34,7 @@ def test_the_rate_follows_its_schedule_and_the_batch_size(changes, step, rate):
     assert learning_rate(recipe, Progress(step, 30, 10)) == pytest.approx(rate, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_fixed_predictor_rate_does_not_decay(tmp_path):
     """SimSiam's predictor keeps its peak rate while the rest reaches the end of the cosine."""
     recipe = small_recipe("simsiam")

@@ -20,6 +20,7 @@ from similitude.training.pretrain import judge, train
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint_before(tmp_path):
     images = random_images(64)
     recipe = small_recipe(
@@ -34,6 +35,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint_befo
     assert "not a number" in run.verdict.sentence
 
 
+@pytest.mark.slow
 def test_weights_that_a_step_broke_are_not_saved_over_sound_ones(tmp_path):
     images = random_images(64)  # four steps per epoch; the loss of step 1 is that of sound weights
     recipe = small_recipe(
@@ -46,6 +48,7 @@ def test_weights_that_a_step_broke_are_not_saved_over_sound_ones(tmp_path):
     assert all(weight.isfinite().all() for weight in run.backbone.state_dict().values())
 
 
+@pytest.mark.slow
 def test_features_that_are_not_numbers_end_the_run_with_a_verdict(tmp_path, monkeypatch):
     """Weights and loss may be numbers still: they are of before the last activations overflow."""
     measure = OnlineMonitor.measure
@@ -72,6 +75,7 @@ def test_features_that_are_not_numbers_end_the_run_with_a_verdict(tmp_path, monk
         assert (run.path / name).exists()
 
 
+@pytest.mark.slow
 def test_speed_and_waiting_are_logged(tmp_path):
     train(random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=Silent())
     rows = [row for row in read_metrics(tmp_path / "metrics.csv") if "images_per_second" in row]
@@ -80,6 +84,7 @@ def test_speed_and_waiting_are_logged(tmp_path):
     assert {"knn", "effective_rank", "alignment", "uniformity", "feature_std"} <= set(rows[-1])
 
 
+@pytest.mark.slow
 def test_judging_needs_only_what_was_written(tmp_path):
     images = random_images(64)
     run = train(images, "x", small_recipe("byol"), tmp_path, device=CPU, listener=Silent())
@@ -97,6 +102,7 @@ class Heard(Silent):
         self.sentences.append(sentence)
 
 
+@pytest.mark.slow
 def test_the_event_file_is_read_by_tensorboard(tmp_path):
     train(random_images(64), "x", small_recipe("simclr"), tmp_path, device=CPU, listener=Silent())
     found = EventAccumulator(str(tmp_path / "events")).Reload()
@@ -106,6 +112,7 @@ def test_the_event_file_is_read_by_tensorboard(tmp_path):
     assert scalars == pytest.approx(losses, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_full_disk_costs_the_event_file_and_not_the_run(tmp_path, monkeypatch, at):
     written = []

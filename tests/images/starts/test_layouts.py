@@ -20,6 +20,8 @@ from similitude.images.starts import open_start
 from similitude.images.starts.layouts import LAYOUTS
 from similitude.runs.checkpoint import export_backbone
 
+pytestmark = pytest.mark.slow
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OLDER = {"_use_new_zipfile_serialization": False}  # as PyTorch saved before 1.6
 

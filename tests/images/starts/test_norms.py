@@ -61,6 +61,7 @@ def outputs(network: nn.Module, kind: type[nn.Module], images: ImageSet) -> dict
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [GROUPS, BIT], ids=["ResNet", "Big Transfer"])
 def test_every_channel_keeps_its_mean_and_spread(config: BackboneConfig, images: ImageSet) -> None:
     start = start_of(config)
@@ -75,6 +76,7 @@ def test_every_channel_keeps_its_mean_and_spread(config: BackboneConfig, images:
         torch.testing.assert_close(after[name].std(1), y.std(1), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 def test_running_statistics_are_those_of_the_images(images: ImageSet) -> None:
     converted = with_batchnorm(start_of(GROUPS), images, SPEC)
     network = converted.build().train()
@@ -86,6 +88,7 @@ def test_running_statistics_are_those_of_the_images(images: ImageSet) -> None:
         torch.testing.assert_close(converted.state[f"bn1.{name}"], measured)
 
 
+@pytest.mark.slow
 def test_convolutions_stay_and_the_report_says_what_changed(images: ImageSet) -> None:
     start = start_of(GROUPS)
     converted = with_batchnorm(start, images, SPEC)
@@ -99,6 +102,7 @@ def test_convolutions_stay_and_the_report_says_what_changed(images: ImageSet) ->
     assert converted.fingerprint != start.fingerprint
 
 
+@pytest.mark.slow
 def test_groupnorm_is_told_where_it_is_in_the_way_of_the_method(images: ImageSet) -> None:
     start = start_of(GROUPS)
     assert "--set init.norm=batch" in (unfit_norm(SimSiam, start) or "")
@@ -125,6 +129,7 @@ def test_a_network_that_does_not_fit_is_refused(
         with_batchnorm(start_of(config), images, SPEC)
 
 
+@pytest.mark.slow
 def test_a_run_with_converted_weights_is_whole_without_the_file(tmp_path) -> None:
     photos = write_photos(tmp_path / "photos", 48, size=32)
     weights = tmp_path / "bit.safetensors"

@@ -161,6 +161,7 @@ def build_wide(_state):
     return {"conv1.weight": torch.ones(128, 3, 7, 7), **wide}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_a_bad_file_is_told_in_one_sentence(kind, state, tmp_path):
     write, name, words = BAD_FILES[kind]
@@ -191,6 +192,7 @@ def test_code_in_a_file_is_never_run(how, state, tmp_path):
     assert marker.exists()
 
 
+@pytest.mark.slow
 def test_settings_beside_the_weights_are_passed_over(state, tmp_path):
     path = tmp_path / "w.ckpt"
     settings = {"folder": tmp_path, "args": argparse.Namespace(a=1), "seen": defaultdict(list)}
@@ -222,6 +224,7 @@ def test_what_is_not_there_is_told(init, words, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -241,6 +244,7 @@ def test_weights_of_another_network_are_told(config, words, state, tmp_path):
         open_start(path, backbone=config)
 
 
+@pytest.mark.slow
 def test_patches_of_another_size_are_told(make_vit, save):
     path = save(make_vit("vit_tiny_patch16_224", img_size=32).state_dict())
     config = BackboneConfig(
@@ -250,6 +254,7 @@ def test_patches_of_another_size_are_told(make_vit, save):
         open_start(path, backbone=config)
 
 
+@pytest.mark.slow
 def test_another_number_of_heads_than_published_is_told(make_vit, save):
     vit = make_vit(num_heads=12, img_size=32).state_dict()
     path = save({f"base_encoder.{name}": tensor for name, tensor in vit.items()})

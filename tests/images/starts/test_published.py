@@ -37,6 +37,7 @@ def hub(monkeypatch, tmp_path):
     return serve
 
 
+@pytest.mark.slow
 def test_weights_of_timm_open_by_name(hub):
     source = hub("resnet18.a1_in1k")
     start = open_start("timm:resnet18.a1_in1k")
@@ -51,6 +52,7 @@ def test_weights_of_timm_open_by_name(hub):
     assert all(torch.equal(source[name], t) for name, t in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_size_mean_and_std_are_those_of_the_weights(hub):
     hub("vit_tiny_patch16_384.augreg_in21k_ft_in1k")
     start = open_start("timm:vit_tiny_patch16_384.augreg_in21k_ft_in1k")
@@ -59,6 +61,7 @@ def test_size_mean_and_std_are_those_of_the_weights(hub):
     assert build_backbone(start.backbone).state_dict().keys() == start.state.keys()
 
 
+@pytest.mark.slow
 def test_positions_of_timms_weights_follow_the_size_that_one_asks_for(hub):
     source = hub("vit_tiny_patch16_384.augreg_in21k_ft_in1k")
     config = BackboneConfig(name="vit_tiny_patch16_384", options={"img_size": 96})
@@ -69,6 +72,7 @@ def test_positions_of_timms_weights_follow_the_size_that_one_asks_for(hub):
     assert torch.equal(start.state["norm.weight"], source["norm.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -83,6 +87,7 @@ def test_another_network_than_that_of_the_weights_is_told(hub, config, words):
         open_start("timm:resnet18.a1_in1k", backbone=config)
 
 
+@pytest.mark.slow
 def test_without_a_network_it_is_told_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(published, "reachable", lambda url: False)
@@ -95,6 +100,7 @@ def test_without_a_network_it_is_told_at_once(monkeypatch, tmp_path):
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.slow
 def test_a_failed_download_is_told(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the server said 503\nand more")

@@ -37,6 +37,7 @@ def same_distribution(ours, theirs):
     return stats.ks_2samp(ours.double().numpy(), torch.as_tensor(theirs).double().numpy()).pvalue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "height", "scale", "ratio"),
     [
@@ -74,6 +75,7 @@ def test_boxes_are_those_of_random_resized_crop(width, height, scale, ratio):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(1024, 256), (256, 1024)])
 def test_long_originals_fall_back_to_the_center_as_often_as_torchvision(width, height):
     image, scale, ratio = torch.empty(3, height, width), (0.25, 1.0), (3 / 4, 4 / 3)
@@ -128,6 +130,7 @@ def test_byol_cuts_sides_where_torchvision_draws_again():
     assert central.top.unique().tolist() == [64]
 
 
+@pytest.mark.slow
 def test_jitter_is_that_of_color_jitter():
     strengths = (1.2, 1.4, 1.3, 0.2)  # above 1, where the lower end is cut at 0
     ours = draw(ImageViewConfig(jitter=strengths))

@@ -117,6 +117,7 @@ def test_all_24_orders_of_the_jitter():
         torch.testing.assert_close(ours[i], theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "side"), [(32, 32), (64, 64), (91, 91), (24, 256), (64, 250), (128, 144)]
 )
@@ -147,6 +148,7 @@ def test_a_view_is_the_same_bits_alone_in_a_batch_and_in_any_chunk(size, side, m
         assert torch.equal(alone_threaded[number], view[9:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 128])
 @pytest.mark.parametrize("n", [0, 1, 13])
 def test_views_that_are_drawn_alike_are_those_made_alone(size, n, monkeypatch):
@@ -184,6 +186,7 @@ def test_a_view_of_a_users_own_class_is_not_taken_for_another():
     assert torch.equal(own[1], plain[1] - 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
     size = 128
@@ -197,6 +200,7 @@ def test_views_do_not_depend_on_what_the_caller_computes_in(threads):
         assert torch.equal(views(Canvases(canvases), index, seed=3, epoch=2)[0], plain)
 
 
+@pytest.mark.slow
 def test_views_change_with_seed_epoch_index_and_view_number():
     canvases, index = random_canvases(4, 32), torch.arange(4)
     views = MultiView(*[ImageView(ImageViewConfig(), SPEC)] * 2)
@@ -320,6 +324,7 @@ def told(sentence):
         assert sentence in str(caught.value)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_told():
     views = MultiView(ImageView(ImageViewConfig(), SPEC))
     good, index = random_canvases(4, 32), torch.arange(4)

@@ -94,6 +94,7 @@ def test_a_part_of_each_patch_is_shown_and_moves():
     assert (parameters.top != parameters.left).any()
 
 
+@pytest.mark.slow
 def test_choices_of_a_patch_are_applied_to_it_as_torchvision_does():
     config = {
         "patch_flip": 0.5,

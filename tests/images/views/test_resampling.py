@@ -34,6 +34,7 @@ def canvases_and_boxes(side):
     return canvases, boxes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "size"),
     [(32, 32), (40, 24), (17, 48), (96, 96), (160, 96), (200, 24), (90, 117), (1000, 24)],
@@ -91,6 +92,7 @@ def test_whole_canvas_at_its_own_size_is_the_identity():
         torch.testing.assert_close(out, canvases / 255, atol=2e-7, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "radius"),
     [(32, 8), (32, 1), (9, 8), (49, 48), (65, 8), (96, 5), (112, 11), (115, 112)],
