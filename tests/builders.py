@@ -28,7 +28,7 @@ IMAGE = ImageFacts(12, (0.5,) * 3, (0.5,) * 3)
 IMAGE_METHODS = sorted(
     name
     for name, kind in CONFIGS.items()
-    if not any(view.kind == "audio" for view in kind().view_configs.values())
+    if not any(view.kind in ("audio", "sensors") for view in kind().view_configs.values())
 )
 BACKBONE = BackboneConfig(name="resnet18", stem="small", base_width=4)
 

@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 from similitude.errors import UserError, did_you_mean
 
 # kind -> folder, in the order in which they are asked whether data is theirs, the last first
-KINDS = {"image": "images", "graph": "graphs", "audio": "audio"}
+KINDS = {
+    "image": "images",
+    "graph": "graphs",
+    "audio": "audio",
+    "text": "text",
+    "sensors": "multimodal",
+}
 DEFAULT_KIND = "image"  # of recipes from before there were kinds
 
 # What ``similitude.data`` shows, and where it is.
@@ -49,6 +55,7 @@ class Modality(ABC):
         data_config: the class of ``Recipe.data``.
         network_config: the class of ``Recipe.backbone``.
         view_configs: classes of views, by kind of view.
+        suffixes: of files that hold one sample each, so that a table may name them.
     """
 
     kind: ClassVar[str]
@@ -56,6 +63,7 @@ class Modality(ABC):
     data_config: ClassVar[type]
     network_config: ClassVar[type]
     view_configs: ClassVar[Mapping[str, type]]
+    suffixes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def claims(self, data: Any) -> bool:
@@ -84,6 +92,14 @@ class Modality(ABC):
         self, source: Any, config: Any, on_progress: Callable[[int, int], None] | None = None
     ) -> Any:
         """The samples of a source."""
+
+    def of_files(self, files: Any) -> Any:
+        """The source of what a ``FileSource`` names; of a kind with ``suffixes``."""
+        raise NotImplementedError
+
+    def of_texts(self, name: str, texts: list[str], config: Any = None) -> Any:
+        """The source of texts, which are their own names; of a kind that has texts."""
+        raise NotImplementedError
 
     def load_some(self, source: Any, positions: Any, config: Any) -> Any:
         """A few samples, and no others."""

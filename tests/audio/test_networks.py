@@ -43,7 +43,7 @@ def test_the_precision_of_a_recipe_reaches_them():
         network, shape = BATCHES[name]
         method = build_method(make_config(name, {}), network())
         with computing(method, Arithmetic(torch.bfloat16)):
-            found = method.backbone.per_frame(torch.randn(2, *shape))
+            found = method.backbone.inner(torch.randn(2, *shape))
         rounded = found.bfloat16().float()
         torch.testing.assert_close(found, rounded, rtol=0, atol=0)
 
@@ -53,6 +53,6 @@ def test_a_context_knows_nothing_of_what_comes_later():
     wave = torch.randn(1, 1, 3200)
     other = wave.clone()
     other[..., 1600:] += 1
-    first, second = (network.per_frame(x) for x in (wave, other))
+    first, second = (network.inner(x) for x in (wave, other))
     torch.testing.assert_close(first[:, :8], second[:, :8], rtol=0, atol=0)
     assert not torch.equal(first[:, 12:], second[:, 12:])

@@ -158,11 +158,11 @@ class FrameTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features, self.segments, self.width = segments * width, segments, width
-        self.per_frame = PairTransformer(bands, width, blocks, heads, dropout)
+        self.inner = PairTransformer(bands, width, blocks, heads, dropout)
 
     def forward(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N D"]:
         """Features of spectrograms of any length; channels after the first are not looked at."""
-        return self.pooled(self.per_frame(x))
+        return self.pooled(self.inner(x))
 
     def pooled(self, frames: Float[Tensor, "N t D"]) -> Float[Tensor, "N sD"]:
         """The means over segments of the time, side by side."""
@@ -214,11 +214,11 @@ class Predictive(nn.Module):
     def __init__(self, channels: int, context: int) -> None:
         super().__init__()
         self.latent_dim, self.num_features = channels, context
-        self.per_frame = LatentsAndContexts(channels, context)
+        self.inner = LatentsAndContexts(channels, context)
 
     def forward(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N D"]:
         """The mean of the contexts of wave forms of any length."""
-        return self.per_frame(x)[:, :, self.latent_dim :].mean(dim=1)
+        return self.inner(x)[:, :, self.latent_dim :].mean(dim=1)
 
 
 class ChannelNorm(nn.Module):

@@ -105,6 +105,11 @@ class Sounds(Modality):
     data_config = AudioData
     network_config = AudioNetworkConfig
     view_configs: ClassVar[Mapping[str, type]] = {"audio": AudioViewConfig}
+    suffixes: ClassVar[tuple[str, ...]] = SOUNDS.suffixes
+
+    def of_files(self, files: FileSource) -> FileSource:
+        """Files as they are."""
+        return files
 
     def claims(self, data: Any) -> bool:
         """A folder most of whose first files are sounds, or sounds that are loaded already."""

@@ -120,6 +120,30 @@ def evaluate(
 
 
 @app.command()
+def retrieve(
+    run: RunFolder,
+    data: Data,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A description of a class with {} for its name, for zero-shot classification: "
+            "'a photo of a {}.'; repeat.",
+        ),
+    ] = None,
+) -> None:
+    """Find entries of one sensor by those of another: photos by texts, and texts by photos."""
+    from similitude.cli.console import Console
+    from similitude.runs.run import Run
+
+    console = Console()
+    with console:
+        table = Run(run).retrieve(data, prompts=prompt or (), listener=console)
+    if console.speaks:
+        console.print(table.render())
+
+
+@app.command()
 def embed(
     run: RunFolder,
     data: Data,

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from similitude.data.source import FileSource
 from similitude.files.writing import as_path, check_writable
 from similitude.images.attention import attention_maps, has_attention
 from similitude.images.backbones import BackboneConfig
 from similitude.images.config import ImageData
 from similitude.images.decoder import native_size
-from similitude.images.decoding import ValueRange
+from similitude.images.decoding import IMAGES, ValueRange
 from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
 from similitude.images.loading import load_images, load_some, pack_images
 from similitude.images.opening import Range, open_parts, open_source, open_stream
-from similitude.images.source import ImageSource
+from similitude.images.source import ImageSource, encoded
 from similitude.images.tiles import cut_into_tiles
 from similitude.images.views import ImageFacts, ImageViewConfig, PatchViewConfig
 from similitude.listener import Listener
@@ -35,6 +36,11 @@ class Images(Modality):
     data_config = ImageData
     network_config = BackboneConfig
     view_configs: ClassVar = {"image": ImageViewConfig, "patches": PatchViewConfig}
+    suffixes: ClassVar[tuple[str, ...]] = IMAGES.suffixes
+
+    def of_files(self, files: FileSource) -> ImageSource:
+        """Files as images, deep ones in the range that they have together."""
+        return open_source(encoded(files))
 
     def claims(self, data: Any) -> bool:
         """Whatever no other kind claims is taken for images, and refused as such."""

@@ -13,6 +13,7 @@ from similitude.losses.contrastive import (
     nt_xent,
     nt_xent_with_queue,
 )
+from similitude.losses.cross_modal import matched_sigmoid, matched_softmax
 from similitude.losses.decorrelation import barlow_twins, barlow_twins_hsic
 from similitude.losses.distillation import (
     distill_logits,
@@ -37,6 +38,8 @@ __all__ = [
     "instance_normalizer",
     "instance_softmax",
     "invariant_spread",
+    "matched_sigmoid",
+    "matched_softmax",
     "mean_in_tiles",
     "mean_over_bank_rows",
     "negative_cosine",

@@ -10,6 +10,7 @@ from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
 from similitude.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig, BarlowTwinsHSICConfig
 from similitude.methods.byol import BYOL, BYOLConfig
 from similitude.methods.byol_a import BYOLA, BYOLAConfig
+from similitude.methods.clip import CLIP, CLIPConfig
 from similitude.methods.cmc import CMC, CMCConfig
 from similitude.methods.cpc_audio import CPCAudio, CPCAudioConfig
 from similitude.methods.cpc_v1 import CPCV1, CPCV1Config
@@ -34,6 +35,7 @@ from similitude.methods.swav import SwAV, SwAVConfig
 __all__ = [
     "BYOL",
     "BYOLA",
+    "CLIP",
     "CMC",
     "CONFIGS",
     "CPCV1",
@@ -48,6 +50,7 @@ __all__ = [
     "BarlowTwinsConfig",
     "BarlowTwinsHSICConfig",
     "Batch",
+    "CLIPConfig",
     "CMCConfig",
     "CPCAudio",
     "CPCAudioConfig",
@@ -118,6 +121,7 @@ METHODS: dict[str, type[Method]] = {
     "byol_a": BYOLA,
     "speech_simclr": SpeechSimCLR,
     "cpc_audio": CPCAudio,
+    "clip": CLIP,
 }
 
 # By what each class says of its config; a name is the default of that config's field ``name``.

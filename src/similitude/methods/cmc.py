@@ -1,13 +1,17 @@
 """CMC: contrastive multiview coding (Tian et al., ECCV 2020, arXiv:1906.05849).
 
     x_1, .., x_V = channels of a color space of one crop t(x), e.g. L | ab          Sec. 4.1
+                   or what V sensors saw of it: photo | depth | text                 Sec. 4.2
     z_v = unit(projector_v(backbone_v(x_v)))          each view has networks of its own
     for every ordered pair (v, w):                    full graph, eq. 8; core view: pairs with x_1
         tell row i of bank_w from K rows drawn from it, given z_v                    eq. 4
     loss = the sum over the pairs
     row i of bank_v <- unit(m row i + (1 - m) z_v)    after the loss has read it
 
-The K + 1 rows are the same for all pairs. Two images of one batch never meet but in the banks.
+The K + 1 rows are the same for all pairs. Two images of one batch never meet but in the banks,
+unless the loss is "in_batch": then the other samples of the batch are what a view is told from. A
+sample without an entry of a sensor is left out of that sensor's pairs (Sec. 3.3); its row of the
+bank keeps what it was.
 
 Differs from the reference code (HobbitLong/CMC): a group of channels is seen by an ordinary network
 for RGB, with zeros in place of the other channels, instead of a network with one or two input
@@ -27,10 +31,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import gather, mean_over_processes
+from similitude.distributed import gather, mean_over_processes, own_share
+from similitude.errors import UserError
 from similitude.images.color_split import ColorSplit
 from similitude.images.views import ImageViewConfig
-from similitude.losses import bank_softmax, instance_nce, instance_normalizer, mean_over_bank_rows
+from similitude.losses import (
+    bank_softmax,
+    instance_nce,
+    instance_normalizer,
+    matched_softmax,
+    mean_over_bank_rows,
+)
 from similitude.memory import MemoryBank
 from similitude.method import (
     BankRows,
@@ -42,16 +53,17 @@ from similitude.method import (
     StepOutput,
     Width,
 )
+from similitude.multimodal.networks import Towers
 from similitude.nets import output_std
 from similitude.nets.backbone import Backbone
-from similitude.sample import MultiView
+from similitude.sample import AnyView, MultiView
 
 
 class CMCConfig(MethodConfig):
     """Defaults are the authors' for ImageNet and ResNet-50 (Sec. 4.1 and their commands)."""
 
     name: Literal["cmc"] = "cmc"
-    view: ImageViewConfig = ImageViewConfig(
+    view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),  # 0.2 for AlexNet
         jitter_probability=0.0,
         grey=0.0,
@@ -63,14 +75,14 @@ class CMCConfig(MethodConfig):
     split: tuple[int, ...] = (1, 2)  # channels in each view: L | ab; (1, 1, 1) is L | a | b
     graph: Literal["full", "core"] = "full"  # Sec. 3.3; alike for two views
     projection_dim: Width = 128
-    loss: Literal["nce", "softmax"] = "nce"
+    loss: Literal["nce", "softmax", "in_batch"] = "nce"
     num_negatives: Negatives = 16_384  # 4,096 for the authors' published weights
     temperature: float = Field(default=0.07, gt=0)  # 0.1 on STL-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
 
     @model_validator(mode="after")
     def _colors_can_be_split(self) -> "CMCConfig":
-        if self.view.normalize:
+        if isinstance(self.view, ImageViewConfig) and self.view.normalize:
             raise ValueError("CMC converts colors of pixels in [0, 1]; set view.normalize=false")
         if len(self.split) < 2 or min(self.split) < 1 or sum(self.split) != 3:
             raise ValueError(
@@ -88,12 +100,24 @@ class CMC(Method):
     def __init__(self, backbone: Backbone, config: CMCConfig) -> None:
         super().__init__()
         self.config = config
-        views, dim = len(config.split), config.projection_dim
-        features = backbone.num_features
-        self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
-        self.projectors = nn.ModuleList(nn.Linear(features, dim) for _ in range(views))
-        self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in range(views))
-        pairs = permutations(range(views), 2)
+        dim = config.projection_dim
+        if isinstance(backbone, Towers):
+            self.backbone = backbone
+            widths = list(backbone.widths.values())
+        else:
+            if not isinstance(config.view, ImageViewConfig):
+                raise UserError(
+                    "cmc compares colors of images, or the sensors of a table: choose another "
+                    "--method"
+                )
+            self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
+            widths = [backbone.num_features] * len(config.split)
+        if len(widths) < 2:
+            raise UserError("cmc compares sensors: give a table that has at least two")
+        self.projectors = nn.ModuleList(nn.Linear(width, dim) for width in widths)
+        banks = [] if config.loss == "in_batch" else widths
+        self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in banks)
+        pairs = permutations(range(len(widths)), 2)
         self.pairs = [pair for pair in pairs if config.graph == "full" or 0 in pair]
         # Z of each pair; 0 until a batch has come
         self.register_buffer("normalizers", torch.zeros(len(self.pairs)))
@@ -102,23 +126,69 @@ class CMC(Method):
         return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        config = self.config
-        banks: list[MemoryBank] = list(self.banks)  # type: ignore[arg-type]
-        h = self.backbone(batch.views[0])
-        parts = h.chunk(len(config.split), dim=1)
+        view = batch.views[0]
+        if isinstance(self.backbone, Towers):
+            named = self.backbone.parts(view)
+            parts, there = list(named.values()), [view.present[name] for name in named]
+            h = torch.cat([named[name].detach() for name in self.backbone.kept], dim=1)
+        else:
+            h = self.backbone(view)
+            parts, there = list(h.chunk(len(self.projectors), dim=1)), None
         z = [projector(part) for projector, part in zip(self.projectors, parts, strict=True)]
         v = [F.normalize(projection, dim=1) for projection in z]
-        drawn = banks[0].draw(batch.index, config.num_negatives, step=progress.step)
-        rows_of = torch.cat([batch.index[:, None], drawn], dim=1)
-        loss = torch.stack(
-            [self._loss(p, v[a], banks[b].features, rows_of) for p, (a, b) in enumerate(self.pairs)]
+        loss = (
+            self._in_batch(v, there)
+            if not self.banks
+            else self._over_banks(v, there, batch, progress)
         )
-        index = gather(batch.index)
-        for bank, features in zip(banks, v, strict=True):
-            bank.update(index, gather(features.detach()), config.ema_decay)
         stds = torch.stack([output_std(projection) for projection in z])
         metrics = {"projection_std": stds.min()}  # the view that is nearest to collapse
-        return StepOutput(loss.sum(), features=h.detach(), metrics=metrics)
+        return StepOutput(loss, features=h.detach(), metrics=metrics)
+
+    def _in_batch(self, v: list[Tensor], there: list[Tensor] | None) -> Tensor:
+        """The sum over the pairs, against the other samples of the batch."""
+        everyone = [gather(features) for features in v]
+        valid = None if there is None else [gather(own) for own in there]
+        scale = v[0].new_tensor(1 / self.config.temperature)
+        losses = [
+            # of a pair in both orders the mean, and both orders are in the sum
+            matched_softmax(
+                everyone[a],
+                everyone[b],
+                scale=scale,
+                valid=None if valid is None else valid[a] & valid[b],
+                share=own_share(),
+            )
+            for a, b in self.pairs
+        ]
+        return torch.stack(losses).sum()
+
+    def _over_banks(
+        self, v: list[Tensor], there: list[Tensor] | None, batch: Batch, progress: Progress
+    ) -> Tensor:
+        """The sum over the pairs, against rows of the banks, which move afterwards."""
+        config = self.config
+        banks: list[MemoryBank] = list(self.banks)  # type: ignore[arg-type]
+        drawn = banks[0].draw(batch.index, config.num_negatives, step=progress.step)
+        rows_of = torch.cat([batch.index[:, None], drawn], dim=1)
+        losses = []
+        for pair, (a, b) in enumerate(self.pairs):
+            valid = None if there is None else there[a] & there[b]
+            features, rows = (v[a], rows_of) if valid is None else (v[a][valid], rows_of[valid])
+            if valid is None:
+                losses.append(self._loss(pair, features, banks[b].features, rows))
+                continue
+            # the mean over the valid samples of all processes
+            count = mean_over_processes(valid.sum().to(features)).clamp_min(1e-9)
+            zero = v[a].sum() * 0  # where there is none
+            own = self._loss(pair, features, banks[b].features, rows) if len(rows) else zero
+            losses.append(own * (len(rows) / count))
+        index = gather(batch.index)
+        for number, (bank, features) in enumerate(zip(banks, v, strict=True)):
+            found = gather(features.detach())
+            known = slice(None) if there is None else gather(there[number])
+            bank.update(index[known], found[known], config.ema_decay)
+        return torch.stack(losses).sum()
 
     def _loss(self, pair: int, features: Tensor, bank: Tensor, rows_of: Tensor) -> Tensor:
         """Of one ordered pair: features of a view against rows of another view's bank."""
@@ -135,6 +205,8 @@ class CMC(Method):
         return mean_over_bank_rows(loss, features, bank, rows_of)
 
     def chance_loss(self, batch_size: int) -> float:
+        if self.config.loss == "in_batch":
+            return len(self.pairs) * math.log(batch_size)
         n, k = self.config.num_samples, self.config.num_negatives
         if self.config.loss == "softmax":
             return len(self.pairs) * math.log(1 + k)

@@ -58,7 +58,7 @@ class CPCAudio(Method):
         return MultiView(self.config.view.on(facts))
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
-        both = self.backbone.per_frame(batch.views[0])
+        both = self.backbone.inner(batch.views[0])
         latents, contexts = both.tensor_split([self.backbone.latent_dim], dim=2)
         steps = min(len(self.predictor), latents.shape[1] - 1)
         if steps < 1:

@@ -66,7 +66,7 @@ class SpeechSimCLR(Method):
             nn.ReLU(),
             nn.Linear(config.hidden_dim, config.projection_dim),
         )
-        self.decoder = nn.Linear(width, backbone.per_frame.embedding.in_features)
+        self.decoder = nn.Linear(width, backbone.inner.embedding.in_features)
 
     def views(self, facts: Any) -> MultiView:
         view = self.config.view.on(facts)
@@ -75,7 +75,7 @@ class SpeechSimCLR(Method):
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         views = joined(batch.views)
         shown, target = views[:, :1], views[:, 1:]
-        frames = self.backbone.per_frame(shown)
+        frames = self.backbone.inner(shown)
         h = frames.mean(dim=1)
         z1, z2 = self.projector(h).chunk(2)
         contrast = nt_xent(

@@ -3,7 +3,7 @@
 Heads and losses always run in float32 on the whole batch; only the backbone is touched.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def fused_attentions(backbone: nn.Module) -> list[Any]:
 class _Recorded(NamedTuple):
     module: nn.Module
     forward: Callable[[Tensor], Tensor]
-    inputs: tuple[Tensor, ...]
+    inputs: Sequence[Any]
     random_states: list[Tensor]
     features: Tensor  # leaf; collects the loss's gradient
 
@@ -89,7 +89,7 @@ class GradientCache:
     ) -> Callable[[Tensor], Tensor]:
         """``forward`` of ``module`` in micro-batches, recorded for :meth:`backward`."""
 
-        def run(x: Tensor) -> Tensor:
+        def run(x: Any) -> Tensor:  # a tensor, or what the network takes in its place
             inputs, states, outputs = x.split(self.micro_batch_size), [], []
             with torch.no_grad():
                 for part in inputs:
@@ -186,10 +186,10 @@ def backbones_of(method: nn.Module) -> list[nn.Module]:
 
 
 def _named_backbones(method: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Of a network with outputs for every frame, the part that makes those: methods call it."""
+    """Of a network with ``inner``, whose outputs are more than features, that: methods call it."""
     named = method.named_children()
     found = [(n, m) for n, m in named if n == "backbone" or n.endswith("_backbone")]
-    return [(name, getattr(module, "per_frame", module)) for name, module in found]
+    return [(name, getattr(module, "inner", module)) for name, module in found]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from types import ModuleType
 from similitude.errors import UserError, did_you_mean
 from similitude.files.writing import as_path
 from similitude.methods import METHODS
-from similitude.recipes import audio, cifar10, fashion_mnist, graphs, imagenet, small
+from similitude.recipes import audio, cifar10, fashion_mnist, graphs, imagenet, multimodal, small
 from similitude.recipes.recipe import (
     OptimizerConfig,
     Recipe,
@@ -62,6 +62,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **_named(fashion_mnist),
     **_named(graphs),
     **_named(imagenet),
+    **_named(multimodal),
     **_small(),
 }
 

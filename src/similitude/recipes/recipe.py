@@ -25,6 +25,7 @@ from similitude.sample import Config, DataConfig, NetworkConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ModelT = TypeVar("ModelT", bound=BaseModel)
+MANY = 32  # values of a list that are not written out for people
 
 
 class OptimizerConfig(Config):
@@ -267,7 +268,7 @@ def field_text(config: BaseModel, path: str) -> str:
     """The value at a path such as ``optimizer.base_lr``, as one would type it."""
     value: Any = config
     for key in path.split("."):
-        value = getattr(value, key)
+        value = value[key] if isinstance(value, dict) else getattr(value, key)
     if isinstance(value, float):
         return f"{value:.4g}"
     return "null" if value is None else str(getattr(value, "name", value))

@@ -261,6 +261,8 @@ def value_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
+        if len(value) > 32:
+            return f"{len(value):,} values"
         return ", ".join(value_text(item) for item in value) or "\N{EM DASH}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) or "{}"

@@ -251,6 +251,33 @@ class Run:
         )
         return score_run(self, sources, published, protocols, draws, listener or Silent())
 
+    def retrieve(
+        self, data: object, *, prompts: Sequence[str] = (), listener: Listener | None = None
+    ) -> Any:
+        """Find entries of one sensor by those of another, and classes by their descriptions.
+
+        Recall among the first 1, 5 and 10 and the median rank, in every direction, beside the same
+        networks with random weights; on the test part, where the data has one. Writes
+        retrieval.json.
+
+        Args:
+            data: a table, as for :func:`similitude.pretrain`.
+            prompts: descriptions of a class with ``{}`` for its name ("a photo of a {}."), whose
+                mean stands for the class: zero-shot classification.
+            listener: hears how it goes.
+
+        Returns:
+            A :class:`similitude.runs.retrieval.RetrievalTable`.
+
+        Raises:
+            UserError: the run's method brings no sensors into one space.
+        """
+        from similitude.runs.retrieval import retrieve_run  # which asks a run
+
+        refuse_links(self.path)
+        check_writable(self.path / "retrieval.json")
+        return retrieve_run(self, data, prompts, listener or Silent())
+
     def _in_processes(
         self, what: str, devices: int | None, listener: Listener | None, **arguments: Any
     ) -> Any:

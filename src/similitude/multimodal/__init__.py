@@ -1,0 +1,1 @@
+"""Several sensors of one thing: a table that names for each sample its files and texts."""

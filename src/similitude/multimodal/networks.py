@@ -1,0 +1,114 @@
+"""Networks for several sensors: a tower for each, of which one, some or all are kept.
+
+Letters: N samples, D features.
+"""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from torch import Tensor, nn
+
+from similitude.errors import UserError
+from similitude.modalities import modality
+from similitude.multimodal.inputs import SensorInputs
+from similitude.sample import Config, NetworkConfig
+
+
+class TowerConfig(Config):
+    """The network of one sensor.
+
+    Attributes:
+        kind: Of data, that the sensor gives.
+        network: Of that kind.
+    """
+
+    kind: str
+    network: SerializeAsAny[NetworkConfig]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _network_of_its_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("network"), dict):
+            own: Any = modality(values.get("kind", "")).network_config
+            values = {**values, "network": own.model_validate(values["network"])}
+        return values
+
+
+class TowersConfig(NetworkConfig):
+    """A network for every sensor.
+
+    Attributes:
+        towers: By sensor.
+        kept: Sensors whose features are evaluated and embedded, side by side.
+    """
+
+    name: Literal["towers"] = "towers"
+    towers: dict[str, TowerConfig] = Field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+    @field_validator("kept")
+    @classmethod
+    def _kept_are_there(cls, kept: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        for name in kept:
+            if name not in info.data.get("towers", {}):
+                raise ValueError(f"no sensor {name!r}: there are {', '.join(info.data['towers'])}")
+        return kept
+
+    def build(self) -> nn.Module:
+        """The networks with random weights."""
+        built = {name: tower.network.build() for name, tower in self.towers.items()}
+        network = Towers(built, self.kept or tuple(built))
+        network.built_from = self  # type: ignore[assignment]
+        network.has_pretrained_weights = False  # type: ignore[assignment]
+        return network
+
+
+class AllTowers(nn.Module):
+    """The features of all sensors, side by side; zeros where an entry is missing."""
+
+    def __init__(self, networks: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+
+    def features(self, name: str, inputs: SensorInputs) -> Float[Tensor, "N D"]:
+        """Those of one sensor.
+
+        Raises:
+            UserError: it is missing everywhere.
+        """
+        if name not in inputs.of:
+            raise UserError(f"the network of {name!r} is kept, and this data has no {name}")
+        h = self.networks[name](inputs.of[name])
+        return h * inputs.present[name][:, None].to(h.dtype)
+
+    def forward(self, inputs: SensorInputs) -> Float[Tensor, "N D"]:
+        """Of samples of which some entries may be missing."""
+        return torch.cat([self.features(name, inputs) for name in self.networks], dim=1)
+
+
+class Towers(nn.Module):
+    """A network for each sensor.
+
+    Attributes:
+        inner: All of them; a method calls it, and has the features of all.
+        widths: Features of each sensor, in order.
+        kept: Sensors whose features the network itself gives.
+    """
+
+    def __init__(self, networks: dict[str, nn.Module], kept: tuple[str, ...]) -> None:
+        super().__init__()
+        self.inner = AllTowers(networks)
+        self.widths = {name: int(network.num_features) for name, network in networks.items()}  # type: ignore[arg-type]
+        self.kept = kept
+        self.num_features = sum(self.widths[name] for name in kept)
+
+    def parts(self, inputs: SensorInputs) -> dict[str, Float[Tensor, "N _"]]:
+        """The features of every sensor."""
+        parts = self.inner(inputs).split(list(self.widths.values()), dim=1)
+        return dict(zip(self.widths, parts, strict=True))
+
+    def forward(self, inputs: SensorInputs) -> Float[Tensor, "N D"]:
+        """The features of the sensors that are kept."""
+        return torch.cat([self.inner.features(name, inputs) for name in self.kept], dim=1)

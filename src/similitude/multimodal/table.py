@@ -1,0 +1,246 @@
+"""A table that names what each sample consists of: CSV, TSV or Parquet.
+
+A column whose cells are files of one kind is a sensor of that kind; a column of other words is a
+sensor of texts. ``name``, ``label`` and ``split`` are no sensors. An empty cell is a missing entry.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from similitude.data.classes import numbered_classes
+from similitude.data.files import Wanted
+from similitude.data.folders import FolderSource
+from similitude.data.openers import Found, Opener, is_path
+from similitude.data.parts import parts_of
+from similitude.data.source import Source, numbered
+from similitude.errors import UserError, visible
+from similitude.files.reading import MAX_LIST, read_bytes
+from similitude.files.writing import as_path
+from similitude.modalities import KINDS, modality
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+NAME, LABEL, SPLIT = ("name", "id"), ("label", "class"), ("split", "part")
+_NOT_SENSORS = {*NAME, *LABEL, *SPLIT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource(Source):
+    """The rows of a table, or of one part of it.
+
+    Attributes:
+        folder: What the files of its cells are relative to.
+        kinds: Kind of data of each sensor, in the order of the columns.
+        cells: A file or a text of each sample for each sensor; empty where it is missing.
+        stamp: Hash of the table.
+    """
+
+    folder: Path
+    kinds: dict[str, str]
+    cells: dict[str, list[str]]
+    stamp: str
+
+    def fingerprint(self) -> str:
+        """A hash of the table, and of length and time of every file that it names."""
+        digest = hashlib.sha256(f"{self.name}\0{self.stamp}".encode())
+        for sensor in self.kinds:
+            digest.update(self.column(sensor).fingerprint().encode())
+        return digest.hexdigest()
+
+    def column(self, sensor: str) -> Source:
+        """The samples of one sensor, each once, in the order of their names."""
+        kind = modality(self.kinds[sensor])
+        values = sorted({cell for cell in self.cells[sensor] if cell})
+        name = f"{self.name}, column {sensor}"
+        if not kind.suffixes:
+            return kind.of_texts(name, values)
+        return kind.of_files(
+            FolderSource(
+                name=name,
+                names=[visible(value) for value in values],
+                folder=self.folder,
+                files=values,
+                base=self.folder,
+                wanted=Wanted(kind.kind, kind.suffixes),
+            )
+        )
+
+    def rows_of(self, sensor: str, names: Sequence[str]) -> Int[Tensor, " N"]:
+        """Position of each sample's entry among loaded ones of these names, -1 where missing."""
+        at = {name: i for i, name in enumerate(names)}
+        found = [at.get(visible(cell), -1) if cell else -1 for cell in self.cells[sensor]]
+        return torch.tensor(found, dtype=torch.int64)
+
+
+def is_table(data: Any) -> bool:
+    """Whether a user named a table."""
+    return is_path(data) and as_path(data).suffix.lower() in SUFFIXES and as_path(data).is_file()
+
+
+def _find(data: Any) -> Found:
+    path = as_path(data)
+    whole, splits = _read(path)
+    parts = parts_of(set(splits))
+
+    def part(name: str | None) -> TableSource:
+        if name is None:
+            return whole
+        rows = [i for i, split in enumerate(splits) if split == name]
+        if not rows:
+            raise UserError(f"{path} has no rows of the part {name!r}: that takes a column split")
+        return _some_rows(whole, rows, f"{path} {name}")
+
+    return Found(part, parts, parts.get("train"))
+
+
+OPENER = Opener(is_table, _find)
+
+
+def _some_rows(source: TableSource, rows: list[int], name: str) -> TableSource:
+    return replace(
+        source,
+        name=name,
+        names=[source.names[i] for i in rows],
+        labels=None if source.labels is None else source.labels[rows],
+        cells={s: [cells[i] for i in rows] for s, cells in source.cells.items()},
+    )
+
+
+def _read(path: Path) -> tuple[TableSource, list[str]]:
+    header, rows, stamp = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    known = {name.lower(): name for name in header}
+
+    def special(names: tuple[str, ...]) -> list[str] | None:
+        return next((columns[known[name]] for name in names if name in known), None)
+
+    kinds: dict[str, str] = {}
+    notes = []
+    for name, cells in columns.items():
+        if name.lower() in _NOT_SENSORS:
+            continue
+        if (kind := _kind_of(cells)) is None:
+            notes.append(f"column {visible(name)} of {path} is not used: it has numbers alone")
+        else:
+            kinds[name] = kind
+    if not kinds:
+        raise UserError(
+            f"{path} has no column of files or texts: a row names the files of a sample"
+        )
+    cells = {name: columns[name] for name in kinds}
+    cells = {s: _there(path.parent, values, kinds[s]) for s, values in cells.items()}
+    kept = [i for i in range(len(rows)) if any(values[i] for values in cells.values())]
+    if not kept:
+        raise UserError(f"no file that {path} names is there: paths are relative to its folder")
+    if len(kept) < len(rows):
+        notes.append(f"{len(rows) - len(kept)} rows of {path} are left out: they have no entry")
+    for sensor, values in cells.items():
+        missing = sum(not values[i] for i in kept)
+        if missing:
+            notes.append(f"{visible(sensor)} is missing in {missing} of {len(kept)} rows of {path}")
+    labels, class_names = numbered_classes(special(LABEL) or [])
+    names = special(NAME) or numbered(len(rows))
+    repeated = [name for name, n in Counter(names).most_common(1) if n > 1]
+    if repeated:
+        raise UserError(f"{path} has the name {visible(repeated[0])!r} more than once")
+    whole = TableSource(
+        name=str(path),
+        names=[visible(name) for name in names],
+        labels=labels,
+        class_names=class_names,
+        notes=tuple(notes),
+        folder=path.parent,
+        kinds=kinds,
+        cells=cells,
+        stamp=stamp,
+    )
+    splits = [split.strip() for split in special(SPLIT) or [""] * len(rows)]
+    return _some_rows(whole, kept, str(path)), [splits[i] for i in kept]
+
+
+def _kind_of(cells: Sequence[str]) -> str | None:
+    """The kind of data most of whose files have such suffixes; texts, or None for numbers."""
+    suffixes = Counter(Path(cell).suffix.lower() for cell in cells if cell)
+    for kind in KINDS:
+        wanted = modality(kind).suffixes
+        if wanted and 2 * sum(suffixes[suffix] for suffix in wanted) > suffixes.total():
+            return kind
+    return None if all(_is_number(cell) for cell in cells if cell) else "text"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _there(folder: Path, cells: list[str], kind: str) -> list[str]:
+    """The cells, without the files that are not there."""
+    if not modality(kind).suffixes:
+        return cells
+    return [cell if cell and (folder / cell).is_file() else "" for cell in cells]
+
+
+def _csv(path: Path) -> tuple[list[str], list[list[str]], str]:
+    content = read_bytes(path, MAX_LIST)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8, as a table of CSV is") from error
+    first = text.partition("\n")[0]
+    mark = max("\t;,", key=first.count)
+    try:
+        found = [row for row in csv.reader(io.StringIO(text), delimiter=mark, strict=True) if row]
+    except csv.Error as error:
+        raise UserError(f"{path} is no table: {error}") from error
+    header, rows = [cell.strip() for cell in found[0]] if found else [], found[1:]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise UserError(
+                f"row {number} of {path} has {len(row)} cells, and the header has {len(header)}"
+            )
+    _check_header(path, header, len(rows))
+    stripped = [[cell.strip() for cell in row] for row in rows]
+    return header, stripped, hashlib.sha256(content).hexdigest()
+
+
+def _parquet(path: Path) -> tuple[list[str], list[list[str]], str]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError as error:
+        raise UserError(
+            "a Parquet file needs pyarrow: pip install 'similitude[parquet]'"
+        ) from error
+    try:
+        table = read_table(path)
+        found = [table.column(name).to_pylist() for name in table.column_names]
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{path} is no Parquet file: {error}") from error
+    _check_header(path, table.column_names, table.num_rows)
+    columns = [["" if cell is None else str(cell).strip() for cell in column] for column in found]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    stamp = hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()
+    return list(table.column_names), rows, stamp
+
+
+def _check_header(path: Path, header: Sequence[str], rows: int) -> None:
+    if not rows:
+        raise UserError(
+            f"{path} has no rows: a header names the columns, a row each sample's files"
+        )
+    if any(not name for name in header):
+        raise UserError(f"a column of {path} has no name in the header")
+    if len({name.lower() for name in header}) < len(header):
+        raise UserError(f"two columns of {path} have one name")

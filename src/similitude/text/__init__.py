@@ -1,0 +1,1 @@
+"""Texts: as tokens of a vocabulary that is learned from them."""

@@ -1,0 +1,86 @@
+"""Networks for texts.
+
+Letters: N texts, L tokens, K entries of the vocabulary, D features.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from similitude.sample import NetworkConfig
+from similitude.text.tokens import PAD
+
+
+class TextNetworkConfig(NetworkConfig):
+    """Which network is trained and kept.
+
+    Attributes:
+        name: "bag" (the mean of its tokens' vectors) or "transformer" (CLIP's, smaller).
+        entries: Of the vocabulary; set from the texts.
+        length: Tokens of an input; set from the texts.
+        width: Features, D.
+        blocks: Of the transformer.
+        heads: Of its attention.
+    """
+
+    name: Literal["bag", "transformer"] = "bag"
+    entries: int = Field(default=2, ge=2)
+    length: int = Field(default=64, ge=1)
+    width: int = Field(default=256, ge=1)
+    blocks: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+
+    def build(self) -> nn.Module:
+        """The network with random weights."""
+        kind = BagOfTokens if self.name == "bag" else TextTransformer
+        network = kind(self)
+        network.built_from = self  # type: ignore[assignment]
+        network.has_pretrained_weights = False  # type: ignore[assignment]
+        return network
+
+
+class BagOfTokens(nn.Module):
+    """The mean of the vectors of a text's tokens, whatever their order."""
+
+    def __init__(self, config: TextNetworkConfig) -> None:
+        super().__init__()
+        self.num_features = config.width
+        self.embedding = nn.Embedding(config.entries, config.width, padding_idx=PAD)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, tokens: Int[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+        """Features of texts; an empty one has those of nothing."""
+        return self.norm(mean_of_tokens(self.embedding(tokens), tokens))
+
+
+class TextTransformer(nn.Module):
+    """A transformer over tokens, then their mean (CLIP, Sec. 2.4: the last token)."""
+
+    def __init__(self, config: TextNetworkConfig) -> None:
+        super().__init__()
+        width = self.num_features = config.width
+        self.embedding = nn.Embedding(config.entries, width, padding_idx=PAD)
+        self.positions = nn.Parameter(0.01 * torch.randn(config.length, width))
+        layer = nn.TransformerEncoderLayer(
+            width, config.heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(
+            layer, config.blocks, nn.LayerNorm(width), enable_nested_tensor=False
+        )
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, tokens: Int[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+        """Features of texts; an empty one has those of its first padding."""
+        empty = tokens == PAD
+        empty[:, 0] = False  # attention over nothing is not a number
+        x = self.embedding(tokens) + self.positions[: tokens.shape[1]]
+        return mean_of_tokens(self.encoder(x, src_key_padding_mask=empty), tokens)
+
+
+def mean_of_tokens(x: Float[Tensor, "N L D"], tokens: Int[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+    """The mean over the tokens that are no padding; zeros where there is none."""
+    there = (tokens != PAD).unsqueeze(2).to(x.dtype)
+    return (x * there).sum(dim=1) / there.sum(dim=1).clamp_min(1)
