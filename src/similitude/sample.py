@@ -145,6 +145,10 @@ class DataConfig(Config):
         """A mild view for training on labels, made of those of the pretraining."""
         return next(iter(views))
 
+    def completed(self, view: ViewConfig) -> ViewConfig:
+        """The view with what it leaves open until the data is known."""
+        return view
+
     def serving(self: C, others: Sequence[C]) -> C:
         """The config with which samples that are loaded once serve all others too."""
         return self

@@ -48,6 +48,7 @@ KNOWN = {
     },
     "speech_simclr": {"negatives", "projection_head", "symmetric_loss"},
     "cpc_audio": {"predictor", "negatives"},
+    "clip": {"negatives"},
 }
 
 

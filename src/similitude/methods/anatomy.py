@@ -55,7 +55,7 @@ def measure(config: MethodConfig) -> Anatomy:
     for parameter in method.parameters():  # a head that starts at 0 would hide what it does
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     # What a first batch settles for good (InstDisc's Z) is settled before the experiments.
-    method.training_loss(Batch(_views(method, 6), torch.arange(SAMPLES)), STEP)
+    method.training_loss(_batch(method, _views(method, 6)), STEP)
     anatomy = Anatomy(
         momentum_encoder=_moves_without_gradient(method),
         stop_gradient=_hides_a_gradient(method),
@@ -85,27 +85,40 @@ def _modality(config: MethodConfig) -> Modality:
     return next(m for m in map(modality, KINDS) if view.kind in m.view_configs)
 
 
-def _views(method: Method, seed: int) -> list[Tensor]:
-    """Noise in the shapes of the method's own views."""
+def _own_views(method: Method) -> list[Any]:
+    """The method's views of noise, as its kind of data has them."""
     data, _ = _modality(method.config).tiny(method.config.name, SIDE, FEATURES)
-    facts = data.facts(method.config.view_configs.values())
+    configs = method.config.view_configs
+    full = {name: data.completed(view) for name, view in configs.items()}
+    method.config = method.config.changed(**full)
+    facts = data.facts(full.values())
+    return method.views(facts)(data.noise(SAMPLES), torch.arange(SAMPLES), seed=0, epoch=0)
+
+
+def _views(method: Method, seed: int) -> list[Tensor]:
+    """Noise in the shapes of the method's own views; of several sensors one after the other."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(view.shape, generator=generator, dtype=torch.float64)
-        for view in method.views(facts)(data.noise(SAMPLES), torch.arange(SAMPLES), seed=0, epoch=0)
+        torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        for view in _own_views(method)
+        for tensor in ([view] if isinstance(view, Tensor) else view.of.values())
     ]
+
+
+def _batch(method: Method, views: list[Tensor]) -> Batch:
+    """The tensors of :func:`_views` as the method takes them."""
+    left, inputs = iter(views), []
+    for view in _own_views(method):
+        inputs.append(next(left) if isinstance(view, Tensor) else view.refilled(left))
+    return Batch(inputs, torch.arange(len(views[0])) % SAMPLES)
 
 
 def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor:
     """The loss of ``views`` after the batches ``earlier``, on a copy: nothing is kept."""
     twin = deepcopy(method)
     for batch in earlier:
-        twin.training_loss(Batch(batch, _index(batch)), STEP)
-    return twin.training_loss(Batch(views, _index(views)), STEP).loss
-
-
-def _index(views: list[Tensor]) -> Tensor:
-    return torch.arange(len(views[0])) % SAMPLES
+        twin.training_loss(_batch(method, batch), STEP)
+    return twin.training_loss(_batch(method, views), STEP).loss
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

@@ -3,7 +3,7 @@
 Letters: N samples, M of several views.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,12 @@ class SensorInputs:
     def contiguous(self, *, memory_format: torch.memory_format) -> "SensorInputs":
         """The same, with images in this order of memory."""
         return self._each(lambda x: x.contiguous(memory_format=memory_format) if x.ndim == 4 else x)
+
+    def refilled(self, tensors: Iterator[Tensor]) -> "SensorInputs":
+        """The same sensors with the next of some tensors, nothing of which is missing."""
+        of = {name: next(tensors) for name in self.of}
+        there = {name: torch.ones(len(x), dtype=torch.bool) for name, x in of.items()}
+        return SensorInputs(of, there)
 
     def rows_at(self, order: Int[Tensor, " M"]) -> "SensorInputs":
         """The inputs of these samples."""

@@ -62,6 +62,11 @@ class SensorData(DataConfig):
         own = self.sensors.items()
         return SensorViewConfig(of={n: c.training_view(_views_of(n, views)) for n, c in own})
 
+    def completed(self, view: ViewConfig) -> ViewConfig:
+        """With the mild view of every sensor of which it says nothing."""
+        mild = self.training_view([view])
+        return view.changed(of=mild.of | view.of) if isinstance(view, SensorViewConfig) else view
+
     def serving(self, others: Sequence["SensorData"]) -> "SensorData":
         """Each sensor so that it serves all."""
         served = {
@@ -181,11 +186,10 @@ class Sensors(Modality):
         return all(modality(own[n].kind).same(own[n], of) for n, of in samples.of.items())
 
     def tiny(self, method: str, side: int, features: int) -> tuple[SensorData, nn.Module]:
-        """An image with a text."""
-        kinds = {"image": modality("image"), "text": modality("text")}
-        made = {name: kind.tiny(method, side, features) for name, kind in kinds.items()}
+        """Two images."""
+        made = {n: modality("image").tiny(method, side, features) for n in ("left", "right")}
         data = SensorData(sensors={name: own for name, (own, _) in made.items()})
-        return data, Towers({name: network for name, (_, network) in made.items()}, ("image",))
+        return data, Towers({name: network for name, (_, network) in made.items()}, ("left",))
 
 
 def _set_of(

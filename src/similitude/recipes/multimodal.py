@@ -135,7 +135,7 @@ class Multimodal(Chooser):
         assert isinstance(network, Towers)
         assert isinstance(recipe.data, SensorData)
         for name in recipe.data.sensors:
-            own = of_sensor(recipe, name)
+            own = _of_sensor(recipe, name)
             _chooser_of(own).check(own, network.inner.networks[name])
 
     def fit(
@@ -153,7 +153,7 @@ class Multimodal(Chooser):
         return _each(recipe, fitted)
 
 
-def of_sensor(recipe: Recipe, name: str) -> Recipe:
+def _of_sensor(recipe: Recipe, name: str) -> Recipe:
     """A recipe of one sensor alone, for what its kind has to say."""
     data, backbone = recipe.data, recipe.backbone
     assert isinstance(data, SensorData)
@@ -183,7 +183,7 @@ def _each(recipe: Recipe, change: Callable[[str, Recipe], Recipe]) -> Recipe:
     """The recipe after a change of every sensor's own."""
     assert isinstance(recipe.data, SensorData)
     for name in recipe.data.sensors:
-        own = change(name, of_sensor(recipe, name))
+        own = change(name, _of_sensor(recipe, name))
         recipe = _with_sensor(recipe, name, own, next(iter(own.method.view_configs.values())))
     return recipe
 
