@@ -42,7 +42,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import output_std
+from similitude.nets import output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import MultiView
 
@@ -116,8 +116,11 @@ class CMC(Method):
         index = gather(batch.index)
         for bank, features in zip(banks, v, strict=True):
             bank.update(index, gather(features.detach()), config.ema_decay)
-        stds = torch.stack([output_std(projection) for projection in z])
-        metrics = {"projection_std": stds.min()}  # the view that is nearest to collapse
+        readings = [output_readings(projection) for projection in z]
+        metrics = {  # of the view that is nearest to collapse
+            "projection_std": torch.stack([r["projection_std"] for r in readings]).min(),
+            "center_share": torch.stack([r["center_share"] for r in readings]).max(),
+        }
         return StepOutput(loss.sum(), features=h.detach(), metrics=metrics)
 
     def _loss(self, pair: int, features: Tensor, bank: Tensor, rows_of: Tensor) -> Tensor:
