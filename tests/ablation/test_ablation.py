@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from builders import random_images
-from similitude import ablation, api
+from similitude import ablation, api, transfer
 from similitude.ablation import ablate, findings, studies, work
 from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
@@ -371,7 +371,7 @@ def test_other_images_other_recipes_and_other_folders_are_refused(finished, tmp_
         ({"overrides": ["seed=3"]}, ["--set seed"]),
         ({"seeds": 0}, ["at least one seed"]),
         ({"study": "simsiam_stop_gradient"}, ["leave out", "--vary"]),
-        ({"study": "simsiam", "vary": []}, ["simsiam_stop_gradient"]),
+        ({"study": "simsiam", "vary": []}, ["simsiam_targets"]),
         ({"recipe": "cifar10.byol"}, ["simsiam", "byol"]),
     ],
 )
@@ -442,6 +442,34 @@ def test_a_study_takes_as_many_steps_on_fewer_images(tmp_path, small_study, monk
     )  # fmt: skip
     assert found is not None
     assert read_run(found.cells[0].runs[0].path).recipe["epochs"] == 8  # 3 * 64 / 24
+
+
+def test_a_study_may_fine_tune_every_run_too(tmp_path, monkeypatch):
+    study = replace(
+        SMALL_STUDY,
+        others=(),
+        published={"SimSiam: finetuned above no stop-gradient by -101": ""},
+        images=64,
+        seeds=1,
+        label_fraction=0.5,
+    )
+    monkeypatch.setitem(studies.STUDIES, "small", study)
+    options = {"study": "small", "vary": (), "seeds": None, "epochs": None, "overrides": ()}
+    found = run(tmp_path / "a", random_images(64), **options)
+    assert found is not None
+    assert found.judgements[0].shows is True
+    assert "Fine-tuned on 50 % of the labels." in found.notes
+    accuracies = []
+    for cell in found.cells:
+        classifier = transfer.Classifier(cell.runs[0].path.with_name("seed-0-finetuned"))
+        accuracies.append(cell.runs[0].values["finetuned"])
+        assert accuracies[-1] == classifier.test_accuracy
+        assert classifier.transfer.label_fraction == 0.5
+        assert classifier.transfer.from_layer == 0
+    page = (tmp_path / "a" / "ablation.html").read_text()
+    assert "Fine-tuned, %" in page
+    again = run(tmp_path / "a", random_images(64), **options)
+    assert [cell.runs[0].values["finetuned"] for cell in again.cells] == accuracies
 
 
 def test_without_data_a_study_takes_cifar10_or_says_that_it_takes_digits(monkeypatch):

@@ -53,7 +53,7 @@ def test_a_study_fits_into_ten_minutes_and_its_images(name):
     assert study.minutes <= 10
     for cell in study.cells:
         recipe = recipe_of(study, cell)
-        steps = study.epochs * (study.images // recipe.batch_size)
+        steps = study.epochs * study.images // 128  # of the recipes' batch
         assert 250 <= steps <= 800  # fewer show nothing; a collapse shows within some hundred
         memory = getattr(recipe.method, "queue_length", 0)
         assert memory <= study.images // 2, "a key would meet its own older self"
@@ -63,7 +63,8 @@ def test_a_study_fits_into_ten_minutes_and_its_images(name):
 def test_cells_of_a_study_share_what_is_not_studied(name):
     study = STUDIES[name]
     recipes = [recipe_of(study, cell) for cell in study.cells]
-    for field in ("backbone", "batch_size", "data"):
+    studied = {setting.partition("=")[0] for cell in study.cells for setting in cell.settings}
+    for field in {"backbone", "batch_size", "data"} - {name.split(".")[0] for name in studied}:
         assert len({str(getattr(recipe, field)) for recipe in recipes}) == 1, field
     assert len({str(input_sizes(recipe)) for recipe in recipes}) == 1
 
@@ -183,3 +184,11 @@ def test_half_of_the_runs_is_no_collapse():
 def test_an_unknown_study_is_told_with_the_nearest():
     with pytest.raises(UserError, match="did you mean simsiam_stop_gradient"):
         find_study("simsiam_stopgradient")
+
+
+def test_a_cell_may_be_expected_not_to_lie_far_on_the_other_side():
+    expectation = Expectation("b", "linear", "above", "a", by=-3)
+    assert expectation.sentence == "b: linear probe less than 3 points below a"
+    values = {"a": {"linear": [0.50, 0.50]}}
+    assert judge(expectation, {**values, "b": {"linear": [0.48, 0.48]}}).shows is True
+    assert judge(expectation, {**values, "b": {"linear": [0.46, 0.46]}}).shows is False

@@ -111,6 +111,34 @@ def test_metrics_are_detached_scalars(method):
 
 
 @pytest.mark.slow
+def test_all_but_cpc_say_how_much_their_outputs_have_in_common(method):
+    """CPC compares products of patches, of any length."""
+    metrics = method.training_loss(random_batch(method), START).metrics
+    assert ("center_share" in metrics) == (not method.config.name.startswith("cpc"))
+    assert all(-1e-6 <= v <= 1 + 1e-6 for n, v in metrics.items() if n.endswith("_share"))
+    assert all(abs(v) <= 1 + 1e-6 for n, v in metrics.items() if n.endswith("_cosine"))
+
+
+def test_those_with_a_predictor_or_infonce_say_what_holds_them_apart():
+    def reads(name):
+        method = build_method(small_config(name), TinyBackbone())
+        return method.training_loss(random_batch(method), START).metrics
+
+    found = {name for name in IMAGE_METHODS if "extra_center_cosine" in reads(name)}
+    assert found == {
+        "byol",
+        "end_to_end",
+        "memory_bank",
+        "moco_v1",
+        "moco_v2",
+        "moco_v3",
+        "simclr",
+        "simclr_v2",
+        "simsiam",
+        "simtriplet",
+    }
+
+
 def test_repeating_a_step_gives_the_same_bits(method):
     twin = copy.deepcopy(method)
     torch.manual_seed(1)

@@ -108,12 +108,20 @@ def test_options_are_plain_and_read_no_file(options, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [SMALL, BackboneConfig(name="resnet18", base_width=4), BackboneConfig()]
+    "config",
+    [
+        SMALL,
+        SMALL.changed(norm="group"),
+        BackboneConfig(name="resnet18", base_width=4),
+        BackboneConfig(),
+    ],
 )
 def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
     backbone = build_backbone(config)
     for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):  # gamma 0 would hide the residual branches
+        if isinstance(
+            module, nn.BatchNorm2d | nn.GroupNorm
+        ):  # gamma 0 would hide the residual branches
             nn.init.uniform_(module.weight)
     path = tmp_path / "backbone.safetensors"
     export_backbone(backbone.state_dict(), path)
@@ -127,3 +135,35 @@ def test_the_snippet_loads_the_export_with_timm_alone(config, tmp_path):
     with torch.no_grad():
         ours = backbone.eval()(images)  # in which some convolutions are matrix products
         torch.testing.assert_close(names["backbone"](images), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_with_group_norm_no_image_meets_another():
+    torch.manual_seed(0)
+    backbone = build_backbone(SMALL.changed(norm="group")).train()
+    images = torch.rand(4, 3, 24, 24)
+    together = backbone(images)
+    alone = torch.cat([backbone(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+
+
+def test_convolutions_are_standardized_where_norms_are_of_groups():
+    """A kernel counts by its shape: scaled and shifted it is the same."""
+    backbone = build_backbone(SMALL.changed(norm="group")).eval()
+    images = torch.rand(2, 3, 24, 24)
+    before = backbone(images)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data.mul_(3).add_(0.5)
+    torch.testing.assert_close(backbone(images), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("width", "groups"), [(None, 16), (16, 4), (4, 1), (18, 1)])
+def test_groups_have_four_channels_at_least(width, groups):
+    config = BackboneConfig(name="resnet18", base_width=width, norm="group")
+    assert build_backbone(config).bn1.num_groups == groups
+
+
+def test_a_network_without_plain_batchnorm_takes_no_group_norm():
+    with pytest.raises(UserError, match=r"backbone\.norm=batch"):
+        build_backbone(BackboneConfig(name="vit_tiny_patch16_224", norm="group"))

@@ -349,6 +349,16 @@ def test_loaded_images_are_a_source_again(photos):
     assert torch.equal(smaller.aspect, images.aspect)
 
 
+def test_a_pair_of_loaded_images_is_a_training_and_a_test_part(photos):
+    train = load_images(open_source(photos), 4)
+    test = train.subset(torch.arange(3))
+    both = open_parts((train, test))
+    assert [len(part) for part in both] == [12, 3]
+    assert both[1].names == test.names
+    assert len(open_source((train, test))) == 12
+    assert len(open_source((train, test), split="test")) == 3
+
+
 @pytest.mark.parametrize("shape", [(40, 30, 3), (3, 40, 30), (40, 30, 4)])
 def test_one_picture_without_its_axis_is_not_taken_for_many(shape):
     with pytest.raises(UserError, match=r"looks like one picture.*array\[None\]"):

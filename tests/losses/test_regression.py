@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from similitude.losses import negative_cosine, normalized_regression
+from similitude.losses import channel_cross_entropy, negative_cosine, normalized_regression
 
 
 def draw(n, p, seed):
@@ -30,6 +30,18 @@ def test_normalized_regression_is_equation_2(size):
     expected = (F.normalize(p, dim=1) - F.normalize(z, dim=1)).pow(2).sum(1).mean()
     torch.testing.assert_close(normalized_regression(p, z), expected)
     torch.testing.assert_close(normalized_regression(p, z), 2 + 2 * negative_cosine(p, z))
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes)
+def test_channel_cross_entropy_is_that_of_two_softmaxes(size):
+    p, z = draw(*size)
+    log_q, target = p.log_softmax(dim=1), z.softmax(dim=1)
+    torch.testing.assert_close(channel_cross_entropy(p, z), -(target * log_q).sum(dim=1).mean())
+    entropy = -(target * target.log()).sum(dim=1).mean()
+    torch.testing.assert_close(channel_cross_entropy(z, z), entropy)
+    alike = channel_cross_entropy(torch.zeros_like(z), z)
+    torch.testing.assert_close(alike, torch.tensor(z.shape[1]).double().log())
 
 
 @pytest.mark.parametrize(("factor", "cosine", "regression"), [(3.0, -1.0, 0.0), (-3.0, 1.0, 4.0)])

@@ -14,6 +14,7 @@ from similitude.errors import UserError
 from similitude.images import samples
 from similitude.listener import Silent
 from similitude.runs.folder import training_in
+from similitude.runs.metrics import read_metrics
 from similitude.training.loop import training_note
 from similitude.training.pretrain import train
 
@@ -27,6 +28,18 @@ def test_the_log_keeps_what_was_said_and_measured(tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert all(sentence in log for sentence in ears.sentences)
     assert "kNN" in log
+
+
+def test_what_outputs_have_in_common_is_recorded_judged_and_shown(tmp_path):
+    names = ["center_share", "extra_center_share", "extra_center_cosine", "extra_residual_cosine"]
+    run = sim.pretrain(random_images(64), recipe=small_recipe("simsiam"), out=tmp_path / "r")
+    assert run is not None
+    for name in names:
+        last = read_metrics(run.path / "metrics.csv")[-1][name]
+        assert getattr(run.verdict.readings, name) == pytest.approx(last, rel=1e-6)
+    page = (run.path / "report.html").read_text()
+    assert "What all unit projections have in common" in page
+    assert "Center share of the extra gradient" in page
 
 
 def test_one_override_need_not_be_a_list():

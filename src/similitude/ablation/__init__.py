@@ -138,7 +138,18 @@ def _carry_out(
         f"{len(cells)} cells x {seeds} {'seed' if seeds == 1 else 'seeds'} on {len(images):,} "
         f"images in {source.name}, in {folder}"
     )
-    work = Work(design.modality, folder, images, test, source.name, listener, len(cells) * seeds)
+    study = design.study
+    work = Work(
+        design.modality,
+        folder,
+        images,
+        test,
+        source.name,
+        listener,
+        len(cells) * seeds,
+        label_fraction=study.label_fraction if study else 0.0,
+        from_layer=study.from_layer if study else 0,
+    )
     work.check(cells, seeds)
     found: dict[str, list[RunFinding]] = {cell.name: [] for cell in cells}
     for seed in range(seeds):  # the first seed of all cells is a table already
@@ -154,7 +165,7 @@ def _carry_out(
     if all(run.state == FAILED for runs in found.values() for run in runs):
         raise UserError(f"every run failed; {work.failures[0]}")
     findings = [CellFinding(cell.name, cell.settings, found[cell.name]) for cell in cells]
-    study, values = design.study, values_by_cell(findings)
+    values = values_by_cell(findings)
     result = Ablation(
         folder,
         study.title if study else f"{design.label}: {' x '.join(design.fields)}",

@@ -27,6 +27,7 @@ FAILED = "failed"  # in place of a verdict: the run ended with an error
 COLUMNS = (
     ("knn", "kNN", 1),
     ("linear", "linear", 1),
+    ("finetuned", "fine-tuned", 1),
     ("effective_rank", "rank", 1),
     ("relative_std", "std", 2),
     ("loss", "loss", 2),

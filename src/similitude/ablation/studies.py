@@ -6,6 +6,7 @@ directions, not the papers' numbers: those stand beside as text.
 
 import math
 
+from similitude.ablation.conditions import CONDITIONS
 from similitude.ablation.study import Cell, Study
 
 _SIMSIAM = "ImageNet, 100 epochs, linear; Chen and He 2021"
@@ -263,4 +264,5 @@ STUDIES: dict[str, Study] = {
         epochs=7,
         minutes=9,
     ),
+    **CONDITIONS,
 }

@@ -13,11 +13,12 @@ from similitude.evaluation.scores import mean_score
 MEASURES = {
     "knn": ("kNN", 100.0, " points"),
     "linear": ("linear probe", 100.0, " points"),
+    "finetuned": ("fine-tuning", 100.0, " points"),
     "effective_rank": ("effective rank", 1.0, ""),
     "relative_std": ("feature spread", 1.0, ""),
     "projection_std": ("spread of the projections", 1.0, ""),
 }
-ACCURACIES = ("knn", "linear")
+ACCURACIES = ("knn", "linear", "finetuned")
 COLLAPSED = "collapsed"  # the share of a cell's runs with this verdict
 _STATEMENT = re.compile(r"(.+?): (\w+) (above|below) (.+?)(?: by (\S+))?")
 
@@ -37,10 +38,11 @@ class Expectation:
 
     Attributes:
         cell: the cell it is about.
-        measure: "knn", "linear", "collapsed", or any number a run measures.
+        measure: "knn", "linear", "finetuned", "collapsed", or any number a run measures.
         relation: where the cell's mean lies, from ``than`` on.
         than: another cell, or a number in the measure's unit.
-        by: the least difference, in the measure's unit (accuracies: points).
+        by: the least difference, in the measure's unit (accuracies: points); below 0 the most that
+            the cell may lie on the other side.
         published: the paper's own numbers, and where they stand.
     """
 
@@ -57,6 +59,9 @@ class Expectation:
         if self.measure == COLLAPSED:
             return f"{self.cell} {'collapses' if self.relation == 'above' else 'does not collapse'}"
         name, _, unit = _measure(self.measure)
+        if self.by < 0:
+            side = "below" if self.relation == "above" else "above"
+            return f"{self.cell}: {name} less than {-self.by:g}{unit} {side} {self.than}"
         more = f"more than {self.by:g}{unit} " if self.by else ""
         than = self.than if isinstance(self.than, str) else f"{self.than:.3g}{unit}"
         return f"{self.cell}: {name} {more}{self.relation} {than}"
@@ -96,6 +101,9 @@ class Study:
         epochs: over so many images; as many steps where there are fewer.
         seeds: runs of each cell.
         minutes: all of it on two cores, from the time of single steps.
+        label_fraction: of the labels every run is fine-tuned on as well, and scored as "finetuned";
+            0: it is not.
+        from_layer: layers of the projector that this keeps.
     """
 
     title: str
@@ -109,6 +117,8 @@ class Study:
     epochs: int = 5
     seeds: int = 2
     minutes: float = 10.0
+    label_fraction: float = 0.0
+    from_layer: int = 0
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -24,6 +24,7 @@ from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
 from similitude.runs.scoring import entrant_of
 from similitude.sample import Samples
+from similitude.transfer import finetune
 
 PROTOCOLS = ("knn", "linear")
 # Columns of metrics.csv that say where a run stands, not what came out.
@@ -43,6 +44,9 @@ class Work:
         data: str,
         listener: Listener,
         total: int,
+        *,
+        label_fraction: float = 0.0,
+        from_layer: int = 0,
     ) -> None:
         self.folder = folder
         self.images = images
@@ -50,6 +54,8 @@ class Work:
         self.data = data
         self.listener = listener
         self.total = total
+        self.label_fraction = label_fraction  # that every run is fine-tuned on; 0: none is
+        self.from_layer = from_layer
         self.done = 0
         self.failures: list[str] = []
         self.seconds: list[float] = []  # of the runs that were not only read
@@ -83,6 +89,11 @@ class Work:
             return None
         table = self._score(run) if scorable(self.images) else None
         found = _read(run, seed, table)
+        if table is not None and self.label_fraction:
+            accuracy = self._finetune(run, title)
+            if accuracy is None:
+                return None
+            found.values["finetuned"] = accuracy
         self._tell(title, found, None if was_there else time.perf_counter() - start)
         return found
 
@@ -147,6 +158,22 @@ class Work:
             write_text(place, json.dumps(table.to_json(), indent=2))
         return self._keep(key, table)
 
+    def _finetune(self, run: Run, title: str) -> float | None:
+        """Accuracy of the run with logits, trained on some labels; None if Ctrl-C stopped it."""
+        place = run.path.with_name(f"{run.path.name}-finetuned")
+        how: dict[str, Any] = {"resume": True}
+        if not (place / "checkpoints" / "last.ckpt").exists():
+            how = {"label_fraction": self.label_fraction, "from_layer": self.from_layer}
+            how |= {"seed": run.recipe.seed, "overwrite": True}
+        classifier = finetune(
+            run.path,
+            self.images if self.test is None else (self.images, self.test),
+            out=place,
+            listener=_Renamed(self.listener, f"{title}, on labels"),
+            **how,
+        )
+        return None if classifier is None else classifier.test_accuracy
+
     def _keep(self, key: tuple[Any, ...], table: ScoreTable) -> ScoreTable:
         rows = {n: row for n, row in table.rows.items() if n != PRETRAINED_BACKBONE}
         if rows:
@@ -157,7 +184,7 @@ class Work:
     def _tell(self, title: str, found: RunFinding, seconds: float | None) -> None:
         parts = [
             f"{name} {100 * found.values[measure]:.1f}"
-            for measure, name in (("knn", "kNN"), ("linear", "linear"))
+            for measure, name in (("knn", "kNN"), ("linear", "linear"), ("finetuned", "fine-tuned"))
             if measure in found.values
         ]
         parts.append(found.state + (", stopped early" if found.stopped_early else ""))
@@ -173,7 +200,10 @@ class Work:
         notes = [*self.failures, f"{len(self.images):,} training images of {self.data}."]
         if self.table is None:
             return [*notes, "They have no labels, so nothing is scored."]
-        return [*notes, f"Scored on {self.table.num_test:,} test images.", *self.table.notes]
+        notes.append(f"Scored on {self.table.num_test:,} test images.")
+        if self.label_fraction:
+            notes.append(f"Fine-tuned on {100 * self.label_fraction:g} % of the labels.")
+        return [*notes, *self.table.notes]
 
 
 class _Renamed:

@@ -22,6 +22,11 @@ class Readings:
         projection_std: Std of unit projections times sqrt(P): 1 is healthy, 0 collapsed.
         projection_std_peak: The largest it was during the run.
         projection_std_lowest: The smallest it was.
+        center_share: What unit projections have in common, |E[Z]|^2: 0..1; 1 when all are equal.
+        extra_center_share: The same of the extra gradient, of its mean square; see `nets.outputs`.
+        extra_center_cosine: Of its center and that of the projections, -1..1; below 0 it takes the
+            center away.
+        extra_residual_cosine: Of its residuals and theirs, -1..1.
         target_entropy: Of the targets' soft classes, mean over images, in nats: 0..ln K; DINO's.
         target_kl: Divergence of the online network from the targets, in nats, 0 or more.
         prototype_entropy: Of how often each prototype is the nearest one, in nats; SwAV's.
@@ -53,6 +58,10 @@ class Readings:
     projection_std: float | None = None
     projection_std_peak: float | None = None
     projection_std_lowest: float | None = None
+    center_share: float | None = None
+    extra_center_share: float | None = None
+    extra_center_cosine: float | None = None
+    extra_residual_cosine: float | None = None
     target_entropy: float | None = None
     target_kl: float | None = None
     prototype_entropy: float | None = None

@@ -4,12 +4,14 @@ Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import timm
 import torch
 from pydantic import Field, field_validator
+from timm.layers.std_conv import StdConv2d
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
@@ -41,6 +43,9 @@ class BackboneConfig(NetworkConfig):
     # Scale 0 in the last norm of every block of a ResNet, which so starts as the identity: SimCLR,
     # SimSiam, Barlow Twins, MoCo v3 and BYOL's code. MoCo v1 and v2, InstDisc, CMC, SwAV: 1.
     zero_init_last: bool = True
+    # "group": GroupNorm and standardized convolutions in place of BatchNorm, in which samples meet
+    # (BYOL without batch statistics, arXiv:2010.10241). Of plain ResNets.
+    norm: Literal["batch", "group"] = "batch"
     # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
     options: Mapping[str, Plain | tuple[Plain, ...]] = {}
 
@@ -55,7 +60,9 @@ class BackboneConfig(NetworkConfig):
             options["channels"] = (width, 2 * width, 4 * width, 8 * width)
         arguments = "".join(f", {name}={value!r}" for name, value in options.items())
         lines = ["import timm", "from safetensors.torch import load_file"]
-        if self.stem == "small" or width is not None:
+        if self.norm == "group":
+            lines = ["import math", *lines, "from timm.layers import StdConv2d"]
+        if self.stem == "small" or width is not None or self.norm == "group":
             lines.append("from torch import nn")
         lines += ["", f"backbone = timm.create_model({self.name!r}, num_classes=0{arguments})"]
         if width is not None:
@@ -70,6 +77,16 @@ class BackboneConfig(NetworkConfig):
             lines += [
                 f"backbone.conv1 = nn.Conv2d(3, {channels}, 3, padding=1, bias=False)",
                 "backbone.maxpool = nn.Identity()",
+            ]
+        if self.norm == "group":
+            lines += [
+                "for path, layer in list(backbone.named_modules()):",
+                "    if type(layer) is nn.BatchNorm2d:",
+                "        channels = layer.num_features",
+                "        groups = math.gcd(64, channels) // 4 or 1",
+                "        backbone.set_submodule(path, nn.GroupNorm(groups, channels))",
+                "    elif type(layer) is nn.Conv2d:",
+                "        layer.__class__, layer.eps = StdConv2d, 1e-6",
             ]
         lines += [f"backbone.load_state_dict(load_file({weights!r}))", "backbone.eval()"]
         return "\n".join([*lines, "", self.preparing_snippet(data, facts)])
@@ -154,6 +171,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         _narrow_stem(backbone, config)
     if config.stem == "small":
         _small_stem(backbone, config)
+    if config.norm == "group":
+        _group_norm(backbone, config)
     if isinstance(backbone, ResNet):
         backbone.init_weights(zero_init_last=config.zero_init_last)
     convert_convolutions(backbone)
@@ -236,3 +255,20 @@ def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
         )
     backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
     backbone.maxpool = nn.Identity()
+
+
+def _group_norm(backbone: nn.Module, config: BackboneConfig) -> None:
+    """Give the network norms of single samples: 16 groups, fewer where one had under 4 channels."""
+    if not isinstance(backbone, ResNet) or type(backbone.bn1) is not nn.BatchNorm2d:
+        raise UserError(
+            f"backbone {config.name!r} has no BatchNorm that could become GroupNorm (plain ResNets "
+            "do): use --set backbone.norm=batch"
+        )
+    for path, layer in list(backbone.named_modules()):
+        if type(layer) is nn.BatchNorm2d:
+            channels = layer.num_features
+            groups = math.gcd(64, channels) // 4 or 1
+            backbone.set_submodule(path, nn.GroupNorm(groups, channels))
+        elif type(layer) is nn.Conv2d:
+            layer.__class__ = StdConv2d  # keeps the weights that are drawn
+            layer.eps = 1e-6  # type: ignore[assignment]

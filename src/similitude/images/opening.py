@@ -48,12 +48,23 @@ def _is_file(*suffixes: str) -> Any:
     )
 
 
+def _are_two_parts(data: Any) -> bool:
+    return isinstance(data, tuple) and [isinstance(part, ImageSet) for part in data] == [True, True]
+
+
+def _of_two_parts(data: tuple[ImageSet, ImageSet]) -> Found:
+    train, test = data
+    parts = {name: name for name in ("train", "test")}
+    return Found(lambda part: _of_loaded(test if part == "test" else train), parts, "train")
+
+
 _objects, _on_hub, _saved = map(_of_files, hugging_face.openers(IMAGES))
 
 # The first that claims what a user names opens it: one line adds a kind of source.
 OPENERS = (
     Opener(lambda data: isinstance(data, ImageSource), lambda data: Found(lambda _: data)),
     Opener(lambda data: isinstance(data, ImageSet), lambda data: Found(lambda _: _of_loaded(data))),
+    Opener(_are_two_parts, _of_two_parts),
     Opener(
         lambda data: isinstance(data, np.ndarray | Tensor),
         lambda data: Found(lambda _: arrays.from_array(data)),
@@ -84,7 +95,8 @@ def open_source(data: Any, *, split: str | None = None, values: Range = "measure
         data: A folder of images, an ``.npy``, ``.npz`` or ``.pack`` file, tar files in the
             WebDataset convention (one, a folder of them, ``shards/train-*.tar``), a data set of
             Hugging Face's library (the object, a folder it was saved to, ``hf:NAME``), an array or
-            tensor (see :class:`ArraySource`), images that are loaded already, or one of the names
+            tensor (see :class:`ArraySource`), images that are loaded already, or a pair of such, to
+            train on and to test on, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
         split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``

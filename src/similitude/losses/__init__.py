@@ -12,6 +12,7 @@ from similitude.losses.contrastive import (
     invariant_spread,
     nt_xent,
     nt_xent_with_queue,
+    repulsion,
 )
 from similitude.losses.cross_modal import matched_sigmoid, matched_softmax
 from similitude.losses.decorrelation import barlow_twins, barlow_twins_hsic
@@ -21,13 +22,18 @@ from similitude.losses.distillation import (
     self_distillation_before_logits,
 )
 from similitude.losses.predictive import cpc_info_nce, cpc_shared_info_nce
-from similitude.losses.regression import negative_cosine, normalized_regression
+from similitude.losses.regression import (
+    channel_cross_entropy,
+    negative_cosine,
+    normalized_regression,
+)
 from similitude.losses.tiles import mean_in_tiles, mean_over_bank_rows
 
 __all__ = [
     "bank_softmax",
     "barlow_twins",
     "barlow_twins_hsic",
+    "channel_cross_entropy",
     "cpc_info_nce",
     "cpc_shared_info_nce",
     "distill_logits",
@@ -46,6 +52,7 @@ __all__ = [
     "normalized_regression",
     "nt_xent",
     "nt_xent_with_queue",
+    "repulsion",
     "self_distillation",
     "self_distillation_before_logits",
     "sinkhorn",

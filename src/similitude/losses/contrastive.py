@@ -10,6 +10,7 @@ is that of one process.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -283,6 +284,41 @@ def bank_softmax(
     """
     logits = _candidates(features, bank_rows, temperature)
     return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+
+
+@torch.no_grad()
+@full_precision
+def repulsion(
+    query: Float[Tensor, "N P"],
+    candidates: Float[Tensor, "C P"],
+    *,
+    temperature: float,
+    left_out: Sequence[int] = (),
+    most: int = 32,
+) -> Float[Tensor, "M P"]:
+    """What InfoNCE adds to the pull of the positive: its extra gradient (arXiv:2203.16262, Sec. 4).
+
+    The negative gradient for a unit query goes along Z_b - sum_i w_i Z_i, where Z_b is the positive
+    and w the softmax of the query's similarities with the negatives, over the temperature. This is
+    the second part, without a gradient of its own: a mean of the negatives, turned around.
+
+    Args:
+        query: any norm.
+        candidates: any norm; all are negatives of every query but those left out.
+        temperature: positive.
+        left_out: for each k in it, candidate k + i is no negative of query i: the query itself, its
+            positive.
+        most: M, so many of the first queries are enough for what is measured of them.
+
+    Returns:
+        Rows of length 0..1; minus the one negative where there is a single one.
+    """
+    query, candidates = F.normalize(query[:most], dim=1), F.normalize(candidates, dim=1)
+    logits = query @ candidates.T / temperature
+    rows = torch.arange(len(query), device=query.device)
+    for first in left_out:
+        logits[rows, first + rows] = -torch.inf
+    return -(logits.softmax(dim=1) @ candidates)
 
 
 def _candidates(

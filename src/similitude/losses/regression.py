@@ -38,3 +38,20 @@ def normalized_regression(p: Float[Tensor, "N P"], z: Float[Tensor, "N P"]) -> F
         except for rows shorter than 1e-6, which both papers' codes clamp, each in its way.
     """
     return (unit(p) - unit(z)).square().sum(dim=1).mean()
+
+
+@full_precision
+def channel_cross_entropy(p: Float[Tensor, "N P"], z: Float[Tensor, "N P"]) -> Float[Tensor, ""]:
+    """Cross-entropy with softmax over the channels (SimSiam, arXiv:2011.10566, Sec. 4.5), in nats.
+
+    - sum over c of softmax(z)_c log softmax(p)_c.
+
+    Args:
+        p: predictions of one view, any scale.
+        z: projections of the other view, any scale.
+
+    Returns:
+        Mean over the N samples, at least the entropy of softmax(z). log(P) when all channels of p
+        are equal.
+    """
+    return F.cross_entropy(p, z.softmax(dim=1))

@@ -28,7 +28,7 @@ from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import mlp, output_std
+from similitude.nets import mlp, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -106,7 +106,7 @@ class BarlowTwins(Method):
             off_diagonal_weight=self.config.off_diagonal_weight,
             share=own_share(),
         )
-        return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
+        return StepOutput(loss, features=h1.detach(), metrics=output_readings(z1))
 
     def chance_loss(self, batch_size: int) -> float:
         p = self.config.projection_dim  # of features that are not correlated at all

@@ -21,7 +21,14 @@ from torch import nn
 from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import build_head, ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import (
+    build_head,
+    ema_update_,
+    frozen_copy,
+    mlp,
+    output_readings,
+    prediction_gap,
+)
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -90,10 +97,11 @@ class BYOL(Method):
         v1, v2 = batch.views
         h1 = self.backbone(v1)
         y1 = self.projector(h1)
-        metrics = {"projection_std": output_std(y1)}
+        p1 = self.predictor(y1)
+        metrics = output_readings(y1, prediction_gap(y1, p1))
         with torch.no_grad():
             z2 = self.target_projector(self.target_backbone(v2))
-        loss = normalized_regression(self.predictor(y1), z2)
+        loss = normalized_regression(p1, z2)
         if self.config.symmetric:
             p2 = self.predictor(self.projector(self.backbone(v2)))
             with torch.no_grad():

@@ -20,7 +20,7 @@ from pydantic import Field
 from similitude.audio.views import AudioViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import ema_update_, frozen_copy, mlp, output_readings, prediction_gap
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -59,9 +59,10 @@ class BYOLA(Method):
         with torch.no_grad():
             z1 = self.target_projector(self.target_backbone(v1))
             z2 = self.target_projector(self.target_backbone(v2))
-        loss = normalized_regression(self.predictor(y1), z2)
+        p1 = self.predictor(y1)
+        loss = normalized_regression(p1, z2)
         loss = loss + normalized_regression(self.predictor(y2), z1)
-        return StepOutput(loss, h1.detach(), {"projection_std": output_std(y1)})
+        return StepOutput(loss, h1.detach(), output_readings(y1, prediction_gap(y1, p1)))
 
     def after_step(self, progress: Progress) -> None:
         ema_update_(self.target_backbone, self.backbone, self.config.ema_decay)

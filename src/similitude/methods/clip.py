@@ -27,7 +27,7 @@ from similitude.losses import matched_sigmoid, matched_softmax
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
 from similitude.multimodal.networks import Towers
 from similitude.multimodal.views import SensorViewConfig
-from similitude.nets import output_std
+from similitude.nets import worst_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -93,8 +93,7 @@ class CLIP(Method):
                 losses.append(matched_softmax(everyone[a], everyone[b], **options))
             else:
                 losses.append(matched_sigmoid(everyone[a], everyone[b], bias=self.bias, **options))
-        stds = torch.stack([output_std(own) for own in z.values()])
-        metrics = {"projection_std": stds.min(), "scale": scale.detach()}
+        metrics = {**worst_readings(list(z.values())), "scale": scale.detach()}
         features = torch.cat([parts[name].detach() for name in self.backbone.kept], dim=1)
         return StepOutput(torch.stack(losses).mean(), features, metrics)
 

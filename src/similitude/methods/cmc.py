@@ -54,7 +54,7 @@ from similitude.method import (
     Width,
 )
 from similitude.multimodal.networks import Towers
-from similitude.nets import output_std
+from similitude.nets import worst_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -136,14 +136,11 @@ class CMC(Method):
             parts, there = list(h.chunk(len(self.projectors), dim=1)), None
         z = [projector(part) for projector, part in zip(self.projectors, parts, strict=True)]
         v = [F.normalize(projection, dim=1) for projection in z]
-        loss = (
-            self._in_batch(v, there)
-            if not self.banks
-            else self._over_banks(v, there, batch, progress)
-        )
-        stds = torch.stack([output_std(projection) for projection in z])
-        metrics = {"projection_std": stds.min()}  # the view that is nearest to collapse
-        return StepOutput(loss, features=h.detach(), metrics=metrics)
+        if self.banks:
+            loss = self._over_banks(v, there, batch, progress)
+        else:
+            loss = self._in_batch(v, there)
+        return StepOutput(loss, features=h.detach(), metrics=worst_readings(z))
 
     def _in_batch(self, v: list[Tensor], there: list[Tensor] | None) -> Tensor:
         """The sum over the pairs, against the other samples of the batch."""

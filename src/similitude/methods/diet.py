@@ -36,7 +36,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import build_head, drop_gradients, output_std
+from similitude.nets import build_head, drop_gradients, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
@@ -97,7 +97,7 @@ class DIET(Method):
             temperature=self.config.temperature,
         )
         h1, z1 = (x.detach()[: len(batch.index)] for x in (h, z))
-        metrics = {"projection_std": output_std(z1), "loss_floor": loss.new_tensor(self._floor())}
+        metrics = {**output_readings(z1), "loss_floor": loss.new_tensor(self._floor())}
         return StepOutput(loss, features=h1, metrics=metrics)
 
     def _floor(self) -> float:

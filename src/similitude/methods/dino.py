@@ -37,7 +37,7 @@ from similitude.nets import (
     ema_update_,
     frozen_copy,
     multi_crop_features,
-    output_std,
+    output_readings,
     without_drop_path,
 )
 from similitude.nets.backbone import Backbone
@@ -133,7 +133,7 @@ class DINO(Method):
             target_temperature=self._target_temperature(progress),
         )
         metrics = {
-            "projection_std": output_std(z[0]),
+            **output_readings(z[0]),
             "target_entropy": entropy,
             "target_kl": loss.detach() - entropy,  # of the online network from the target
         }

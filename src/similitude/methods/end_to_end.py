@@ -24,9 +24,9 @@ from torch import Tensor
 
 from similitude.distributed import gather, own_rows, own_share
 from similitude.images.views import ImageViewConfig
-from similitude.losses import in_batch_info_nce
+from similitude.losses import in_batch_info_nce, repulsion
 from similitude.method import Batch, BatchParts, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import build_head, convert_split_batchnorm, output_std
+from similitude.nets import build_head, convert_split_batchnorm, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import gathered, rows_at
 from similitude.randomness import permutation
@@ -76,7 +76,8 @@ class EndToEnd(Method):
         loss = in_batch_info_nce(q, k, **options)
         if self.config.symmetric:
             loss = loss + in_batch_info_nce(k, q, **options)
-        return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
+        extra = repulsion(z1, own_rows(k), temperature=self.config.temperature, left_out=(0,))
+        return StepOutput(loss, features=h1.detach(), metrics=output_readings(z1, extra))
 
     def _keys(self, view: Any, progress: Progress) -> Tensor:
         """Keys of the whole batch [M, P], any norm; each process encodes a random part of it."""

@@ -46,7 +46,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import build_head, output_std
+from similitude.nets import build_head, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -107,7 +107,7 @@ class InstDisc(Method):
             loss = loss + self.config.proximal_weight * (v - own).square().sum(dim=1).mean()
         self.bank.update(gather(batch.index), gather(v.detach()), self.config.ema_decay)
         metrics = {
-            "projection_std": output_std(z),
+            **output_readings(z),
             "bank_similarity": F.cosine_similarity(v.detach(), own).mean(),
         }
         return StepOutput(loss, features=h.detach(), metrics=metrics)

@@ -24,7 +24,7 @@ from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import invariant_spread
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import build_head, output_std
+from similitude.nets import build_head, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
@@ -74,9 +74,7 @@ class InvaSpread(Method):
             negative_weight=self.config.negative_weight,
             share=own_share(),
         )
-        return StepOutput(
-            loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
-        )
+        return StepOutput(loss, features=h.detach().chunk(2)[0], metrics=output_readings(z1))
 
     def chance_loss(self, batch_size: int) -> float:
         weight = self.config.negative_weight

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from similitude.distributed import gather
 from similitude.images.views import ImageViewConfig
-from similitude.losses import info_nce
+from similitude.losses import info_nce, repulsion
 from similitude.memory import MemoryBank
 from similitude.method import (
     BankRows,
@@ -36,7 +36,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import build_head, output_std
+from similitude.nets import build_head, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -86,8 +86,9 @@ class MemoryBankContrast(Method):
         k, negatives = self.bank.features[batch.index], self.bank.features[drawn]
         loss = info_nce(q, k, negatives, temperature=self.config.temperature)
         self.bank.update(gather(batch.index), gather(q.detach()), self.config.ema_decay)
+        extra = repulsion(q, negatives, temperature=self.config.temperature)
         metrics = {
-            "projection_std": output_std(z),
+            **output_readings(z, extra),
             "bank_similarity": F.cosine_similarity(q.detach(), k).mean(),
         }
         return StepOutput(loss, features=h.detach(), metrics=metrics)

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from similitude.distributed import gather, own_rows
 from similitude.images.views import ImageViewConfig
-from similitude.losses import info_nce
+from similitude.losses import info_nce, repulsion
 from similitude.memory import FeatureQueue
 from similitude.method import (
     Batch,
@@ -48,7 +48,7 @@ from similitude.nets import (
     convert_split_batchnorm,
     ema_update_,
     frozen_copy,
-    output_std,
+    output_readings,
 )
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import gathered, rows_at
@@ -130,7 +130,8 @@ class MoCo(Method):
             loss = loss + info_nce(q2, own_rows(keys1), negatives, temperature=temperature)
             keys = torch.cat([keys1, keys])
         self.queue.enqueue(keys)
-        return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
+        metrics = output_readings(z1, repulsion(q1, negatives, temperature=temperature))
+        return StepOutput(loss, features=h1.detach(), metrics=metrics)
 
     @torch.no_grad()
     def _keys(self, view: Any, progress: Progress) -> Tensor:

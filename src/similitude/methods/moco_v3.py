@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.images.vit import set_sincos_positions_, xavier_init_
-from similitude.losses import in_batch_info_nce
+from similitude.losses import in_batch_info_nce, repulsion
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import ema_update_, frozen_copy, mlp, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -105,11 +105,13 @@ class MoCoV3(Method):
         v1, v2 = batch.views
         h1 = self.backbone(v1)
         z1 = self.projector(h1)
-        loss = self._contrast(self.predictor(z1), self._keys(v2))
+        q1, keys = self.predictor(z1), self._keys(v2)
+        loss = self._contrast(q1, keys)
         if self.config.symmetric:
             q2 = self.predictor(self.projector(self.backbone(v2)))
             loss = loss + self._contrast(q2, self._keys(v1))
-        return StepOutput(loss, features=h1.detach(), metrics={"projection_std": output_std(z1)})
+        extra = repulsion(q1, keys, temperature=self.config.temperature, left_out=(0,))
+        return StepOutput(loss, features=h1.detach(), metrics=output_readings(z1, extra))
 
     @torch.no_grad()
     def _keys(self, view: Any) -> Tensor:

@@ -27,7 +27,7 @@ from torch import nn
 from similitude.images.views import ImageViewConfig
 from similitude.losses import normalized_regression
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import build_head, ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import build_head, ema_update_, frozen_copy, mlp, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 from similitude.schedules import cosine
@@ -91,7 +91,7 @@ class RAFT(Method):
         cross_model = (normalized_regression(p1, z1) + normalized_regression(p2, z2)) / 2
         weights = self.config.alignment_weight, self.config.cross_model_weight
         metrics = {
-            "projection_std": output_std(y1),
+            **output_readings(y1),
             "alignment_loss": alignment.detach(),
             "cross_model_loss": cross_model.detach(),
         }

@@ -24,9 +24,9 @@ from torch import nn
 
 from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
-from similitude.losses import nt_xent
+from similitude.losses import nt_xent, repulsion
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import mlp, output_std
+from similitude.nets import mlp, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
@@ -86,13 +86,14 @@ class SimCLR(Method):
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         h = self.backbone(joined(batch.views))
-        z1, z2 = self.projector(h).chunk(2)
+        z = self.projector(h)
+        z1, z2 = z.chunk(2)
         loss = nt_xent(
             gather(z1), gather(z2), temperature=self.config.temperature, share=own_share()
         )
-        return StepOutput(
-            loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
-        )
+        extra = repulsion(z1, z, temperature=self.config.temperature, left_out=(0, len(z1)))
+        metrics = output_readings(z1, extra)
+        return StepOutput(loss, features=h.detach().chunk(2)[0], metrics=metrics)
 
     def chance_loss(self, batch_size: int) -> float:
         return math.log(2 * batch_size - 1)

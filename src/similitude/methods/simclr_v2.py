@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
-from similitude.losses import nt_xent, nt_xent_with_queue
+from similitude.losses import nt_xent, nt_xent_with_queue, repulsion
 from similitude.memory import FeatureQueue
 from similitude.method import (
     Batch,
@@ -38,7 +38,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import ema_update_, frozen_copy, mlp, output_std
+from similitude.nets import ema_update_, frozen_copy, mlp, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
@@ -101,17 +101,21 @@ class SimCLRv2(Method):
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         options = {"temperature": self.config.temperature, "share": own_share()}
         h = self.backbone(joined(batch.views))
-        z1, z2 = self.projector(h).chunk(2)
+        candidates = z = self.projector(h)
+        z1, z2 = z.chunk(2)
         all1, all2 = gather(z1), gather(z2)
         if self.config.queue:
             negatives = self.queue.snapshot()
+            candidates = torch.cat([z, negatives])
             loss = nt_xent_with_queue(all1, all2, negatives, **options)
             self.queue.enqueue(gather(self._keys(batch.views[0])))
         else:
             loss = nt_xent(all1, all2, **options)
-        return StepOutput(
-            loss, features=h.detach().chunk(2)[0], metrics={"projection_std": output_std(z1)}
+        extra = repulsion(
+            z1, candidates, temperature=self.config.temperature, left_out=(0, len(z1))
         )
+        metrics = output_readings(z1, extra)
+        return StepOutput(loss, features=h.detach().chunk(2)[0], metrics=metrics)
 
     @torch.no_grad()
     def _keys(self, view: Tensor) -> Tensor:

@@ -8,6 +8,9 @@
 The predictor's learning rate stays at its peak (Sec. 4.2, "predictor with constant lr"), and
 weight decay acts on every parameter, BatchNorm included, as in the reference code.
 
+``alternating_steps`` = k > 1 is the multi-step alternation of Sec. 5.2: the targets of k steps are
+those of the network at the first of them, whose copy stands still until then.
+
 Differs from the reference code (facebookresearch/simsiam): hidden layers of the projector are as
 wide as the projections (2,048, as in the paper); the code's as the backbone's features, which is
 the same for a ResNet-50 alone. As in the code, and unlike the paper's text, the projector's last
@@ -15,15 +18,25 @@ BatchNorm has no affine parameters, and the last Linear before it keeps a bias t
 trained.
 """
 
+import math
 from typing import Any, Literal
 
-from pydantic import Field
-from torch import nn
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from similitude.images.views import ImageViewConfig
-from similitude.losses import negative_cosine
+from similitude.losses import channel_cross_entropy, negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import build_head, mlp, output_std
+from similitude.nets import (
+    UnitBias,
+    build_head,
+    ema_update_,
+    frozen_copy,
+    mlp,
+    output_readings,
+    prediction_gap,
+)
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -42,12 +55,24 @@ class SimSiamConfig(MethodConfig):
     projector: Literal["mlp", "linear", "none"] = "mlp"
     projector_layers: int = Field(default=3, ge=2)  # 2 for CIFAR-10 (App. D)
     projection_dim: Width = 2048
-    predictor: Literal["mlp", "none", "fixed"] = "mlp"  # Tab. 1; fixed: random, never trained
+    # Tab. 1; fixed: random, never trained; bias: unit(z) + b (arXiv:2203.16262, Sec. 4)
+    predictor: Literal["mlp", "none", "fixed", "bias"] = "mlp"
     predictor_hidden: Width = 512
     fixed_predictor_lr: bool = True  # the predictor's rate does not decay
     head_norm: bool = True  # BatchNorm in projector and predictor (Tab. 3)
+    similarity: Literal["cosine", "cross_entropy"] = "cosine"  # Sec. 4.5
     stop_gradient: bool = True  # Fig. 2: without it the outputs collapse
     symmetric: bool = True  # Sec. 4.6: both directions, or p1 against z2 alone
+    alternating_steps: int = Field(default=1, ge=1)  # Sec. 5.2: against targets of one network
+
+    @model_validator(mode="after")
+    def _targets_are_fixed(self) -> "SimSiamConfig":
+        if self.alternating_steps > 1 and not self.stop_gradient:
+            raise ValueError(
+                "alternating_steps above 1 fixes the targets, and stop_gradient=false lets them "
+                "learn: give one of them"
+            )
+        return self
 
 
 class SimSiam(Method):
@@ -60,10 +85,13 @@ class SimSiam(Method):
         self.config = config
         self.backbone = backbone
         features = backbone.num_features
-        self.projector, dim = build_head(
+        self.projector, self.dim = build_head(
             config.projector, features, config.projection_dim, lambda: self._projector(features)
         )
-        self.predictor = self._predictor(dim)
+        self.predictor = self._predictor(self.dim)
+        if config.alternating_steps > 1:
+            self.target_backbone = frozen_copy(self.backbone)
+            self.target_projector = frozen_copy(self.projector)
 
     def _projector(self, features: int) -> nn.Module:
         config = self.config
@@ -78,6 +106,8 @@ class SimSiam(Method):
         config = self.config
         if config.predictor == "none":
             return nn.Identity()
+        if config.predictor == "bias":
+            return UnitBias(dim)
         predictor = mlp([dim, config.predictor_hidden, dim], norm=config.head_norm)
         return predictor.requires_grad_(config.predictor != "fixed")
 
@@ -90,16 +120,31 @@ class SimSiam(Method):
         h1 = self.backbone(v1)
         z1, z2 = self.projector(h1), self.projector(self.backbone(v2))
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        metrics = {"projection_std": output_std(z1)}
-        if self.config.stop_gradient:
+        metrics = output_readings(z1, prediction_gap(z1, p1))
+        if self.config.alternating_steps > 1:
+            z1, z2 = self._fixed_target(v1), self._fixed_target(v2)
+        elif self.config.stop_gradient:
             z1, z2 = z1.detach(), z2.detach()
+        distance = negative_cosine if self.config.similarity == "cosine" else channel_cross_entropy
+        loss = distance(p1, z2)
         if self.config.symmetric:
-            loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
-        else:
-            loss = negative_cosine(p1, z2)
+            loss = (loss + distance(p2, z1)) / 2
         return StepOutput(loss, features=h1.detach(), metrics=metrics)
 
+    @torch.no_grad()
+    def _fixed_target(self, view: Any) -> Tensor:
+        """Projections of the network as it was when these steps began, by their own statistics."""
+        return self.target_projector(self.target_backbone(view))
+
+    def after_step(self, progress: Progress) -> None:
+        steps = self.config.alternating_steps
+        if steps > 1 and (progress.step + 1) % steps == 0:
+            ema_update_(self.target_backbone, self.backbone, 0.0)
+            ema_update_(self.target_projector, self.projector, 0.0)
+
     def chance_loss(self, batch_size: int) -> float:
+        if self.config.similarity == "cross_entropy":
+            return math.log(self.dim)  # all channels alike
         return 0.0  # the cosine of unrelated vectors
 
     def param_groups(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from similitude.images.views import ImageViewConfig
 from similitude.losses import negative_cosine
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import mlp, output_std
+from similitude.nets import mlp, output_readings, prediction_gap
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -78,7 +78,7 @@ class SimTriplet(Method):
         inter = self._half(p1, z3) + self._half(p3, z1)
         loss = intra + self.config.neighbour_weight * inter
         metrics = {
-            "projection_std": output_std(z1),
+            **output_readings(z1, prediction_gap(z1, p1)),
             "intra_sample_loss": intra.detach(),
             "inter_sample_loss": inter.detach(),
         }

@@ -23,9 +23,9 @@ from similitude.audio.networks import FrameTransformer, pairs_of_frames
 from similitude.audio.views import AudioViewConfig
 from similitude.distributed import gather, mean_over_processes, own_share, world_size
 from similitude.errors import UserError
-from similitude.losses import nt_xent
+from similitude.losses import nt_xent, repulsion
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import output_std
+from similitude.nets import output_readings
 from similitude.nets.backbone import Backbone
 from similitude.nets.views import joined
 from similitude.sample import AnyView, MultiView
@@ -77,7 +77,8 @@ class SpeechSimCLR(Method):
         shown, target = views[:, :1], views[:, 1:]
         frames = self.backbone.inner(shown)
         h = frames.mean(dim=1)
-        z1, z2 = self.projector(h).chunk(2)
+        z = self.projector(h)
+        z1, z2 = z.chunk(2)
         contrast = nt_xent(
             gather(z1), gather(z2), temperature=self.config.temperature, share=own_share()
         )
@@ -86,7 +87,8 @@ class SpeechSimCLR(Method):
         missing = error_where(hidden, self.decoder(frames), target)
         weight = self.config.reconstruction_weight
         loss = weight * missing + (1 - weight) * contrast
-        metrics = {"projection_std": output_std(z1)}
+        extra = repulsion(z1, z, temperature=self.config.temperature, left_out=(0, len(z1)))
+        metrics = output_readings(z1, extra)
         metrics |= {"contrast": contrast.detach(), "reconstruction": missing.detach()}
         features = self.backbone.pooled(frames.detach().chunk(2)[0])
         return StepOutput(loss, features, metrics)

@@ -37,7 +37,7 @@ from similitude.method import (
     StepOutput,
     Width,
 )
-from similitude.nets import build_head, drop_gradients, mlp, multi_crop_features, output_std
+from similitude.nets import build_head, drop_gradients, mlp, multi_crop_features, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -107,7 +107,7 @@ class SwAV(Method):
             assignments = [self._assign(scores[v], v) for v in range(ASSIGNED)]
         loss = swapped_prediction(scores, assignments, temperature=config.temperature)
         metrics = {
-            "projection_std": output_std(embeddings[0]),
+            **output_readings(embeddings[0]),
             "prototype_entropy": _usage_entropy(torch.cat(scores[:ASSIGNED])),
         }
         if config.queue_length and progress.epoch >= config.queue_start_epoch:

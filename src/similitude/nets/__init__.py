@@ -11,12 +11,13 @@ from similitude.nets.gradients import clip_each_, drop_gradients
 from similitude.nets.heads import (
     DINOHead,
     ScaleBatchNorm1d,
+    UnitBias,
     WeightNormLinear,
     build_head,
     mlp,
-    output_std,
 )
 from similitude.nets.multicrop import multi_crop_features
+from similitude.nets.outputs import output_readings, output_std, prediction_gap, worst_readings
 from similitude.nets.patches import GatedContext, PatchBackbone, ResidualContext
 from similitude.nets.targets import ema_update_, frozen_copy, without_drop_path
 
@@ -28,6 +29,7 @@ __all__ = [
     "ScaleBatchNorm1d",
     "SplitBatchNorm2d",
     "SyncBatchNorm",
+    "UnitBias",
     "WeightNormLinear",
     "build_head",
     "clip_each_",
@@ -38,7 +40,10 @@ __all__ = [
     "frozen_copy",
     "mlp",
     "multi_crop_features",
+    "output_readings",
     "output_std",
+    "prediction_gap",
     "sync_batch_norm",
     "without_drop_path",
+    "worst_readings",
 ]

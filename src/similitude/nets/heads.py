@@ -9,8 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from similitude.distributed import mean_over_processes, world_size
-
 # pyright: reportPrivateImportUsage=false
 # torch._weight_norm is what PyTorch's own weight_norm runs on.
 
@@ -92,6 +90,22 @@ class ScaleBatchNorm1d(nn.BatchNorm1d):
         """Running statistics of an unseen batch, and scale 1."""
         self.reset_running_stats()
         nn.init.ones_(self.weight)
+
+
+class UnitBias(nn.Module):
+    """A predictor of a single vector, p = unit(z) + b with b from 0 (arXiv:2203.16262, Sec. 4).
+
+    Args:
+        dim: P.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, z: Float[Tensor, "N P"]) -> Float[Tensor, "N P"]:
+        """Unit rows, moved by b."""
+        return F.normalize(z, dim=1) + self.bias
 
 
 class WeightNormLinear(nn.Module):
@@ -178,20 +192,3 @@ class DINOHead(nn.Module):
     def forward(self, h: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
         """Logits; cosines in [-1, 1] with ``norm_last_layer``."""
         return self.last_layer(self.bottleneck(h))
-
-
-@torch.no_grad()
-def output_std(z: Float[Tensor, "N P"]) -> Float[Tensor, ""]:
-    """How far the rows spread over the sphere (SimSiam, arXiv:2011.10566, Sec. 4.1), detached.
-
-    Returns:
-        Standard deviation over the whole batch (of all processes) of the unit rows, mean over
-        channels, times sqrt(P): about 1 for directions spread evenly, 0 when all rows point the
-        same way (collapsed).
-    """
-    rows = F.normalize(z.float(), dim=1).double()  # exact enough for a difference of squares
-    moments = torch.stack([rows.mean(dim=0), rows.square().mean(dim=0)])
-    mean, square = mean_over_processes(moments)  # each has as many rows
-    count = len(z) * world_size()
-    variance = (square - mean.square()).clamp(min=0) * (count / max(1, count - 1))
-    return (variance.sqrt().mean() * z.shape[1] ** 0.5).float()

@@ -17,6 +17,7 @@ from similitude.report.read import read_run
 MEASURES = (
     ("knn", "kNN, %", "Accuracy of a vote of neighbors.", 100.0),
     ("linear", "Linear probe, %", "Accuracy of one linear layer.", 100.0),
+    ("finetuned", "Fine-tuned, %", "Accuracy of backbone and logits, trained on labels.", 100.0),
     ("effective_rank", "Effective rank", "How many directions the features really use.", 1.0),
     ("relative_std", "Feature spread", "1: even; near 0: all images alike.", 1.0),
 )

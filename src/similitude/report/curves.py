@@ -50,6 +50,11 @@ CURVES = (
         "Standard deviation of the unit features. Dashed: 1/\N{SQUARE ROOT}D, spread evenly. "
         "Near 0: collapsed.",
     ),
+    _Curve(
+        "center_share",
+        "Center share",
+        "What all unit projections have in common. Near 1: collapsed.",
+    ),
     _Curve("effective_rank", "Effective rank", "How many directions the features really use."),
     _Curve("alignment", "Alignment", "Distance between two views of an image. Lower is closer."),
     _Curve("uniformity", "Uniformity", "How evenly features fill the sphere. Lower is more even."),
@@ -63,6 +68,9 @@ EXTRA_TITLES = {
     "images_per_second": "Images per second",
     "waiting_share": "Share of time waiting for data",
     "projection_std": "Spread of the projections",
+    "extra_center_share": "Center share of the extra gradient",
+    "extra_center_cosine": "Its center against that of the projections, cosine",
+    "extra_residual_cosine": "Its residuals against theirs, cosine",
     "target_entropy": "Entropy of the targets, nats",
     "target_kl": "Divergence from the targets, nats",
     "prototype_entropy": "Entropy of the prototypes in use, nats",

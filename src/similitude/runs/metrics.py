@@ -26,6 +26,7 @@ FIRST_COLUMNS = [
     "alignment",
     "uniformity",
     "projection_std",
+    "center_share",
 ]
 
 
