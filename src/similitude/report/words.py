@@ -198,7 +198,7 @@ def _knn_sentence(run: RunSummary) -> str:
     against = f", against {join(others)}" if others else ""
     return (
         f"A vote of the nearest neighbors (kNN) in its features names the right class for "
-        f"{percent(ours.mean)}\N{NO-BREAK SPACE}% of the test images{against}."
+        f"{percent(ours.mean)}\N{NO-BREAK SPACE}% of the test {nouns(run)}{against}."
     )
 
 
