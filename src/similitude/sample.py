@@ -145,6 +145,10 @@ class DataConfig(Config):
         """A mild view for training on labels, made of those of the pretraining."""
         return next(iter(views))
 
+    def mild_view(self, views: Collection[ViewConfig]) -> ViewConfig:
+        """A milder one still, where another sensor is the view to learn from."""
+        return self.training_view(views)
+
     def completed(self, view: ViewConfig) -> ViewConfig:
         """The view with what it leaves open until the data is known."""
         return view

@@ -83,6 +83,10 @@ class ImageData(DataConfig):
         off = dict.fromkeys(("jitter_probability", *(o.name for o in OPERATIONS)), 0.0)
         return ImageViewConfig.model_validate(crop | off)
 
+    def mild_view(self, views: Collection[ViewConfig]) -> ImageViewConfig:
+        """Most of the image, as CLIP takes it (Radford et al. 2021, Sec. 2.4)."""
+        return self.training_view(views).changed(crop_scale=(0.6, 1.0))
+
     def serving(self, others: Sequence["ImageData"]) -> "ImageData":
         """The largest canvases of all; where none has a size, the images' own."""
         sizes = [config.canvas_size or 0 for config in (self, *others)]

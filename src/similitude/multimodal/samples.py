@@ -64,8 +64,10 @@ class SensorData(DataConfig):
 
     def completed(self, view: ViewConfig) -> ViewConfig:
         """With the mild view of every sensor of which it says nothing."""
-        mild = self.training_view([view])
-        return view.changed(of=mild.of | view.of) if isinstance(view, SensorViewConfig) else view
+        if not isinstance(view, SensorViewConfig):
+            return view
+        own = self.sensors.items()
+        return view.changed(of={n: c.mild_view(_views_of(n, [view])) for n, c in own} | view.of)
 
     def serving(self, others: Sequence["SensorData"]) -> "SensorData":
         """Each sensor so that it serves all."""

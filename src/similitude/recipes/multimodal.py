@@ -20,7 +20,7 @@ from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, wi
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 
 WIDTH = 256  # of projections
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Multimodal(Chooser):
         recipe = recipe.changed(method=recipe.method.changed(**fields))
         for name, (kind, own) in around.of.items():
             chosen = chooser(kind).choose("simclr", own, batch_size, minutes, own_network=True)
-            view = chosen.data.training_view(chosen.method.view_configs.values())
+            view = chosen.data.mild_view(chosen.method.view_configs.values())
             recipe = _with_sensor(recipe, name, chosen, view)
         size = batch_size or BATCH_SIZE
         while batch_size is None and size > 8 and size > around.num_samples // 4:
