@@ -265,6 +265,8 @@ class Samples(ABC, Generic[R]):
     """
 
     raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
+    # Whether one pass of a network sees all of them, so that it may as well be for all.
+    seen_together: ClassVar[bool] = False
 
     names: list[str]
     labels: Int[Tensor, " N"] | None
