@@ -10,6 +10,8 @@ import similitude as sim
 from builders import Ears
 from similitude.graphs.samples import GraphData
 from similitude.modalities import modality, modality_of
+from similitude.recipes import find_recipe
+from similitude.recipes.duration import seconds_per_step
 
 NODES = 120  # of the file
 NEIGHBORS = {"overrides": ["neighbors=[3, 2]"], "batch_size": 40}
@@ -152,9 +154,21 @@ def test_noise_costs_what_samples_do():
     assert len(tree) == 5
     assert torch.bincount(tree.graph.edges[1]).tolist() == [3] * 5 + [2] * 15
     assert len(tree.graph) == 5 + 15 + 30
-    rings = GraphData(num_features=4, nodes_per_graph=6).noise(5).plain()
+    rings = GraphData(num_features=4, nodes_per_graph=6, degree=3).noise(5).plain()
     assert rings.x.shape == (30, 4)
-    assert rings.hops[0].degree.tolist() == [2] * 30
+    assert rings.hops[0].degree.tolist() == [1 + 3] * 30
+    assert (rings.hops[0].edges // 6)[0].tolist() == (rings.hops[0].edges // 6)[1].tolist()
+
+
+def test_more_edges_and_more_neighbors_take_longer():
+    def seconds(network="gcn", **data):
+        recipe = find_recipe("graphs.barlow_twins")
+        recipe = recipe.with_value("backbone.name", network)
+        return seconds_per_step(recipe.changed(data=GraphData(**data)), torch.device("cpu"))
+
+    for network in ("gcn", "gat", "gin"):
+        assert seconds(network, degree=30) > 1.5 * seconds(network)
+    assert seconds(neighbors=(10, 10)) > 1.5 * seconds(neighbors=(2, 2)) > seconds()
 
 
 def test_recipes_from_before_there_were_other_networks_load():

@@ -1,6 +1,6 @@
 """Graphs as one of the kinds of data: nodes of a large one are the samples, or many small ones."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 from similitude.data.source import Source, numbered
 from similitude.errors import UserError
 from similitude.graphs import opening
-from similitude.graphs.graph import Graph, Nodes
+from similitude.graphs.graph import Graph, GraphInput, Nodes
 from similitude.graphs.labeled import LabeledGraph
 from similitude.graphs.many import FewGraphs, ManyGraphs
 from similitude.graphs.networks import GraphNetworkConfig
@@ -30,6 +30,7 @@ class GraphData(DataConfig):
 
     Attributes:
         num_features: Of a node; set from the data.
+        degree: Neighbors of a node on average; set from the data, for estimates of time.
         nodes_per_graph: On average, where graphs are the samples; None where nodes of one graph
             are. Set from the data.
         neighbors: How many neighbors of a node a step samples: of the nodes of the batch, of those
@@ -39,6 +40,7 @@ class GraphData(DataConfig):
 
     kind: Literal["graph"] = "graph"
     num_features: Count = 1
+    degree: Count = 1
     nodes_per_graph: Count | None = None
     neighbors: Annotated[tuple[Count, ...], Field(min_length=2)] | None = None
 
@@ -49,13 +51,13 @@ class GraphData(DataConfig):
         return GraphFacts(self.num_features, self.nodes_per_graph, self.neighbors)
 
     def noise(self, number: int) -> Nodes | FewGraphs:
-        """Nodes or graphs with random features: rings; trees, where neighbors are sampled."""
+        """Nodes or graphs with random features, and as many edges; trees of sampled neighbors."""
         if self.nodes_per_graph is not None:
             sizes = torch.full((number,), self.nodes_per_graph)
-            graph = Graph(torch.rand(int(sizes.sum()), self.num_features), _rings(sizes))
+            graph = Graph(torch.rand(int(sizes.sum()), self.num_features), self._rings(sizes))
             return FewGraphs(ManyGraphs(graph, sizes), torch.arange(number))
         if self.neighbors is None:
-            edges = _rings(torch.tensor([number]))
+            edges = self._rings(torch.tensor([number]))
             return Nodes(Graph(torch.rand(number, self.num_features), edges), torch.arange(number))
         total, level, parents = number, number, []
         for count in self.neighbors:
@@ -66,11 +68,15 @@ class GraphData(DataConfig):
         edges = torch.stack([torch.arange(number, total), torch.cat(parents)])
         return Nodes(Graph(torch.rand(total, self.num_features), edges), torch.arange(number))
 
+    def view_cost(self, views: Sequence[GraphInput]) -> float:
+        """A tenth of a pixel's for each number that is gathered and masked."""
+        return sum(view.x.numel() / len(view) for view in views) / 10
 
-def _rings(sizes: Int[Tensor, " K"]) -> Int[Tensor, "2 M"]:
-    """From every node to the next one of its graph."""
-    nodes = torch.arange(int(sizes.sum()))
-    return torch.stack([nodes, torch.cat([ring.roll(-1) for ring in nodes.split(sizes.tolist())])])
+    def _rings(self, sizes: Int[Tensor, " K"]) -> Int[Tensor, "2 E"]:
+        """From every node to the next ones of its graph."""
+        rings = torch.arange(int(sizes.sum())).split(sizes.tolist())
+        ends = [torch.cat([ring.roll(-k) for ring in rings]) for k in range(1, self.degree + 1)]
+        return torch.stack([torch.cat(rings).repeat(self.degree), torch.cat(ends)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +126,7 @@ class Graphs(Modality):
         """A part, or all."""
         found = _read(data, config)
         if split is not None and split not in found.parts:
-            raise UserError(f"{_name(data)} does not say what of it is for {split}")
+            raise UserError(f"{_name(data, found)} does not say what of it is for {split}")
         return _source(found, data, split)
 
     def open_parts(self, data: Any, config: GraphData | None) -> list[GraphSource]:
@@ -155,24 +161,27 @@ def _read(data: Any, config: GraphData | None) -> LabeledGraph:
     found = opening.read(data)
     if config is None:
         return found
+    name = _name(data, found)
     if (found.sizes is None) != (config.nodes_per_graph is None):
         ours, theirs = ("many graphs", "one") if found.sizes is not None else ("one graph", "many")
-        raise UserError(f"{_name(data)} is {ours}, and the run was trained on {theirs}")
+        raise UserError(f"{name} is {ours}, and the run was trained on {theirs}")
     if found.graph.x.shape[1] != config.num_features:
         raise UserError(
-            f"{_name(data)} has {found.graph.x.shape[1]} features of a node, and the run was "
+            f"{name} has {found.graph.x.shape[1]} features of a node, and the run was "
             f"trained on {config.num_features}: give nodes the same features"
         )
     return found
 
 
-def _name(data: Any) -> str:
-    return str(data) if isinstance(data, str | Path) else "the graph"
+def _name(data: Any, found: LabeledGraph) -> str:
+    if isinstance(data, str | Path):
+        return str(data)
+    return "the graph" if found.sizes is None else "the graphs"
 
 
 def _source(found: LabeledGraph, data: Any, part: str | None) -> GraphSource:
     index = torch.arange(len(found)) if part is None else found.parts[part]
-    every, name = found.names or numbered(len(found)), _name(data)
+    every, name = found.names or numbered(len(found)), _name(data, found)
     return GraphSource(
         name=name if part is None else f"{name} {part}",
         names=[every[i] for i in index.tolist()],

@@ -114,6 +114,9 @@ def _on_graphs(config: MethodConfig, view: GraphViewConfig, width: int) -> Metho
     return config
 
 
+_MEASURED = ("num_features", "degree", "nodes_per_graph")  # and kept in the recipe
+
+
 @dataclass(frozen=True)
 class Around(Surroundings):
     """What the choices depend on: also the graph.
@@ -121,11 +124,13 @@ class Around(Surroundings):
     Attributes:
         num_nodes: Of the graph, or of all of them.
         num_features: Of a node.
+        degree: Neighbors of a node, on average; at least 1.
         nodes_per_graph: On average, where graphs are the samples; None where nodes are.
     """
 
     num_nodes: int = 1
     num_features: int = 1
+    degree: int = 1
     nodes_per_graph: int | None = None
 
 
@@ -137,9 +142,15 @@ class Graphs(Chooser):
     def surroundings(self, source: GraphSource, num_samples: int | None = None) -> Around:
         """The numbers of samples, nodes and features."""
         count, features = source.graph.x.shape
+        degree = max(1, round(source.graph.edges.shape[1] / count))
         each = None if source.sizes is None else max(1, round(count / len(source.sizes)))
-        plain = Surroundings.of(source, [features], num_samples)
-        return Around(**vars(plain), num_nodes=count, num_features=features, nodes_per_graph=each)
+        return Around(
+            **vars(Surroundings.of(source, [features], num_samples)),
+            num_nodes=count,
+            num_features=features,
+            degree=degree,
+            nodes_per_graph=each,
+        )
 
     def choose(
         self,
@@ -182,10 +193,10 @@ class Graphs(Chooser):
     def to_fit(self, recipe: Recipe, around: Surroundings) -> Recipe:
         """With what the nodes have, and what is not given made to fit each other."""
         assert isinstance(around, Around)
-        count = around.num_features
+        found = {name: getattr(around, name) for name in _MEASURED}
         recipe = recipe.changed(
-            data=recipe.data.changed(num_features=count, nodes_per_graph=around.nodes_per_graph),
-            backbone=recipe.backbone.changed(in_features=count),
+            data=recipe.data.changed(**found),
+            backbone=recipe.backbone.changed(in_features=around.num_features),
         )
         if "data.neighbors" in recipe.reasons:
             recipe = recipe.with_value("data.neighbors", _neighbors(recipe))
