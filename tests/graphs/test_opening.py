@@ -17,7 +17,10 @@ def data(nodes=8, **more):
 
 
 class DataSet:
-    """As those of torch_geometric: no list."""
+    """As those of torch_geometric: no list, with the edges of all its graphs."""
+
+    edge_index = torch.zeros(2, 0)
+    x = torch.zeros(0, 3)
 
     def __init__(self, *items):
         self.items = items
@@ -58,12 +61,15 @@ def test_files(tmp_path, file, molecules):
 def test_other_data_is_no_graph(tmp_path):
     np.savez(tmp_path / "photos.npz", x=np.zeros((4, 8, 8)))
 
-    class Broken(DataSet):
+    class Broken:
+        def __len__(self):
+            return 2
+
         def __getitem__(self, i):
             raise RuntimeError("no connection")
 
     others = (tmp_path, tmp_path / "photos.npz", torch.rand(4, 8, 8), [], {}, "digits")
-    for given in (*others, Broken(1), DataSet(), [torch.rand(3)], iter([data()])):
+    for given in (*others, Broken(), [torch.rand(3)], iter([data()])):
         assert not opening.claims(given)
     with pytest.raises(UserError, match="is no graph: give a folder of Planetoid's"):
         opening.read(tmp_path)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from similitude.errors import UserError
 from similitude.graphs.graph import Nodes
 from similitude.graphs.many import FewGraphs
 from similitude.graphs.views import GraphFacts, GraphViewConfig
@@ -106,3 +107,11 @@ def test_views_of_a_small_graph_depend_on_its_position_and_on_nothing_beside_it(
     elsewhere = views_of(FewGraphs(many, torch.tensor([4, 1])), [0, 1], epoch=3, facts=facts)
     assert not torch.equal(elsewhere[0].x[:7], some[0].x[:7])
     assert torch.equal(elsewhere[0].x[7:], some[0].x[7:])
+
+
+@pytest.mark.parametrize("facts", [{"neighbors": (3, 3)}, {"nodes_per_graph": 5}])
+def test_what_processes_would_not_share_evenly_is_refused(facts, monkeypatch):
+    monkeypatch.setattr("similitude.graphs.views.world_size", lambda: 2)
+    GraphViewConfig().on(GraphFacts(3))
+    with pytest.raises(UserError, match="in one process: leave out --devices"):
+        GraphViewConfig().on(GraphFacts(3, **facts))

@@ -106,9 +106,9 @@ def _has_tables(folder: Path) -> str | None:
 
 
 FORMS = (
-    Form(_is_object, _read_object),
     Form(_is_pair, lambda data: read_tables(*map(as_path, data))),
     Form(_is_sequence, _read_sequence),
+    Form(_is_object, _read_object),  # data sets have such attributes too, of all their graphs
     Form(_is_npz, lambda data: read_npz(as_path(data))),
     Form(
         _in_folder(planetoid_name),

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Int
 from pydantic import Field
 from torch import Tensor
 
+from similitude.distributed import world_size
+from similitude.errors import UserError
 from similitude.graphs.graph import Graph, GraphInput, Hop, Nodes
 from similitude.graphs.many import FewGraphs, ranges
 from similitude.graphs.neighbors import Incoming
@@ -60,10 +62,20 @@ class GraphViewConfig(ViewConfig):
     drop_edges: OfViews = 0.4
 
     def on(self, facts: GraphFacts) -> View[Nodes] | View[FewGraphs]:
-        """The view of graphs of which these facts are true."""
-        if facts.nodes_per_graph is not None:
-            return ManyView(self)
-        return WholeView(self) if facts.neighbors is None else SampledView(self, facts.neighbors)
+        """The view of graphs of which these facts are true.
+
+        Raises:
+            UserError: Nodes of small graphs, or sampled ones, would be of several processes, whose
+                BatchNorm takes them to have as many each.
+        """
+        if facts.nodes_per_graph is None and facts.neighbors is None:
+            return WholeView(self)
+        if world_size() > 1:
+            raise UserError(
+                "small graphs, and sampled neighbors of a large one, are trained on in one "
+                "process: leave out --devices"
+            )
+        return ManyView(self) if facts.neighbors is None else SampledView(self, facts.neighbors)
 
 
 @dataclass(frozen=True)
