@@ -192,7 +192,7 @@ def _opened(
     if len(source) < 2:
         raise UserError(f"{source.name} has 1 image, but learning needs at least 2: add images")
     together = f", shared by {world_size()} processes" if world_size() > 1 else ""
-    listener.say(f"{len(source):,} {kind.noun} in {source.name}{together}")
+    listener.say(f"{len(source):,} {source.noun or kind.noun} in {source.name}{together}")
     for note in source.notes:
         listener.say(f"  {note}")
     around, start = chooser.surroundings(source), None

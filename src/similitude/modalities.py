@@ -87,6 +87,10 @@ class Modality(ABC):
     def open_parts(self, data: Any, config: Any | None) -> list[Any]:
         """The sources of training part and test part, or of all where there is one part."""
 
+    def open_all(self, data: Any, config: Any) -> list[Any]:
+        """The sources of all that is embedded: by default the parts."""
+        return self.open_parts(data, config)
+
     @abstractmethod
     def load(
         self, source: Any, config: Any, on_progress: Callable[[int, int], None] | None = None

@@ -275,6 +275,8 @@ class Samples(ABC, Generic[R]):
     noun: ClassVar[str] = "images"  # what several samples are called
     raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
     can_be_heard: ClassVar[bool] = False
+    # Whether one pass of a network sees all of them, so that it may as well be for all.
+    seen_together: ClassVar[bool] = False
 
     names: list[str]
     labels: Int[Tensor, " N"] | None

@@ -28,20 +28,6 @@ def test_npz(tmp_path):
     assert found.parts["test"].tolist() == [2]
 
 
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {"x": np.eye(2)},
-        {"x": np.eye(2), "edge_index": np.array([[0], [2]])},
-        {"x": np.zeros(3), "edge_index": np.array([[0], [1]])},
-    ],
-)
-def test_what_is_no_graph_is_named(tmp_path, arrays):
-    np.savez(tmp_path / "g.npz", **arrays)
-    with pytest.raises(UserError, match="is no graph with x and edge_index"):
-        read_npz(tmp_path / "g.npz")
-
-
 class Evil:
     def __reduce__(self):
         return os.system, ("touch /tmp/evil-of-a-graph",)

@@ -129,3 +129,14 @@ def test_small_batches_keep_lars_because_the_loss_is_in_the_thousands():
     assert recipe.batch_size == 256
     assert recipe.optimizer == find_recipe("imagenet.barlow_twins").optimizer
     assert recipe.method.projection_dim == 8192
+
+
+@BOTH
+def test_without_a_projector_features_are_compared(name, loss_of):
+    method = make(name, projector_layers=0)
+    h1, h2 = (method.backbone(view) for view in batch(method).views)
+    weight = method.config.off_diagonal_weight
+    expected = loss_of(h1, h2, off_diagonal_weight=weight)
+    torch.testing.assert_close(method.training_loss(batch(method), START).loss, expected)
+    z = torch.zeros(8, TinyBackbone.num_features)
+    assert method.chance_loss(8) == pytest.approx(loss_of(z, z, off_diagonal_weight=weight).item())

@@ -4,7 +4,6 @@ import pytest
 from pydantic import ValidationError
 
 from similitude.errors import UserError
-from similitude.images.backbones import build_backbone
 from similitude.methods import build_method
 from similitude.recipes import RECIPES, cifar10, dump_recipe, find_recipe, load_recipe, override
 from similitude.recipes.recipe import because
@@ -22,7 +21,7 @@ def test_yaml_and_back_is_the_same_recipe(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(n for n in RECIPES if not n.startswith("imagenet")))
 def test_every_small_recipe_builds(name):
     recipe = find_recipe(name)
-    method = build_method(recipe.method, build_backbone(recipe.backbone))
+    method = build_method(recipe.method, recipe.backbone.build())
     assert method.config == recipe.method
 
 

@@ -3,9 +3,6 @@
 Letters: N images.
 """
 
-import codecs
-import csv
-import io
 from pathlib import Path
 from unicodedata import normalize
 
@@ -16,12 +13,12 @@ from torch import Tensor
 from similitude.data.classes import numbered_classes
 from similitude.data.folders import FolderSource, file_names
 from similitude.data.source import Source
+from similitude.data.tables import read_table
 from similitude.errors import UserError
-from similitude.files.reading import MAX_LIST, read_bytes
 from similitude.files.writing import as_path
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "name", "image", "path", "image_path")
-_LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
+LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
 
 
 def read_labels(csv_path: str | Path, source: Source) -> tuple[Int[Tensor, " N"], list[str]]:
@@ -101,26 +98,12 @@ def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
 
 def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
     """Line number, file and label of each row that is not empty."""
-    text = _text(path)
-    first = text.split("\n", 1)[0]
-    table: list[tuple[int, list[str]]] = []
-    try:
-        # the comma where none occurs; a separator inside quotes is none
-        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        for row in reader:
-            if any("\n" in cell for cell in row):
-                raise csv.Error("a quotation mark is not closed")
-            if any(cell.strip() for cell in row):
-                table.append((reader.line_num, row))
-    except csv.Error as error:
-        line = table[-1][0] + 1 if table else 1
-        raise UserError(f"{path} line {line} cannot be read: {error}") from error
+    table = list(read_table(path))
     file_column, label_column = 0, 1
     if table and _is_header(table[0][1], position):
         header = [cell.strip().lower() for cell in table[0][1]]
         file_column = next((i for i, c in enumerate(header) if c in _FILE_COLUMNS), 0)
-        label_column = next((i for i, c in enumerate(header) if c in _LABEL_COLUMNS), 1)
+        label_column = next((i for i, c in enumerate(header) if c in LABEL_COLUMNS), 1)
         table = table[1:]
     rows = []
     for line, row in table:
@@ -133,16 +116,7 @@ def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
     return rows
 
 
-def _text(path: Path) -> str:
-    content = read_bytes(path, MAX_LIST)
-    try:
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: save it as CSV in UTF-8") from error
-
-
 def _is_header(row: list[str], position: dict[str, int]) -> bool:
     cells = [cell.strip().lower() for cell in row]
-    known = any(c in _FILE_COLUMNS for c in cells) or any(c in _LABEL_COLUMNS for c in cells)
+    known = any(c in _FILE_COLUMNS for c in cells) or any(c in LABEL_COLUMNS for c in cells)
     return known and not any(cell.strip() in position for cell in row)

@@ -44,6 +44,11 @@ class Source(ABC):
         return replace(self, labels=labels, class_names=class_names)
 
     @property
+    def noun(self) -> str | None:
+        """What its samples are called, where it is not what those of their kind are."""
+        return None
+
+    @property
     def origin(self) -> "Source":
         """Where the samples come from: the files of encoded ones."""
         return self

@@ -107,6 +107,8 @@ def extract_features(
     count = min(share, len(samples) - first)
     if place.type == "cpu":
         batch_size = max(1, min(batch_size, MAX_BATCH_NUMBERS // facts.numbers))
+    if samples.seen_together:
+        batch_size = count
     try:
         backbone.to(place).eval()
         for i in range(0, count, batch_size):

@@ -7,31 +7,17 @@ import importlib
 import pickle
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from similitude.data.classes import numbered_classes
 from similitude.errors import UserError
 from similitude.files.reading import read_arrays
-from similitude.graphs.graph import Graph
+from similitude.graphs.labeled import LabeledGraph, from_arrays, with_features
 
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
-
-
-class LabeledGraph(NamedTuple):
-    """A graph as a file has it.
-
-    Attributes:
-        graph: nodes and edges.
-        labels: class of each node, [M], -1 where unknown; None without any.
-        parts: nodes to learn from and to test on, by "train" and "test", where the file says so.
-    """
-
-    graph: Graph
-    labels: Tensor | None
-    parts: dict[str, Tensor]
 
 
 def planetoid_name(folder: Path) -> str | None:
@@ -72,46 +58,22 @@ def read_planetoid(folder: Path, name: str) -> LabeledGraph:
             f"needs ind.{name}.{{{','.join(_PARTS)},test.index}}"
         ) from error
     parts = {"train": torch.arange(len(x)), "test": torch.from_numpy(np.sort(tested))}
-    graph = Graph(torch.from_numpy(features), _in_both_directions(edges))
-    return LabeledGraph(graph, torch.from_numpy(classes), parts)
+    graph, _ = with_features(torch.from_numpy(features), edges, count, str(folder))
+    labels, names = numbered_classes(str(number) for number in classes.tolist())
+    return LabeledGraph(graph, None, labels, names, parts)
 
 
 def read_npz(path: Path) -> LabeledGraph:
-    """The graph of an .npz file: x [M, D], edge_index [2, E]; y [M], train_mask, test_mask [M].
+    """The graph of an .npz file, with the arrays that :func:`from_arrays` takes.
 
     Raises:
-        UserError: it is damaged, or lacks x or edge_index.
+        UserError: it is damaged, or its arrays do not fit each other.
     """
     return from_arrays(read_arrays(path), str(path))
 
 
-def from_arrays(arrays: Any, where: str) -> LabeledGraph:
-    """The graph of arrays or tensors by these names, as torch_geometric's ``Data`` has them."""
-    try:
-        x = torch.as_tensor(arrays["x"]).float()
-        edges = torch.as_tensor(arrays["edge_index"]).long()
-        if x.ndim != 2 or edges.ndim != 2 or len(edges) != 2 or int(edges.max()) >= len(x):
-            raise ValueError("x is not [M, D], or edge_index not [2, E] of nodes")
-        labels = torch.as_tensor(arrays["y"]).long().flatten() if "y" in arrays else None
-        masks = {part: f"{part}_mask" for part in ("train", "test")}
-        parts = {
-            part: torch.as_tensor(arrays[mask]).bool().nonzero()[:, 0]
-            for part, mask in masks.items()
-            if mask in arrays
-        }
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"{where} is no graph with x and edge_index: {error}") from error
-    return LabeledGraph(Graph(x, _in_both_directions(edges)), labels, parts)
-
-
 def _numbers(one_hot: np.ndarray) -> np.ndarray:
     return np.where(one_hot.sum(1) > 0, one_hot.argmax(1), -1)
-
-
-def _in_both_directions(edges: Tensor) -> Tensor:
-    """Every edge once in each direction, without loops."""
-    both = torch.cat([edges, edges.flip(0)], dim=1)
-    return torch.unique(both[:, both[0] != both[1]], dim=1)
 
 
 class _Matrix:

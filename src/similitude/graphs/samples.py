@@ -1,153 +1,102 @@
-"""The nodes of a graph as one of the kinds of data.
+"""Graphs as one of the kinds of data: nodes of a large one are the samples, or many small ones."""
 
-Letters: N nodes, M nodes of the whole graph, D features.
-"""
-
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
+from jaxtyping import Int
+from pydantic import Field
 from torch import Tensor
 
-from similitude.data.openers import is_path
 from similitude.data.source import Source, numbered
 from similitude.errors import UserError
-from similitude.files.reading import array_names
-from similitude.files.writing import as_path
-from similitude.graphs.files import (
-    LabeledGraph,
-    from_arrays,
-    planetoid_name,
-    read_npz,
-    read_planetoid,
-)
-from similitude.graphs.graph import Graph, GraphInput, Nodes, propagated
-from similitude.graphs.networks import GCNConfig
+from similitude.graphs import opening
+from similitude.graphs.graph import Graph, GraphInput, Nodes
+from similitude.graphs.labeled import LabeledGraph
+from similitude.graphs.many import FewGraphs, ManyGraphs
+from similitude.graphs.networks import GraphNetworkConfig
+from similitude.graphs.sets import GraphSet, NodeSet
 from similitude.graphs.views import GraphFacts, GraphViewConfig
 from similitude.modalities import Modality
-from similitude.sample import DataConfig, MultiView, Samples, ViewConfig
+from similitude.sample import DataConfig, ViewConfig
 
-PROPAGATED = (1, 2)  # steps, of the baselines
+Count = Annotated[int, Field(ge=1)]
 
 
 class GraphData(DataConfig):
-    """What a recipe decides of a graph."""
+    """What a recipe decides of graphs.
+
+    Attributes:
+        num_features: Of a node; set from the data.
+        degree: Neighbors of a node on average; set from the data, for estimates of time.
+        nodes_per_graph: On average, where graphs are the samples; None where nodes of one graph
+            are. Set from the data.
+        neighbors: How many neighbors of a node a step samples: of the nodes of the batch, of those
+            sampled for them, and so on, a number for each layer of the network. None: every step
+            sees the whole graph.
+    """
 
     kind: Literal["graph"] = "graph"
-    num_features: int = 1  # of a node; set from the data
+    num_features: Count = 1
+    degree: Count = 1
+    nodes_per_graph: Count | None = None
+    neighbors: Annotated[tuple[Count, ...], Field(min_length=2)] | None = None
 
-    fewest_steps: ClassVar[int] = 100  # each sees the whole graph
+    fewest_steps: ClassVar[int] = 100  # each sees many nodes
 
     def facts(self, views: Collection[ViewConfig]) -> GraphFacts:
-        """How many features a node has."""
-        return GraphFacts(self.num_features)
+        """How many features a node has, and what a sample is."""
+        return GraphFacts(self.num_features, self.nodes_per_graph, self.neighbors)
 
-    def noise(self, number: int) -> Nodes:
-        """A ring of nodes with random features."""
-        nodes = torch.arange(number)
-        edges = torch.stack([nodes, nodes.roll(1)])
-        return Nodes(Graph(torch.rand(number, self.num_features), edges), nodes)
+    def noise(self, number: int) -> Nodes | FewGraphs:
+        """Nodes or graphs with random features, and as many edges; trees of sampled neighbors."""
+        if self.nodes_per_graph is not None:
+            sizes = torch.full((number,), self.nodes_per_graph)
+            graph = Graph(torch.rand(int(sizes.sum()), self.num_features), self._rings(sizes))
+            return FewGraphs(ManyGraphs(graph, sizes), torch.arange(number))
+        if self.neighbors is None:
+            edges = self._rings(torch.tensor([number]))
+            return Nodes(Graph(torch.rand(number, self.num_features), edges), torch.arange(number))
+        total, level, parents = number, number, []
+        for count in self.neighbors:
+            first = total - level
+            parents.append(torch.arange(first, total).repeat_interleave(count))
+            level *= count
+            total += level
+        edges = torch.stack([torch.arange(number, total), torch.cat(parents)])
+        return Nodes(Graph(torch.rand(total, self.num_features), edges), torch.arange(number))
 
+    def view_cost(self, views: Sequence[GraphInput]) -> float:
+        """A tenth of a pixel's for each number that is gathered and masked."""
+        return sum(view.x.numel() / len(view) for view in views) / 10
 
-@dataclass(frozen=True)
-class GraphSamples(Samples[Nodes]):
-    """Some nodes of a graph, all of whose other nodes stay around them."""
-
-    graph: Graph
-    nodes: Int[Tensor, " N"]
-    names: list[str]
-    labels: Int[Tensor, " N"] | None = None
-    class_names: list[str] | None = None
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    partners: Int[Tensor, "N K"] | None = None
-
-    noun: ClassVar[str] = "nodes"
-    raw_name: ClassVar[str] = "raw features"
-
-    def take(self, index: Int[Tensor, " M"] | slice) -> Nodes:
-        """The nodes at these positions."""
-        return Nodes(self.graph, self.nodes[index])
-
-    def subset(
-        self, index: Int[Tensor, " M"] | Bool[Tensor, " N"] | slice | Sequence[int]
-    ) -> "GraphSamples":
-        """The nodes at these positions, in that order."""
-        rows = torch.arange(len(self))[
-            index if isinstance(index, slice) else torch.as_tensor(index)
-        ]
-        return replace(
-            self,
-            nodes=self.nodes[rows],
-            names=[self.names[i] for i in rows.tolist()],
-            labels=None if self.labels is None else self.labels[rows],
-        )
-
-    def clean(self, rows: Nodes, facts: GraphFacts) -> GraphInput:
-        """The whole graph as it is."""
-        return GraphInput(rows.graph.x, rows.graph.edges, rows.index)
-
-    def raw(self, beside: Sequence["GraphSamples"] = ()) -> Float[Tensor, "N D"]:
-        """The features of the nodes."""
-        return self.graph.x[self.nodes]
-
-    def baselines(self) -> dict[str, Float[Tensor, "N D"]]:
-        """Features averaged over the neighbors, in one step and in two: nothing is learned."""
-        return {
-            f"{k} step{'' if k == 1 else 's'} of propagation": propagated(self.graph, k)[self.nodes]
-            for k in PROPAGATED
-        }
-
-    def sheet(self, views: MultiView, facts: GraphFacts, *, seed: int) -> Image.Image:
-        """Some nodes, a row each: their features, then those of each view, as squares."""
-        some = self.spread(8)
-        rows = some.take(slice(None))
-        made = views(rows, torch.arange(len(some)), seed=seed, epoch=0)
-        columns = [rows.graph.x[rows.index], *(view.x[view.index] for view in made)]
-        tiles = [_squares(x, 64) for x in columns]
-        picture = np.concatenate([np.concatenate(list(tile), axis=0) for tile in tiles], axis=1)
-        return Image.fromarray(picture)
-
-    def copies(self) -> float:
-        """The share of the nodes whose features are those of another one, 0..1."""
-        kinds = len(torch.unique(self.graph.x[self.nodes], dim=0))
-        return 1 - kinds / max(1, len(self))
-
-    def thumbnails(self, side: int) -> UInt8[np.ndarray, "N s s 3"]:
-        """The features of each node as a square, row by row."""
-        return _squares(self.graph.x[self.nodes], side)
-
-    def fingerprint(self) -> str:
-        """The graph and the nodes in a few characters."""
-        return f"{super().fingerprint()}-{self.graph.fingerprint()}"
-
-
-def _squares(x: Float[Tensor, "N D"], side: int) -> UInt8[np.ndarray, "N s s 3"]:
-    width = math.ceil(x.shape[1] ** 0.5)
-    padded = torch.zeros(len(x), width * width)
-    padded[:, : x.shape[1]] = (x - x.min()) / (x.max() - x.min()).clamp_min(1e-12)
-    square = padded.view(-1, 1, width, width)
-    shown = torch.nn.functional.interpolate(square, (side, side), mode="area")
-    pixels = (255 * (1 - shown.clamp(0, 1) ** 0.5)).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous().numpy()
+    def _rings(self, sizes: Int[Tensor, " K"]) -> Int[Tensor, "2 E"]:
+        """From every node to the next ones of its graph."""
+        rings = torch.arange(int(sizes.sum())).split(sizes.tolist())
+        ends = [torch.cat([ring.roll(-k) for ring in rings]) for k in range(1, self.degree + 1)]
+        return torch.stack([torch.cat(rings).repeat(self.degree), torch.cat(ends)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSource(Source):
-    """Nodes of a graph.
+    """Nodes of a graph, or some of many graphs.
 
     Attributes:
-        graph: The whole.
-        nodes: Those that are meant.
+        graph: The whole, or all of many as one.
+        sizes: Nodes of each of many graphs; None: nodes are meant.
+        index: Numbers of those that are meant.
     """
 
     graph: Graph
-    nodes: Int[Tensor, " N"]
+    sizes: Int[Tensor, " K"] | None
+    index: Int[Tensor, " N"]
+
+    @property
+    def noun(self) -> str:
+        """Nodes or graphs."""
+        return "nodes" if self.sizes is None else "graphs"
 
     def fingerprint(self) -> str:
         """That of the graph."""
@@ -155,80 +104,93 @@ class GraphSource(Source):
 
 
 class Graphs(Modality):
-    """One graph, whose nodes are the samples."""
+    """One graph, whose nodes are the samples, or many graphs, which are."""
 
     kind = "graph"
     noun = "nodes"
     data_config = GraphData
-    network_config = GCNConfig
+    network_config = GraphNetworkConfig
     view_configs: ClassVar[Mapping[str, type]] = {"graph": GraphViewConfig}
 
     def claims(self, data: Any) -> bool:
-        """Planetoid's files, an .npz file with edges, an object with x and edge_index."""
-        if not isinstance(data, str | Path):
-            return hasattr(data, "edge_index") and hasattr(data, "x")
-        if not is_path(data):
-            return False
-        path = as_path(data)
-        if path.suffix.lower() == ".npz" and path.is_file():
-            return "edge_index" in array_names(path)
-        return planetoid_name(path) is not None
+        """Files and objects of graphs: see :mod:`similitude.graphs.opening`."""
+        return opening.claims(data)
 
     def open_training(
         self, data: Any, config: GraphData | None, *, resumed: bool = False
     ) -> GraphSource:
-        """All nodes: labels play no part."""
-        return _source(_read(data), data, None)
+        """All of them: labels play no part."""
+        return _source(opening.read(data), data, None)
 
     def open_part(self, data: Any, split: str | None, config: GraphData) -> GraphSource:
-        """The nodes of a part, or all."""
-        found = _read(data)
+        """A part, or all."""
+        found = _read(data, config)
         if split is not None and split not in found.parts:
-            raise UserError(f"{data} says of no node that it is for {split}")
+            raise UserError(f"{_name(data, found)} does not say what of it is for {split}")
         return _source(found, data, split)
 
     def open_parts(self, data: Any, config: GraphData | None) -> list[GraphSource]:
-        """The nodes to learn from and those to test on, or all where nothing is said of them."""
-        found = _read(data)
+        """Those to learn from and those to test on, or all where nothing is said of them."""
+        found = _read(data, config)
         parts = ["train", "test"] if {"train", "test"} <= found.parts.keys() else [None]
         return [_source(found, data, part) for part in parts]
+
+    def open_all(self, data: Any, config: GraphData) -> list[GraphSource]:
+        """All, also those that are of no part."""
+        return [_source(_read(data, config), data, None)]
 
     def load(
         self,
         source: GraphSource,
         config: GraphData,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> GraphSamples:
-        """The nodes, which are in memory already."""
-        return GraphSamples(
-            source.graph, source.nodes, source.names, source.labels, source.class_names
+    ) -> NodeSet | GraphSet:
+        """The nodes or graphs, which are in memory already."""
+        known = (source.index, source.names, source.labels, source.class_names)
+        if source.sizes is None:
+            return NodeSet(source.graph, *known)
+        return GraphSet(ManyGraphs(source.graph, source.sizes), *known)
+
+
+def _read(data: Any, config: GraphData | None) -> LabeledGraph:
+    """The graphs, which fit a run.
+
+    Raises:
+        UserError: they have other features, or are many where the run is of one.
+    """
+    found = opening.read(data)
+    if config is None:
+        return found
+    name = _name(data, found)
+    if (found.sizes is None) != (config.nodes_per_graph is None):
+        ours, theirs = ("many graphs", "one") if found.sizes is not None else ("one graph", "many")
+        raise UserError(f"{name} is {ours}, and the run was trained on {theirs}")
+    if found.graph.x.shape[1] != config.num_features:
+        raise UserError(
+            f"{name} has {found.graph.x.shape[1]} features of a node, and the run was "
+            f"trained on {config.num_features}: give nodes the same features"
         )
+    return found
 
 
-def _read(data: Any) -> LabeledGraph:
-    if not isinstance(data, str | Path):
-        named = {name: getattr(data, name, None) for name in ("x", "edge_index", "y")}
-        named |= {f"{part}_mask": getattr(data, f"{part}_mask", None) for part in ("train", "test")}
-        known = {name: value for name, value in named.items() if value is not None}
-        return from_arrays(known, "the graph")
-    path = as_path(data)
-    name = planetoid_name(path)
-    return read_npz(path) if name is None else read_planetoid(path, name)
+def _name(data: Any, found: LabeledGraph) -> str:
+    if isinstance(data, str | Path):
+        return str(data)
+    return "the graph" if found.sizes is None else "the graphs"
 
 
 def _source(found: LabeledGraph, data: Any, part: str | None) -> GraphSource:
-    count = len(found.graph.x)
-    nodes = torch.arange(count) if part is None else found.parts[part]
-    labels = None if found.labels is None else found.labels[nodes]
-    classes = None if found.labels is None else int(found.labels.max()) + 1
-    every, name = numbered(count), str(data) if isinstance(data, str | Path) else "the graph"
+    index = torch.arange(len(found)) if part is None else found.parts[part]
+    every, name = found.names or numbered(len(found)), _name(data, found)
     return GraphSource(
         name=name if part is None else f"{name} {part}",
-        names=[every[i] for i in nodes.tolist()],
-        labels=labels,
-        class_names=None if classes is None else [str(i) for i in range(classes)],
+        names=[every[i] for i in index.tolist()],
+        labels=None if found.labels is None else found.labels[index],
+        class_names=found.class_names,
+        notes=found.notes,
         graph=found.graph,
-        nodes=nodes,
+        sizes=found.sizes,
+        index=index,
     )
 
 

@@ -23,12 +23,13 @@ and C is the one above, with the biased variance.
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from torch import nn
 
 from similitude.distributed import gather, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import barlow_twins, barlow_twins_hsic
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
-from similitude.nets import mlp, output_readings
+from similitude.nets import build_head, mlp, output_readings
 from similitude.nets.backbone import Backbone
 from similitude.sample import AnyView, MultiView
 
@@ -49,7 +50,7 @@ class BarlowTwinsBaseConfig(MethodConfig):
     keeps_lars: ClassVar[bool] = True
     view1: AnyView = _VIEW1
     view2: AnyView = _VIEW2
-    projector_layers: int = Field(default=3, ge=1)
+    projector_layers: int = Field(default=3, ge=0)  # 0: none, as in Graph Barlow Twins
     hidden_dim: Width = 8192
     projection_dim: Width = 8192  # Fig. 4: larger is better
     projector_norm: bool = True  # BatchNorm before every ReLU
@@ -80,9 +81,17 @@ class BarlowTwins(Method):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features = backbone.num_features
+        self.projector, self._dim = build_head(
+            "mlp" if config.projector_layers else "none",
+            backbone.num_features,
+            config.projection_dim,
+            lambda: self._head(backbone.num_features),
+        )
+
+    def _head(self, features: int) -> nn.Module:
+        config = self.config
         hidden = [config.hidden_dim] * (config.projector_layers - 1)
-        self.projector = mlp(
+        return mlp(
             [features, *hidden, config.projection_dim],
             norm=config.projector_norm,
             last_bias=False,  # the loss takes the mean away
@@ -109,7 +118,7 @@ class BarlowTwins(Method):
         return StepOutput(loss, features=h1.detach(), metrics=output_readings(z1))
 
     def chance_loss(self, batch_size: int) -> float:
-        p = self.config.projection_dim  # of features that are not correlated at all
+        p = self._dim  # of features that are not correlated at all
         pairs = p * (p - 1) if self._is_hsic else 0
         return p + self.config.off_diagonal_weight * pairs
 

@@ -45,7 +45,9 @@ class Work:
 def counting(module: nn.Module) -> Iterator[list[Work]]:
     """Within the block every call of a layer inside ``module`` is added to the list.
 
-    A backward pass costs twice a forward one; it is counted where a gradient will flow.
+    A backward pass costs twice a forward one; it is counted where a gradient will flow. A layer
+    whose work its input and output do not tell has ``moved(*inputs)``: the numbers that it reads
+    and writes besides.
     """
     found: list[Work] = []
 
@@ -54,6 +56,8 @@ def counting(module: nn.Module) -> Iterator[list[Work]]:
             return
         passes = 3.0 if output.requires_grad else 1.0
         x, dense, depthwise = inputs[0], 0.0, 0.0
+        if (moved := getattr(layer, "moved", None)) is not None:
+            found.append(Work(moved=passes * moved(*inputs)))
         if getattr(layer, "fused_attn", None) is not None:  # timm's attention: x [N, tokens, D]
             found.append(Work(dense=passes * 2 * x.numel() * x.shape[1], calls=passes))
             return

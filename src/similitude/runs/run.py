@@ -177,7 +177,7 @@ class Run:
             return self._in_processes("embed", devices, listener, data=data)
         join_processes()
         heard = listener or Silent()
-        sources = first_then_others(lambda: self.modality.open_parts(data, self.recipe.data))
+        sources = first_then_others(lambda: self.modality.open_all(data, self.recipe.data))
         parts = [
             extract_features(
                 self.backbone,

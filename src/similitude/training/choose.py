@@ -127,9 +127,11 @@ def choose(
 def choose_views(request: PretrainRequest, chooser: Chooser, around: Surroundings) -> Recipe:
     """The recipe that is asked for, as far as a look at its views needs it."""
     if request.recipe is not None:
-        return override(named_recipe(request.recipe, method_name(request)), request.overrides)
+        named = named_recipe(request.recipe, method_name(request))
+        return chooser.to_fit(override(named, request.overrides), around)
     chosen = chooser.choose(method_name(request) or chooser.default_method, around)
-    return chooser.sizes(override(chosen, request.overrides), request.overridden, views=True)
+    chosen = chooser.to_fit(override(chosen, request.overrides), around)
+    return chooser.sizes(chosen, request.overridden, views=True)
 
 
 def fit_to_samples(
