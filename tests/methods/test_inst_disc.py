@@ -50,6 +50,37 @@ def test_z_is_that_of_the_first_batch_and_stays():
     torch.testing.assert_close(inst_disc.normalizer, expected.detach())
 
 
+@pytest.mark.parametrize("decay", [0.75, 0.0])
+def test_z_may_follow_the_batches(decay):
+    """Z <- decay Z + (1 - decay) n mean exp(b . v / t), before the loss and without a gradient."""
+    inst_disc = method(normalizer_decay=decay)
+    inst_disc.training_loss(batch(), START)
+    before = copy.deepcopy(inst_disc)
+    loss = inst_disc.training_loss(batch(1), NEXT).loss
+    v, rows = features_of(before, batch(1)), rows_of(before, batch(1), 1)
+    estimate = 40 * ((rows * v[:, None]).sum(dim=2) / 0.07).exp().mean()
+    z = (decay * before.normalizer + (1 - decay) * estimate).detach()
+    torch.testing.assert_close(inst_disc.normalizer, z)
+    expected = instance_nce(v, rows, temperature=0.07, normalizer=z, num_samples=40)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(gradients(inst_disc), gradients(before))
+
+
+def test_the_noise_pushes_as_much_as_z_is_too_small():
+    """The weights of K rows whose true Z is r times the one in use sum to K r / (K + r)."""
+    k, r, t, n = 6, 3.0, 0.5, 40
+    v = torch.tensor([[1.0, 0, 0]], dtype=torch.float64, requires_grad=True)
+    noise = torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64).expand(1, k, 3)
+    rows = torch.cat([torch.zeros(1, 1, 3, dtype=torch.float64), noise], dim=1)
+    z = n * math.exp(0.6 / t) / r  # every row has n P = r
+    instance_nce(v, rows, temperature=t, normalizer=z, num_samples=n).backward()
+    assert v.grad is not None
+    push = v.grad[0, 1].item() / 0.8 * t  # across v, where the own row of zeros does not pull
+    assert push == pytest.approx(k * r / (k + r), rel=1e-5)
+
+
 def test_a_resumed_run_keeps_its_z_even_at_step_0():
     inst_disc = method()
     inst_disc.training_loss(batch(), START)

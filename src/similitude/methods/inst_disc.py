@@ -11,6 +11,11 @@
 With ``loss="softmax"`` the K are all n images (eq. 2 and 3), as the authors train on CIFAR-10;
 "parametric" replaces the bank by a trained vector for each image (eq. 1).
 
+``normalizer_decay`` below 1 lets Z follow: Z <- decay Z + (1 - decay) n mean exp(b . v / t), before
+the loss of every batch (He on CMC's code, github.com/HobbitLong/CMC/issues/23: 0.99). The noise
+pushes with weights that sum to about the true Z over the one in use: a constant from a random bank
+is a hundred times too small as soon as the bank holds features, which are all alike at first.
+
 Differs from the reference code (zhirongw/lemniscate.pytorch): grey comes after the jitter, not
 before; BatchNorm sees the whole batch, not the part of one GPU. A step's noise is a function of
 step and image, not of a global random state. As in the code, and unlike the paper's text, the bank
@@ -69,6 +74,7 @@ class InstDiscConfig(MethodConfig):
     num_negatives: Negatives = 4096  # Tab. 1; of "nce"
     temperature: float = Field(default=0.07, gt=0)  # Sec. 3.1; 0.1 for CIFAR-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of the bank; the paper: 0
+    normalizer_decay: float = Field(default=1.0, ge=0, le=1)  # of Z; 1: constant, as in Sec. 3.2
     proximal_weight: float = Field(default=0.0, ge=0)  # lambda of Sec. 3.3
 
 
@@ -119,10 +125,12 @@ class InstDisc(Method):
         noise = self.bank.draw(index, config.num_negatives, step=progress.step)
         candidates = torch.cat([index[:, None], noise], dim=1)
         options = {"temperature": config.temperature, "num_samples": config.num_samples}
-        if self.normalizer == 0:  # once, from the first batch of the run (Sec. 3.2)
+        # the first batch of the run gives Z alone (Sec. 3.2)
+        decay = config.normalizer_decay if self.normalizer > 0 else 0.0
+        if decay < 1:
             estimate = partial(instance_normalizer, **options)
             z = mean_over_bank_rows(estimate, v.detach(), bank, candidates)
-            self.normalizer.copy_(mean_over_processes(z))
+            self.normalizer.lerp_(mean_over_processes(z).to(self.normalizer), 1 - decay)
         loss = partial(instance_nce, normalizer=self.normalizer, **options)
         return mean_over_bank_rows(loss, v, bank, candidates)
 
