@@ -85,6 +85,7 @@ def test_what_is_given_stays_and_the_rest_fits_it():
     sampled = chosen(source(nodes=4000), "neighbors=[5, 4]")
     assert (sampled.data.neighbors, sampled.batch_size) == ((5, 4), 1024)
     assert rate(sampled) == pytest.approx(1e-3)
+    assert "samples its neighbors" in chosen(source(), "neighbors=[5, 4]").reasons["batch_size"]
     own = chosen(source(nodes=4000), "neighbors=[5, 4]", "optimizer.base_lr=0.5", batch_size=64)
     assert (own.batch_size, own.optimizer.base_lr) == (64, 0.5)
     assert chosen(source(nodes=400_000), "neighbors=null").batch_size == 400_000

@@ -47,7 +47,7 @@ class GraphFacts:
 
 
 class GraphViewConfig(ViewConfig):
-    """How one view is drawn from a graph; the defaults are those of Graph Barlow Twins on Cora.
+    """How one view is drawn from a graph; the defaults are for one such as Cora.
 
     A list has a probability for each view of a sample in turn, for methods with one field for both
     views: ``[0.2, 0.4]`` is 0.2 in the first view and 0.4 in the second.

@@ -200,7 +200,8 @@ class Graphs(Chooser):
         )
         if "data.neighbors" in recipe.reasons:
             recipe = recipe.with_value("data.neighbors", _neighbors(recipe))
-        if "batch_size" in recipe.reasons and recipe.batch_size != _batch(recipe, around)[0]:
+        said = recipe.batch_size, recipe.reasons.get("batch_size")
+        if said[1] is not None and said != _batch(recipe, around):
             recipe = _with_batch(recipe, around)
         return recipe
 
