@@ -454,6 +454,11 @@ def test_a_study_may_fine_tune_every_run_too(tmp_path, monkeypatch):
         label_fraction=0.5,
     )
     monkeypatch.setitem(studies.STUDIES, "small", study)
+
+    def short(*args, **how):
+        return transfer.finetune(*args, **({} if how.get("resume") else {"epochs": 2}), **how)
+
+    monkeypatch.setattr(work, "finetune", short)
     options = {"study": "small", "vary": (), "seeds": None, "epochs": None, "overrides": ()}
     found = run(tmp_path / "a", random_images(64), **options)
     assert found is not None

@@ -32,6 +32,7 @@ def pretrained(tones, out, method="byol_a", epochs=2, **more):
     return sim.pretrain(tones, method=method, out=out, epochs=epochs, **{**options, **more})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["byol_a", "speech_simclr", "cpc_audio", "simclr", "moco_v2"])
 def test_a_method_trains_on_sounds_and_again_with_the_same_bits(tones, tmp_path, method):
     run = pretrained(tones, tmp_path / "r", method)
@@ -43,6 +44,7 @@ def test_a_method_trains_on_sounds_and_again_with_the_same_bits(tones, tmp_path,
     assert all(torch.equal(other[name], value) for name, value in mine.items())
 
 
+@pytest.mark.slow
 def test_it_is_scored_beside_what_needs_no_learning(tones, tmp_path):
     run = pretrained(tones, tmp_path / "r", report=True)
     table = run.evaluate(tones, protocols=["knn"])
@@ -54,6 +56,7 @@ def test_it_is_scored_beside_what_needs_no_learning(tones, tmp_path):
     assert Image.open(run.path / "views.png").size[0] > 64
 
 
+@pytest.mark.slow
 def test_it_embeds_every_sound(tones, tmp_path):
     run = pretrained(tones, tmp_path / "r")
     features = run.embed(tones)
@@ -73,6 +76,7 @@ class StopsAt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(tones, tmp_path):
     whole = pretrained(tones, tmp_path / "whole", epochs=3)
     with pytest.raises(KeyboardInterrupt):
@@ -128,6 +132,7 @@ def test_what_a_method_cannot_have_is_told(tones, tmp_path):
         sim.pretrain(tones, backbone="resnet18", out=tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_the_printed_python_gives_the_features_of_embed(tones, tmp_path):
     run = pretrained(tones, tmp_path / "r")
     code = run.export(tmp_path / "b.safetensors")
@@ -139,6 +144,7 @@ def test_the_printed_python_gives_the_features_of_embed(tones, tmp_path):
     torch.testing.assert_close(given["features"], expected.x[rows], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_page_plays_what_it_shows(tones, tmp_path):
     run = pretrained(tones, tmp_path / "r", report=True)
     page = run.report().read_text()

@@ -119,6 +119,7 @@ def test_all_but_cpc_say_how_much_their_outputs_have_in_common(method):
     assert all(abs(v) <= 1 + 1e-6 for n, v in metrics.items() if n.endswith("_cosine"))
 
 
+@pytest.mark.slow
 def test_those_with_a_predictor_or_infonce_say_what_holds_them_apart():
     def reads(name):
         method = build_method(small_config(name), TinyBackbone())

@@ -141,7 +141,8 @@ def test_a_run_that_is_worse_everywhere_is_told_with_one_number() -> None:
 
 
 def test_one_column_that_is_worse_is_named_alone() -> None:
-    found = [Comparison(RAW_PIXELS, {"knn": DOWN, "linear": UP, "linear_5": OPEN})]
+    scored = {"knn": DOWN, "linear": UP, "linear_5": OPEN}
+    found = [Comparison(RAW_PIXELS, scored, is_plain=True)]
     first, second, _ = sentences(found, TITLES, 300)
     assert first.startswith("The pretrained backbone is below raw pixels in kNN -2.1 ± 1.0. Train")
     assert second == "It cannot be told apart from raw pixels in 5 labels/class."

@@ -43,6 +43,7 @@ def test_all_neighbors_are_the_whole_graph(graph):
     torch.testing.assert_close(h, graph.propagated[1][[5, 0]])
 
 
+@pytest.mark.slow
 def test_few_neighbors_are_all_of_them_on_average(graph):
     busiest = torch.bincount(graph.edges[1]).argsort(descending=True)[:3]
     found = torch.zeros(3, 4)

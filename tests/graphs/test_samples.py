@@ -42,6 +42,7 @@ def test_other_networks(file, tmp_path, network):
     assert run.embed(file).x.shape == (NODES, 256)
 
 
+@pytest.mark.slow
 def test_it_is_scored_beside_what_needs_no_learning(file, tmp_path):
     run = sim.pretrain(file, out=tmp_path / "r", epochs=30)
     table = run.evaluate(file, protocols=["knn", "linear"])
@@ -54,6 +55,7 @@ def test_it_is_scored_beside_what_needs_no_learning(file, tmp_path):
     assert (run.path / "views.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_small_graphs_are_scored_too(molecules, tmp_path):
     ears = Ears()
     run = sim.pretrain(molecules, method="simclr", out=tmp_path / "r", epochs=10, listener=ears)

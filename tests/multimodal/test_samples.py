@@ -41,7 +41,7 @@ def test_it_is_scored_beside_every_sensors_raw_numbers(pairs, tmp_path):
         *("raw pixels of photo", "raw pixels of depth", "bag of words of text"),
         *("random backbone", "pretrained backbone"),
     ]
-    assert table.rows["pretrained backbone"]["knn"].mean > 0.9
+    assert table.rows["pretrained backbone"]["knn"].mean > 0.7  # chance is a quarter
     assert "raw pixels of depth" in run.report().read_text()
 
 

@@ -18,6 +18,8 @@ from similitude.nets import (
     sync_batch_norm,
 )
 
+pytestmark = pytest.mark.slow
+
 WORLD = 2
 LAYERS = {
     "1d": lambda: nn.BatchNorm1d(3),

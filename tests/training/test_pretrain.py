@@ -30,6 +30,7 @@ def test_the_log_keeps_what_was_said_and_measured(tmp_path):
     assert "kNN" in log
 
 
+@pytest.mark.slow
 def test_what_outputs_have_in_common_is_recorded_judged_and_shown(tmp_path):
     names = ["center_share", "extra_center_share", "extra_center_cosine", "extra_residual_cosine"]
     run = sim.pretrain(random_images(64), recipe=small_recipe("simsiam"), out=tmp_path / "r")

@@ -13,6 +13,7 @@ from torch import Tensor
 from similitude.method import Batch, Method, MethodConfig, Progress, Role
 from similitude.methods import CONFIGS, build_method
 from similitude.modalities import KINDS, Modality, modality
+from similitude.sample import MultiView, Rows
 
 SAMPLES, SIDE, FEATURES = 6, 4, 16
 STEP = Progress(step=3, total_steps=10, steps_per_epoch=5)
@@ -87,12 +88,17 @@ def _modality(config: MethodConfig) -> Modality:
 
 def _own_views(method: Method) -> list[Any]:
     """The method's views of noise, as its kind of data has them."""
+    views, rows = _multi_view(method)
+    return views(rows, torch.arange(SAMPLES), seed=0, epoch=0)
+
+
+def _multi_view(method: Method) -> tuple[MultiView, Rows]:
+    """What makes them, and the noise."""
     data, _ = _modality(method.config).tiny(method.config.name, SIDE, FEATURES)
     configs = method.config.view_configs
     full = {name: data.completed(view) for name, view in configs.items()}
     method.config = method.config.changed(**full)
-    facts = data.facts(full.values())
-    return method.views(facts)(data.noise(SAMPLES), torch.arange(SAMPLES), seed=0, epoch=0)
+    return method.views(data.facts(full.values())), data.noise(SAMPLES)
 
 
 def _views(method: Method, seed: int) -> list[Tensor]:
@@ -107,10 +113,11 @@ def _views(method: Method, seed: int) -> list[Tensor]:
 
 def _batch(method: Method, views: list[Tensor]) -> Batch:
     """The tensors of :func:`_views` as the method takes them."""
-    left, inputs = iter(views), []
-    for view in _own_views(method):
-        inputs.append(next(left) if isinstance(view, Tensor) else view.refilled(left))
-    return Batch(inputs, torch.arange(len(views[0])) % SAMPLES)
+    index = torch.arange(len(views[0])) % SAMPLES
+    if len(_multi_view(method)[0]) == len(views):  # each view is a tensor
+        return Batch(list(views), index)
+    left = iter(views)
+    return Batch([view.refilled(left) for view in _own_views(method)], index)
 
 
 def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor:

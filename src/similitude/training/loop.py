@@ -85,7 +85,8 @@ def run_steps(
 
     def show(values: Mapping[str, float]) -> None:
         heard = log if "feature_std" in values else listener
-        heard.progress("training", int(values["step"]), total_steps, training_note(values))
+        note = training_note(values, samples.noun)
+        heard.progress("training", int(values["step"]), total_steps, note)
 
     recorder = Recorder(
         folder,
@@ -143,11 +144,11 @@ def _take_steps(
         recorder.close()
 
 
-def training_note(values: Mapping[str, float]) -> str:
+def training_note(values: Mapping[str, float], nouns: str = "images") -> str:
     """The latest values of a training in a few words: speed, loss beside chance, kNN."""
     parts = []
     if "images_per_second" in values:
-        parts.append(f"{values['images_per_second']:.0f} images/s")
+        parts.append(f"{values['images_per_second']:.0f} {nouns}/s")
     if "loss" in values:
         chance = values.get("chance_loss")
         beside = "" if chance is None else f" (chance {chance:.3g})"
@@ -155,5 +156,5 @@ def training_note(values: Mapping[str, float]) -> str:
     if "knn" in values:
         parts.append(f"kNN {100 * values['knn']:.1f}")
     if values.get("waiting_share", 0.0) >= 0.02:
-        parts.append(f"{100 * values['waiting_share']:.0f} % of the time waiting for images")
+        parts.append(f"{100 * values['waiting_share']:.0f} % of the time waiting for {nouns}")
     return "  ".join(parts)

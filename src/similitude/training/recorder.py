@@ -155,7 +155,7 @@ class Recorder:
             if left >= FIRST_STEPS:
                 self.tell(
                     f"  about {in_words(left * seconds)} to go, after {FIRST_STEPS} steps at "
-                    f"{module.recipe.batch_size / seconds:.0f} images/s"
+                    f"{module.recipe.batch_size / seconds:.0f} {self.loader.samples.noun}/s"
                 )
 
     def close(self) -> None:
