@@ -127,3 +127,8 @@ def test_no_predictor_has_no_extra_gradient():
     assert "extra_center_cosine" in method().training_loss(batch(), START).metrics
     alone = method(predictor="none").training_loss(batch(), START).metrics
     assert not any(name.startswith("extra") for name in alone)
+
+
+def test_a_bias_before_the_last_norm_is_trained_where_that_does_not_cancel_it():
+    assert not method().projector[-2].bias.requires_grad
+    assert method(head_norm="group").projector[-2].bias.requires_grad

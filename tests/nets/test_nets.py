@@ -250,3 +250,12 @@ def test_conversion_refuses_a_batchnorm_that_does_more():
     with pytest.raises(UserError, match="'stem' is a BatchNormAct2d"):
         convert_split_batchnorm(net, 8)
     convert_split_batchnorm(net, 1)
+
+
+def test_in_a_head_of_group_norm_no_row_meets_another():
+    head = mlp([8, 16, 12], norm="group", last_norm="plain").train()
+    x = torch.randn(5, 8)
+    alone = torch.cat([head(row[None]) for row in x])
+    torch.testing.assert_close(head(x), alone)
+    assert [type(layer) for layer in head].count(nn.GroupNorm) == 2
+    assert not list(head[-1].parameters())

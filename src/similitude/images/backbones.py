@@ -4,7 +4,6 @@ Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_
 """
 
 import difflib
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from similitude.errors import UserError
 from similitude.images.config import ImageData
 from similitude.images.small_maps import convert_convolutions
 from similitude.images.views.config import ImageFacts
+from similitude.nets import group_norm
 from similitude.sample import NetworkConfig
 
 # Those with one 7x7 convolution as their stem, which the small stem replaces.
@@ -258,7 +258,7 @@ def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
 
 
 def _group_norm(backbone: nn.Module, config: BackboneConfig) -> None:
-    """Give the network norms of single samples: 16 groups, fewer where one had under 4 channels."""
+    """Give the network norms of single samples, and standardized convolutions."""
     if not isinstance(backbone, ResNet) or type(backbone.bn1) is not nn.BatchNorm2d:
         raise UserError(
             f"backbone {config.name!r} has no BatchNorm that could become GroupNorm (plain ResNets "
@@ -266,9 +266,7 @@ def _group_norm(backbone: nn.Module, config: BackboneConfig) -> None:
         )
     for path, layer in list(backbone.named_modules()):
         if type(layer) is nn.BatchNorm2d:
-            channels = layer.num_features
-            groups = math.gcd(64, channels) // 4 or 1
-            backbone.set_submodule(path, nn.GroupNorm(groups, channels))
+            backbone.set_submodule(path, group_norm(layer.num_features))
         elif type(layer) is nn.Conv2d:
             layer.__class__ = StdConv2d  # keeps the weights that are drawn
             layer.eps = 1e-6  # type: ignore[assignment]

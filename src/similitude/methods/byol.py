@@ -56,7 +56,7 @@ class BYOLConfig(MethodConfig):
     predictor: Literal["mlp", "none", "fixed"] = "mlp"  # Tab. 5; fixed: random, never trained
     hidden_dim: Width = 4096  # of the projector and of the predictor
     projection_dim: Width = 256
-    head_norm: bool = True  # BatchNorm in projector and predictor
+    head_norm: bool | Literal["group"] = True  # BatchNorm in projector and predictor
     ema_decay: float = Field(default=0.996, ge=0, le=1)  # tau_base; 0.99 for 300 epochs
     ema_schedule: Literal["cosine", "constant"] = "cosine"  # cosine: rises to 1
     symmetric: bool = True  # both directions, or p1 against z2 alone

@@ -59,7 +59,7 @@ class SimSiamConfig(MethodConfig):
     predictor: Literal["mlp", "none", "fixed", "bias"] = "mlp"
     predictor_hidden: Width = 512
     fixed_predictor_lr: bool = True  # the predictor's rate does not decay
-    head_norm: bool = True  # BatchNorm in projector and predictor (Tab. 3)
+    head_norm: bool | Literal["group"] = True  # BatchNorm in projector and predictor (Tab. 3)
     similarity: Literal["cosine", "cross_entropy"] = "cosine"  # Sec. 4.5
     stop_gradient: bool = True  # Fig. 2: without it the outputs collapse
     symmetric: bool = True  # Sec. 4.6: both directions, or p1 against z2 alone
@@ -98,8 +98,9 @@ class SimSiam(Method):
         dims = [features] + [config.projection_dim] * config.projector_layers
         if not config.head_norm:
             return mlp(dims, norm=False)
-        head = mlp(dims, last_norm="plain", last_bias=True)
-        head[-2].bias.requires_grad_(False)  # the BatchNorm behind it cancels a bias
+        head = mlp(dims, norm=config.head_norm, last_norm="plain", last_bias=True)
+        # BatchNorm behind it cancels a bias
+        head[-2].bias.requires_grad_(config.head_norm == "group")
         return head
 
     def _predictor(self, dim: int) -> nn.Module:

@@ -14,6 +14,7 @@ from similitude.nets.heads import (
     UnitBias,
     WeightNormLinear,
     build_head,
+    group_norm,
     mlp,
 )
 from similitude.nets.multicrop import multi_crop_features
@@ -38,6 +39,7 @@ __all__ = [
     "drop_gradients",
     "ema_update_",
     "frozen_copy",
+    "group_norm",
     "mlp",
     "multi_crop_features",
     "output_readings",

@@ -1,5 +1,6 @@
 """Heads of the papers. N samples, P projection size."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -13,12 +14,13 @@ from torch.nn import functional as F
 # torch._weight_norm is what PyTorch's own weight_norm runs on.
 
 LastNorm = Literal["none", "affine", "scale", "plain"]
+Norm = bool | Literal["group"]
 
 
 def mlp(
     dims: Sequence[int],
     *,
-    norm: bool = True,
+    norm: Norm = True,
     last_norm: LastNorm = "none",
     hidden_bias: bool | None = None,
     last_bias: bool | None = None,
@@ -35,9 +37,9 @@ def mlp(
 
     Args:
         dims: sizes from input to output, at least two.
-        norm: BatchNorm before every ReLU.
-        last_norm: BatchNorm at the end: "none"; "affine" with scale and offset; "scale" without
-            offset; "plain" with neither.
+        norm: BatchNorm before every ReLU; "group": GroupNorm, in which samples do not meet.
+        last_norm: the same at the end: "none"; "affine" with scale and offset; "scale", BatchNorm
+            alone, without offset; "plain" with neither.
         hidden_bias: bias of the Linears before a ReLU; None: where no BatchNorm cancels it.
         last_bias: bias of the last Linear; None: where no BatchNorm cancels it.
     """
@@ -46,7 +48,7 @@ def mlp(
     for d, width in hidden:
         layers.append(nn.Linear(d, width, bias=not norm if hidden_bias is None else hidden_bias))
         if norm:
-            layers.append(nn.BatchNorm1d(width))
+            layers.append(group_norm(width) if norm == "group" else nn.BatchNorm1d(width))
         layers.append(nn.ReLU(inplace=True))
     layers.append(
         nn.Linear(d_in, d_out, bias=last_norm == "none" if last_bias is None else last_bias)
@@ -54,8 +56,14 @@ def mlp(
     if last_norm == "scale":
         layers.append(ScaleBatchNorm1d(d_out))
     elif last_norm != "none":
-        layers.append(nn.BatchNorm1d(d_out, affine=last_norm == "affine"))
+        make = group_norm if norm == "group" else nn.BatchNorm1d
+        layers.append(make(d_out, affine=last_norm == "affine"))
     return nn.Sequential(*layers)
+
+
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """GroupNorm of 16 groups (arXiv:2010.10241); fewer where one had under 4 channels."""
+    return nn.GroupNorm(math.gcd(64, channels) // 4 or 1, channels, affine=affine)
 
 
 def build_head(
