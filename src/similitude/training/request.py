@@ -108,8 +108,9 @@ class PretrainRequest:
     """What :func:`similitude.pretrain` is asked for; what is None or empty is chosen."""
 
     data: Any = argument(
-        "A folder of images (flat or nested, no labels needed), an .npy, .npz or .pack file, or "
-        "one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
+        "A folder of images or sounds (flat or nested, no labels needed), an .npy, .npz or .pack "
+        "file, a graph, a table (CSV, Parquet) of several sensors, or one of: fashion-mnist, "
+        "cifar10, cifar100, stl10, digits.",
         metavar="PHOTOS",
     )
     _: KW_ONLY
