@@ -165,7 +165,7 @@ CONDITIONS: dict[str, Study] = {
             "SimSiam: extra_center_cosine below 0": (
                 f"the extra gradient's center is against that of the outputs ({_ZHANG}, Sec. 4)"
             ),
-            "SimCLR: extra_center_cosine below -0.9": (
+            "SimCLR: extra_center_cosine below -0.5": (
                 f"that of InfoNCE is minus a mean of the outputs ({_ZHANG}, Sec. 4)"
             ),
             "SimSiam: effective_rank above bias predictor": (
