@@ -43,6 +43,8 @@ class MethodConfig(Config):
 
     # Whether LARS stays where a batch is small: of a loss in the thousands, which needs it.
     keeps_lars: ClassVar[bool] = False
+    # Whether it compares what several sensors say of a sample, where a sample has several.
+    compares_sensors: ClassVar[bool] = False
 
     def in_role(self, role: Role) -> dict[str, int]:
         """The fields that are for this, with their values; without those that are None or 0."""
@@ -91,6 +93,10 @@ class MethodConfig(Config):
     def of_samples(self: M, num_samples: int) -> M:
         """The same with memory of so many samples, if it keeps something of every one."""
         return self.changed(**dict.fromkeys(self.in_role(Role.BANK), num_samples))
+
+    def for_network(self: M, network: nn.Module) -> M:
+        """The same with what depends on the network, whose sensors a table decides."""
+        return self
 
     def small(self: M, num_samples: int) -> M:
         """The same with as little memory as so many samples need, for a look at one step."""

@@ -16,6 +16,7 @@ KINDS = {
     "image": "images",
     "graph": "graphs",
     "audio": "audio",
+    "video": "video",
     "text": "text",
     "sensors": "multimodal",
 }
@@ -56,6 +57,8 @@ class Modality(ABC):
         network_config: the class of ``Recipe.backbone``.
         view_configs: classes of views, by kind of view.
         suffixes: of files that hold one sample each, so that a table may name them.
+        sensors: kinds of what each of its files gives, by the name of a sensor; none where that is
+            one.
     """
 
     kind: ClassVar[str]
@@ -64,6 +67,7 @@ class Modality(ABC):
     network_config: ClassVar[type]
     view_configs: ClassVar[Mapping[str, type]]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    sensors: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def claims(self, data: Any) -> bool:
@@ -97,8 +101,13 @@ class Modality(ABC):
     ) -> Any:
         """The samples of a source."""
 
-    def of_files(self, files: Any) -> Any:
-        """The source of what a ``FileSource`` names; of a kind with ``suffixes``."""
+    def of_files(self, files: Any, sensor: str) -> Any:
+        """The source of what a ``FileSource`` names; of a kind with ``suffixes``.
+
+        Args:
+            files: the entries of a column of a table.
+            sensor: name of the column, which may say what of the files is meant.
+        """
         raise NotImplementedError
 
     def of_texts(self, name: str, texts: list[str], config: Any = None) -> Any:

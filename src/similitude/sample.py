@@ -163,6 +163,9 @@ class NetworkConfig(Config):
 
     name: str
 
+    # Channels of an input, where it has some.
+    input_channels: ClassVar[int | property] = 3
+
     def build(self) -> nn.Module:
         """The network with random weights; it maps a view to [N, D] and has ``num_features``, D."""
         raise NotImplementedError
@@ -358,6 +361,10 @@ class Samples(ABC, Generic[R]):
         count = len(self.unreadable)
         total = len(self) + count - int(self.is_substitute.sum())
         return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
+
+    def told_missing(self) -> list[str]:
+        """Sentences on what some samples lack, of a kind in which they may."""
+        return []
 
     def fingerprint(self) -> str:
         """Number and names in a few characters; positions are what views depend on."""

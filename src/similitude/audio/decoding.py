@@ -13,10 +13,16 @@ from jaxtyping import Int16
 from similitude.data.files import ByteFile, UnreadableError, Wanted
 from similitude.errors import UserError
 
-SOUNDS = Wanted("sound", (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff"))
+SOUNDS = Wanted("sound", (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".m4a"))
 MAX_SECONDS = 4 * 3600  # of a file
 _RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # of MP3
+SILENCE = 16  # of 32,768: what a track of a video must exceed anywhere
 _BLOCK = 2**20  # samples decoded at once: memory does not grow with the file
+
+
+def is_sound(name: str) -> bool:
+    """Whether a file of this name is of sound alone."""
+    return name.lower().endswith(SOUNDS.suffixes)
 
 
 def check_libraries() -> tuple[Any, Any]:
@@ -37,13 +43,16 @@ def decode(file: ByteFile, rate: int) -> Int16[np.ndarray, " T"]:
     """The wave form in a file: the mean of its channels at this rate, in 16 bits.
 
     Args:
-        file: At its beginning.
+        file: At its beginning; of a video its first sound track.
         rate: Samples in a second.
 
     Raises:
-        UnreadableError: It is no sound, damaged, empty, or longer than four hours.
+        UnreadableError: It is no sound, damaged, empty, or longer than four hours; or of a video,
+            without sound, or silent.
     """
     soundfile, soxr = check_libraries()
+    if is_container(file):
+        return _track(file, rate)
     parts = []
     try:
         with soundfile.SoundFile(file) as sound:
@@ -69,6 +78,45 @@ def decode(file: ByteFile, rate: int) -> Int16[np.ndarray, " T"]:
     if not len(wave):
         raise UnreadableError("no sound in it")
     return wave
+
+
+def _track(file: ByteFile, rate: int) -> Int16[np.ndarray, " T"]:
+    """The first sound track of a video, which must be heard."""
+    try:
+        av: Any = importlib.import_module("av")
+    except ImportError as error:
+        raise UnreadableError(
+            "the sound of a video needs av: pip install 'similitude[video]'"
+        ) from error
+    parts, count = [], 0
+    try:
+        with av.open(file) as container:
+            if not container.streams.audio:
+                raise UnreadableError("no sound in it")
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+            for frame in [*container.decode(audio=0), None]:
+                for found in resampler.resample(frame):
+                    parts.append(_bits(found.to_ndarray()[0]))
+                    count += len(parts[-1])
+                    if count > MAX_SECONDS * rate:
+                        raise UnreadableError(f"longer than {MAX_SECONDS // 3600} hours")
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise UnreadableError(str(getattr(error, "strerror", None) or error).lower()) from error
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.int16)
+    if np.abs(wave.astype(np.int32)).max(initial=0) < SILENCE:
+        raise UnreadableError("silent")
+    return wave
+
+
+def is_container(file: ByteFile) -> bool:
+    """Whether a file, which stays at its beginning, is of MP4, QuickTime, Matroska, WebM or AVI."""
+    head = file.read(12)
+    file.seek(0)
+    return (
+        head[4:8] == b"ftyp"
+        or head[:4] == b"\x1aE\xdf\xa3"
+        or (head[:4] == b"RIFF" and head[8:] == b"AVI ")
+    )
 
 
 def encode(wave: Int16[np.ndarray, " T"], rate: int) -> bytes:

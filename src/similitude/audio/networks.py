@@ -3,7 +3,7 @@
 Letters: N clips, F mel bands, T frames, C channels, D features, S samples.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,8 @@ class AudioNetworkConfig(NetworkConfig):
     heads: int = Field(default=4, ge=1)
     segments: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.3, ge=0, lt=1)
+
+    input_channels: ClassVar[int] = 1
 
     def build(self) -> nn.Module:
         """The network with random weights."""

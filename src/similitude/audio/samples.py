@@ -1,10 +1,7 @@
 """Sounds as one of the kinds of data."""
 
-import os
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,21 +10,19 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from similitude.audio.clips import Clips, Waves
-from similitude.audio.decoding import SOUNDS
+from similitude.audio.decoding import SOUNDS, is_sound
 from similitude.audio.loading import decode_some, load_sounds
 from similitude.audio.networks import AudioNetworkConfig, FrameTransformer, Predictive
 from similitude.audio.sound_set import SoundSet
 from similitude.audio.spectrograms import Mel
 from similitude.audio.views import AudioFacts, AudioViewConfig
-from similitude.data.folders import opener
-from similitude.data.openers import find, is_path, open_both, open_part
+from similitude.data.folders import is_mostly, opener
+from similitude.data.openers import find, open_both, open_part
 from similitude.data.source import FileSource
 from similitude.errors import UserError
-from similitude.files.writing import as_path
 from similitude.modalities import Modality
 from similitude.sample import DataConfig, ViewConfig
 
-_LOOKED_AT = 1000  # files of a folder, to tell what it is of
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -107,18 +102,13 @@ class Sounds(Modality):
     view_configs: ClassVar[Mapping[str, type]] = {"audio": AudioViewConfig}
     suffixes: ClassVar[tuple[str, ...]] = SOUNDS.suffixes
 
-    def of_files(self, files: FileSource) -> FileSource:
-        """Files as they are."""
-        return files
+    def of_files(self, files: FileSource, sensor: str) -> FileSource:
+        """Files as they are; of videos some may be silent."""
+        return replace(files, may_lack=not all(is_sound(name) for name in files.names))
 
     def claims(self, data: Any) -> bool:
         """A folder most of whose first files are sounds, or sounds that are loaded already."""
-        if isinstance(data, SoundSet):
-            return True
-        if not isinstance(data, str | Path) or not is_path(data) or not as_path(data).is_dir():
-            return False
-        found = Counter(islice(_suffixes(as_path(data)), _LOOKED_AT))
-        return 2 * sum(found[suffix] for suffix in SOUNDS.suffixes) > found.total()
+        return isinstance(data, SoundSet) or is_mostly(data, SOUNDS)
 
     def open_training(
         self, data: Any, config: AudioData | None, *, resumed: bool = False
@@ -163,12 +153,6 @@ def _found(data: Any) -> Any:
     if found is None:
         raise UserError(f"{data} is no folder of sounds")
     return found
-
-
-def _suffixes(folder: Path) -> Any:
-    """Of the files below a folder, in no order; folders that cannot be listed are left out."""
-    for _, _, files in os.walk(folder):
-        yield from (os.path.splitext(file)[1].lower() for file in files)
 
 
 MODALITY = Sounds()

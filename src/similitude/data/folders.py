@@ -6,7 +6,9 @@ Letters: N files.
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from similitude.files.writing import as_path
 
 # A folder with both is a run: its pictures are no photos.
 _OF_A_RUN = {"recipe.yaml", "checkpoints"}
+_LOOKED_AT = 1000  # files of a folder, to tell what it is of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,20 @@ class FolderSource(FileSource):
                 stamp = f"{name}\0missing\n"
             digest.update(stamp.encode())
         return digest.hexdigest()
+
+
+def is_mostly(data: Any, wanted: Wanted) -> bool:
+    """Whether a user named a folder, most of whose first thousand files are wanted."""
+    if not isinstance(data, str | Path) or not is_path(data) or not as_path(data).is_dir():
+        return False
+    found = Counter(islice(_suffixes(as_path(data)), _LOOKED_AT))
+    return 2 * sum(found[suffix] for suffix in wanted.suffixes) > found.total()
+
+
+def _suffixes(folder: Path) -> Iterator[str]:
+    """Of the files below a folder, in no order; folders that cannot be listed are left out."""
+    for _, _, files in os.walk(folder):
+        yield from (os.path.splitext(file)[1].lower() for file in files)
 
 
 def opener(wanted: Wanted) -> Opener:

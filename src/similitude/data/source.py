@@ -68,7 +68,14 @@ class Source(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource(Source):
-    """Samples that are encoded, each as a file of its own."""
+    """Samples that are encoded, each as a file of its own.
+
+    Attributes:
+        may_lack: Whether a file may have none of what is looked for, as a video without sound; then
+            any number of them may be left out.
+    """
+
+    may_lack: bool = False
 
     @abstractmethod
     def file(self, i: int) -> ByteFile:

@@ -15,6 +15,7 @@ from similitude.distributed import gather, rank, world_size
 from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out
+from similitude.nets.precision import in_channels_last
 from similitude.sample import Facts, Samples
 
 # Of a batch's input on a CPU: 512 images of 64 px. An EfficientNet makes ten times as many of them.
@@ -119,7 +120,7 @@ def extract_features(
             ):
                 view = samples.clean(rows, facts)
                 if channels_last:
-                    view = view.contiguous(memory_format=torch.channels_last)
+                    view = in_channels_last(view)
                 h = backbone(view)
             if h.ndim != 2 or len(h) != len(rows):
                 raise UserError(

@@ -38,7 +38,7 @@ class Images(Modality):
     view_configs: ClassVar = {"image": ImageViewConfig, "patches": PatchViewConfig}
     suffixes: ClassVar[tuple[str, ...]] = IMAGES.suffixes
 
-    def of_files(self, files: FileSource) -> ImageSource:
+    def of_files(self, files: FileSource, sensor: str) -> ImageSource:
         """Files as images, deep ones in the range that they have together."""
         return open_source(encoded(files))
 

@@ -17,6 +17,7 @@ from similitude.methods.cpc_v1 import CPCV1, CPCV1Config
 from similitude.methods.cpc_v2 import CPCV2, CPCV2Config
 from similitude.methods.diet import DIET, DIETConfig
 from similitude.methods.dino import DINO, DINOConfig
+from similitude.methods.elo import ELo, ELoConfig
 from similitude.methods.end_to_end import EndToEnd, EndToEndConfig
 from similitude.methods.inst_disc import InstDisc, InstDiscConfig
 from similitude.methods.inva_spread import InvaSpread, InvaSpreadConfig
@@ -58,6 +59,8 @@ __all__ = [
     "CPCV2Config",
     "DIETConfig",
     "DINOConfig",
+    "ELo",
+    "ELoConfig",
     "EndToEnd",
     "EndToEndConfig",
     "InstDisc",
@@ -122,6 +125,7 @@ METHODS: dict[str, type[Method]] = {
     "speech_simclr": SpeechSimCLR,
     "cpc_audio": CPCAudio,
     "clip": CLIP,
+    "elo": ELo,
 }
 
 # By what each class says of its config; a name is the default of that config's field ``name``.

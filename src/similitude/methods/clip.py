@@ -13,7 +13,7 @@ texts; mean of the tokens in the place of the last one.
 
 import math
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,8 @@ class CLIPConfig(MethodConfig):
     scale: float | None = Field(default=None, gt=0)
     largest_scale: float = Field(default=100.0, gt=0)
     bias: float = -10.0  # of the logits for sigmoid, at the beginning
+
+    compares_sensors: ClassVar[bool] = True
 
 
 class CLIP(Method):

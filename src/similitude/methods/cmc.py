@@ -24,7 +24,7 @@ way.
 import math
 from functools import partial
 from itertools import permutations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -79,6 +79,8 @@ class CMCConfig(MethodConfig):
     num_negatives: Negatives = 16_384  # 4,096 for the authors' published weights
     temperature: float = Field(default=0.07, gt=0)  # 0.1 on STL-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
+
+    compares_sensors: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _colors_can_be_split(self) -> "CMCConfig":

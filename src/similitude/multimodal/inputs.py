@@ -57,7 +57,8 @@ class SensorInputs:
         floating = (x.dtype for x in self.of.values() if x.is_floating_point())
         return next(floating, torch.float32)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "SensorInputs":
+    def each(self, change: Callable[[Tensor], Tensor]) -> "SensorInputs":
+        """The same after a change of every tensor."""
         return SensorInputs(
             {name: change(x) for name, x in self.of.items()},
             {name: change(there) for name, there in self.present.items()},
@@ -65,15 +66,11 @@ class SensorInputs:
 
     def to(self, device: torch.device) -> "SensorInputs":
         """The same on a device."""
-        return self._each(lambda x: x.to(device))
+        return self.each(lambda x: x.to(device))
 
     def clone(self) -> "SensorInputs":
         """A copy."""
-        return self._each(torch.clone)
-
-    def contiguous(self, *, memory_format: torch.memory_format) -> "SensorInputs":
-        """The same, with images in this order of memory."""
-        return self._each(lambda x: x.contiguous(memory_format=memory_format) if x.ndim == 4 else x)
+        return self.each(torch.clone)
 
     def refilled(self, tensors: Iterator[Tensor]) -> "SensorInputs":
         """The same sensors with the next of some tensors, nothing of which is missing."""
@@ -83,12 +80,12 @@ class SensorInputs:
 
     def rows_at(self, order: Int[Tensor, " M"]) -> "SensorInputs":
         """The inputs of these samples."""
-        return self._each(lambda x: x[order])
+        return self.each(lambda x: x[order])
 
     def split(self, size: int) -> "list[SensorInputs]":
         """The inputs of some samples at a time."""
         return [
-            self._each(lambda x, start=start: x[start : start + size])
+            self.each(lambda x, start=start: x[start : start + size])
             for start in range(0, len(self), size)
         ]
 

@@ -66,7 +66,11 @@ class TowersConfig(NetworkConfig):
 
 
 class AllTowers(nn.Module):
-    """The features of all sensors, side by side; zeros where an entry is missing."""
+    """All that the networks of all sensors give, side by side; zeros where an entry is missing.
+
+    Of a network with ``stages`` the mean outputs of each of its stages, the last of which are its
+    features; of another one the features.
+    """
 
     def __init__(self, networks: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -80,12 +84,22 @@ class AllTowers(nn.Module):
         """
         if name not in inputs.of:
             raise UserError(f"the network of {name!r} is kept, and this data has no {name}")
-        h = self.networks[name](inputs.of[name])
-        return h * inputs.present[name][:, None].to(h.dtype)
+        return _known(self.networks[name](inputs.of[name]), inputs, name)
 
-    def forward(self, inputs: SensorInputs) -> Float[Tensor, "N D"]:
-        """Of samples of which some entries may be missing."""
-        return torch.cat([self.features(name, inputs) for name in self.networks], dim=1)
+    def forward(self, inputs: SensorInputs) -> Float[Tensor, "N _"]:
+        """Of samples of which some entries, or all of some sensors, may be missing."""
+        found = []
+        for name, x in inputs.of.items():
+            network: Any = self.networks[name]
+            if hasattr(network, "stages"):
+                found += [_known(h, inputs, name) for h in network.stages(x)]
+            else:
+                found.append(self.features(name, inputs))
+        return torch.cat(found, dim=1)
+
+
+def _known(h: Float[Tensor, "N D"], inputs: SensorInputs, name: str) -> Float[Tensor, "N D"]:
+    return h * inputs.present[name][:, None].to(h.dtype)
 
 
 class Towers(nn.Module):
@@ -94,6 +108,7 @@ class Towers(nn.Module):
     Attributes:
         inner: All of them; a method calls it, and has the features of all.
         widths: Features of each sensor, in order.
+        stage_widths: Numbers of each of its stages, the last of which are the features.
         kept: Sensors whose features the network itself gives.
     """
 
@@ -101,13 +116,23 @@ class Towers(nn.Module):
         super().__init__()
         self.inner = AllTowers(networks)
         self.widths = {name: int(network.num_features) for name, network in networks.items()}  # type: ignore[arg-type]
+        self.stage_widths: dict[str, tuple[int, ...]] = {
+            name: getattr(network, "stage_widths", (self.widths[name],))
+            for name, network in networks.items()
+        }
         self.kept = kept
         self.num_features = sum(self.widths[name] for name in kept)
 
+    def stages(self, inputs: SensorInputs) -> dict[str, list[Float[Tensor, "N _"]]]:
+        """What the stages of every sensor's network give, the features last."""
+        names = list(inputs.of)
+        sizes = [width for name in names for width in self.stage_widths[name]]
+        found = iter(self.inner(inputs).split(sizes, dim=1))
+        return {name: [next(found) for _ in self.stage_widths[name]] for name in names}
+
     def parts(self, inputs: SensorInputs) -> dict[str, Float[Tensor, "N _"]]:
         """The features of every sensor."""
-        parts = self.inner(inputs).split(list(self.widths.values()), dim=1)
-        return dict(zip(self.widths, parts, strict=True))
+        return {name: stages[-1] for name, stages in self.stages(inputs).items()}
 
     def forward(self, inputs: SensorInputs) -> Float[Tensor, "N D"]:
         """The features of the sensors that are kept."""

@@ -15,7 +15,7 @@ from similitude.modalities import Modality, modality, modality_of
 from similitude.multimodal.inputs import SensorRows
 from similitude.multimodal.networks import Towers, TowersConfig
 from similitude.multimodal.sensor_set import SensorSet
-from similitude.multimodal.table import OPENER, TableSource, is_table
+from similitude.multimodal.table import OPENER, TableSource, is_table, table_of
 from similitude.multimodal.views import SensorFacts, SensorViewConfig
 from similitude.sample import DataConfig, Rows, Samples, ViewConfig
 
@@ -112,6 +112,10 @@ class Sensors(Modality):
         """The training part of a table, or all of it."""
         if not self.claims(data) and config is not None:
             return self._one(data, config, lambda kind, own: kind.open_training(data, own))
+        if not self.claims(data):
+            kind = modality_of(data)
+            if kind.sensors:
+                return table_of(kind.open_training(data, None, resumed=resumed), kind.sensors)
         return open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)
 
     def open_part(self, data: Any, split: str | None, config: SensorData | None) -> Any:
@@ -160,9 +164,10 @@ class Sensors(Modality):
         for name, own in config.sensors.items():
             if name not in source.kinds or not any(source.cells[name]):
                 continue
-            of[name] = modality(own.kind).load(source.column(name), own, on_progress)
+            column = source.column(name)
+            of[name] = modality(own.kind).load(column, own, on_progress)
             where[name] = source.rows_of(name, of[name].names)
-            unreadable += of[name].unreadable
+            unreadable += [] if getattr(column, "may_lack", False) else of[name].unreadable
         if not of:
             raise UserError(f"{source.name} has none of the columns {', '.join(config.sensors)}")
         there = torch.stack([rows >= 0 for rows in where.values()]).any(dim=0)

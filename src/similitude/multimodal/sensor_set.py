@@ -116,6 +116,15 @@ class SensorSet(Samples[SensorRows]):
             left += sheet.width
         return page
 
+    def told_missing(self) -> list[str]:
+        """The sensors that some samples have no entry of."""
+        lacking = {name: int((rows < 0).sum()) for name, rows in self.where.items()}
+        return [
+            f"{name} is missing in {count} of {len(self)} {self.noun}"
+            for name, count in lacking.items()
+            if count
+        ]
+
     def copies(self) -> float:
         """The share of the samples whose entries are all those of another one, 0..1."""
         entries = torch.stack(list(self.where.values()), dim=1)

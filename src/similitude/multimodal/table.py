@@ -8,7 +8,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from similitude.modalities import KINDS, modality
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NAME, LABEL, SPLIT = ("name", "id"), ("label", "class"), ("split", "part")
+SOUND = ("sound", "audio")  # columns in which a video stands for its sound
 _NOT_SENSORS = {*NAME, *LABEL, *SPLIT}
 
 
@@ -71,7 +72,8 @@ class TableSource(Source):
                 files=values,
                 base=self.folder,
                 wanted=Wanted(kind.kind, kind.suffixes),
-            )
+            ),
+            sensor,
         )
 
     def rows_of(self, sensor: str, names: Sequence[str]) -> Int[Tensor, " N"]:
@@ -79,6 +81,26 @@ class TableSource(Source):
         at = {name: i for i, name in enumerate(names)}
         found = [at.get(visible(cell), -1) if cell else -1 for cell in self.cells[sensor]]
         return torch.tensor(found, dtype=torch.int64)
+
+
+def table_of(source: FolderSource, kinds: Mapping[str, str]) -> TableSource:
+    """Files each of which is seen by several sensors, as a table in which each row names one.
+
+    Args:
+        source: the files.
+        kinds: kind of data of each sensor, by its name.
+    """
+    return TableSource(
+        name=source.name,
+        names=source.names,
+        labels=source.labels,
+        class_names=source.class_names,
+        notes=source.notes,
+        folder=source.folder,
+        kinds=dict(kinds),
+        cells=dict.fromkeys(kinds, source.files),
+        stamp=source.fingerprint(),
+    )
 
 
 def is_table(data: Any) -> bool:
@@ -128,7 +150,7 @@ def _read(path: Path) -> tuple[TableSource, list[str]]:
     for name, cells in columns.items():
         if name.lower() in _NOT_SENSORS:
             continue
-        if (kind := _kind_of(cells)) is None:
+        if (kind := _kind_of(name, cells)) is None:
             notes.append(f"column {visible(name)} of {path} is not used: it has numbers alone")
         else:
             kinds[name] = kind
@@ -143,10 +165,6 @@ def _read(path: Path) -> tuple[TableSource, list[str]]:
         raise UserError(f"no file that {path} names is there: paths are relative to its folder")
     if len(kept) < len(rows):
         notes.append(f"{len(rows) - len(kept)} rows of {path} are left out: they have no entry")
-    for sensor, values in cells.items():
-        missing = sum(not values[i] for i in kept)
-        if missing:
-            notes.append(f"{visible(sensor)} is missing in {missing} of {len(kept)} rows of {path}")
     labels, class_names = numbered_classes(special(LABEL) or [])
     names = special(NAME) or numbered(len(rows))
     repeated = [name for name, n in Counter(names).most_common(1) if n > 1]
@@ -167,13 +185,13 @@ def _read(path: Path) -> tuple[TableSource, list[str]]:
     return _some_rows(whole, kept, str(path)), [splits[i] for i in kept]
 
 
-def _kind_of(cells: Sequence[str]) -> str | None:
+def _kind_of(name: str, cells: Sequence[str]) -> str | None:
     """The kind of data most of whose files have such suffixes; texts, or None for numbers."""
     suffixes = Counter(Path(cell).suffix.lower() for cell in cells if cell)
     for kind in KINDS:
         wanted = modality(kind).suffixes
         if wanted and 2 * sum(suffixes[suffix] for suffix in wanted) > suffixes.total():
-            return kind
+            return "audio" if kind == "video" and name.lower() in SOUND else kind
     return None if all(_is_number(cell) for cell in cells if cell) else "text"
 
 

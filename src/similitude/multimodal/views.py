@@ -31,16 +31,20 @@ class SensorViewConfig(ViewConfig):
 
     Attributes:
         of: The view of each sensor, by its name.
+        aligned: Whether all sensors draw the same numbers, so that those of one kind see the same
+            crop, and those of one time the same seconds.
     """
 
     kind: Literal["sensors"] = "sensors"
+    aligned: bool = False
     of: dict[str, AnyView] = Field(default_factory=dict)
 
     def on(self, facts: SensorFacts) -> View[SensorRows]:
         """The view of sensors of which these facts are true."""
         if missing := [name for name in facts.of if name not in self.of]:
             raise UserError(f"method.view says nothing of the sensor {missing[0]!r}")
-        return SensorView({name: self.of[name].on(facts.of[name]) for name in facts.of})
+        of = {name: self.of[name].on(facts.of[name]) for name in facts.of}
+        return SensorView(of, self.aligned)
 
     @property
     def inputs(self) -> int:
@@ -49,20 +53,21 @@ class SensorViewConfig(ViewConfig):
 
     def small(self, side: int) -> "SensorViewConfig":
         """The same on small samples."""
-        return SensorViewConfig(of={name: view.small(side) for name, view in self.of.items()})
+        return self.changed(of={name: view.small(side) for name, view in self.of.items()})
 
 
 @dataclass(frozen=True)
 class SensorView(View[SensorRows]):
-    """One random view of every sensor, each drawn on its own."""
+    """One random view of every sensor, each drawn on its own unless they are aligned."""
 
     of: Mapping[str, View[Any]]
+    aligned: bool = False
 
     def draw(self, draw: Draw, rows: SensorRows) -> dict[str, Any]:
-        """The choices of each sensor's view; sensors of one kind draw different ones."""
+        """The choices of each sensor's view."""
         found = {}
         for number, (name, view) in enumerate(self.of.items()):
-            own = _of_sensor(draw, number)
+            own = _of_sensor(draw, 0 if self.aligned else number)
             found[name] = view.draw(own, rows.of[name])
         return found
 

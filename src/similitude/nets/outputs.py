@@ -2,8 +2,9 @@
 
 After Zhang et al., ICLR 2022 (arXiv:2203.16262): a unit output is Z = o + r, its center o = E[Z]
 and a residual r, and outputs collapse as the center's share of them goes to 1. The negative
-gradient at an output is a pull to the same output of the other view, which alone would collapse, and
-an *extra gradient* G, which holds outputs apart by what its center and residuals do to those of Z.
+gradient at an output is a pull to the same output of the other view, which alone would collapse,
+and an *extra gradient* G, which holds outputs apart by what its center and residuals do to those
+of Z.
 """
 
 from collections.abc import Sequence

@@ -14,6 +14,8 @@ from torch.profiler import record_function
 
 from similitude.errors import UserError
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -39,7 +41,8 @@ class Arithmetic:
             for_training: choose the kernel of attention too, whose backward pass it is for.
         """
         if self.channels_last:
-            backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for weight in backbone.parameters():
+                weight.data = in_channels_last(weight.data)
         if self.plain_attention and for_training:
             for module in fused_attentions(backbone):
                 module.fused_attn = False
@@ -48,14 +51,25 @@ class Arithmetic:
         """``forward`` in this arithmetic, with features in the dtype of its input."""
 
         def run(x: Any) -> Tensor:  # a tensor, or what the network takes in its place
-            if self.channels_last and getattr(x, "ndim", 0) == 4:
-                x = x.contiguous(memory_format=torch.channels_last)
+            if self.channels_last:
+                x = in_channels_last(x)
             if self.dtype == torch.float32:
                 return forward(x)
             with torch.autocast(x.device.type, dtype=self.dtype):
                 return forward(x).to(x.dtype)
 
         return run
+
+
+def in_channels_last(x: Any) -> Any:
+    """Images and clips in the order of memory in which channels come last, all else as it is.
+
+    Args:
+        x: a tensor, or what a network takes in its place; what has several has ``each``.
+    """
+    if isinstance(x, Tensor):
+        return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim]) if x.ndim in _CHANNELS_LAST else x
+    return x.each(in_channels_last) if hasattr(x, "each") else x
 
 
 def fused_attentions(backbone: nn.Module) -> list[Any]:

@@ -25,9 +25,15 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class SensorSurroundings(Surroundings):
-    """Those of every sensor, with its kind."""
+    """Those of every sensor, with its kind.
+
+    Attributes:
+        of: Of each sensor.
+        together: Sensors of one file, so of one place and time.
+    """
 
     of: Mapping[str, tuple[str, Surroundings]] = field(default_factory=dict)
+    together: tuple[str, ...] = ()
 
 
 def clip() -> Recipe:
@@ -61,14 +67,18 @@ class Multimodal(Chooser):
     def surroundings(self, source: Any, num_samples: int | None = None) -> SensorSurroundings:
         """Those of every sensor that the source has."""
         own: dict[str, tuple[str, Surroundings]] = {}
+        together: list[str] = []
         if isinstance(source, TableSource):
             for name, kind in source.kinds.items():
                 own[name] = (kind, chooser(kind).surroundings(source.column(name)))
+            together = [n for n in own if list(source.cells.values()).count(source.cells[n]) > 1]
         else:
             assert isinstance(source, OneSensor)
             raise UserError(f"{source.name} has one sensor: name a table to train on several")
         plain = Surroundings.of(source, (), num_samples)
-        return SensorSurroundings(plain.num_samples, (), plain.device, plain.name, own)
+        return SensorSurroundings(
+            plain.num_samples, (), plain.device, plain.name, own, tuple(together)
+        )
 
     def choose(
         self,
@@ -89,6 +99,7 @@ class Multimodal(Chooser):
             chosen = chooser(kind).choose("simclr", own, batch_size, minutes, own_network=True)
             view = chosen.data.mild_view(chosen.method.view_configs.values())
             recipe = _with_sensor(recipe, name, chosen, view)
+        recipe = _in_one_time(recipe, around.together)
         size = batch_size or BATCH_SIZE
         while batch_size is None and size > 8 and size > around.num_samples // 4:
             size //= 2
@@ -151,6 +162,30 @@ class Multimodal(Chooser):
             return _chooser_of(own).fit(own, samples.of[name], known, pixels=pixels, views=False)
 
         return _each(recipe, fitted)
+
+
+def _in_one_time(recipe: Recipe, together: Collection[str]) -> Recipe:
+    """With views of one place and time of the sensors of one file, as long as its clips."""
+    if not together:
+        return recipe
+    data, views = recipe.data, recipe.method.view_configs
+    assert isinstance(data, SensorData)
+    sensors = dict(data.sensors)
+    clips = [own for own in sensors.values() if own.kind == "video"]
+    for name in together:
+        if sensors[name].kind == "audio" and clips:
+            seconds = clips[0].frames / clips[0].rate  # type: ignore[attr-defined]
+            sensors[name] = sensors[name].changed(seconds=seconds)
+            views = {
+                n: v.changed(of={**v.of, name: v.of[name].changed(seconds=None)})
+                if isinstance(v, SensorViewConfig)
+                else v
+                for n, v in views.items()
+            }
+    method = recipe.method.changed(**views)
+    recipe = recipe.changed(data=data.changed(sensors=sensors), method=method)
+    why = f"{', '.join(together)} are of the same files"
+    return because(recipe, why, **{f"method.{name}.aligned": True for name in views})
 
 
 def _of_sensor(recipe: Recipe, name: str) -> Recipe:

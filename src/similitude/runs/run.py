@@ -331,7 +331,8 @@ class Run:
         """Decode samples as this run has them, and say what is left out."""
         data = self.recipe.data
         samples = self.load_as(data, source, listener)
-        told = [data.told_cut, *source.notes, samples.told_unreadable(source.name)]
+        missing = samples.told_missing()
+        told = [data.told_cut, *source.notes, *missing, samples.told_unreadable(source.name)]
         for sentence in filter(None, told):
             listener.say(str(sentence))
         return samples

@@ -45,6 +45,8 @@ class TextNetworkConfig(NetworkConfig):
 class BagOfTokens(nn.Module):
     """The mean of the vectors of a text's tokens, whatever their order."""
 
+    reads_tokens = True
+
     def __init__(self, config: TextNetworkConfig) -> None:
         super().__init__()
         self.num_features = config.width
@@ -58,6 +60,8 @@ class BagOfTokens(nn.Module):
 
 class TextTransformer(nn.Module):
     """A transformer over tokens, then their mean (CLIP, Sec. 2.4: the last token)."""
+
+    reads_tokens = True
 
     def __init__(self, config: TextNetworkConfig) -> None:
         super().__init__()

@@ -115,6 +115,7 @@ def choose(
         free = start is None and not isinstance(request.method, MethodConfig)
         chosen = chooser.sizes(chosen, given, views=free)
     network = _checked_network(chosen, chooser, start)
+    chosen = chosen.changed(method=chosen.method.for_network(network))
     chosen = choose_arithmetic(chosen, network, around.device)
     epochs_are_free = request.recipe is None and request.epochs is None and "epochs" not in given
     if epochs_are_free or request.minutes is not None:

@@ -129,6 +129,8 @@ def train(
             if start is not None:
                 export_backbone(start, folder / START_FILE)
         _tell_unreadable(images, folder, log)
+        for sentence in images.told_missing():
+            log.say(f"  {sentence}")
     unreadable_at_start = len(images.unreadable)
     if module.multi_view.has_partner and not images.has_partners:
         log.say(
