@@ -10,10 +10,10 @@ from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, check_inp
 from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
-from similitude.methods import CONFIGS, make_config
+from similitude.methods import make_config
 from similitude.recipes import RECIPES
 from similitude.recipes.arithmetic import choose_arithmetic
-from similitude.recipes.choose import Chooser, Surroundings, set_num_samples
+from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_views
 from similitude.recipes.duration import default_minutes, seconds_per_step
 from similitude.recipes.looks import choose_looks, choose_normalization
 from similitude.recipes.recipe import Recipe, because
@@ -190,10 +190,12 @@ def with_batch_size(
 
 
 def template(method: str, data: str) -> Recipe:
-    """The recipe of a method; a user's own takes SimCLR's with the method's own defaults."""
-    if method not in CONFIGS:
-        return RECIPES[f"{data}.simclr"]().changed(method=make_config(method, {}))
+    """The recipe of a method; one without a recipe here takes SimCLR's, with its own defaults."""
     name = f"{data}.{method}"
+    if name not in RECIPES:
+        usual = RECIPES[f"{data}.simclr"]()
+        view = next(iter(usual.method.view_configs.values()))
+        return usual.changed(method=with_views(make_config(method, {}), view))
     # where the paper's own network is no ResNet
     return RECIPES.get(f"{name}_resnet50", RECIPES[name])()
 

@@ -46,6 +46,11 @@ def siglip() -> Recipe:
     return _recipe("clip", {"loss": "sigmoid"}, batch_size=32_768, epochs=32, base_lr=1e-3 / 128)
 
 
+def elo() -> Recipe:
+    """ELo (Piergiovanni et al. 2020) with equal weights; the paper does not print its schedule."""
+    return _recipe("elo", {}, batch_size=256, epochs=50, base_lr=1e-3)
+
+
 def _recipe(
     method: str, settings: dict[str, Any], batch_size: int, epochs: int, base_lr: float
 ) -> Recipe:

@@ -173,6 +173,10 @@ def arithmetic_of(recipe: Recipe) -> Arithmetic:
     )
 
 
+# Tables whose keys are not known before there is data or a network.
+_FREE_FORM = ("options", "weights")
+
+
 def touched_fields(assignments: Sequence[str]) -> set[str]:
     """The fields that assignments such as ``"method.temperature=0.2"`` set.
 
@@ -204,7 +208,7 @@ def override(recipe: Recipe, assignments: Sequence[str], *, option: str = "--set
             raise UserError(f"{option} {assignment!r}: choose the method with --method instead")
         place: Any = data
         for depth, key in enumerate(keys):
-            free_form = depth > 0 and keys[depth - 1] == "options"
+            free_form = depth > 0 and keys[depth - 1] in _FREE_FORM
             if not isinstance(place, dict) or (key not in place and not free_form):
                 known = list(place) if isinstance(place, dict) else []
                 known += [] if depth else list(data["data"])

@@ -56,7 +56,7 @@ def decode_frames(file: ByteFile, rate: float, side: int) -> UInt8[np.ndarray, "
             if not container.streams.video:
                 raise UnreadableError("no video in it")
             container.streams.video[0].thread_type = "NONE"  # each file has a thread already
-            shown, begin = None, None
+            shown, begin, time = None, None, Fraction(0)
             for frame in container.decode(video=0):
                 time = Fraction(0) if frame.pts is None else frame.pts * frame.time_base
                 begin = time if begin is None else begin
@@ -66,7 +66,7 @@ def decode_frames(file: ByteFile, rate: float, side: int) -> UInt8[np.ndarray, "
                     if len(frames) * step > MAX_SECONDS:
                         raise UnreadableError("longer than an hour: cut it into clips")
                 shown = frame
-            if shown is not None:
+            if shown is not None and len(frames) * step <= time - (begin or 0):
                 frames.append(_square(shown, side))
     except (av.FFmpegError, ValueError, OSError) as error:
         raise UnreadableError(str(getattr(error, "strerror", None) or error).lower()) from error

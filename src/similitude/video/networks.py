@@ -124,7 +124,7 @@ class _SpaceAndTime(nn.Module):
         self.norm = nn.BatchNorm2d(middle)
         self.time = nn.Conv2d(middle, out, (3, 1), (steps, 1), (1, 0), bias=False)
 
-    def forward(self, x: Float[Tensor, "M C S S"], t: int) -> tuple[Float[Tensor, "m C s s"], int]:
+    def forward(self, x: Float[Tensor, "M C S S"], t: int) -> tuple[Float[Tensor, "m D s s"], int]:
         x = torch.relu(self.norm(self.space(x)))
         side = x.shape[2:]
         x = x.unflatten(0, (-1, t)).transpose(1, 2).flatten(3)  # [N, C, T, s s]
@@ -151,7 +151,7 @@ class _Block(nn.Module):
                 nn.Conv2d(given, out, 1, stride, bias=False), nn.BatchNorm2d(out)
             )
 
-    def forward(self, x: Float[Tensor, "M C S S"], t: int) -> tuple[Float[Tensor, "m C s s"], int]:
+    def forward(self, x: Float[Tensor, "M C S S"], t: int) -> tuple[Float[Tensor, "m D s s"], int]:
         some = x.unflatten(0, (-1, t))[:, :: self.steps].flatten(0, 1) if self.steps > 1 else x
         y, t = self.first(x, t)
         y, t = self.second(torch.relu(self.first_norm(y)), t)
