@@ -49,6 +49,7 @@ KNOWN = {
     "speech_simclr": {"negatives", "projection_head", "symmetric_loss"},
     "cpc_audio": {"predictor", "negatives"},
     "clip": {"negatives"},
+    "elo": {"negatives", "stop_gradient"},
 }
 
 

@@ -61,7 +61,7 @@ def measure(config: MethodConfig) -> Anatomy:
         momentum_encoder=_moves_without_gradient(method),
         stop_gradient=_hides_a_gradient(method),
         predictor=_matters(method, "predictor"),
-        negatives=_counts_copies(method) or _remembers(method),
+        negatives=_counts_copies(method) or _looks_beside(method) or _remembers(method),
         projection_head=_matters(method, "projector") and _is_curved(method, "projector"),
         symmetric_loss=_is_symmetric(method),
         memory=_remembers(method),
@@ -111,9 +111,9 @@ def _views(method: Method, seed: int) -> list[Tensor]:
     ]
 
 
-def _batch(method: Method, views: list[Tensor]) -> Batch:
+def _batch(method: Method, views: list[Tensor], index: Tensor | None = None) -> Batch:
     """The tensors of :func:`_views` as the method takes them."""
-    index = torch.arange(len(views[0])) % SAMPLES
+    index = torch.arange(len(views[0])) % SAMPLES if index is None else index
     if len(_multi_view(method)[0]) == len(views):  # each view is a tensor
         return Batch(list(views), index)
     left = iter(views)
@@ -192,6 +192,16 @@ def _counts_copies(method: Method) -> bool:
     """
     views = _views(method, 0)
     return _differ(_loss(method, views), _loss(method, [torch.cat([v, v]) for v in views]))
+
+
+def _looks_beside(method: Method) -> bool:
+    """Does the loss change when the same samples stand in another order?
+
+    It does where each is told from the one beside it.
+    """
+    views, order = _views(method, 0), torch.tensor([0, 2, 4, 1, 3, 5])
+    moved = _batch(method, [v[order] for v in views], order)
+    return _differ(_loss(method, views), deepcopy(method).training_loss(moved, STEP).loss)
 
 
 def _is_symmetric(method: Method) -> bool:
