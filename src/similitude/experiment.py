@@ -1,5 +1,7 @@
 """What experiments of many runs share: data, a plan, runs that are trained, resumed or read."""
 
+import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from similitude.sample import DataConfig, Samples
 
 PROTOCOLS = ("knn", "linear")
 FAILED = "failed"  # in place of a verdict: the run ended with an error
+LONGEST_NAME = 100  # of a folder
 FIXED = ("name", "method", "seed", "reasons")  # are the same in all runs
 
 
@@ -138,6 +141,14 @@ def write_plan(
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()},
     }
     write_text(folder / f"{what}.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+
+
+def folder_name(name: str) -> str:
+    """A name as a folder: without blanks, brackets and what a shell would read."""
+    text = re.sub(r"[^\w.=,+-]+", "-", re.sub(r"[\[\]]", "", name)).strip("-") or "cell"
+    if len(text) <= LONGEST_NAME and not text.startswith("."):
+        return text
+    return f"{text.lstrip('.')[: LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 # --- a run -------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ class MethodConfig(Config):
 
     # Whether LARS stays where a batch is small: of a loss in the thousands, which needs it.
     keeps_lars: ClassVar[bool] = False
+    # Fields, numbers or tables of numbers, that an evolution searches where nothing else is said.
+    searched: ClassVar[tuple[str, ...]] = ()
 
     def in_role(self, role: Role) -> dict[str, int]:
         """The fields that are for this, with their values; without those that are None or 0."""

@@ -1,19 +1,15 @@
 """What ``--vary`` means: fields, their values, and the product of all of them."""
 
 import json
-import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from similitude.errors import UserError
-from similitude.experiment import FIXED, field_path
+from similitude.experiment import FIXED, field_path, folder_name
 from similitude.files.reading import parse_yaml
 from similitude.recipes import Recipe, override
-
-LONGEST_NAME = 100  # of a folder
 
 
 @dataclass(frozen=True)
@@ -94,11 +90,3 @@ def grid(variations: Sequence[Variation], recipe: Recipe) -> list[Planned]:
 def value_text(value: Any) -> str:
     """A value as one would type it: true, 0.2, mlp, [0.2,1]."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def folder_name(name: str) -> str:
-    """The name of a cell as a folder: without blanks, brackets and what a shell would read."""
-    text = re.sub(r"[^\w.=,+-]+", "-", re.sub(r"[\[\]]", "", name)).strip("-") or "cell"
-    if len(text) <= LONGEST_NAME and not text.startswith("."):
-        return text
-    return f"{text.lstrip('.')[: LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
