@@ -40,7 +40,9 @@ def run(folder, data=None, **options):
     """Two generations of four individuals, four steps each, unless said otherwise."""
     given = {"search": SEARCH, "generations": 2, "population": 4, "epochs": 2, "clusters": 4}
     given |= {"overrides": TINY, "seed": 3, **options}
-    return evolve(random_images(40) if data is None else data, method="simsiam", out=folder, **given)
+    return evolve(
+        random_images(40) if data is None else data, method="simsiam", out=folder, **given
+    )
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,10 @@ def test_without_labels_there_are_no_probes(tmp_path):
     assert set(found.individuals[0].values) == {"fitness", "distance", "effective_rank"}
     assert set(found.baselines) == {"random backbone"}
     assert any("no labels" in note for note in found.notes)
-    assert "Linear probe" not in (tmp_path / "e" / "evolution.html").read_text().partition("<noscript")[0]
+    assert (
+        "Linear probe"
+        not in (tmp_path / "e" / "evolution.html").read_text().partition("<noscript")[0]
+    )
 
 
 @pytest.mark.parametrize(

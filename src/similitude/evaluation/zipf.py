@@ -1,6 +1,6 @@
 """The fitness of Evolving Losses: how far sizes of clusters are from Zipf's law, without a label.
 
-Piergiovanni, Angelova and Ryoo 2020, arXiv:2002.12177, section 3.3. Shapes: N samples, D features,
+Piergiovanni, Angelova and Ryoo 2020, arXiv:2002.12177. Shapes: N samples, D features,
 K clusters. Computed in float64.
 """
 
