@@ -3,12 +3,13 @@
 import re
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from similitude import api
 from similitude.data.classes import check_classes, has_labels
 from similitude.data.source import Source
 from similitude.errors import UserError, did_you_mean
@@ -20,10 +21,12 @@ from similitude.listener import Listener
 from similitude.modalities import Modality, chooser
 from similitude.randomness import permutation
 from similitude.recipes import Recipe, load_recipe, parse_recipe
-from similitude.runs.folder import settle
+from similitude.runs.checkpoint import load_checkpoint
+from similitude.runs.folder import CHECKPOINT, replacing_run, settle, training_in
 from similitude.runs.run import Run
 from similitude.runs.scoring import entrant_of
 from similitude.sample import DataConfig, Samples
+from similitude.training.pretrain import train
 
 PROTOCOLS = ("knn", "linear")
 FAILED = "failed"  # in place of a verdict: the run ended with an error
@@ -35,10 +38,13 @@ FIXED = ("name", "method", "seed", "reasons")  # are the same in all runs
 
 
 def open_parts(modality: Modality, data: Any) -> tuple[Any, Any]:
-    """The sources of training samples, and of test samples where there are some, else None."""
+    """The sources of what is trained on, and of test samples where some stand apart, else None."""
     source, *test = modality.open_parts(data, None)
     if test and has_labels(source) and has_labels(test[0]):
         check_classes(source, test[0])
+    whole = modality.open_training(data, None)
+    if whole.names != source.names:  # of a graph all nodes are, and those for tests too
+        return whole, None
     return source, test[0] if test else None
 
 
@@ -169,19 +175,28 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     return (folder / "health.json").exists() and (folder / "embedding.npz").exists()
 
 
-def train_or_resume(source: Any, recipe: Recipe, folder: Path, listener: Listener) -> Run | None:
+def train_or_resume(
+    images: Samples[Any], data: str, recipe: Recipe, folder: Path, listener: Listener
+) -> Run | None:
     """The run, trained from where it stands, stopped where it collapses; None after Ctrl-C."""
-    saved = (folder / "checkpoints" / "last.ckpt").exists()
-    return api.pretrain(
-        source,
-        recipe=None if saved else recipe,
-        out=folder,
-        resume=saved,
-        overwrite=not saved,
-        stop_collapsed=True,
-        report=False,
-        listener=listener,
-    )
+    path = folder.joinpath(*CHECKPOINT)
+    saved = path.exists()
+    with ExitStack() as stack:
+        stack.enter_context(training_in(folder, resume=saved, overwrite=not saved))
+        if not saved:
+            stack.enter_context(replacing_run(folder))
+        return train(
+            images,
+            data,
+            recipe,
+            folder,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            listener=listener,
+            checkpoint=load_checkpoint(path, method=recipe.method.name) if saved else None,
+            stop_collapsed=True,
+            report=False,
+            goes_on="the same command",
+        )
 
 
 def score(

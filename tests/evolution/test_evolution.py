@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from builders import random_images
-from similitude import api
+from similitude import api, experiment
 from similitude.errors import UserError
 from similitude.evolution import evolve
 from similitude.evolution.work import RESULT
@@ -63,10 +63,8 @@ def finished(trained, tmp_path):
 def trainings(monkeypatch):
     """The folders that are trained into."""
     folders = []
-    pretrain = api.pretrain
-    monkeypatch.setattr(
-        api, "pretrain", lambda *a, **k: folders.append(k["out"]) or pretrain(*a, **k)
-    )
+    train = experiment.train
+    monkeypatch.setattr(experiment, "train", lambda *a, **k: folders.append(a[3]) or train(*a, **k))
     return folders
 
 
@@ -178,15 +176,15 @@ def test_several_processes_find_the_same(trained, tmp_path):
 
 
 def test_one_that_fails_is_worse_than_all_and_is_not_tried_again(tmp_path, monkeypatch, trainings):
-    pretrain = api.pretrain
+    train = experiment.train
 
-    def failing(*args, out, **options):
+    def failing(images, data, recipe, out, **options):
         if out.parts[-2:] == ("generation-0", "individual-1"):
             raise RuntimeError("out of memory")
-        return pretrain(*args, out=out, **options)
+        return train(images, data, recipe, out, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api, "pretrain", failing)
+        patch.setattr(experiment, "train", failing)
         found = run(tmp_path / "e")
     assert found is not None
     failed = found.individuals[1]
@@ -203,7 +201,7 @@ def test_where_all_fail_the_reason_is_told_and_nothing_is_kept(tmp_path, monkeyp
         raise UserError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(api, "pretrain", failing)
+        patch.setattr(experiment, "train", failing)
         with pytest.raises(UserError, match="every individual of generation 0 failed; the disk"):
             run(tmp_path / "e")
     assert not list(tmp_path.rglob(RESULT))
@@ -248,7 +246,7 @@ def test_another_plan_in_the_same_folder_is_refused(finished, trainings, change,
         ({"processes": 0}, "processes of at least 1, not 0"),
         ({"clusters": 10}, "8 held-out images are fewer than 10 clusters"),
         ({"overrides": [*TINY, "seed=1"]}, "--seed"),
-        ({"overrides": [*TINY, "batch_size=40"]}, "32 images in .* fewer than one batch of 40"),
+        ({"overrides": [*TINY, "batch_size=39"]}, "32 images in .* fewer than one batch of 39"),
         ({"recipe": "cifar10.simclr"}, "contradict"),
         ({"data": "nowhere"}, "nowhere"),
     ],

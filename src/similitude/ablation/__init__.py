@@ -138,7 +138,6 @@ def _carry_out(
     )
     study = design.study
     work = Work(
-        design.modality,
         folder,
         images,
         test,

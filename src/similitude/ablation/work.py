@@ -25,7 +25,6 @@ from similitude.experiment import (
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
 from similitude.listener import Listener
-from similitude.modalities import Modality
 from similitude.runs.folder import refuse_links
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
@@ -42,7 +41,6 @@ class Work:
 
     def __init__(
         self,
-        modality: Modality,
         folder: Path,
         images: Samples[Any],
         test: Samples[Any] | None,
@@ -67,7 +65,6 @@ class Work:
         # Raw pixels and random weights do not depend on what is ablated, unless these do.
         self.baselines: dict[tuple[Any, ...], dict[str, dict[str, Score]]] = {}
         self.table: ScoreTable | None = None
-        self.source = replace(modality.open_training(images, None), name=data)
 
     def check(self, cells: Sequence[Planned], seeds: int) -> None:
         """Look at all places before anything is trained.
@@ -92,7 +89,9 @@ class Work:
         run = (
             Run(folder)
             if was_there
-            else train_or_resume(self.source, recipe, folder, Renamed(self.listener, title))
+            else train_or_resume(
+                self.images, self.data, recipe, folder, Renamed(self.listener, title)
+            )
         )
         if run is None:
             return None

@@ -182,7 +182,7 @@ def _carry_out(
     elif stored[0] != work.samples.fingerprint():
         raise UserError(f"{folder} holds an evolution on other images: give another --out")
     ranges = parse_searches(request["search"], own)
-    brief = _brief(own, request["epochs"], len(work.training))
+    brief = _brief(own, request["epochs"], work)
     middle = with_settings(brief, population(ranges, request["population"], seed, [])[0])
     if len(work.training) < middle.batch_size:
         raise too_few_samples(
@@ -207,10 +207,13 @@ def _carry_out(
     return _told(work, own, brief, ranges, individuals)
 
 
-def _brief(own: Recipe, epochs: int | None, num_samples: int) -> Recipe:
+def _brief(own: Recipe, epochs: int | None, work: Work) -> Recipe:
     """The recipe of an individual, but for what is searched."""
+    number = len(work.training)
+    batch_size = number if own.batch_size == len(work.samples) else own.batch_size  # all are all
     fewer = epochs or max(1, round(own.epochs / SHORTER))
-    return shorten_warmup(set_num_samples(own, num_samples).changed(epochs=fewer))
+    brief = set_num_samples(own, number).changed(epochs=fewer, batch_size=batch_size)
+    return shorten_warmup(brief)
 
 
 def _epochs(recipe: Recipe) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from scipy.stats import spearmanr
+from scipy.stats import permutation_test, rankdata, zscore
 
 from similitude.errors import visible
 from similitude.evolution.search import Range, Settings, as_options
@@ -22,6 +23,7 @@ from similitude.files.writing import write_text
 
 FITNESS, RANK = "fitness", "effective_rank"
 MEASURES = (FITNESS, RANK, *PROTOCOLS)
+PAIRINGS: Any = {"permutation_type": "pairings", "random_state": 0}
 FEWEST = 4  # individuals of which a rank correlation is given
 
 
@@ -80,7 +82,10 @@ class Individual:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation over the sound individuals; p is two-sided."""
+    """Spearman's rank correlation over the sound individuals.
+
+    p is two-sided, of 9,999 random pairings, or of all where there are fewer.
+    """
 
     of: str
     with_: str
@@ -137,11 +142,13 @@ class Evolution:
         pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
         if len(pairs) < FEWEST or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
             return None
-        one, other = zip(*pairs, strict=True)
-        found: Any = spearmanr(one, other)
+        one, other = (zscore(rankdata(side)) for side in zip(*pairs, strict=True))
+        found: Any = permutation_test(
+            (one,), lambda ranks, axis=-1: (ranks * other).mean(axis), vectorized=True, **PAIRINGS
+        )
         return Correlation(of, with_, float(found.statistic), float(found.pvalue), len(pairs))
 
-    @property
+    @cached_property
     def correlations(self) -> list[Correlation]:
         """Of fitness and RankMe with the probes, and of every setting with fitness and probes."""
         pairs = [(of, probe) for of in (FITNESS, RANK) for probe in PROTOCOLS]

@@ -91,10 +91,10 @@ class Work:
         self.job, self.listener = job, listener
         kind = modality(job.kind)
         self.origin, test_source = sources or open_parts(kind, job.data)
+        self.data = self.origin.name
         self.samples = some(load(kind, self.origin, job.config, listener), job.count)
         out = held_out(torch.zeros(len(self.samples), dtype=torch.int64), HELD_OUT, job.seed)
         self.training, self.held_out = self.samples.subset(~out), self.samples.subset(out)
-        self.source = replace(kind.open_training(self.training, None), name=self.origin.name)
         self.test: Samples[Any] | None = None  # with labels, which the evolution does not see
         if scorable(self.training):
             self.test = self.held_out
@@ -116,12 +116,12 @@ class Work:
             else:
                 title = f"generation {one.generation}, individual {one.number}"
                 ears = Renamed(self.listener, title)
-                run = train_or_resume(self.source, recipe, folder, ears)
+                run = train_or_resume(self.training, self.data, recipe, folder, ears)
             if run is None:
                 raise KeyboardInterrupt
             values = self.measured(run, run.backbone)
             if self.test is not None and math.isfinite(values.get(FITNESS, math.nan)):
-                table = score(run, self.training, self.test, self.source.name, baselines=False)
+                table = score(run, self.training, self.test, self.data, baselines=False)
                 rows = {} if table is None else table.rows[PRETRAINED_BACKBONE]
                 values |= {name: found.mean for name, found in rows.items()}
             verdict = run.verdict
@@ -159,7 +159,7 @@ class Work:
         found = {RANDOM_BACKBONE: self.measured(run, run.untrained())}
         if self.test is None:
             return found
-        table = score(run, self.training, self.test, self.source.name, baselines=True)
+        table = score(run, self.training, self.test, self.data, baselines=True)
         rows = {} if table is None else table.rows
         for name in (name for name in rows if name != PRETRAINED_BACKBONE):
             means = {column: found.mean for column, found in rows[name].items()}
