@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -206,6 +207,72 @@ def test_where_all_fail_the_reason_is_told_and_nothing_is_kept(tmp_path, monkeyp
             run(tmp_path / "e")
     assert not list(tmp_path.rglob(RESULT))
     assert run(tmp_path / "e", generations=1) is not None
+
+
+WEIGHTED = '''
+"""Two losses, whose weights nobody knows."""
+
+from typing import ClassVar
+
+import similitude as sim
+from similitude.method import Method, MethodConfig, StepOutput
+
+
+class WeightedConfig(MethodConfig):
+    name: str = "weighted"
+    view: sim.views.ImageViewConfig = sim.views.ImageViewConfig(blur=0.0)
+    weights: dict[str, float] = {"cosine": 1.0, "square": 1.0}
+    searched: ClassVar[tuple[str, ...]] = ("weights",)
+
+
+class Weighted(Method):
+    def __init__(self, backbone, config: WeightedConfig):
+        super().__init__()
+        self.backbone, self.config = backbone, config
+
+    def views(self, facts):
+        view = self.config.view.on(facts)
+        return sim.views.MultiView(view, view)
+
+    def training_loss(self, batch, progress):
+        h1, h2 = (self.backbone(view) for view in batch.views)
+        loss = self.config.weights["cosine"] * sim.losses.negative_cosine(h1, h2.detach())
+        loss = loss + self.config.weights["square"] * (h1 - h2).square().mean()
+        return StepOutput(loss, h1.detach(), {})
+'''
+
+
+def test_the_weights_of_ones_own_method_are_searched_from_equal_ones_on(tmp_path, monkeypatch):
+    (tmp_path / "weighted_losses.py").write_text(WEIGHTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = [text for text in TINY if not text.startswith("method.pr")]
+    found = evolve(
+        random_images(40), method="weighted_losses:Weighted", generations=1, population=4, epochs=1,
+        clusters=4, overrides=overrides, out=tmp_path / "e",
+    )  # fmt: skip
+    assert found is not None
+    names = ["method.weights.cosine", "method.weights.square"]
+    assert found.fields == names
+    assert found.individuals[0].settings == dict.fromkeys(names, 0.5)
+    for one in found.individuals:
+        run = load_checkpoint(tmp_path / "e" / one.folder / "checkpoints" / "last.ckpt").recipe
+        assert list(run.method.weights.values()) == list(one.settings.values())  # type: ignore[attr-defined]
+
+
+def test_of_a_graph_all_nodes_take_part_and_the_held_out_ones_are_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = (rng.normal(size=(60, 8)) + y[:, None]).astype(np.float32)
+    masks = {"train_mask": np.arange(60) < 10, "test_mask": np.arange(60) >= 40}
+    edges = rng.integers(0, 60, (2, 200))
+    np.savez(tmp_path / "graph.npz", x=x, edge_index=edges, y=y, **masks)
+    found = evolve(
+        tmp_path / "graph.npz", method="barlow_twins", search=SEARCH[:1], generations=1,
+        population=4, epochs=1, clusters=4, out=tmp_path / "e",
+    )  # fmt: skip
+    assert found is not None
+    assert found.notes[0] == "48 nodes trained on for 1 epoch."
+    assert found.notes[-1] == "Scored on the labels of 12 nodes not trained on."
 
 
 def test_without_labels_there_are_no_probes(tmp_path):
