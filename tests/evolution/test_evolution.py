@@ -275,17 +275,18 @@ def test_of_a_graph_all_nodes_take_part_and_the_held_out_ones_are_scored(tmp_pat
     assert found.notes[-1] == "Scored on the labels of 12 nodes not trained on."
 
 
-def test_without_labels_there_are_no_probes(tmp_path):
+def test_labels_change_nothing_but_what_is_scored(trained, tmp_path):
     bare = replace(random_images(40), labels=None, class_names=None)
-    found = run(tmp_path / "e", bare, generations=1)
+    found = run(tmp_path / "e", bare)
     assert found is not None
-    assert set(found.individuals[0].values) == {"fitness", "distance", "effective_rank"}
+    for one, other in zip(found.individuals, facts_of(trained)["individuals"], strict=True):
+        assert one.settings == other["settings"]
+        assert one.values["fitness"] == other["values"]["fitness"]
+        assert set(one.values) == {"fitness", "distance", "effective_rank"}
     assert set(found.baselines) == {"random backbone"}
     assert any("no labels" in note for note in found.notes)
-    assert (
-        "Linear probe"
-        not in (tmp_path / "e" / "evolution.html").read_text().partition("<noscript")[0]
-    )
+    page = (tmp_path / "e" / "evolution.html").read_text()
+    assert "Linear probe" not in page.partition("<noscript")[0]
 
 
 @pytest.mark.parametrize(
@@ -314,6 +315,7 @@ def test_another_plan_in_the_same_folder_is_refused(finished, trainings, change,
         ({"clusters": 10}, "8 held-out images are fewer than 10 clusters"),
         ({"overrides": [*TINY, "seed=1"]}, "--seed"),
         ({"overrides": [*TINY, "batch_size=39"]}, "32 images in .* fewer than one batch of 39"),
+        ({"search": ["batch_size=16..33"]}, "fewer than one batch of 33"),
         ({"recipe": "cifar10.simclr"}, "contradict"),
         ({"data": "nowhere"}, "nowhere"),
     ],

@@ -185,10 +185,9 @@ def _carry_out(
     ranges = parse_searches(request["search"], own)
     brief = _brief(own, request["epochs"], work)
     middle = with_settings(brief, population(ranges, request["population"], seed, [])[0])
-    if len(work.training) < middle.batch_size:
-        raise too_few_samples(
-            len(work.training), f"{source.name}, for training,", middle.batch_size
-        )
+    largest = with_settings(brief, {found.path: found.value(1.0) for found in ranges}).batch_size
+    if len(work.training) < largest:
+        raise too_few_samples(len(work.training), f"{source.name}, for training,", largest)
     if len(work.held_out) < clusters:
         raise UserError(
             f"{len(work.held_out)} held-out images are fewer than {clusters} clusters: add images, "

@@ -95,11 +95,12 @@ class Work:
         self.samples = some(load(kind, self.origin, job.config, listener), job.count)
         out = held_out(torch.zeros(len(self.samples), dtype=torch.int64), HELD_OUT, job.seed)
         self.training, self.held_out = self.samples.subset(~out), self.samples.subset(out)
-        self.test: Samples[Any] | None = None  # with labels, which the evolution does not see
-        if scorable(self.training):
-            self.test = self.held_out
-            if test_source is not None:
-                self.test = load(kind, test_source, job.config, listener)
+        test = self.held_out
+        if test_source is not None:
+            test = load(kind, test_source, job.config, listener)
+        known = test.labels is not None and bool((test.labels >= 0).any())
+        # with labels, which the evolution does not see
+        self.test: Samples[Any] | None = test if known and scorable(self.training) else None
 
     def individual(self, task: Task) -> Individual:
         """An individual, trained from where it stands, and measured.
@@ -191,7 +192,11 @@ class Population:
             one = Individual(generation, number, settings, "", "", {})
             known = kept(folder, one)
             if known is None:
-                recipe = as_kept(with_settings(self.recipe, settings), self.work.origin)
+                try:
+                    recipe = as_kept(with_settings(self.recipe, settings), self.work.origin)
+                except UserError as error:  # numbers that do not go together
+                    found[number] = replace(one, state=FAILED, reason=str(error))
+                    continue
                 refuse_links(folder, f"generation-{generation}", one.folder)
                 is_finished(folder / one.folder, recipe)  # says where another run is there
                 tasks.append((one, recipe))
