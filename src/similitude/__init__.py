@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from similitude.ablation import ablate, studies
     from similitude.api import draw_views, load, pack, pretrain
     from similitude.errors import UserError
+    from similitude.evolution import evolve
     from similitude.images import backbones, views
     from similitude.runs import starts
     from similitude.runs.run import Run
@@ -43,6 +44,7 @@ _FUNCTIONS = {
     "ablate": "similitude.ablation",
     "distill": "similitude.transfer",
     "draw_views": "similitude.api",
+    "evolve": "similitude.evolution",
     "finetune": "similitude.transfer",
     "load": "similitude.api",
     "pack": "similitude.api",
@@ -76,6 +78,7 @@ __all__ = [
     "distill",
     "draw_views",
     "evaluation",
+    "evolve",
     "finetune",
     "images",
     "load",

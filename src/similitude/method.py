@@ -45,6 +45,8 @@ class MethodConfig(Config):
     keeps_lars: ClassVar[bool] = False
     # Whether it compares what several sensors say of a sample, where a sample has several.
     compares_sensors: ClassVar[bool] = False
+    # Fields, numbers or tables of numbers, that an evolution searches where nothing else is said.
+    searched: ClassVar[tuple[str, ...]] = ()
 
     def in_role(self, role: Role) -> dict[str, int]:
         """The fields that are for this, with their values; without those that are None or 0."""

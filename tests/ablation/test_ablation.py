@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from builders import random_images
-from similitude import ablation, api, transfer
+from similitude import ablation, experiment, transfer
 from similitude.ablation import ablate, findings, studies, work
 from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
@@ -164,15 +164,15 @@ def test_every_cell_is_a_scored_run_folder_and_the_files_agree(tmp_path):
 
 
 def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(tmp_path, monkeypatch):
-    real = api.pretrain
+    real = experiment.train
 
-    def failing(*args, out, **options):
+    def failing(images, data, recipe, out, **options):
         if out.parent.name == "stop_gradient=true" or out.parent.parent.name == "b":
             raise RuntimeError("out of memory")
-        return real(*args, out=out, **options)
+        return real(images, data, recipe, out, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api, "pretrain", failing)
+        patch.setattr(experiment, "train", failing)
         found = run(tmp_path / "a")
         with pytest.raises(UserError, match="every run failed; stop_gradient=true, seed 0"):
             run(tmp_path / "b")
@@ -197,9 +197,9 @@ def test_a_test_part_is_scored_and_baselines_are_measured_once(tmp_path, monkeyp
         parts[f"x_{split}"] = (noise + 150 * y[:, None, None, None]).astype(np.uint8)
     np.savez(tmp_path / "set.npz", **parts)
     measured = []
-    evaluate = work.evaluate_entrants
+    evaluate = experiment.evaluate_entrants
     monkeypatch.setattr(
-        work,
+        experiment,
         "evaluate_entrants",
         lambda *a, **k: measured.append(k["pixels"] is not None) or evaluate(*a, **k),
     )
@@ -257,8 +257,8 @@ def no_training(*args, **kwargs):
 def test_what_is_finished_is_read_and_not_trained_again(finished, monkeypatch):
     first = json.loads((finished / "ablation.json").read_text())
     (finished / "ablation.json").unlink()
-    monkeypatch.setattr(work.api, "pretrain", no_training)
-    monkeypatch.setattr(work, "evaluate_entrants", no_training)
+    monkeypatch.setattr(experiment, "train", no_training)
+    monkeypatch.setattr(experiment, "evaluate_entrants", no_training)
     second = run(finished)
     assert second is not None
     assert json.loads(json.dumps(second.to_json())) == first
@@ -268,10 +268,8 @@ def test_what_is_finished_is_read_and_not_trained_again(finished, monkeypatch):
 def test_seeds_and_values_may_be_added(finished, monkeypatch):
     """The third value is the same setting in other words, which is another cell."""
     trained = []
-    pretrain = work.api.pretrain
-    monkeypatch.setattr(
-        work.api, "pretrain", lambda *a, **k: trained.append(k["out"]) or pretrain(*a, **k)
-    )
+    train = experiment.train
+    monkeypatch.setattr(experiment, "train", lambda *a, **k: trained.append(a[3]) or train(*a, **k))
     assert run(finished, vary=["stop_gradient=true,false,1"]) is not None
     assert run(finished, seeds=2) is not None
     assert [path.relative_to(finished).as_posix() for path in trained] == [
@@ -319,7 +317,7 @@ def test_ctrl_c_outside_of_training_ends_cleanly_too(finished, monkeypatch):
 
     ears = CtrlC(0, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(work, "evaluate_entrants", interrupted)
+        patch.setattr(experiment, "evaluate_entrants", interrupted)
         scores = finished / "stop_gradient=false" / "seed-0" / "scores.json"
         scores.unlink()
         assert run(finished, listener=ears) is None
@@ -376,7 +374,7 @@ def test_other_images_other_recipes_and_other_folders_are_refused(finished, tmp_
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, monkeypatch, options, words):
-    monkeypatch.setattr(work.api, "pretrain", no_training)
+    monkeypatch.setattr(experiment, "train", no_training)
     with pytest.raises(UserError) as told:
         run(tmp_path / "a", **options)
     assert all(word in str(told.value) for word in words)

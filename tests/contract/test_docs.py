@@ -20,6 +20,7 @@ from similitude.ablation.studies import STUDIES
 from similitude.cli import app
 from similitude.errors import UserError
 from similitude.evaluation import verdict_rules as rules
+from similitude.evolution.search import parse_searches
 from similitude.images.backbones import BackboneConfig
 from similitude.images.config import ImageData
 from similitude.images.views import ImageViewConfig
@@ -261,6 +262,8 @@ def test_command_lines_are_accepted(page, line):
             assert given["study"] is None or given["study"] in STUDIES
             varied = RECIPES.get(recipe or f"cifar10.{given['first']}", RECIPES["cifar10.simclr"])
             grid(parse_variations(given["vary"] or ()), varied())
+        if name == "evolve":
+            parse_searches(given["search"] or (), RECIPES[recipe or f"cifar10.{method}"]())
         for assignment in given.get("settings") or ():
             assert any(_accepts(f"cifar10.{kind}", assignment) for kind in kinds), assignment
 

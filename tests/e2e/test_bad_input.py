@@ -131,6 +131,11 @@ ablate simclr photos --vary method.temperature         | method.temperature
 ablate photos --study nothing                          | nothing
 ablate simclr photos                                   | --vary
 ablate photos                                          | unknown method 'photos'
+evolve photos --method simclr                          | --search
+evolve photos --method simclear                        | simclr
+evolve photos --search temprature=0.1..1               | temperature
+evolve photos --search temperature=1..0.1              | LOW < HIGH
+evolve nowhere --search temperature=0.1..1             | nowhere
 prtrain photos                                         | pretrain
 """
 ROWS = [tuple(part.strip() for part in line.split(" | ")) for line in TABLE.strip().splitlines()]

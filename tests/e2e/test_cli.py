@@ -492,6 +492,7 @@ def test_help_names_every_command(similitude):
         "views",
         "export",
         "ablate",
+        "evolve",
     ):
         assert command in out
 

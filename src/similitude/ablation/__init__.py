@@ -4,25 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from similitude.ablation.design import Design, read_plan, write_plan
-from similitude.ablation.findings import FAILED, Ablation, CellFinding, RunFinding, values_by_cell
+from similitude.ablation.design import Design
+from similitude.ablation.findings import Ablation, CellFinding, RunFinding, values_by_cell
 from similitude.ablation.grid import folder_name, parse_variations
 from similitude.ablation.studies import STUDIES
 from similitude.ablation.study import Study, judge
-from similitude.ablation.work import Work, scorable
-from similitude.data.classes import check_classes, has_labels
+from similitude.ablation.work import Work
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError, did_you_mean
+from similitude.experiment import FAILED, load, open_parts, read_plan, scorable, some, write_plan
 from similitude.files.writing import as_path, check_writable
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
 from similitude.modalities import Modality, chooser, modality_of
-from similitude.randomness import permutation
 from similitude.recipes import Recipe, touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.report.ablation import write_ablation_page
-from similitude.sample import DataConfig, Samples
 
 __all__ = ["Ablation", "ablate"]
 
@@ -113,10 +111,10 @@ def _carry_out(
         out = Path("ablations") / folder_name("-".join(parts))
     folder, count = as_path(out), design.images_of(source)
     check_writable(folder, "ablation.json")
-    stored = read_plan(folder, design)
+    stored = read_plan(folder, "ablation", design.request())
     bases = design.bases(source, count) if stored is None else stored[1]
     config = design.data(bases)
-    images = _some(_load(design.modality, source, config, listener), count)
+    images = some(load(design.modality, source, config, listener), count)
     if stored is None:
         bases = {name: set_num_samples(base, len(images)) for name, base in bases.items()}
         if design.study is None and design.recipe is None:
@@ -128,11 +126,11 @@ def _carry_out(
         raise UserError(f"{folder} holds an ablation on other images: give another --out")
     cells = design.cells(bases, source, len(images))
     if stored is None:
-        write_plan(folder, design, images, bases)
+        write_plan(folder, "ablation", design.request(), images, bases)
     test = None
     if test_source is not None and scorable(images):
-        test = _load(design.modality, test_source, config, listener)
-        test = test if design.study is None else _some(test, TEST_IMAGES)
+        test = load(design.modality, test_source, config, listener)
+        test = test if design.study is None else some(test, TEST_IMAGES)
     seeds = seeds or (SEEDS if design.study is None else design.study.seeds)
     listener.say(
         f"{len(cells)} cells x {seeds} {'seed' if seeds == 1 else 'seeds'} on {len(images):,} "
@@ -140,7 +138,6 @@ def _carry_out(
     )
     study = design.study
     work = Work(
-        design.modality,
         folder,
         images,
         test,
@@ -192,26 +189,7 @@ def _open(modality: Modality, data: Any, listener: Listener) -> tuple[Any, Any]:
             data = "digits"
         else:
             listener.say("no DATA was given: taking cifar10")
-    source, *test = modality.open_parts(data, None)
-    if test and has_labels(source) and has_labels(test[0]):
-        check_classes(source, test[0])
-    return source, test[0] if test else None
-
-
-def _load(modality: Modality, source: Any, config: DataConfig, listener: Listener) -> Samples[Any]:
-    images = modality.load(
-        source, config, lambda done, total: listener.progress("reading images", done, total)
-    )
-    if images.unreadable:
-        listener.say(f"{len(images.unreadable)} unreadable files in {source.name} are left out")
-    return images
-
-
-def _some(images: Samples[Any], count: int) -> Samples[Any]:
-    """At most ``count`` images, always the same ones, in their order."""
-    if len(images) <= count:
-        return images
-    return images.subset(permutation(0, -1, len(images))[:count].sort().values)
+    return open_parts(modality, data)
 
 
 def find_study(name: str) -> Study:

@@ -5,21 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from similitude.ablation.grid import Planned, Variation, grid
 from similitude.ablation.study import Study
 from similitude.data.source import Source
 from similitude.errors import UserError
-from similitude.files.reading import read_yaml
-from similitude.files.writing import contents, write_text
+from similitude.experiment import as_kept
 from similitude.method import MethodConfig
-from similitude.modalities import Modality, chooser
-from similitude.recipes import Recipe, find_recipe, override, parse_recipe
-from similitude.sample import DataConfig, Samples
+from similitude.modalities import Modality
+from similitude.recipes import Recipe, find_recipe, override
+from similitude.sample import DataConfig
 from similitude.training.choose import choose_for
-
-PLAN = "ablation.yaml"
 
 
 @dataclass(frozen=True)
@@ -125,9 +120,7 @@ class Design:
 
     def cells(self, bases: Mapping[str, Recipe], source: Source, count: int) -> list[Planned]:
         """Every cell with its whole recipe, checked before anything is trained."""
-        made = [
-            replace(cell, recipe=_as_kept(cell.recipe, source)) for cell in self._planned(bases)
-        ]
+        made = [replace(cell, recipe=as_kept(cell.recipe, source)) for cell in self._planned(bases)]
         folders = [cell.folder for cell in made]
         for folder in folders:
             if folders.count(folder) > 1:
@@ -153,46 +146,3 @@ class Design:
                 for cell in self.study.cells
             ]
         return grid(self.variations, bases[""])
-
-
-def _as_kept(recipe: Recipe, source: Source) -> Recipe:
-    """The recipe as a run on these samples keeps it."""
-    choose = chooser(recipe.data.kind)
-    return choose.settle(choose.as_used(recipe), source)
-
-
-def read_plan(folder: Path, design: Design) -> tuple[str, dict[str, Recipe]] | None:
-    """Images and recipes of the ablation in ``folder``; None if the folder is new.
-
-    Raises:
-        UserError: the folder holds something else, or was made with other settings.
-    """
-    path = folder / PLAN
-    if folder.is_file() or (folder.is_dir() and contents(folder) and not path.exists()):
-        raise UserError(f"{folder} is there already and no ablation: give another --out")
-    if not path.exists():
-        return None
-    plan, now = read_yaml(path), design.request()
-    try:
-        then, images, recipes = dict(plan["request"]), plan["images"], dict(plan["recipes"])
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged: give another --out") from error
-    other = [name for name in now if then.get(name) != now[name]]
-    if other:
-        raise UserError(
-            f"{folder} holds an ablation that differs in {', '.join(other)}: give another --out, "
-            "or the same settings to go on with it"
-        )
-    return images, {name: parse_recipe(recipe, str(path)) for name, recipe in recipes.items()}
-
-
-def write_plan(
-    folder: Path, design: Design, images: Samples[Any], bases: Mapping[str, Recipe]
-) -> None:
-    """Keep what the next call needs to go on."""
-    plan = {
-        "request": design.request(),
-        "images": images.fingerprint(),
-        "recipes": {name: base.model_dump(mode="json") for name, base in bases.items()},
-    }
-    write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))

@@ -20,9 +20,9 @@ from similitude.ablation.studies import STUDIES
 from similitude.ablation.study import ACCURACIES, COLLAPSED, Judgement
 from similitude.errors import visible
 from similitude.evaluation.scores import Score, mean_score
+from similitude.experiment import FAILED
 from similitude.files.writing import write_text
 
-FAILED = "failed"  # in place of a verdict: the run ended with an error
 # Columns of the terminal's table: measure, title, digits after the point.
 COLUMNS = (
     ("knn", "kNN", 1),

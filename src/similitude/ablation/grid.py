@@ -1,19 +1,15 @@
 """What ``--vary`` means: fields, their values, and the product of all of them."""
 
 import json
-import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from similitude.errors import UserError, did_you_mean
+from similitude.errors import UserError
+from similitude.experiment import FIXED, field_path, folder_name
 from similitude.files.reading import parse_yaml
 from similitude.recipes import Recipe, override
-
-LONGEST_NAME = 100  # of a folder
-FIXED = ("name", "method", "seed", "reasons")  # do not vary inside a grid
 
 
 @dataclass(frozen=True)
@@ -22,24 +18,6 @@ class Variation:
 
     field: str  # as it was given: a path such as optimizer.base_lr, or a field of the method
     values: tuple[Any, ...]
-
-    def path(self, recipe: Recipe) -> str:
-        """Where the field stands in a recipe.
-
-        Raises:
-            UserError: neither the recipe nor its method has such a field.
-        """
-        first = self.field.partition(".")[0]
-        method = type(recipe.method).model_fields
-        if first in Recipe.model_fields:
-            return self.field
-        if first in method:
-            return f"method.{self.field}"
-        known = [field for field in (*method, *Recipe.model_fields) if field not in FIXED]
-        raise UserError(
-            f"--vary {self.field}: neither a recipe nor the method {recipe.method.name} has a "
-            f"field {first!r}: {did_you_mean(first, known)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +76,7 @@ def grid(variations: Sequence[Variation], recipe: Recipe) -> list[Planned]:
     Raises:
         UserError: a field that the recipe does not have, or a value that it does not take.
     """
-    paths = [variation.path(recipe) for variation in variations]
+    paths = [field_path(variation.field, recipe, "--vary") for variation in variations]
     cells = []
     for values in product(*(variation.values for variation in variations)):
         settings = {v.field: value for v, value in zip(variations, values, strict=True)}
@@ -112,11 +90,3 @@ def grid(variations: Sequence[Variation], recipe: Recipe) -> list[Planned]:
 def value_text(value: Any) -> str:
     """A value as one would type it: true, 0.2, mlp, [0.2,1]."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def folder_name(name: str) -> str:
-    """The name of a cell as a folder: without blanks, brackets and what a shell would read."""
-    text = re.sub(r"[^\w.=,+-]+", "-", re.sub(r"[\[\]]", "", name)).strip("-") or "cell"
-    if len(text) <= LONGEST_NAME and not text.startswith("."):
-        return text
-    return f"{text.lstrip('.')[: LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"

@@ -8,25 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from similitude import api
-from similitude.ablation.findings import FAILED, RunFinding
+from similitude.ablation.findings import RunFinding
 from similitude.ablation.grid import Planned
 from similitude.errors import UserError
-from similitude.evaluation import Score, ScoreTable, evaluate_entrants, read_scores
-from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
+from similitude.evaluation import Score, ScoreTable, read_scores
+from similitude.evaluation.comparison import PRETRAINED_BACKBONE
+from similitude.experiment import (
+    FAILED,
+    PROTOCOLS,
+    Renamed,
+    is_finished,
+    scorable,
+    score,
+    train_or_resume,
+)
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
 from similitude.listener import Listener
-from similitude.modalities import Modality
-from similitude.recipes import Recipe, load_recipe
-from similitude.runs.folder import refuse_links, settle
+from similitude.runs.folder import refuse_links
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
-from similitude.runs.scoring import entrant_of
 from similitude.sample import Samples
 from similitude.transfer import finetune
 
-PROTOCOLS = ("knn", "linear")
 # Columns of metrics.csv that say where a run stands, not what came out.
 NO_VALUES = {"step", "epoch", "lr", "images_per_second", "waiting_share", "feature_dim"}
 NO_VALUES |= {"stopped_early", "chance_loss", "loss_floor"}
@@ -37,7 +41,6 @@ class Work:
 
     def __init__(
         self,
-        modality: Modality,
         folder: Path,
         images: Samples[Any],
         test: Samples[Any] | None,
@@ -62,7 +65,6 @@ class Work:
         # Raw pixels and random weights do not depend on what is ablated, unless these do.
         self.baselines: dict[tuple[Any, ...], dict[str, dict[str, Score]]] = {}
         self.table: ScoreTable | None = None
-        self.source = replace(modality.open_training(images, None), name=data)
 
     def check(self, cells: Sequence[Planned], seeds: int) -> None:
         """Look at all places before anything is trained.
@@ -74,7 +76,7 @@ class Work:
             for seed in range(seeds):
                 refuse_links(self.folder, cell.folder, f"{cell.folder}/seed-{seed}")
                 recipe = cell.recipe.changed(seed=seed)
-                _is_finished(self._folder(cell, seed), recipe)
+                is_finished(self._folder(cell, seed), recipe)
 
     def finding(self, cell: Planned, seed: int) -> RunFinding | None:
         """What a run gave: read, resumed or trained; None if Ctrl-C stopped it."""
@@ -82,9 +84,15 @@ class Work:
         self.done += 1
         folder = self._folder(cell, seed)
         recipe = cell.recipe.changed(seed=seed)
-        was_there = _is_finished(folder, recipe)
+        was_there = is_finished(folder, recipe)
         title = f"{self.done}/{self.total} {cell.name}, seed {seed}"
-        run = Run(folder) if was_there else self._train(recipe, folder, title)
+        run = (
+            Run(folder)
+            if was_there
+            else train_or_resume(
+                self.images, self.data, recipe, folder, Renamed(self.listener, title)
+            )
+        )
         if run is None:
             return None
         table = self._score(run) if scorable(self.images) else None
@@ -107,19 +115,6 @@ class Work:
     def _folder(self, cell: Planned, seed: int) -> Path:
         return self.folder / cell.folder / f"seed-{seed}"
 
-    def _train(self, recipe: Recipe, folder: Path, title: str) -> Run | None:
-        saved = (folder / "checkpoints" / "last.ckpt").exists()
-        return api.pretrain(
-            self.source,
-            recipe=None if saved else recipe,
-            out=folder,
-            resume=saved,
-            overwrite=not saved,
-            stop_collapsed=True,
-            report=False,
-            listener=_Renamed(self.listener, title),
-        )
-
     def _score(self, run: Run) -> ScoreTable | None:
         """Accuracies of the run beside the baselines, kept in its scores.json.
 
@@ -132,27 +127,9 @@ class Work:
         if table is not None and table.data == self.data and set(PROTOCOLS) <= scored.keys():
             return self._keep(key, table)
         known = self.baselines.get(key)
-        entrants = [entrant_of(run, PRETRAINED_BACKBONE, run.backbone)]
-        if known is None:
-            entrants.insert(0, entrant_of(run, RANDOM_BACKBONE, run.untrained()))
-        bank = self.images
-        assert bank.labels is not None
-        if bool((bank.labels < 0).any()):
-            bank = bank.subset(bank.labels >= 0)
-        try:
-            table = evaluate_entrants(
-                entrants,
-                (bank, self.test),
-                data=self.data,
-                pixels=(bank, self.test) if known is None else None,
-                protocols=PROTOCOLS,
-                seed=0,  # the same held-out part and draws for all runs, which are compared
-                device=run.device,
-            )
-        except UserError:
-            if run.verdict.state == "collapsed":  # into features that are not numbers
-                return None
-            raise
+        table = score(run, self.images, self.test, self.data, baselines=known is None)
+        if table is None:
+            return None
         table = replace(table, rows={**(known or {}), **table.rows})
         for place in (path, run.path / "evaluation.json"):
             write_text(place, json.dumps(table.to_json(), indent=2))
@@ -169,7 +146,7 @@ class Work:
             run.path,
             self.images if self.test is None else (self.images, self.test),
             out=place,
-            listener=_Renamed(self.listener, f"{title}, on labels"),
+            listener=Renamed(self.listener, f"{title}, on labels"),
             **how,
         )
         return None if classifier is None else classifier.test_accuracy
@@ -204,43 +181,6 @@ class Work:
         if self.label_fraction:
             notes.append(f"Fine-tuned on {100 * self.label_fraction:g} % of the labels.")
         return [*notes, *self.table.notes]
-
-
-class _Renamed:
-    """A listener that hears of the training under the run's name, and no choices."""
-
-    def __init__(self, listener: Listener, title: str) -> None:
-        self.listener = listener
-        self.title = title
-
-    def say(self, sentence: str) -> None:
-        """Nothing: the log of the run keeps it."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        self.listener.progress(self.title if what == "training" else what, done, total, note)
-
-
-def scorable(images: Samples[Any]) -> bool:
-    """Whether there are two classes with two images each."""
-    if images.labels is None:
-        return False
-    counts = images.labels[images.labels >= 0].unique(return_counts=True)[1]
-    return int((counts >= 2).sum()) >= 2
-
-
-def _is_finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run is there to its end.
-
-    Raises:
-        UserError: a run with other settings is there.
-    """
-    settle(folder)
-    path = folder / "recipe.yaml"
-    if path.exists():
-        reasons: dict[str, Any] = {"reasons": {}}
-        if load_recipe(path).changed(**reasons) != recipe.changed(**reasons):
-            raise UserError(f"{folder} is a run with other settings: give another --out")
-    return (folder / "health.json").exists() and (folder / "embedding.npz").exists()
 
 
 def _read(run: Run, seed: int, table: ScoreTable | None) -> RunFinding:

@@ -229,7 +229,7 @@ class _Relay:
 def _child(
     place: dict[str, str], function: Callable[..., Any], given: bytes, messages: Any
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C comes through the parent alone, and so once
     os.environ.update(place)
@@ -260,7 +260,7 @@ def _child(
         torch.distributed.destroy_process_group()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """No process goes on alone when the one that started it is gone, however it went."""
     parent = mp.parent_process()
     if parent is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from similitude.evaluation.linear import LinearProbe
     from similitude.evaluation.scores import Score, ScoreTable, read_scores
     from similitude.evaluation.verdict import Readings, Verdict, diagnose
+    from similitude.evaluation.zipf import zipf_fitness
 
 # Imported on first use: the report reads scores without PyTorch, which takes seconds.
 _PLACES = {
@@ -43,6 +44,7 @@ _PLACES = {
     "knn": ("KNNProbe",),
     "linear": ("LinearProbe",),
     "scores": ("Score", "ScoreTable", "read_scores"),
+    "zipf": ("zipf_fitness",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -72,6 +74,7 @@ __all__ = [
     "spectrum",
     "split_features",
     "uniformity",
+    "zipf_fitness",
 ]
 
 

@@ -68,6 +68,7 @@ class ELoConfig(MethodConfig):
     decoded_side: int = Field(default=8, ge=1)
 
     compares_sensors: ClassVar[bool] = True
+    searched: ClassVar[tuple[str, ...]] = ("weights",)
 
     def for_network(self, network: nn.Module) -> "ELoConfig":
         """With the weight of every task that its sensors have.
