@@ -89,7 +89,7 @@ def clips(args: argparse.Namespace, out: Path) -> None:
         score("untrained", samples, extract_features(fresh, samples, run.facts).numpy())
         score("ELo", samples, extract_features(run.backbone, samples, run.facts).numpy())
     print(
-        f"| | accuracy in percent, mean over {REPEATS} x {FOLDS} folds, a number for each seed |\n|---|---|"
+        f"| mean over {REPEATS} x {FOLDS} folds | accuracy in percent, for each seed |\n|---|---|"
     )
     for name, found in rows.items():
         print(f"| {name} | {'  '.join(f'{100 * statistics.mean(folds):.1f}' for folds in found)} |")

@@ -20,7 +20,7 @@ from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable, version_of, write_with
 from similitude.listener import Listener, Silent, how_to_resume
 from similitude.method import Method
-from similitude.methods import build_method, config_class, given_method, method_class
+from similitude.methods import build_method, given_method, method_class
 from similitude.modalities import Modality, modality, modality_of
 from similitude.modalities import chooser as chooser_of
 from similitude.nets.start import Start
@@ -43,6 +43,7 @@ from similitude.training.choose import (
     choose,
     choose_views,
     fit_to_samples,
+    kind_for,
     method_name,
     named_recipe,
     opened_with,
@@ -222,15 +223,7 @@ def _kind_of(request: PretrainRequest, checkpoint: Checkpoint | None) -> Modalit
         return modality(checkpoint.recipe.data.kind)
     if request.recipe is not None:
         return modality(named_recipe(request.recipe, None).data.kind)
-    return _kind_for(request.method, request.data)
-
-
-def _kind_for(method: Any, data: Any) -> Modality:
-    """The kind of data, where a method compares sensors that of what each file gives."""
-    kind = modality_of(data)
-    name = method if isinstance(method, str) else getattr(method, "name", None)
-    compares = name is not None and config_class(name).compares_sensors
-    return modality("sensors") if compares and kind.sensors else kind
+    return kind_for(request.method, request.data)
 
 
 def _open_start(request: PretrainRequest, kind: Modality) -> Start:

@@ -17,10 +17,11 @@ from similitude.files.writing import as_path, check_writable
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
-from similitude.modalities import Modality, chooser, modality_of
+from similitude.modalities import Modality, chooser
 from similitude.recipes import Recipe, touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.report.ablation import write_ablation_page
+from similitude.training.choose import kind_for
 
 __all__ = ["Ablation", "ablate"]
 
@@ -89,7 +90,7 @@ def ablate(
         tuple(overrides),
         epochs,
         images,
-        modality_of(data),
+        kind_for(method, data),
     )
     design.check(data)
     try:

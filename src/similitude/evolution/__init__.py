@@ -21,13 +21,13 @@ from similitude.files.writing import as_path, check_writable, write_text
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
-from similitude.modalities import Modality, chooser, modality_of
+from similitude.modalities import Modality, chooser
 from similitude.recipes import Recipe, dump_recipe, find_recipe, touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.recipes.duration import shorten_warmup
 from similitude.report.evolution import write_evolution_page
 from similitude.runs.run import Run
-from similitude.training.choose import choose_for, too_few_samples
+from similitude.training.choose import choose_for, kind_for, too_few_samples
 
 __all__ = ["Evolution", "evolve"]
 
@@ -127,7 +127,7 @@ def evolve(
         return _carry_out(
             request,
             options,
-            modality_of(data),
+            kind_for(method, data),
             data,
             generations,
             processes,

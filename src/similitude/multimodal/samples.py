@@ -112,10 +112,8 @@ class Sensors(Modality):
         """The training part of a table, or all of it."""
         if not self.claims(data) and config is not None:
             return self._one(data, config, lambda kind, own: kind.open_training(data, own))
-        if not self.claims(data):
-            kind = modality_of(data)
-            if kind.sensors:
-                return table_of(kind.open_training(data, None, resumed=resumed), kind.sensors)
+        if (kind := self._kind_of_folder(data)) is not None:
+            return table_of(kind.open_training(data, None, resumed=resumed), kind.sensors)
         return open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)
 
     def open_part(self, data: Any, split: str | None, config: SensorData | None) -> Any:
@@ -130,8 +128,15 @@ class Sensors(Modality):
             sensor, kind = _sensor_of(data, config)
             parts = kind.open_parts(data, config.sensors[sensor])
             return [_alone(sensor, part) for part in parts]
+        if (kind := self._kind_of_folder(data)) is not None:
+            return [table_of(part, kind.sensors) for part in kind.open_parts(data, None)]
         found = find(data, (OPENER,)) or _no_table(data)
         return open_both(found, lambda source, first: source, self.noun)
+
+    def _kind_of_folder(self, data: Any) -> Modality | None:
+        """The kind of a folder each of whose files is of several sensors; None of anything else."""
+        kind = None if self.claims(data) else modality_of(data)
+        return kind if kind is not None and kind.sensors else None
 
     def _one(self, data: Any, config: SensorData, opened: Callable[..., Any]) -> OneSensor:
         sensor, kind = _sensor_of(data, config)

@@ -11,8 +11,8 @@ from torch import nn
 from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import Method, MethodConfig
-from similitude.methods import METHODS, build_method, given_method, name_of
-from similitude.modalities import Modality, chooser
+from similitude.methods import METHODS, build_method, config_class, given_method, name_of
+from similitude.modalities import Modality, chooser, modality, modality_of
 from similitude.nets import convert_sync_batchnorm
 from similitude.nets.start import Start
 from similitude.recipes import Recipe, find_recipe, override, touched_fields
@@ -58,6 +58,19 @@ def _origin(method: Method) -> NetworkConfig:
         "the backbone of this method was not made by build_backbone, so a saved run could not make "
         "it again: build it with similitude.build_backbone(BackboneConfig(...)), or give backbone"
     )
+
+
+def kind_for(method: Any, data: Any) -> Modality:
+    """The kind of data, where a method compares sensors that of what each of its files gives.
+
+    Args:
+        method: a name, a class, a config or an object; None where none is given.
+        data: what the user gave.
+    """
+    kind = modality_of(data)
+    name = given_method(method) if isinstance(method, str | type) else getattr(method, "name", None)
+    compares = name is not None and config_class(name).compares_sensors
+    return modality("sensors") if compares and kind.sensors else kind
 
 
 def choose_for(modality: Modality, source: Any, num_samples: int, **options: Any) -> Recipe:
