@@ -85,7 +85,10 @@ class Job:
 
 
 class Work:
-    """Trains and measures individuals on the same samples."""
+    """Trains and measures individuals on the same samples.
+
+    Training gets no labels, not even for the curve of kNN, on which the verdict might lean.
+    """
 
     def __init__(self, job: Job, listener: Listener, sources: tuple[Any, Any] | None = None):
         self.job, self.listener = job, listener
@@ -117,7 +120,9 @@ class Work:
             else:
                 title = f"generation {one.generation}, individual {one.number}"
                 ears = Renamed(self.listener, title)
-                run = train_or_resume(self.training, self.data, recipe, folder, ears)
+                run = train_or_resume(
+                    self.training.without_labels(), self.data, recipe, folder, ears
+                )
             if run is None:
                 raise KeyboardInterrupt
             values = self.measured(run, run.backbone)
