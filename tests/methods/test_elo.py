@@ -135,7 +135,7 @@ def test_contrast_is_the_distance_and_what_the_next_is_too_near():
     h = learner.backbone.parts(x)
     z, w = (F.normalize(learner.projectors[s](h[s]), dim=1) for s in ("frames", "photo"))
     apart = (z - w.roll(-1, 0)).square().sum(1)
-    expected = ((z - w).square().sum(1) + (1 - apart).clamp_min(0)).mean()
+    expected = ((z - w).square().sum(1) + (2 - apart).clamp_min(0)).mean()
     torch.testing.assert_close(loss_of(learner, x), expected)
 
 

@@ -63,7 +63,7 @@ class ELoConfig(MethodConfig):
     weight: Weight = 0.5
     projection_dim: Width = 128
     hidden_dim: Width = 512
-    margin: float = Field(default=1.0, gt=0)
+    margin: float = Field(default=2.0, gt=0)
     future: int = Field(default=4, ge=1)
     decoded_side: int = Field(default=8, ge=1)
 

@@ -83,12 +83,13 @@ class SensorSet(Samples[SensorRows]):
         return self._placed(self.first, self.of[self.first].raw(self._beside(self.first, beside)))
 
     def baselines(self) -> dict[str, Float[Tensor, "N D"]]:
-        """The raw numbers of the other sensors."""
-        others = [name for name in self.of if name != self.first]
-        return {
-            f"{self.of[name].raw_name} of {name}": self._placed(name, self.of[name].raw())
-            for name in others
-        }
+        """The raw numbers of the other sensors, and what else is plain of any."""
+        found = {}
+        for name, samples in self.of.items():
+            plain = {} if name == self.first else {samples.raw_name: samples.raw()}
+            for row, x in (plain | samples.baselines()).items():
+                found[f"{row} of {name}"] = self._placed(name, x)
+        return found
 
     def _beside(self, name: str, others: Sequence["SensorSet"]) -> list[Samples[Any]]:
         return [other.of[name] for other in others if name in other.of]
