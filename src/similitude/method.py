@@ -43,6 +43,8 @@ class MethodConfig(Config):
 
     # Whether LARS stays where a batch is small: of a loss in the thousands, which needs it.
     keeps_lars: ClassVar[bool] = False
+    # Whether it trains the networks of all sensors of a sample, not only those that are kept.
+    compares_sensors: ClassVar[bool] = False
 
     def in_role(self, role: Role) -> dict[str, int]:
         """The fields that are for this, with their values; without those that are None or 0."""

@@ -13,7 +13,7 @@ texts; mean of the tokens in the place of the last one.
 
 import math
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ class CLIPConfig(MethodConfig):
     """Defaults are the paper's (Sec. 2.5), and SigLIP's for its loss (Sec. 3)."""
 
     name: Literal["clip"] = "clip"
+    compares_sensors: ClassVar[bool] = True
     view: AnyView = SensorViewConfig()
     projection_dim: Width = 512
     loss: Literal["softmax", "sigmoid"] = "softmax"

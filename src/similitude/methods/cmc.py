@@ -24,7 +24,7 @@ way.
 import math
 from functools import partial
 from itertools import permutations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -63,6 +63,7 @@ class CMCConfig(MethodConfig):
     """Defaults are the authors' for ImageNet and ResNet-50 (Sec. 4.1 and their commands)."""
 
     name: Literal["cmc"] = "cmc"
+    compares_sensors: ClassVar[bool] = True
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),  # 0.2 for AlexNet
         jitter_probability=0.0,

@@ -47,7 +47,10 @@ class CPCAudio(Method):
     def __init__(self, backbone: Backbone, config: CPCAudioConfig) -> None:
         super().__init__()
         if not isinstance(backbone, Predictive):
-            raise UserError("cpc_audio predicts latents of wave forms: it takes --backbone cpc")
+            raise UserError(
+                "cpc_audio predicts latents of wave forms: it takes a folder of sounds and "
+                "--backbone cpc"
+            )
         self.config = config
         self.backbone: Predictive = backbone
         context, latent = backbone.num_features, backbone.latent_dim

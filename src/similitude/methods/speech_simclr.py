@@ -57,7 +57,10 @@ class SpeechSimCLR(Method):
     def __init__(self, backbone: Backbone, config: SpeechSimCLRConfig) -> None:
         super().__init__()
         if not isinstance(backbone, FrameTransformer):
-            raise UserError("speech_simclr predicts frames: it takes --backbone transformer")
+            raise UserError(
+                "speech_simclr predicts frames: it takes a folder of sounds and --backbone "
+                "transformer"
+            )
         self.config = config
         self.backbone: FrameTransformer = backbone
         width = backbone.width
