@@ -33,10 +33,7 @@ REFUSED = (
     }
     | {(kind, "cmc"): "compares colors of images, or the sensors" for kind in ("audio", "graph")}
     | {("text", "cmc"): "cmc compares sensors: give a table that has at least two"}
-    | {
-        (kind, "clip"): "clip compares sensors: give a table"
-        for kind in ("audio", "graph", "text")
-    }
+    | {(kind, "clip"): "clip compares sensors: give a table" for kind in ("audio", "graph", "text")}
     | {
         (kind, name): "takes a folder of sounds and --backbone"
         for kind in ("graph", "text", "sensors")
