@@ -275,6 +275,7 @@ class Samples(ABC, Generic[R]):
     noun: ClassVar[str] = "images"  # what several samples are called
     raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
     can_be_heard: ClassVar[bool] = False
+    is_text: ClassVar[bool] = False  # whose names are the samples themselves
     # Whether one pass of a network sees all of them, so that it may as well be for all.
     seen_together: ClassVar[bool] = False
 

@@ -101,7 +101,9 @@ def test_photos_are_found_by_words_and_classes_by_their_description(pairs, tmp_p
     ranks = {row.row: row.median_rank for row in table.rows if row.asked == "text"}
     assert ranks["pretrained backbone"] < ranks["random backbone"]
     assert table.zero_shot["pretrained backbone"] > 0.9
-    assert (run.path / "retrieval.json").exists()
+    page = run.report().read_text()
+    assert "photo by text, of 16" in page
+    assert '<q class="words">a picture of a red thing, number' in page
     with pytest.raises(UserError, match="in the place of the class"):
         run.retrieve(pairs, prompts=["a thing"])
     other = pretrained(pairs, tmp_path / "s", "simclr", epochs=1)

@@ -265,10 +265,13 @@ def dump_recipe(recipe: Config) -> str:
 
 
 def field_text(config: BaseModel, path: str) -> str:
-    """The value at a path such as ``optimizer.base_lr``, as one would type it."""
+    """The value at a path such as ``optimizer.base_lr``, as one would type it if it is short."""
     value: Any = config
     for key in path.split("."):
         value = value[key] if isinstance(value, dict) else getattr(value, key)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, tuple):
+        few = len(value) <= 8
+        return f"[{', '.join(map(str, value))}]" if few else f"[{len(value):,} values]"
     return "null" if value is None else str(getattr(value, "name", value))

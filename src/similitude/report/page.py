@@ -18,6 +18,7 @@ from similitude.evaluation.comparison import join
 from similitude.files.writing import as_path, check_writable, write_text
 from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
+from similitude.report.retrieval import build_retrieval
 from similitude.runs.folder import refuse_links
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
@@ -139,6 +140,8 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         same_class=gallery.same_class,
         map_colors=has_map and len(set(pictures.classes or [])) > 1,
         max_colored=figures.MAX_COLORED_CLASSES,
+        retrieval=build_retrieval(run),
+        retrieve_command=words.retrieve_command(run),
         attention=attention.build_attention(run.attention) if run.attention else None,
         views=gallery.views_uri(run.views) if run.views else None,
         recipe=_grouped(run),
@@ -350,6 +353,7 @@ def _facts(run: RunSummary, verdict: words.Banner) -> dict[str, Any]:
         }
         if evaluation
         else None,
+        "retrieval": asdict(run.retrieval) if run.retrieval else None,
         "missing": [
             name
             for name in ("health", "evaluation", "embedding", "views")

@@ -228,6 +228,13 @@ def evaluate_command(run: RunSummary) -> str:
     return visible(f"similitude evaluate {shlex.quote(str(run.path))} {data}")
 
 
+def retrieve_command(run: RunSummary) -> str:
+    """The command that asks one sensor for another; empty where no method has compared them."""
+    if run.setting("method.name") != "clip":
+        return ""
+    return visible(f"similitude retrieve {shlex.quote(str(run.path))} {_data(run)}")
+
+
 def repeat_command(run: RunSummary) -> str:
     """The command that trains the same backbone again."""
     path = run.path

@@ -258,7 +258,7 @@ class Run:
 
         Recall among the first 1, 5 and 10 and the median rank, in every direction, beside the same
         networks with random weights; on the test part, where the data has one. Writes
-        retrieval.json.
+        retrieval.json, and some questions with what was found for the report.
 
         Args:
             data: a table, as for :func:`similitude.pretrain`.
@@ -267,7 +267,7 @@ class Run:
             listener: hears how it goes.
 
         Returns:
-            A :class:`similitude.runs.retrieval.RetrievalTable`.
+            A :class:`similitude.evaluation.retrieval_table.RetrievalTable`.
 
         Raises:
             UserError: the run's method brings no sensors into one space.

@@ -50,6 +50,7 @@ class TextSet(Samples[Texts]):
 
     noun: ClassVar[str] = "texts"
     raw_name: ClassVar[str] = "bag of words"
+    is_text: ClassVar[bool] = True
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Texts:
         """The texts at these positions."""
