@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import similitude as sim
 from similitude.errors import UserError
@@ -55,6 +56,30 @@ def test_photos_alone_are_embedded_by_the_network_that_is_kept(pairs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kept", [["photo"], ["text"], ["photo", "text"]])
+def test_the_network_of_the_sensor_that_is_kept_is_exported_alone(pairs, tmp_path, kept):
+    """What is printed runs, and a photo gets the features that embed gives it."""
+    settings = [*QUICK, f"backbone.kept={kept}"]
+    run = pretrained(pairs, tmp_path / "r", overrides=settings, epochs=1)
+    snippet = run.export(tmp_path / "kept.safetensors")
+    found: dict = {}
+    exec(snippet, found)  # as a user does
+    if kept == ["photo"]:
+        assert "similitude" not in snippet
+        mine = found["backbone"](found["prepare"](pairs.parent / "01.png"))[0].detach()
+        torch.testing.assert_close(mine, run.embed(pairs).x[1], rtol=1e-5, atol=1e-5)
+        again = sim.pretrain(
+            pairs.parent, init=run.path, out=tmp_path / "s", epochs=1, batch_size=16, report=False
+        )
+        assert again.start.keys() == load_file(tmp_path / "kept.safetensors").keys()
+    else:
+        network = run.backbone.inner.networks["text"] if kept == ["text"] else run.backbone
+        theirs = found["backbone"].state_dict()
+        assert theirs.keys() == network.state_dict().keys()
+        assert all(torch.equal(theirs[name], x) for name, x in network.state_dict().items())
+
+
+@pytest.mark.slow
 def test_micro_batches_change_nothing(pairs, tmp_path):
     """Of texts alone: BatchNorm sees micro-batches."""
     texts = tmp_path / "texts.csv"
@@ -87,6 +112,8 @@ def test_what_a_table_lacks_is_one_sentence(tmp_path):
         ("photo,split\na.png,train\n", "no file that .* names is there"),
         ("text,Text\na,b\n", "two columns of .* have one name"),
         ("name,text\na,x\na,y\n", "has the name 'a' more than once"),
+        ("type,text\na,b\n", "the column 'type' of .*: rename it"),
+        ("photo.path,text\na,b\n", r"the column 'photo\.path' of .*: rename it"),
         ("text\none\ntwo\n", "clip compares sensors"),
     ):
         with pytest.raises(UserError, match=words):

@@ -3,7 +3,7 @@
 Letters: N texts, L tokens, K entries of the vocabulary, D features.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,14 @@ class TextNetworkConfig(NetworkConfig):
     width: int = Field(default=256, ge=1)
     blocks: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
+
+    def preparing_snippet(self, data: Any, facts: Any) -> str:
+        """Python that makes of texts what the network takes."""
+        return f"""
+from similitude.text.tokens import tokens_of
+
+# vocabulary: that of the run's recipe.yaml
+# features = backbone(tokens_of(["a text"], vocabulary, {facts.length}))"""
 
     def build(self) -> nn.Module:
         """The network with random weights."""

@@ -27,6 +27,7 @@ from similitude.runs.checkpoint import (
     START_FILE,
     Checkpoint,
     export_backbone,
+    kept_alone,
     load_backbone,
     read_start,
 )
@@ -218,7 +219,8 @@ def _finish(
     """The verdict, the backbone and the gallery."""
     verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
     write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
-    export_backbone(run.kept_weights, run.path / "backbone.safetensors")
+    _, weights = kept_alone(run.recipe, run.kept_weights)
+    export_backbone(weights, run.path / "backbone.safetensors")
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
