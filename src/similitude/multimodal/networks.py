@@ -58,7 +58,7 @@ class TowersConfig(NetworkConfig):
 
     def alone(self, data: Any, facts: Any) -> Alone:
         """The network of the sensor that is kept; all networks where there are several."""
-        kept = self.kept or tuple(self.towers)
+        kept = list(self.kept or self.towers)
         if len(kept) > 1:
             return Alone(self, data, facts)
         name = kept[0]
