@@ -98,6 +98,20 @@ def test_a_table_is_claimed_and_a_folder_is_not(pairs):
     assert modality_of(pairs.parent).kind == "image"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("backbone.towers.text.network.name=bert", "unknown network for texts 'bert'"),
+        ("backbone.kept=[texts]", "no sensor 'texts': there are photo, depth, text"),
+        ("backbone.towers.txt.network.name=bag", "did you mean text"),
+    ],
+)
+def test_a_setting_of_a_sensor_that_cannot_be_is_one_sentence(pairs, tmp_path, setting, words):
+    with pytest.raises(UserError, match=words):
+        pretrained(pairs, tmp_path / "r", overrides=[setting])
+
+
 def test_what_a_table_lacks_is_one_sentence(tmp_path):
     def table(text, name="t.csv"):
         path = tmp_path / name

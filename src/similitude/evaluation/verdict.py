@@ -53,7 +53,9 @@ def diagnose(readings: Readings, nouns: str = "images") -> Verdict:
 
     def said(sentences: list[str]) -> list[str]:  # the rules speak of images
         of_one = nouns.removesuffix("s")
-        return [re.sub(r"\bimage(s?)\b", rf"{of_one}\1", sentence) for sentence in sentences]
+        article = "an" if of_one[0] in "aeiou" else "a"
+        with_article = [re.sub(r"\ban image\b", f"{article} {of_one}", s) for s in sentences]
+        return [re.sub(r"\bimage(s?)\b", rf"{of_one}\1", sentence) for sentence in with_article]
 
     return Verdict(state, said(reasons), said(advice), readings)
 

@@ -51,9 +51,10 @@ class TowersConfig(NetworkConfig):
     @field_validator("kept")
     @classmethod
     def _kept_are_there(cls, kept: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        towers = info.data.get("towers", kept)  # not there if they are wrong, which is said
         for name in kept:
-            if name not in info.data.get("towers", {}):
-                raise ValueError(f"no sensor {name!r}: there are {', '.join(info.data['towers'])}")
+            if name not in towers:
+                raise ValueError(f"no sensor {name!r}: there are {', '.join(towers)}")
         return kept
 
     def alone(self, data: Any, facts: Any) -> Alone:

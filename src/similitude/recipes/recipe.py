@@ -244,10 +244,11 @@ def validated(kind: type[ModelT], data: Any, where: str) -> ModelT:
         if isinstance(cause := first.get("ctx", {}).get("error"), UserError):
             raise UserError(f"{where}: {cause}") from error
         field = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")  # one of ours
         given = "" if first["type"] in ("missing", "extra_forbidden") else f" ({first['input']!r})"
         if len(given) > 200:
             given = f"{given[:200]}...)"
-        raise UserError(f"{where}: {field}{given}: {first['msg']}") from error
+        raise UserError(f"{where}: {field}{given}: {said}") from error
 
 
 def load_recipe(path: Path) -> Recipe:
