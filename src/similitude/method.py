@@ -41,6 +41,8 @@ class MethodConfig(Config):
 
     name: str
 
+    # As its paper writes it; empty where the name does.
+    title: ClassVar[str] = ""
     # Whether LARS stays where a batch is small: of a loss in the thousands, which needs it.
     keeps_lars: ClassVar[bool] = False
     # Whether it trains the networks of all sensors of a sample, not only those that are kept.

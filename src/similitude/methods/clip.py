@@ -36,6 +36,7 @@ class CLIPConfig(MethodConfig):
     """Defaults are the paper's (Sec. 2.5), and SigLIP's for its loss (Sec. 3)."""
 
     name: Literal["clip"] = "clip"
+    title: ClassVar[str] = "CLIP"
     compares_sensors: ClassVar[bool] = True
     view: AnyView = SensorViewConfig()
     projection_dim: Width = 512

@@ -64,6 +64,7 @@ class CMCConfig(MethodConfig):
     """Defaults are the authors' for ImageNet and ResNet-50 (Sec. 4.1 and their commands)."""
 
     name: Literal["cmc"] = "cmc"
+    title: ClassVar[str] = "CMC"
     compares_sensors: ClassVar[bool] = True
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),  # 0.2 for AlexNet

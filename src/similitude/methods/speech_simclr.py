@@ -13,7 +13,7 @@ frames, in the data set's normalization; hidden frames are 0, its mean; the erro
 is a mean over the bands (the code: a sum, which would drown the contrast); no frame is padding.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -35,6 +35,7 @@ class SpeechSimCLRConfig(MethodConfig):
     """Defaults are the paper's (Sec. 3.2)."""
 
     name: Literal["speech_simclr"] = "speech_simclr"
+    title: ClassVar[str] = "Speech SimCLR"
     view: AnyView = AudioViewConfig(
         speed=3.0,
         reverb=0.5,

@@ -23,7 +23,7 @@ from similitude.runs.folder import refuse_links
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
 # What differs between any two runs says nothing about why their results differ.
-PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share"}
+PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share", "title"}
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -289,7 +289,7 @@ def _grouped(run: RunSummary) -> list[tuple[str, str, list[tuple[str, str, str]]
 def _environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for name, value in flatten(environment):
-        if name == "noun":
+        if name in ("noun", "title"):
             continue
         text = words.value_text(value)
         if name == "seconds" and isinstance(value, int | float):

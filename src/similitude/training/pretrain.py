@@ -174,7 +174,8 @@ def train(
     if len(images.unreadable) > unreadable_at_start:
         _tell_unreadable(images, folder, log)
     if first:
-        write_environment(folder, data, images, recorder.metrics, recorder.seconds, device)
+        measured = (recorder.metrics, recorder.seconds, device)
+        write_environment(folder, data, images, *measured, recipe.method.title)
     total = module.progress.total_steps
     if recorder.stop_signal:
         log.say(
