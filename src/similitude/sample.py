@@ -180,7 +180,7 @@ from {own.__module__} import {own.__name__}
 
 backbone = {own.__name__}.model_validate({self.model_dump()!r}).build().eval()
 backbone.load_state_dict(load_file({weights!r}))
-{self.preparing_snippet(data, facts)}"""
+{self.preparing_snippet(data, facts)}""".rstrip()
 
     def preparing_snippet(self, data: Any, facts: Any) -> str:
         """Python that makes of a file what the network takes."""

@@ -51,6 +51,10 @@ def test_photos_alone_are_embedded_by_the_network_that_is_kept(pairs, tmp_path):
     run = pretrained(pairs, tmp_path / "r")
     of_table = run.embed(pairs)
     of_photos = run.embed(pairs.parent)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(f"{i:02d}.png,{i % 4}" for i in range(40)))
+    tuned = sim.finetune(run.path, pairs.parent, labels=labels, out=tmp_path / "f", epochs=1)
+    assert tuned.test_accuracy is not None
     row = of_photos.names.index("01.png")
     torch.testing.assert_close(of_photos.x[row], of_table.x[1], rtol=1e-5, atol=1e-6)
 

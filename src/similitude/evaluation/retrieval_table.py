@@ -77,7 +77,8 @@ class RetrievalTable:
         for row in self.rows:
             shares = [f"{100 * row.recall[k]:.1f}" if k in row.recall else "-" for k in KS]
             among = f"{row.candidates:,} of {visible(row.found)}"
-            table.add_row(among, visible(row.asked), row.row, *shares, f"{row.median_rank:g}")
+            weights = row.row.removesuffix(" backbone")  # names of sensors need the room
+            table.add_row(among, visible(row.asked), weights, *shares, f"{row.median_rank:g}")
         said = [
             f"Classes by their description, {row}: {100 * share:.1f} %"
             for row, share in self.zero_shot.items()

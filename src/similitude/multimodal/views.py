@@ -59,17 +59,18 @@ class SensorView(View[SensorRows]):
     of: Mapping[str, View[Any]]
 
     def draw(self, draw: Draw, rows: SensorRows) -> dict[str, Any]:
-        """The choices of each sensor's view; sensors of one kind draw different ones."""
-        found = {}
-        for number, (name, view) in enumerate(self.of.items()):
-            own = _of_sensor(draw, number)
-            found[name] = view.draw(own, rows.of[name])
-        return found
+        """The choices of the view of each sensor that is there; those of one kind differ."""
+        return {
+            name: view.draw(_of_sensor(draw, number), rows.of[name])
+            for number, (name, view) in enumerate(self.of.items())
+            if name in rows.of
+        }
 
     def apply(self, rows: SensorRows, choices: dict[str, Any]) -> Sequence[SensorInputs]:
         """The inputs of all networks, one for each view."""
         made = {
-            name: list(view.apply(rows.of[name], choices[name])) for name, view in self.of.items()
+            name: list(self.of[name].apply(rows.of[name], chosen))
+            for name, chosen in choices.items()
         }
         count = len(next(iter(made.values())))
         return [

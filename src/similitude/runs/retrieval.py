@@ -72,11 +72,20 @@ def retrieve_run(
     trained = _method_of(run)
     if bad := [prompt for prompt in prompts if "{}" not in prompt]:
         raise UserError(f"--prompt {bad[0]!r} has no {{}} in the place of the class")
-    source = run.modality.open_parts(data, run.recipe.data)[-1]
+    parts = run.modality.open_parts(data, run.recipe.data)
+    source = parts[-1]
+    if len(parts) == 1:
+        listener.say(
+            f"{source.name} has no test part: what the run was trained on is found more easily"
+        )
     samples: Any = run.load_source(source, listener)
     where = getattr(samples, "where", {})
     if len(where) < 2:
-        raise UserError(f"{source.name} has entries of one sensor alone: give a table with two")
+        known = ", ".join(run.recipe.data.sensors)  # type: ignore[attr-defined]
+        raise UserError(
+            f"{source.name} has entries of fewer than two of the run's sensors: give a table with "
+            f"columns of their names ({known})"
+        )
     directions = [found for pair in permutations(where, 2) if (found := _direction(where, *pair))]
     if not directions:
         raise UserError(f"no row of {source.name} has entries of two sensors: there is no pair")

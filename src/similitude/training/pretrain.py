@@ -278,6 +278,7 @@ def judge(
             unreadable_share=unreadable / (unreadable + len(images)),
         ),
         images.noun,
+        images.raw_name,
     )
 
 
