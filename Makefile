@@ -5,10 +5,11 @@ INSTALLED := .venv/.installed
 RUN := runs/quickstart
 # Threads that wait for each other keep their core: a fifth faster as long as nothing else runs.
 ALONE := OMP_WAIT_POLICY=active
-# Workers that import torch need one core each; more threads inside them only get in the way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+# Workers that import torch need one core each; more threads inside them only get in the way. Half of
+# their start is compiling, so what is compiled is kept also where the environment forbids it.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: quickstart test check format parity architecture docs clean
+.PHONY: quickstart test check types quick format parity architecture docs clean
 
 quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
 	data=$$(PYTHON=$(BIN)/python examples/get_fashion_mnist.sh) && \
@@ -22,9 +23,14 @@ test: $(INSTALLED)  ## everything that continuous integration checks
 	$(BIN)/lint-imports
 	$(PYTEST)
 
-check: $(INSTALLED)  ## the fast loop while developing
+check: $(INSTALLED)  ## the fast loop while developing; pyright has one thread, so tests run beside it
 	$(BIN)/ruff check
+	$(MAKE) --no-print-directory --jobs 2 types quick
+
+types: $(INSTALLED)
 	$(BIN)/pyright
+
+quick: $(INSTALLED)
 	$(PYTEST) -m "not slow"
 
 format: $(INSTALLED)

@@ -41,9 +41,11 @@ class MethodConfig(Config):
 
     name: str
 
+    # As its paper writes it; empty where the name does.
+    title: ClassVar[str] = ""
     # Whether LARS stays where a batch is small: of a loss in the thousands, which needs it.
     keeps_lars: ClassVar[bool] = False
-    # Whether it compares what several sensors say of a sample, where a sample has several.
+    # Whether it trains the networks of all sensors of a sample, not only those that are kept.
     compares_sensors: ClassVar[bool] = False
     # Fields, numbers or tables of numbers, that an evolution searches where nothing else is said.
     searched: ClassVar[tuple[str, ...]] = ()

@@ -170,13 +170,33 @@ class NetworkConfig(Config):
         """The network with random weights; it maps a view to [N, D] and has ``num_features``, D."""
         raise NotImplementedError
 
+    def alone(self, data: DataConfig, facts: Any) -> "Alone":
+        """The network that is used after a training with these; of several, the one kept."""
+        return Alone(self, data, facts)
+
     def loading_snippet(self, weights: str, data: Any, facts: Any) -> str:
         """Python that rebuilds the network, and loads a file of weights into it."""
-        return f"# {self.name} is built by similitude; its weights are in {weights}"
+        own = type(self)
+        return f"""\
+from safetensors.torch import load_file
+from {own.__module__} import {own.__name__}
+
+backbone = {own.__name__}.model_validate({self.model_dump()!r}).build().eval()
+backbone.load_state_dict(load_file({weights!r}))
+{self.preparing_snippet(data, facts)}""".rstrip()
 
     def preparing_snippet(self, data: Any, facts: Any) -> str:
         """Python that makes of a file what the network takes."""
         return ""
+
+
+class Alone(NamedTuple):
+    """A network without the others beside which it was trained, and what it takes."""
+
+    network: NetworkConfig
+    data: DataConfig
+    facts: Any
+    prefix: str = ""  # of its weights among those of all
 
 
 def _by_kind(value: Any) -> Any:
@@ -278,6 +298,7 @@ class Samples(ABC, Generic[R]):
     noun: ClassVar[str] = "images"  # what several samples are called
     raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
     can_be_heard: ClassVar[bool] = False
+    is_text: ClassVar[bool] = False  # whose names are the samples themselves
     # Whether one pass of a network sees all of them, so that it may as well be for all.
     seen_together: ClassVar[bool] = False
 

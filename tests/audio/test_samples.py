@@ -126,7 +126,7 @@ def test_photos_and_sounds_are_told_apart(tones, tmp_path):
 def test_what_a_method_cannot_have_is_told(tones, tmp_path):
     with pytest.raises(UserError, match="cpc_v1 needs views that such data does not have"):
         sim.pretrain(tones, method="cpc_v1", out=tmp_path / "r")
-    with pytest.raises(UserError, match="it takes --backbone transformer"):
+    with pytest.raises(UserError, match="sounds and --backbone transformer"):
         sim.pretrain(tones, method="speech_simclr", backbone="byol_a", out=tmp_path / "r")
     with pytest.raises(UserError, match="unknown network for sounds"):
         sim.pretrain(tones, backbone="resnet18", out=tmp_path / "r")

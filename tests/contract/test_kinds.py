@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 import similitude as sim
 from similitude.errors import UserError
@@ -16,6 +17,12 @@ from similitude.runs.metrics import read_metrics
 SETTINGS = {
     "audio": ["data.sample_rate=8000", "data.high=4000", "precision=float32"],
     "graph": ["backbone.width=16", "precision=float32"],
+    "sensors": [
+        *("data.sensors.sound.sample_rate=8000", "data.sensors.sound.high=4000"),
+        *("backbone.towers.photo.network.base_width=4", "backbone.towers.text.network.width=16"),
+        "precision=float32",
+    ],
+    "text": ["backbone.towers.text.network.width=16", "precision=float32"],
 }
 # What a loss needs and a kind does not have. Whatever is not here trains.
 REFUSED = (
@@ -24,11 +31,13 @@ REFUSED = (
         for kind in SETTINGS
         for name in ("cpc_v1", "cpc_v2")  # patches
     }
-    | {(kind, "cmc"): "compares colors of images, or the sensors of a table" for kind in SETTINGS}
-    | {(kind, "clip"): "clip compares sensors: give a table" for kind in SETTINGS}
+    | {(kind, "cmc"): "compares colors of images, or the sensors" for kind in ("audio", "graph")}
+    | {("text", "cmc"): "cmc compares sensors: give a table that has at least two"}
+    | {(kind, "clip"): "clip compares sensors: give a table" for kind in ("audio", "graph", "text")}
     | {
-        ("graph", "speech_simclr"): "predicts frames: it takes --backbone transformer",
-        ("graph", "cpc_audio"): "predicts latents of wave forms: it takes --backbone cpc",
+        (kind, name): "takes a folder of sounds and --backbone"
+        for kind in ("graph", "text", "sensors")
+        for name in ("speech_simclr", "cpc_audio")
     }
 )
 
@@ -43,9 +52,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         place = folder / "tones" / ("low" if i % 2 else "high")
         place.mkdir(parents=True, exist_ok=True)
         soundfile.write(place / f"{i:02d}.wav", 0.4 * tone, 8_000)
+    rows, texts = [], []
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{i}.png")
+        sound = f"tones/{'low' if i % 2 else 'high'}/{i:02d}.wav" if i % 5 else ""
+        text = f"{'low' if i % 2 else 'high'} tone {i}"
+        rows.append(f"{f'{i}.png' if i % 7 else ''},{sound},{text if i % 3 else ''}")
+        texts.append(text)
+    (folder / "sensors.csv").write_text("\n".join(["photo,sound,text", *rows]))
+    (folder / "texts.csv").write_text("\n".join(["text", *texts]))
     edges = rng.integers(0, 24, (2, 120))
     np.savez(folder / "graph.npz", x=rng.random((24, 12), np.float32), edge_index=edges)
-    return {"audio": folder / "tones", "graph": folder / "graph.npz"}
+    return {
+        "audio": folder / "tones",
+        "graph": folder / "graph.npz",
+        "sensors": folder / "sensors.csv",
+        "text": folder / "texts.csv",
+    }
 
 
 @pytest.mark.slow

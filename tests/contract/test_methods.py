@@ -44,6 +44,12 @@ def test_every_method_has_a_config():
     assert all(name == CONFIGS[name]().name for name in CONFIGS)
 
 
+def test_every_method_has_a_title_of_its_own():
+    titles = [config.title for config in CONFIGS.values()]
+    assert all(titles)
+    assert len(set(titles)) == len(titles)
+
+
 def test_loss_is_finite_and_reaches_every_trained_weight(method):
     output = method.training_loss(random_batch(method), START)
     assert output.loss.isfinite()

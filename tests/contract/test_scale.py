@@ -1,7 +1,8 @@
 """One process = two processes = four micro-batches, for every method, in float64.
 
 Three optimizer steps with all hooks; compared are the losses, the gradients of every step, and
-every parameter and buffer at the end: targets, queues, banks, centers, prototypes.
+every parameter and buffer at the end: targets, queues, banks, centers, prototypes. Methods that
+compare sensors do so on samples of which entries are missing.
 """
 
 from pathlib import Path
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 from builders import IMAGE_METHODS, TinyBackbone, leave, random_batch, small_config
 from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
 from similitude.method import Batch, Method, Progress
-from similitude.methods import build_method
+from similitude.methods import CLIPConfig, CMCConfig, build_method
+from similitude.multimodal.inputs import SensorInputs
+from similitude.multimodal.networks import Towers
 from similitude.nets import convert_sync_batchnorm
 from similitude.nets.precision import Arithmetic, GradientCache, computing
+from similitude.nets.views import rows_at
+from similitude.text.networks import BagOfTokens, TextNetworkConfig
 
 STEPS, SAMPLES, WORLD = 3, 8, 2
 
@@ -44,21 +49,56 @@ class NormalizedBackbone(nn.Module):
 
 
 BACKBONES = {"smooth": TinyBackbone, "normalized": NormalizedBackbone}
+SENSOR_METHODS = {
+    "clip softmax": CLIPConfig(projection_dim=6),
+    "clip sigmoid": CLIPConfig(projection_dim=6, loss="sigmoid"),
+    "cmc nce": CMCConfig(projection_dim=6, num_samples=64, num_negatives=16),
+    "cmc softmax": CMCConfig(projection_dim=6, num_samples=64, num_negatives=16, loss="softmax"),
+    "cmc in_batch": CMCConfig(projection_dim=6, num_samples=64, loss="in_batch"),
+}
 
 
-def three_steps(name: str, backbone: str, micro_batch_size: int | None = None) -> dict[str, Any]:
+def towers() -> Towers:
+    """Three sensors: samples meet in the network of one, and one is of texts."""
+    words = BagOfTokens(TextNetworkConfig(entries=9, width=5))
+    networks = {"photo": NormalizedBackbone(), "depth": TinyBackbone(), "text": words}
+    return Towers(networks, ("photo",))
+
+
+def sensor_batch(n: int, seed: int) -> SensorInputs:
+    """In the first step no sample of the second process has both a depth and a text."""
+    draw = torch.Generator().manual_seed(seed)
+    images = {
+        name: torch.randn(n, 3, 5, 5, generator=draw, dtype=torch.float64)
+        for name in ("photo", "depth")
+    }
+    tokens = torch.randint(0, 9, (n, 4), generator=draw)
+    there = {name: torch.rand(n, generator=draw) < 0.8 for name in ("photo", "depth", "text")}
+    if seed == 0:
+        there["depth"][n // WORLD :] = False
+    return SensorInputs({**images, "text": tokens}, there)
+
+
+def three_steps(
+    name: str, backbone: str = "smooth", micro_batch_size: int | None = None
+) -> dict[str, Any]:
     """Losses, gradients and the final state of a short training of this process's rows."""
     torch.manual_seed(0)
-    method = build_method(small_config(name), BACKBONES[backbone]()).double()
+    of_sensors = name in SENSOR_METHODS
+    config = SENSOR_METHODS[name] if of_sensors else small_config(name)
+    method = build_method(config, towers() if of_sensors else BACKBONES[backbone]()).double()
     if world_size() > 1:
         convert_sync_batchnorm(method)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     losses, gradients = [], []
     for step in range(STEPS):
         progress = Progress(step, STEPS, steps_per_epoch=2)
-        whole = random_batch(method, SAMPLES, seed=step, dtype=torch.float64)
-        index = (torch.arange(SAMPLES) * 5 + step) % 64
-        batch = Batch([own_rows(view) for view in whole.views], own_rows(index))
+        if of_sensors:
+            whole = [sensor_batch(SAMPLES, step)]
+        else:
+            whole = random_batch(method, SAMPLES, seed=step, dtype=torch.float64).views
+        own = own_rows(torch.arange(SAMPLES))
+        batch = Batch([rows_at(view, own) for view in whole], (own * 5 + step) % 64)
         cache = None if micro_batch_size is None else GradientCache(micro_batch_size)
         with computing(method, Arithmetic(), cache):
             loss = method.training_loss(batch, progress).loss
@@ -93,6 +133,8 @@ def process(number: int, folder: str) -> None:
             results = three_steps(name, backbone)
             torch.save(results, f"{folder}/{name}-{backbone}-{number}")
         torch.save(three_steps(name, "smooth", 2), f"{folder}/{name}-micro-{number}")
+    for name in SENSOR_METHODS:
+        torch.save(three_steps(name), f"{folder}/{name}-{number}")
     leave()
 
 
@@ -119,6 +161,13 @@ def test_two_processes_are_one(folder, name, backbone, number):
     assert_same(together, three_steps(name, backbone))
 
 
+@pytest.mark.parametrize("number", range(WORLD))
+@pytest.mark.parametrize("name", SENSOR_METHODS)
+def test_two_processes_are_one_where_entries_are_missing(folder, name, number):
+    together = torch.load(folder / f"{name}-{number}", weights_only=True)
+    assert_same(together, three_steps(name))
+
+
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_four_micro_batches_are_one_batch(name):
     assert_same(three_steps(name, "smooth", micro_batch_size=2), three_steps(name, "smooth"))
@@ -131,7 +180,7 @@ def test_micro_batches_in_two_processes_are_one_batch(folder, name, number):
     assert_same(together, three_steps(name, "smooth"))
 
 
-@pytest.mark.parametrize("name", IMAGE_METHODS)
+@pytest.mark.parametrize("name", [*IMAGE_METHODS, *SENSOR_METHODS])
 def test_the_comparison_would_notice(name):
     """The three steps do move everything: another first batch gives other losses and gradients."""
     first = three_steps(name, "smooth")

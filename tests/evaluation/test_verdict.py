@@ -238,3 +238,12 @@ def test_a_run_from_published_weights_is_measured_by_them() -> None:
 def test_what_a_run_does_not_reach_stands_first() -> None:
     verdict = diagnose(Readings(knn=0.4, knn_raw=0.5, steps=10, num_images=100))
     assert "raw pixels" in verdict.reasons[0]
+
+
+def test_it_speaks_of_what_the_samples_are():
+    alike = replace(HEALTHY, alignment=0.0)
+    assert "two views of an image" in diagnose(alike).sentence
+    assert "two views of a sound" in diagnose(alike, "sounds").sentence
+    worse = diagnose(replace(HEALTHY, knn=0.4, knn_raw=0.9), "sounds", "raw log-mel")
+    assert "of raw log-mel" in worse.sentence
+    assert not any("--init" in advice or "color" in advice for advice in worse.advice)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import similitude as sim
 from similitude.errors import UserError
@@ -50,8 +51,36 @@ def test_photos_alone_are_embedded_by_the_network_that_is_kept(pairs, tmp_path):
     run = pretrained(pairs, tmp_path / "r")
     of_table = run.embed(pairs)
     of_photos = run.embed(pairs.parent)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(f"{i:02d}.png,{i % 4}" for i in range(40)))
+    tuned = sim.finetune(run.path, pairs.parent, labels=labels, out=tmp_path / "f", epochs=1)
+    assert tuned.test_accuracy is not None
     row = of_photos.names.index("01.png")
     torch.testing.assert_close(of_photos.x[row], of_table.x[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [["photo"], ["text"], ["photo", "text"]])
+def test_the_network_of_the_sensor_that_is_kept_is_exported_alone(pairs, tmp_path, kept):
+    """What is printed runs, and a photo gets the features that embed gives it."""
+    settings = [*QUICK, f"backbone.kept={kept}"]
+    run = pretrained(pairs, tmp_path / "r", overrides=settings, epochs=1)
+    snippet = run.export(tmp_path / "kept.safetensors")
+    found: dict = {}
+    exec(snippet, found)  # as a user does
+    if kept == ["photo"]:
+        assert "similitude" not in snippet
+        mine = found["backbone"](found["prepare"](pairs.parent / "01.png"))[0].detach()
+        torch.testing.assert_close(mine, run.embed(pairs).x[1], rtol=1e-5, atol=1e-5)
+        again = sim.pretrain(
+            pairs.parent, init=run.path, out=tmp_path / "s", epochs=1, batch_size=16, report=False
+        )
+        assert again.start.keys() == load_file(tmp_path / "kept.safetensors").keys()
+    else:
+        network = run.backbone.inner.networks["text"] if kept == ["text"] else run.backbone
+        theirs = found["backbone"].state_dict()
+        assert theirs.keys() == network.state_dict().keys()
+        assert all(torch.equal(theirs[name], x) for name, x in network.state_dict().items())
 
 
 @pytest.mark.slow
@@ -73,6 +102,20 @@ def test_a_table_is_claimed_and_a_folder_is_not(pairs):
     assert modality_of(pairs.parent).kind == "image"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("backbone.towers.text.network.name=bert", "unknown network for texts 'bert'"),
+        ("backbone.kept=[texts]", "no sensor 'texts': there are photo, depth, text"),
+        ("backbone.towers.txt.network.name=bag", "did you mean text"),
+    ],
+)
+def test_a_setting_of_a_sensor_that_cannot_be_is_one_sentence(pairs, tmp_path, setting, words):
+    with pytest.raises(UserError, match=words):
+        pretrained(pairs, tmp_path / "r", overrides=[setting])
+
+
 def test_what_a_table_lacks_is_one_sentence(tmp_path):
     def table(text, name="t.csv"):
         path = tmp_path / name
@@ -87,6 +130,8 @@ def test_what_a_table_lacks_is_one_sentence(tmp_path):
         ("photo,split\na.png,train\n", "no file that .* names is there"),
         ("text,Text\na,b\n", "two columns of .* have one name"),
         ("name,text\na,x\na,y\n", "has the name 'a' more than once"),
+        ("type,text\na,b\n", "the column 'type' of .*: rename it"),
+        ("photo.path,text\na,b\n", r"the column 'photo\.path' of .*: rename it"),
         ("text\none\ntwo\n", "clip compares sensors"),
     ):
         with pytest.raises(UserError, match=words):
@@ -101,7 +146,9 @@ def test_photos_are_found_by_words_and_classes_by_their_description(pairs, tmp_p
     ranks = {row.row: row.median_rank for row in table.rows if row.asked == "text"}
     assert ranks["pretrained backbone"] < ranks["random backbone"]
     assert table.zero_shot["pretrained backbone"] > 0.9
-    assert (run.path / "retrieval.json").exists()
+    page = run.report().read_text()
+    assert "photo by text, of 16" in page
+    assert '<q class="words">a picture of a red thing, number' in page
     with pytest.raises(UserError, match="in the place of the class"):
         run.retrieve(pairs, prompts=["a thing"])
     other = pretrained(pairs, tmp_path / "s", "simclr", epochs=1)

@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "device": "cpu",
     "command": "/opt/bin/similitude pretrain digits --epochs 10",
     "data": "digits train",
+    "title": "SimCLR",
     "num_images": 1797,
     "started": "2030-05-04T10:11:12",
     "seconds": 312.4,

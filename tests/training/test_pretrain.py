@@ -16,7 +16,7 @@ from similitude.listener import Silent
 from similitude.runs.folder import training_in
 from similitude.runs.metrics import read_metrics
 from similitude.training.loop import training_note
-from similitude.training.pretrain import train
+from similitude.training.pretrain import SCORES, train
 
 CPU = torch.device("cpu")
 
@@ -75,12 +75,12 @@ def test_scores_of_an_earlier_state_do_not_survive_a_resume(tmp_path):
 
     recipe = small_recipe("simclr", epochs=6)
     assert sim.pretrain(images, recipe=recipe, out=tmp_path / "r", listener=Impatient()) is None
-    for name in ("evaluation.json", "scores.json"):
+    for name in SCORES:
         (tmp_path / "r" / name).write_text("{}")
     sim.pretrain(images, out=tmp_path / "r", resume=True, listener=ears)
-    assert not (tmp_path / "r" / "evaluation.json").exists()
-    assert not (tmp_path / "r" / "scores.json").exists()
+    assert not any((tmp_path / "r" / name).exists() for name in SCORES)
     assert any("evaluate again" in sentence for sentence in ears.sentences)
+    assert any("retrieve again" in sentence for sentence in ears.sentences)
 
 
 @pytest.mark.slow
@@ -105,7 +105,9 @@ def test_a_job_of_a_cluster_is_one_process_and_writes_nowhere_else(tmp_path, mon
     run = sim.pretrain(random_images(64), recipe=small_recipe("simclr"), out="r")
     assert run is not None
     assert run.checkpoint.step == 12
-    assert '"processes": 1' in (run.path / "environment.json").read_text()
+    environment = (run.path / "environment.json").read_text()
+    assert '"processes": 1' in environment
+    assert '"title": "SimCLR"' in environment
     assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "r"}
     assert [signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)] == handlers
 

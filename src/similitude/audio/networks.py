@@ -47,22 +47,13 @@ class AudioNetworkConfig(NetworkConfig):
         network.has_pretrained_weights = False  # type: ignore[assignment]
         return network
 
-    def loading_snippet(self, weights: str, data: Any, facts: Any) -> str:
-        """Python that rebuilds the network, and makes of wave forms what it takes."""
-        return f"""\
-from safetensors.torch import load_file
-from similitude.audio.networks import AudioNetworkConfig
-from similitude.audio.spectrograms import Mel
-from similitude.audio.views import AudioFacts
-
-backbone = AudioNetworkConfig(**{self.model_dump()!r}).build().eval()
-backbone.load_state_dict(load_file({weights!r}))
-{self.preparing_snippet(data, facts)}"""
-
     def preparing_snippet(self, data: Any, facts: Any) -> str:
         """Python that makes of wave forms what the network takes."""
         inputs = "waves[:, None]" if facts.raw else "facts.normalized(waves)"
-        return f"""\
+        return f"""
+from similitude.audio.spectrograms import Mel
+from similitude.audio.views import AudioFacts
+
 facts = {facts!r}
 # waves: [N, samples] in [-1, 1], at {facts.mel.rate} samples a second, of any length
 features = backbone({inputs})"""

@@ -134,15 +134,15 @@ def retrieve(
         ),
     ] = None,
 ) -> None:
-    """Find entries of one sensor by those of another: photos by texts, and texts by photos."""
+    """Find photos by texts, or entries of other sensors by each other; write the report."""
     from similitude.cli.console import Console
     from similitude.runs.run import Run
 
-    console = Console()
+    console, trained = Console(), Run(run)
     with console:
-        table = Run(run).retrieve(data, prompts=prompt or (), listener=console)
-    if console.speaks:
-        console.print(table.render())
+        table = trained.retrieve(data, prompts=prompt or (), listener=console)
+    console.print(table.render())
+    console.print(f"report: {trained.report()}")
 
 
 @app.command()

@@ -101,7 +101,8 @@ def few_label_skips(
     name = str(number) if class_names is None else repr(class_names[number])
     return {
         k: f"No column for {k} label{'' if k == 1 else 's'} per class: class "
-        f"{name} has only {int(counts[smallest])} labeled training images."
+        f"{name} has only {int(counts[smallest])} labeled training image"
+        f"{'' if counts[smallest] == 1 else 's'}."
         for k in labels_per_class
         if counts[smallest] < k
     }

@@ -3,37 +3,13 @@
 Letters: Q questions, C candidates, P numbers of a projection.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-KS = (1, 5, 10)
+from similitude.evaluation.retrieval_table import KS, Retrieval
+
 _AT_ONCE = 1024  # questions
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """How well one sensor's entries find those of another.
-
-    Attributes:
-        row: Whose embeddings: those of the run, or of random weights.
-        asked: The sensor that asks.
-        found: The sensor whose entries are ranked.
-        questions: How many.
-        candidates: How many.
-        recall: Share of the questions with a right candidate among the first k, by k, 0..1.
-        median_rank: Of the first right candidate, from 1.
-    """
-
-    row: str
-    asked: str
-    found: str
-    questions: int
-    candidates: int
-    recall: dict[int, float]
-    median_rank: float
 
 
 def ranks_of(

@@ -33,13 +33,22 @@ class Verdict:
         return to_jsonable_python(self, inf_nan_mode="null")
 
 
-def diagnose(readings: Readings, nouns: str = "images") -> Verdict:
+# What the rules say of images and does not hold for other samples.
+_OF_IMAGES = {
+    "Start from published weights (--init), or train longer.": "Train longer.",
+    " (milder crops and color changes)": "",
+    ": crops, flips, color": "",
+}
+
+
+def diagnose(readings: Readings, nouns: str = "images", raw: str = "raw pixels") -> Verdict:
     """Apply every rule; the worst finding gives the state.
 
     Args:
         readings: What was measured; more readings can only add findings, except that a rule for
             a mild form is silent when the severe form has fired.
         nouns: What several samples are called.
+        raw: What their plain numbers are called.
 
     Returns:
         The verdict. Reasons and advice of the worst findings come first. A healthy run gets the
@@ -52,8 +61,14 @@ def diagnose(readings: Readings, nouns: str = "images") -> Verdict:
     advice = list(dict.fromkeys(finding.advice for finding in findings))
 
     def said(sentences: list[str]) -> list[str]:  # the rules speak of images
+        if nouns != "images":
+            for of_images, other in _OF_IMAGES.items():
+                sentences = [sentence.replace(of_images, other) for sentence in sentences]
         of_one = nouns.removesuffix("s")
-        return [re.sub(r"\bimage(s?)\b", rf"{of_one}\1", sentence) for sentence in sentences]
+        article = "an" if of_one[0] in "aeiou" else "a"
+        with_article = [re.sub(r"\ban image\b", f"{article} {of_one}", s) for s in sentences]
+        named = [re.sub(r"\bimage(s?)\b", rf"{of_one}\1", sentence) for sentence in with_article]
+        return [sentence.replace("raw pixels", raw) for sentence in named]
 
     return Verdict(state, said(reasons), said(advice), readings)
 

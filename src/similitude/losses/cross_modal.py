@@ -41,7 +41,7 @@ def matched_softmax(
     """
     index = torch.arange(len(a), device=a.device)
     valid = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
-    weight = _weight(valid)
+    weight = _weight(valid, a)
 
     def loss(
         a: Tensor, index: Tensor, weight: Tensor, b: Tensor, scale: Tensor, valid: Tensor
@@ -98,9 +98,9 @@ def matched_sigmoid(
         return (each.sum(dim=1) * weight).mean()
 
     shared = [b, scale, bias, valid]
-    return mean_in_tiles(loss, [a, index, _weight(valid)], shared, width=len(b), share=share)
+    return mean_in_tiles(loss, [a, index, _weight(valid, a)], shared, width=len(b), share=share)
 
 
-def _weight(valid: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Of each row, so that the mean over all rows is that over the valid ones."""
-    return valid.float() * (len(valid) / valid.sum().clamp_min(1))
+def _weight(valid: Bool[Tensor, " N"], a: Float[Tensor, "N P"]) -> Float[Tensor, " N"]:
+    """Of each row, as exact as a, so that the mean over all rows is that over the valid ones."""
+    return valid.to(a) * (len(valid) / valid.sum().clamp_min(1).to(a))

@@ -62,6 +62,7 @@ class BarlowTwinsConfig(BarlowTwinsBaseConfig):
     """Barlow Twins."""
 
     name: Literal["barlow_twins"] = "barlow_twins"
+    title: ClassVar[str] = "Barlow Twins"
     off_diagonal_weight: float = Field(default=0.0051, ge=0)  # lambda; 0: invariance alone, Tab. 5
 
 
@@ -69,6 +70,7 @@ class BarlowTwinsHSICConfig(BarlowTwinsBaseConfig):
     """BT-HSIC, tried by its authors in the code of Barlow Twins."""
 
     name: Literal["barlow_twins_hsic"] = "barlow_twins_hsic"
+    title: ClassVar[str] = "Barlow Twins HSIC"
     off_diagonal_weight: float = Field(default=0.0051, ge=0)  # 1 / projection_dim on CIFAR-10
 
 

@@ -12,7 +12,7 @@ brightness, contrast around the mean of each channel, saturation in HSV), and bl
 border. Crops that do not fit are clamped to the image, as there.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -50,6 +50,7 @@ class BYOLConfig(MethodConfig):
     """Defaults are the paper's for ImageNet, ResNet-50, 1000 epochs (Sec. 3.2, App. B)."""
 
     name: Literal["byol"] = "byol"
+    title: ClassVar[str] = "BYOL"
     view1: AnyView = _VIEW1
     view2: AnyView = _VIEW2
     projector: Literal["mlp", "linear", "none"] = "mlp"

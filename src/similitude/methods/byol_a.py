@@ -12,7 +12,7 @@ fader added, where the first mixes 0.4) and in its network. Written from the pap
 them: what is mixed in is any clip of the data set, not one of the last 2,048; see the view.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -29,6 +29,7 @@ class BYOLAConfig(MethodConfig):
     """Defaults are the first paper's for AudioSet, 100 epochs (Sec. IV-A)."""
 
     name: Literal["byol_a"] = "byol_a"
+    title: ClassVar[str] = "BYOL-A"
     view: AnyView = AudioViewConfig(seconds=0.95)
     hidden_dim: Width = 4096  # of the projector and of the predictor
     projection_dim: Width = 256

@@ -36,6 +36,8 @@ class CLIPConfig(MethodConfig):
     """Defaults are the paper's (Sec. 2.5), and SigLIP's for its loss (Sec. 3)."""
 
     name: Literal["clip"] = "clip"
+    title: ClassVar[str] = "CLIP"
+    compares_sensors: ClassVar[bool] = True
     view: AnyView = SensorViewConfig()
     projection_dim: Width = 512
     loss: Literal["softmax", "sigmoid"] = "softmax"
@@ -43,8 +45,6 @@ class CLIPConfig(MethodConfig):
     scale: float | None = Field(default=None, gt=0)
     largest_scale: float = Field(default=100.0, gt=0)
     bias: float = -10.0  # of the logits for sigmoid, at the beginning
-
-    compares_sensors: ClassVar[bool] = True
 
 
 class CLIP(Method):

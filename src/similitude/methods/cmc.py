@@ -22,6 +22,7 @@ way.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from itertools import permutations
 from typing import Any, ClassVar, Literal
@@ -63,6 +64,8 @@ class CMCConfig(MethodConfig):
     """Defaults are the authors' for ImageNet and ResNet-50 (Sec. 4.1 and their commands)."""
 
     name: Literal["cmc"] = "cmc"
+    title: ClassVar[str] = "CMC"
+    compares_sensors: ClassVar[bool] = True
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),  # 0.2 for AlexNet
         jitter_probability=0.0,
@@ -79,8 +82,6 @@ class CMCConfig(MethodConfig):
     num_negatives: Negatives = 16_384  # 4,096 for the authors' published weights
     temperature: float = Field(default=0.07, gt=0)  # 0.1 on STL-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
-
-    compares_sensors: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _colors_can_be_split(self) -> "CMCConfig":
@@ -172,16 +173,14 @@ class CMC(Method):
         rows_of = torch.cat([batch.index[:, None], drawn], dim=1)
         losses = []
         for pair, (a, b) in enumerate(self.pairs):
-            valid = None if there is None else there[a] & there[b]
-            features, rows = (v[a], rows_of) if valid is None else (v[a][valid], rows_of[valid])
-            if valid is None:
-                losses.append(self._loss(pair, features, banks[b].features, rows))
+            if there is None:
+                losses.append(self._loss(pair, v[a], banks[b].features, rows_of))
                 continue
-            # the mean over the valid samples of all processes
-            count = mean_over_processes(valid.sum().to(features)).clamp_min(1e-9)
-            zero = v[a].sum() * 0  # where there is none
-            own = self._loss(pair, features, banks[b].features, rows) if len(rows) else zero
-            losses.append(own * (len(rows) / count))
+            valid = there[a] & there[b]
+            # makes a mean over own samples that over the valid samples of all processes
+            weight = valid.sum() / mean_over_processes(valid.sum().to(v[a])).clamp_min(1e-9)
+            features = v[a][valid]
+            losses.append(self._loss(pair, features, banks[b].features, rows_of[valid], weight))
         index = gather(batch.index)
         for number, (bank, features) in enumerate(zip(banks, v, strict=True)):
             found = gather(features.detach())
@@ -189,19 +188,30 @@ class CMC(Method):
             bank.update(index[known], found[known], config.ema_decay)
         return torch.stack(losses).sum()
 
-    def _loss(self, pair: int, features: Tensor, bank: Tensor, rows_of: Tensor) -> Tensor:
+    def _loss(
+        self,
+        pair: int,
+        features: Tensor,
+        bank: Tensor,
+        rows_of: Tensor,
+        weight: float | Tensor = 1.0,
+    ) -> Tensor:
         """Of one ordered pair: features of a view against rows of another view's bank."""
         config = self.config
+
+        def mean(of: Callable[..., Tensor], features: Tensor) -> Tensor:
+            if not len(features):
+                return features.sum()
+            return weight * mean_over_bank_rows(of, features, bank, rows_of)
+
         if config.loss == "softmax":
-            loss = partial(bank_softmax, temperature=config.temperature)
-            return mean_over_bank_rows(loss, features, bank, rows_of)
+            return mean(partial(bank_softmax, temperature=config.temperature), features)
         options = {"temperature": config.temperature, "num_samples": config.num_samples}
-        if self.normalizers[pair] == 0:  # once, from the first batch of the run
-            estimate = partial(instance_normalizer, **options)
-            z = mean_over_bank_rows(estimate, features.detach(), bank, rows_of)
+        if self.normalizers[pair] == 0:  # once, from the first batch that has such a pair
+            z = mean(partial(instance_normalizer, **options), features.detach())
             self.normalizers[pair] = mean_over_processes(z)
         loss = partial(instance_nce, normalizer=self.normalizers[pair].clone(), **options)
-        return mean_over_bank_rows(loss, features, bank, rows_of)
+        return mean(loss, features)
 
     def chance_loss(self, batch_size: int) -> float:
         if self.config.loss == "in_batch":

@@ -15,7 +15,7 @@ convolution (Riviere et al. 2020; the paper has no norm); batches larger than it
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class CPCAudioConfig(MethodConfig):
     """Defaults are the paper's for LibriSpeech (Sec. 3.1)."""
 
     name: Literal["cpc_audio"] = "cpc_audio"
+    title: ClassVar[str] = "CPC on sound"
     view: AnyView = AudioViewConfig(seconds=1.28, mix=0, resize=False, standardize=False)
     prediction_steps: int = Field(default=12, ge=1)  # K
 
@@ -47,7 +48,10 @@ class CPCAudio(Method):
     def __init__(self, backbone: Backbone, config: CPCAudioConfig) -> None:
         super().__init__()
         if not isinstance(backbone, Predictive):
-            raise UserError("cpc_audio predicts latents of wave forms: it takes --backbone cpc")
+            raise UserError(
+                "cpc_audio predicts latents of wave forms: it takes a folder of sounds and "
+                "--backbone cpc"
+            )
         self.config = config
         self.backbone: Predictive = backbone
         context, latent = backbone.num_features, backbone.latent_dim

@@ -22,7 +22,7 @@ a ResNet-v2-101) has no normalization at all; any normalization within a patch, 
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -43,6 +43,7 @@ class CPCV1Config(MethodConfig):
     """Defaults are the paper's for ImageNet (Sec. 3.2), else those of Greedy InfoMax."""
 
     name: Literal["cpc_v1"] = "cpc_v1"
+    title: ClassVar[str] = "CPC"
     view: PatchViewConfig = PatchViewConfig(
         crop_scale=(0.728, 0.728),  # 256 of 300 pixels
         grey=0.2,

@@ -21,7 +21,7 @@ layer normalization of a whole patch, as the paper has it, is timm's norm layer 
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ class CPCV2Config(MethodConfig):
     """Defaults are the paper's for ImageNet (Sec. 3.1, App. A)."""
 
     name: Literal["cpc_v2"] = "cpc_v2"
+    title: ClassVar[str] = "CPC v2"
     view: PatchViewConfig = PatchViewConfig(
         crop_scale=(0.751, 0.751),  # 260 of 300 pixels
         patch_size=80,

@@ -17,7 +17,7 @@ in DIET-CP), and BatchNorm sees the whole batch. As there, every parameter decay
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,7 @@ class DIETConfig(MethodConfig):
     """Defaults are DIET's, views of its augmentation strength 3."""
 
     name: Literal["diet"] = "diet"
+    title: ClassVar[str] = "DIET"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.2),  # from strength 2 on

@@ -20,7 +20,7 @@ and position embedding decay.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -61,6 +61,7 @@ class DINOConfig(MethodConfig):
     """Defaults are the reference code's for ImageNet and ViT-S/16 (Sec. 3.2, App. C)."""
 
     name: Literal["dino"] = "dino"
+    title: ClassVar[str] = "DINO"
     view1: AnyView = _VIEW1
     view2: AnyView = _VIEW2
     local_view: AnyView = _LOCAL

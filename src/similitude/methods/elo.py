@@ -67,6 +67,7 @@ class ELoConfig(MethodConfig):
     future: int = Field(default=4, ge=1)
     decoded_side: int = Field(default=8, ge=1)
 
+    title: ClassVar[str] = "ELo"
     compares_sensors: ClassVar[bool] = True
     searched: ClassVar[tuple[str, ...]] = ("weights",)
 

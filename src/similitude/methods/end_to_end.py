@@ -17,7 +17,7 @@ network, which the paper leaves open; a query compares with the keys of the whol
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -37,6 +37,7 @@ class EndToEndConfig(MethodConfig):
     """Defaults are those of MoCo v1, which the paper keeps equal (Sec. 4.1)."""
 
     name: Literal["end_to_end"] = "end_to_end"
+    title: ClassVar[str] = "End-to-end"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),  # v2: hue 0.1, probability 0.8, blur 0.5

@@ -25,7 +25,7 @@ denominators of eq. 6 hold 1e-7 more.
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -60,6 +60,7 @@ class InstDiscConfig(MethodConfig):
     """Defaults are the authors' for ImageNet (Sec. 4.2 and their commands)."""
 
     name: Literal["inst_disc"] = "inst_disc"
+    title: ClassVar[str] = "InstDisc"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),

@@ -15,7 +15,7 @@ instead of the N original images, both views are augmented, and z_j carries no g
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch.nn import functional as F
@@ -34,6 +34,7 @@ class InvaSpreadConfig(MethodConfig):
     """Defaults are the paper's for CIFAR-10 and STL-10 (Sec. 4.1)."""
 
     name: Literal["inva_spread"] = "inva_spread"
+    title: ClassVar[str] = "InvaSpread"
     view: AnyView = ImageViewConfig(  # Sec. 4.3 takes parts of it away
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),

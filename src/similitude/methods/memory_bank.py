@@ -16,7 +16,7 @@ the draw is a function of the step, with replacement, and does not exclude the b
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -45,6 +45,7 @@ class MemoryBankConfig(MethodConfig):
     """Defaults are those of MoCo v1, which the paper keeps equal (Sec. 4.1)."""
 
     name: Literal["memory_bank"] = "memory_bank"
+    title: ClassVar[str] = "Memory bank"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),  # v2: hue 0.1, probability 0.8, blur 0.5

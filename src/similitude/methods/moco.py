@@ -22,7 +22,7 @@ is a function of the step number, not of a global random state, so that a resume
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -70,6 +70,7 @@ class MoCoV1Config(MoCoConfig):
     """MoCo v1 (Sec. 3.3)."""
 
     name: Literal["moco_v1"] = "moco_v1"
+    title: ClassVar[str] = "MoCo v1"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.4),
@@ -85,6 +86,7 @@ class MoCoV2Config(MoCoConfig):
     """MoCo v2 (Sec. 3)."""
 
     name: Literal["moco_v2"] = "moco_v2"
+    title: ClassVar[str] = "MoCo v2"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.1),

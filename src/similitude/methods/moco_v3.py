@@ -19,7 +19,7 @@ weights are read. The paper's "f_q" is our online network, its "f_k" our target.
 """
 
 from math import log
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -50,6 +50,7 @@ class MoCoV3Config(MethodConfig):
     """Defaults are the reference code's for ImageNet, ResNet-50, 100 and 300 epochs."""
 
     name: Literal["moco_v3"] = "moco_v3"
+    title: ClassVar[str] = "MoCo v3"
     view1: AnyView = _VIEW1
     view2: AnyView = _VIEW2
     projector_layers: int = Field(default=2, ge=1)  # 3 for a ViT

@@ -18,7 +18,7 @@ features in both terms, as the paper writes them; the code has the mean in one o
 depending on the revision. Cropping is that of SimCLR.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -40,6 +40,7 @@ class RAFTConfig(MethodConfig):
     """
 
     name: Literal["raft"] = "raft"
+    title: ClassVar[str] = "RAFT"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         jitter=(0.8, 0.8, 0.8, 0.2),

@@ -17,7 +17,7 @@ images stay in [0, 1].
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -36,6 +36,7 @@ class SimCLRConfig(MethodConfig):
     """Defaults are the paper's for ImageNet and ResNet-50 (Sec. 2, App. A and B)."""
 
     name: Literal["simclr"] = "simclr"
+    title: ClassVar[str] = "SimCLR"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         interpolation="bicubic",

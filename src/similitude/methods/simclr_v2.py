@@ -17,7 +17,7 @@ keys of the memory network for view 1 join the candidates of later batches.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -48,6 +48,7 @@ class SimCLRv2Config(MethodConfig):
     """Defaults are the reference code's for ImageNet; queue and decay are from App. A."""
 
     name: Literal["simclr_v2"] = "simclr_v2"
+    title: ClassVar[str] = "SimCLR v2"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),
         interpolation="bicubic",

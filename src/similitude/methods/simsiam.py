@@ -19,7 +19,7 @@ trained.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -45,6 +45,7 @@ class SimSiamConfig(MethodConfig):
     """Defaults are the paper's for ImageNet and ResNet-50 (Sec. 3, App. A)."""
 
     name: Literal["simsiam"] = "simsiam"
+    title: ClassVar[str] = "SimSiam"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.1),

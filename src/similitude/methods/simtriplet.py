@@ -16,7 +16,7 @@ first file that exists of eight written around each patch. As in the code, the s
 neighbor are not compared, and the projector's last BatchNorm is affine.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class SimTripletConfig(MethodConfig):
     """Defaults are those of SimSiam for ImageNet and ResNet-50, which the paper builds on."""
 
     name: Literal["simtriplet"] = "simtriplet"
+    title: ClassVar[str] = "SimTriplet"
     view: AnyView = ImageViewConfig(
         crop_scale=(0.2, 1.0),
         jitter=(0.4, 0.4, 0.4, 0.1),

@@ -13,7 +13,7 @@ frames, in the data set's normalization; hidden frames are 0, its mean; the erro
 is a mean over the bands (the code: a sum, which would drown the contrast); no frame is padding.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -35,6 +35,7 @@ class SpeechSimCLRConfig(MethodConfig):
     """Defaults are the paper's (Sec. 3.2)."""
 
     name: Literal["speech_simclr"] = "speech_simclr"
+    title: ClassVar[str] = "Speech SimCLR"
     view: AnyView = AudioViewConfig(
         speed=3.0,
         reverb=0.5,
@@ -57,7 +58,10 @@ class SpeechSimCLR(Method):
     def __init__(self, backbone: Backbone, config: SpeechSimCLRConfig) -> None:
         super().__init__()
         if not isinstance(backbone, FrameTransformer):
-            raise UserError("speech_simclr predicts frames: it takes --backbone transformer")
+            raise UserError(
+                "speech_simclr predicts frames: it takes a folder of sounds and --backbone "
+                "transformer"
+            )
         self.config = config
         self.backbone: FrameTransformer = backbone
         width = backbone.width

@@ -17,7 +17,7 @@ parameter, biases and norms too.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -55,6 +55,7 @@ class SwAVConfig(MethodConfig):
     """Defaults are the paper's for ImageNet, ResNet-50, batch 4,096 (App. A)."""
 
     name: Literal["swav"] = "swav"
+    title: ClassVar[str] = "SwAV"
     view: AnyView = _VIEW  # of the two global views
     local_view: AnyView = _VIEW.changed(size=96, crop_scale=(0.05, 0.14))
     local_views: int = Field(default=6, ge=0)  # Sec. 3.2; 0: no multi-crop

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from similitude.errors import UserError
 from similitude.modalities import modality
 from similitude.multimodal.inputs import SensorInputs
-from similitude.sample import Config, NetworkConfig
+from similitude.sample import Alone, Config, NetworkConfig
 
 
 class TowerConfig(Config):
@@ -51,10 +51,28 @@ class TowersConfig(NetworkConfig):
     @field_validator("kept")
     @classmethod
     def _kept_are_there(cls, kept: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        towers = info.data.get("towers", kept)  # not there if they are wrong, which is said
         for name in kept:
-            if name not in info.data.get("towers", {}):
-                raise ValueError(f"no sensor {name!r}: there are {', '.join(info.data['towers'])}")
+            if name not in towers:
+                raise ValueError(f"no sensor {name!r}: there are {', '.join(towers)}")
         return kept
+
+    def alone(self, data: Any, facts: Any) -> Alone:
+        """The network of the sensor that is kept; all networks where there are several."""
+        kept = list(self.kept or self.towers)
+        if len(kept) > 1:
+            return Alone(self, data, facts)
+        name = kept[0]
+        prefix = f"inner.networks.{name}."
+        return Alone(self.towers[name].network, data.sensors[name], facts.of[name], prefix)
+
+    def preparing_snippet(self, data: Any, facts: Any) -> str:
+        """What the networks take."""
+        return """
+from similitude.multimodal.inputs import SensorInputs
+
+# of: a batch for each sensor, as its own network takes it; present: which of them are there
+# features = backbone(SensorInputs(of, present))"""
 
     def build(self) -> nn.Module:
         """The networks with random weights."""

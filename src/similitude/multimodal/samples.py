@@ -1,7 +1,7 @@
 """Several sensors as one of the kinds of data: a table, or one sensor's data alone."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -159,7 +159,9 @@ class Sensors(Modality):
         """Every entry of every sensor, once."""
         if isinstance(source, OneSensor):
             own = config.sensors[source.sensor]
-            samples = modality(own.kind).load(source.source, own, on_progress)
+            labels = {"labels": source.labels, "class_names": source.class_names}
+            labeled = replace(source.source, **labels)  # which may have come from a table
+            samples = modality(own.kind).load(labeled, own, on_progress)
             everywhere = torch.arange(len(samples))
             return _set_of(
                 samples, {source.sensor: samples}, {source.sensor: everywhere}, samples.unreadable

@@ -154,6 +154,12 @@ def _read(path: Path) -> tuple[TableSource, list[str]]:
             notes.append(f"column {visible(name)} of {path} is not used: it has numbers alone")
         else:
             kinds[name] = kind
+    for name in kinds:
+        if hasattr(torch.nn.ModuleDict(), name) or not set(name).isdisjoint(".="):
+            raise UserError(
+                f"the column {visible(name)!r} of {path} gives its name to a network and its "
+                "settings, which cannot have this one: rename it"
+            )
     if not kinds:
         raise UserError(
             f"{path} has no column of files or texts: a row names the files of a sample"

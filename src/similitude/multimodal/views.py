@@ -64,17 +64,18 @@ class SensorView(View[SensorRows]):
     aligned: bool = False
 
     def draw(self, draw: Draw, rows: SensorRows) -> dict[str, Any]:
-        """The choices of each sensor's view."""
-        found = {}
-        for number, (name, view) in enumerate(self.of.items()):
-            own = _of_sensor(draw, 0 if self.aligned else number)
-            found[name] = view.draw(own, rows.of[name])
-        return found
+        """The choices of the view of each sensor that is there."""
+        return {
+            name: view.draw(_of_sensor(draw, 0 if self.aligned else number), rows.of[name])
+            for number, (name, view) in enumerate(self.of.items())
+            if name in rows.of
+        }
 
     def apply(self, rows: SensorRows, choices: dict[str, Any]) -> Sequence[SensorInputs]:
         """The inputs of all networks, one for each view."""
         made = {
-            name: list(view.apply(rows.of[name], choices[name])) for name, view in self.of.items()
+            name: list(self.of[name].apply(rows.of[name], chosen))
+            for name, chosen in choices.items()
         }
         count = len(next(iter(made.values())))
         return [

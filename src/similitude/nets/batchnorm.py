@@ -270,7 +270,11 @@ def _sort_batch(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | N
     splits: int = module.num_splits_of_batch  # type: ignore[assignment]
     if not module.training or splits == 1 or len(args[0]) % splits:
         return None  # a batch that does not divide is refused by the layers
-    return _group(args[0], splits), *args[1:]
+    x = args[0]
+    if isinstance(x, Tensor):
+        return _group(x, splits), *args[1:]
+    order = _group(torch.arange(len(x)), splits)  # of several sensors
+    return x.rows_at(order), *args[1:]
 
 
 def _sort_back(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:

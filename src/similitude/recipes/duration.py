@@ -110,5 +110,5 @@ def shorten_warmup(recipe: Recipe) -> Recipe:
     usual, longest = recipe.optimizer.warmup_epochs, recipe.epochs / 10
     if usual <= longest:
         return recipe
-    reason = f"a tenth of {recipe.epochs} epochs, less than the usual {usual:g}"
+    reason = f"a tenth of the run, less than the usual {usual:g}"
     return because(recipe, reason, **{"optimizer.warmup_epochs": longest})

@@ -116,6 +116,8 @@ class Multimodal(Chooser):
             recipe = because(recipe, reason, **{f"method.{name}": value})
         first = next(iter(around.of))
         why = "the first column of the table"
+        if len(around.of) > 1 and not recipe.method.compares_sensors:
+            why += f", and all that {method} trains: clip and cmc compare sensors"
         return because(recipe, why, **{"backbone.kept": (first,)})
 
     def any_recipe(self) -> Recipe:

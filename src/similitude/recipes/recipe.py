@@ -248,10 +248,11 @@ def validated(kind: type[ModelT], data: Any, where: str) -> ModelT:
         if isinstance(cause := first.get("ctx", {}).get("error"), UserError):
             raise UserError(f"{where}: {cause}") from error
         field = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")  # one of ours
         given = "" if first["type"] in ("missing", "extra_forbidden") else f" ({first['input']!r})"
         if len(given) > 200:
             given = f"{given[:200]}...)"
-        raise UserError(f"{where}: {field}{given}: {first['msg']}") from error
+        raise UserError(f"{where}: {field}{given}: {said}") from error
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -269,10 +270,13 @@ def dump_recipe(recipe: Config) -> str:
 
 
 def field_text(config: BaseModel, path: str) -> str:
-    """The value at a path such as ``optimizer.base_lr``, as one would type it."""
+    """The value at a path such as ``optimizer.base_lr``, as one would type it if it is short."""
     value: Any = config
     for key in path.split("."):
         value = value[key] if isinstance(value, dict) else getattr(value, key)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, tuple):
+        few = len(value) <= 8
+        return f"[{', '.join(map(str, value))}]" if few else f"[{len(value):,} values]"
     return "null" if value is None else str(getattr(value, "name", value))

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from similitude.errors import UserError
 from similitude.methods import make_config
 from similitude.recipes.choose import Chooser, Surroundings, with_views
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
+from similitude.text.hugging_face import from_anywhere
 from similitude.text.networks import TextNetworkConfig
 from similitude.text.samples import TextData
 from similitude.text.text_set import TextSet
@@ -44,9 +44,7 @@ class Text(Chooser):
         return self.choose("simclr", Surroundings(2, (), torch.device("cpu")))
 
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> TextNetworkConfig:
-        """A bag of tokens, or a transformer over them."""
-        if name not in ("bag", "transformer"):
-            raise UserError(f"unknown network for texts {name!r}: there are bag and transformer")
+        """A bag of tokens, a transformer over them, or an encoder of Hugging Face's."""
         assert isinstance(beside.backbone, TextNetworkConfig)
         return beside.backbone.changed(name=name)
 
@@ -57,16 +55,22 @@ class Text(Chooser):
         self, recipe: Recipe, samples: Any, given: Collection[str], *, pixels: bool, views: bool
     ) -> Recipe:
         """With a vocabulary that is learned from the texts, and a network of its size."""
-        data = recipe.data
+        data, network = recipe.data, recipe.backbone
         assert isinstance(data, TextData)
+        assert isinstance(network, TextNetworkConfig)
         assert isinstance(samples, TextSet)
+        if network.is_published:
+            network = network.changed(name=from_anywhere(network.name), length=data.length)
+            network = network.changed(width=network.build().num_features)
+            recipe = recipe.changed(backbone=network)
+            return because(recipe, "the network's own", **{"data.tokenizer": network.name})
         if not data.vocabulary:
             found = learn_vocabulary(samples.texts, data.entries)
             why = f"{len(found):,} pieces of words, learned from these texts"
             recipe = because(recipe, why, **{"data.vocabulary": found})
         entries = len(recipe.data.vocabulary)  # type: ignore[attr-defined]
         sizes = {"entries": entries, "length": data.length}
-        return recipe.changed(backbone=recipe.backbone.changed(**sizes))
+        return recipe.changed(backbone=network.changed(**sizes))
 
 
 CHOOSER = Text()

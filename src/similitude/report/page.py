@@ -18,11 +18,12 @@ from similitude.evaluation.comparison import join
 from similitude.files.writing import as_path, check_writable, write_text
 from similitude.report import attention, curves, figures, gallery, scores, words
 from similitude.report.read import RunSummary, flatten, read_run
+from similitude.report.retrieval import build_retrieval
 from similitude.runs.folder import refuse_links
 
 ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
 # What differs between any two runs says nothing about why their results differ.
-PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share"}
+PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share", "title"}
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -139,6 +140,8 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         same_class=gallery.same_class,
         map_colors=has_map and len(set(pictures.classes or [])) > 1,
         max_colored=figures.MAX_COLORED_CLASSES,
+        retrieval=build_retrieval(run),
+        retrieve_command=words.retrieve_command(run),
         attention=attention.build_attention(run.attention) if run.attention else None,
         views=gallery.views_uri(run.views) if run.views else None,
         recipe=_grouped(run),
@@ -286,7 +289,7 @@ def _grouped(run: RunSummary) -> list[tuple[str, str, list[tuple[str, str, str]]
 def _environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for name, value in flatten(environment):
-        if name == "noun":
+        if name in ("noun", "title"):
             continue
         text = words.value_text(value)
         if name == "seconds" and isinstance(value, int | float):
@@ -350,6 +353,7 @@ def _facts(run: RunSummary, verdict: words.Banner) -> dict[str, Any]:
         }
         if evaluation
         else None,
+        "retrieval": asdict(run.retrieval) if run.retrieval else None,
         "missing": [
             name
             for name in ("health", "evaluation", "embedding", "views")

@@ -1,7 +1,7 @@
 """Read one run folder into a typed summary; nothing here draws or writes.
 
 M: images, D: backbone features, T: side of a thumbnail in pixels, C: classes; H: heads and h x w:
-patches of a vision transformer.
+patches of a vision transformer; Q: questions, K: answers to each, E: entries of sensors.
 """
 
 import math
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
+from pydantic import ValidationError
 
 from similitude.errors import UserError, visible, visible_values
+from similitude.evaluation.retrieval_table import RetrievalTable
 from similitude.evaluation.scores import ScoreTable
 from similitude.files.reading import (
     MAX_LIST,
@@ -66,6 +68,31 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Some questions of one sensor to another, and what was found first.
+
+    Attributes:
+        asked: The sensor of each question, Q of them.
+        found: The other.
+        query: Number of the entry that asks.
+        answers: Numbers of the entries that were found, the best first; -1 where there are fewer.
+        right: Whether an answer belongs to the question.
+        names: Of the entries: a text itself.
+        is_text: Whether an entry is a text.
+        thumbnails: Of the entries.
+    """
+
+    asked: list[str]
+    found: list[str]
+    query: Integer[np.ndarray, " Q"]
+    answers: Integer[np.ndarray, "Q K"]
+    right: Bool[np.ndarray, "Q K"]
+    names: list[str]
+    is_text: Bool[np.ndarray, " E"]
+    thumbnails: UInt8[np.ndarray, "E T T 3"]
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """What a run folder holds; a part that is missing is None or empty."""
 
@@ -77,6 +104,8 @@ class RunSummary:
     metrics: Metrics
     health: Health | None
     evaluation: ScoreTable | None
+    retrieval: RetrievalTable | None
+    examples: Examples | None
     embedding: Embedding | None
     attention: Attention | None
     views: Path | None
@@ -118,6 +147,7 @@ def read_run(path: Path) -> RunSummary:
     reasons = recipe.pop("reasons", None)
     views = path / "views.png"
     unreadable = path / "unreadable.txt"
+    retrieval = _retrieval(path / "retrieval.json")
     return RunSummary(
         path=path,
         name=visible(path.resolve().name),
@@ -129,6 +159,8 @@ def read_run(path: Path) -> RunSummary:
         metrics=Metrics(path / "metrics.csv"),
         health=_health(path / "health.json"),
         evaluation=_evaluation(path / "evaluation.json"),
+        retrieval=retrieval,
+        examples=None if retrieval is None else _examples(path / "retrieval.npz"),
         embedding=_embedding(path / "embedding.npz"),
         attention=_attention(path / "attention.npz"),
         views=views if views.is_file() else None,
@@ -205,6 +237,46 @@ def _evaluation(path: Path) -> ScoreTable | None:
         return ScoreTable.from_json({**usual, **given})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"{type(error).__name__} {error}".splitlines()[0]) from error
+
+
+def _retrieval(path: Path) -> RetrievalTable | None:
+    loaded = _mapping(path)
+    if not loaded:
+        return None
+    try:
+        return RetrievalTable.from_json(loaded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _examples(path: Path) -> Examples | None:
+    if not path.is_file():
+        return None
+    arrays = read_arrays(path)
+    try:
+        asked, found, names = (
+            [visible(str(name)) for name in arrays[of]] for of in ("asked", "found", "names")
+        )
+        query, answers = (np.asarray(arrays[of], dtype=np.int64) for of in ("query", "answers"))
+        right, is_text = (np.asarray(arrays[of], dtype=bool) for of in ("right", "is_text"))
+        thumbnails = np.asarray(arrays["thumbnails"], dtype=np.uint8)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    q, shape = len(asked), thumbnails.shape
+    if not q == len(found) == query.size or answers.shape != right.shape or len(answers) != q:
+        raise damaged(path, "questions and answers differ in number")
+    if (
+        len(shape) != 4
+        or shape[-1] != 3
+        or 0 in shape
+        or not len(names) == is_text.size == shape[0]
+    ):
+        raise damaged(path, "thumbnails are not [E, T, T, 3], one for each name")
+    if answers.ndim != 2 or query.min() < 0 or max(query.max(), answers.max()) >= len(names):
+        raise damaged(path, "it names entries that it does not hold")
+    flat = (query.ravel(), answers, right, names, is_text.ravel())
+    return Examples(asked, found, *flat, thumbnails)
 
 
 def _attention(path: Path) -> Attention | None:

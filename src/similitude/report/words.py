@@ -12,32 +12,6 @@ from similitude.evaluation.scores import ScoreTable
 from similitude.report.read import Health, RunSummary
 from similitude.report.scores import BEFORE, PRETRAINED, RANDOM, first_loss, percent
 
-SPELLING = {
-    "byol_a": "BYOL-A",
-    "cpc_audio": "CPC on sound",
-    "speech_simclr": "Speech SimCLR",
-    "simclr": "SimCLR",
-    "simclr_v2": "SimCLR v2",
-    "moco_v1": "MoCo v1",
-    "moco_v2": "MoCo v2",
-    "byol": "BYOL",
-    "simsiam": "SimSiam",
-    "swav": "SwAV",
-    "dino": "DINO",
-    "inst_disc": "InstDisc",
-    "cpc_v1": "CPC",
-    "cpc_v2": "CPC v2",
-    "cmc": "CMC",
-    "inva_spread": "InvaSpread",
-    "memory_bank": "Memory bank",
-    "end_to_end": "End-to-end",
-    "barlow_twins": "Barlow Twins",
-    "barlow_twins_hsic": "Barlow Twins HSIC",
-    "moco_v3": "MoCo v3",
-    "raft": "RAFT",
-    "simtriplet": "SimTriplet",
-    "diet": "DIET",
-}
 # What a sentence calls a row; others go by their own name.
 PHRASES = {
     RANDOM: "the same backbone with random weights",
@@ -122,9 +96,9 @@ def _range(differences: Mapping[str, float]) -> str:
 
 
 def method_name(run: RunSummary) -> str:
-    """The method as its paper writes it."""
-    name = str(run.setting("method.name") or run.setting("method") or "an unnamed method")
-    return SPELLING.get(name, name)
+    """The method as its paper writes it, where the run says so."""
+    name = run.setting("method.name") or run.setting("method") or "an unnamed method"
+    return str(run.environment.get("title", name))
 
 
 def backbone_name(run: RunSummary) -> str:
@@ -226,6 +200,13 @@ def evaluate_command(run: RunSummary) -> str:
     known = run.embedding is None or run.embedding.labels is not None
     data = _data(run) if known else "LABELED_FOLDER"
     return visible(f"similitude evaluate {shlex.quote(str(run.path))} {data}")
+
+
+def retrieve_command(run: RunSummary) -> str:
+    """The command that asks one sensor for another; empty where no method has compared them."""
+    if run.setting("method.name") != "clip":
+        return ""
+    return visible(f"similitude retrieve {shlex.quote(str(run.path))} {_data(run)}")
 
 
 def repeat_command(run: RunSummary) -> str:

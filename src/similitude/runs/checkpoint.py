@@ -21,6 +21,7 @@ from similitude.methods import build_method
 from similitude.nets.adapting import averaged
 from similitude.nets.weights import RESTORE, fingerprint_of, load_strictly
 from similitude.recipes import Recipe, parse_recipe
+from similitude.sample import Alone
 
 FORMAT = 1
 START_FILE = "start.safetensors"  # in a run folder
@@ -188,6 +189,16 @@ def kept_weights(checkpoint: Checkpoint, start: dict[str, Tensor] | None) -> dic
             "is damaged, or of another run"
         )
     return averaged(trained, start, init.average)
+
+
+def kept_alone(recipe: Recipe, weights: dict[str, Tensor]) -> tuple[Alone, dict[str, Tensor]]:
+    """The network that is used after the training, and its own of the weights that are kept."""
+    alone = recipe.backbone.alone(recipe.data, recipe.facts)
+    prefix = alone.prefix
+    own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+    if own:
+        return alone, own
+    return Alone(recipe.backbone, recipe.data, recipe.facts), weights  # as the method wraps them
 
 
 def read_start(folder: Path, recipe: Recipe) -> dict[str, Tensor] | None:

@@ -24,8 +24,12 @@ def write_environment(
     metrics: Metrics,
     seconds: float,
     device: torch.device,
+    title: str = "",
 ) -> None:
-    """Write environment.json: software, machine, command, data and speed."""
+    """Write environment.json: software, machine, command, data and speed.
+
+    And the ``title`` of a method, which the report reads without loading any.
+    """
     rows = [row for row in metrics.rows if "images_per_second" in row]
     speeds = sorted(row["images_per_second"] for row in rows)
     waits = [row["waiting_share"] for row in rows]
@@ -42,6 +46,7 @@ def write_environment(
         "data": data,
         "num_images": len(images),
         "noun": images.noun,
+        **({"title": title} if title else {}),
         "unreadable": len(images.unreadable),
         "ended": time.strftime("%Y-%m-%d %H:%M:%S"),
         "seconds": seconds,

@@ -19,6 +19,8 @@ RUN_FILES = (
     "metrics.csv",
     "health.json",
     "evaluation.json",
+    "retrieval.json",
+    "retrieval.npz",
     "embedding.npz",
     "attention.npz",
     "backbone.safetensors",

@@ -1,70 +1,64 @@
 """What a run that compares sensors finds: entries of one by those of another, classes by words."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Int
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.table import Table
+from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from similitude.errors import UserError, visible
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
-from similitude.evaluation.retrieval import KS, Retrieval, retrieval, zero_shot
-from similitude.files.writing import write_text
+from similitude.evaluation.retrieval import retrieval, zero_shot
+from similitude.evaluation.retrieval_table import RetrievalTable
+from similitude.files.writing import write_text, write_with
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import build_method
-from similitude.runs.run import Run
+from similitude.nets.weights import fingerprint_of
+from similitude.randomness import permutation
+from similitude.runs.folder import is_held
+from similitude.runs.run import THUMBNAIL_SIZE, Run
 from similitude.sample import Samples
 
 _AT_ONCE = 256  # samples
+EXAMPLES = 24  # questions that the report shows, of all directions together
+SHOWN = 5  # answers to each
 
 
 @dataclass(frozen=True)
-class RetrievalTable:
-    """What was asked of a run and of random weights.
+class _Direction:
+    """Entries of one sensor that ask, and those of another that are ranked. Q, C: of each.
 
     Attributes:
-        data: What was searched.
-        rows: One for each direction and each of both.
-        zero_shot: Share of samples whose class was named by its description, by row; empty without
-            labels or texts.
-        prompts: The descriptions, with {} for the class.
+        asked: The sensor.
+        found: The other.
+        questions: Position of each among the sensor's samples.
+        candidates: Position of each among the other's.
+        rows: A row of the table with each question, and one with each candidate.
+        right: Pairs of a question and a candidate that belong together.
     """
 
-    data: str
-    rows: list[Retrieval]
-    zero_shot: dict[str, float] = field(default_factory=dict)
-    prompts: list[str] = field(default_factory=list)
+    asked: str
+    found: str
+    questions: Int[Tensor, " Q"]
+    candidates: Int[Tensor, " C"]
+    rows: tuple[Int[Tensor, " Q"], Int[Tensor, " C"]]
+    right: Int[Tensor, "2 E"]
 
-    def render(self) -> Group:
-        """For the terminal."""
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        for name in ("found among", "by", "weights"):
-            table.add_column(name, overflow="fold")
-        for name in (*(f"first {k}, %" for k in KS), "median rank"):
-            table.add_column(name, justify="right")
-        for row in self.rows:
-            shares = [f"{100 * row.recall[k]:.1f}" if k in row.recall else "-" for k in KS]
-            among = f"{row.candidates:,} of {visible(row.found)}"
-            table.add_row(among, visible(row.asked), row.row, *shares, f"{row.median_rank:g}")
-        said = [
-            f"Classes by their description, {row}: {100 * share:.1f} %"
-            for row, share in self.zero_shot.items()
-        ]
-        return Group(f"{visible(self.data)}", table, *said)
+    def of(self, z: Mapping[str, Tensor]) -> tuple[Float[Tensor, "Q P"], Float[Tensor, "C P"]]:
+        """The embeddings of questions and candidates."""
+        return z[self.asked][self.rows[0]], z[self.found][self.rows[1]]
 
 
 def retrieve_run(
     run: Run, data: object, prompts: Sequence[str], listener: Listener
 ) -> RetrievalTable:
-    """Ask a run, and the same networks with random weights; write ``retrieval.json``.
+    """Ask a run, and the same networks with random weights; write ``retrieval.json`` and ``.npz``.
 
     Args:
         run: Of a method that brings sensors into one space.
@@ -78,38 +72,117 @@ def retrieve_run(
     trained = _method_of(run)
     if bad := [prompt for prompt in prompts if "{}" not in prompt]:
         raise UserError(f"--prompt {bad[0]!r} has no {{}} in the place of the class")
-    source = run.modality.open_parts(data, run.recipe.data)[-1]
+    parts = run.modality.open_parts(data, run.recipe.data)
+    source = parts[-1]
+    if len(parts) == 1:
+        listener.say(
+            f"{source.name} has no test part: what the run was trained on is found more easily"
+        )
     samples: Any = run.load_source(source, listener)
     where = getattr(samples, "where", {})
     if len(where) < 2:
-        raise UserError(f"{source.name} has entries of one sensor alone: give a table with two")
-    rows, zero = [], {}
-    for name, method in ((RANDOM_BACKBONE, _untrained(run)), (PRETRAINED_BACKBONE, trained)):
-        z = _embedded(method, samples, run.facts)
-        for asked, found in permutations(where, 2):
-            both = (where[asked] >= 0) & (where[found] >= 0)
-            if not bool(both.any()):
-                continue
-            question, q = _entries(where[asked][both])
-            candidate, c = _entries(where[found][both])
-            # any row with an entry has its embedding
-            asking, answers = z[asked][both][question], z[found][both][candidate]
-            rows.append(retrieval(name, (asked, found), asking, answers, torch.stack([q, c])))
-        if prompts and samples.labels is not None:
-            share = _zero_shot(run, method, samples, z, prompts)
-            if share is not None:
-                zero[name] = share
-    table = RetrievalTable(source.name, rows, zero, list(prompts))
-    write_text(run.path / "retrieval.json", json.dumps(asdict(table), indent=2))
+        known = ", ".join(run.recipe.data.sensors)  # type: ignore[attr-defined]
+        raise UserError(
+            f"{source.name} has entries of fewer than two of the run's sensors: give a table with "
+            f"columns of their names ({known})"
+        )
+    directions = [found for pair in permutations(where, 2) if (found := _direction(where, *pair))]
+    if not directions:
+        raise UserError(f"no row of {source.name} has entries of two sensors: there is no pair")
+    methods = {RANDOM_BACKBONE: _untrained(run), PRETRAINED_BACKBONE: trained}
+    z = {name: _embedded(method, samples, run.facts) for name, method in methods.items()}
+    rows = [
+        retrieval(name, (one.asked, one.found), *one.of(z[name]), one.right)
+        for one in directions
+        for name in methods
+    ]
+    zero = {}
+    if prompts and samples.labels is not None:
+        shares = {n: _zero_shot(run, m, samples, z[n], prompts) for n, m in methods.items()}
+        zero = {name: share for name, share in shares.items() if share is not None}
+    weights = {PRETRAINED_BACKBONE: fingerprint_of(run.backbone.state_dict())}
+    table = RetrievalTable(source.name, rows, zero, list(prompts), weights)
+    if run.is_outdated:
+        listener.say(
+            f"{run.path} has trained on meanwhile: this is of step {run.checkpoint.step:,}, and is "
+            "not kept"
+        )
+        return table
+    if is_held(run.path):
+        listener.say(
+            f"{run.path} is trained still: this is of step {run.checkpoint.step:,}, and is removed "
+            "when that ends"
+        )
+    examples: dict[str, Any] = _examples(
+        directions, z[PRETRAINED_BACKBONE], samples.of, run.recipe.seed
+    )
+    place = run.path / "retrieval.npz"
+    write_with(place, lambda path: np.savez_compressed(path, **examples))
+    write_text(run.path / "retrieval.json", table.to_json())
     return table
 
 
-def _entries(at: Int[Tensor, " N"]) -> tuple[Int[Tensor, " E"], Int[Tensor, " N"]]:
-    """A row for each entry, and the number of the entry of each row."""
-    _, number = torch.unique(at, return_inverse=True)
-    row = torch.empty(int(number.max()) + 1, dtype=torch.int64)
-    row[number] = torch.arange(len(number))
-    return row, number
+def _direction(where: Mapping[str, Tensor], asked: str, found: str) -> _Direction | None:
+    """Those of the samples with entries of both; None if there is none."""
+    both = torch.nonzero((where[asked] >= 0) & (where[found] >= 0)).flatten()
+    if not len(both):
+        return None
+    ends = []
+    for name in (asked, found):
+        at, number = torch.unique(where[name][both], return_inverse=True)
+        row = torch.empty_like(at)
+        row[number] = both  # any row with an entry has its embedding
+        ends.append((at, row, number))
+    (questions, asking, q), (candidates, answers, c) = ends
+    rows = (asking, answers)
+    return _Direction(asked, found, questions, candidates, rows, torch.stack([q, c]))
+
+
+def _examples(
+    directions: Sequence[_Direction],
+    z: Mapping[str, Tensor],
+    of: Mapping[str, Samples[Any]],
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Some questions of each direction and what was found first: see ``report.read.Examples``."""
+    each = max(2, EXAMPLES // len(directions))
+    entries: dict[tuple[str, int], int] = {}  # number of each that is shown
+    shown: dict[str, list[Any]] = {"asked": [], "found": [], "query": [], "answers": []}
+    shown["right"] = []
+    for one in directions:
+        asking, answers = one.of(z)
+        some = permutation(seed, -1, len(asking))[:each].sort().values
+        first = (asking[some] @ answers.T).topk(min(SHOWN, len(answers))).indices
+        right = set(map(tuple, one.right.T.tolist()))
+        for question, found in zip(some.tolist(), first.tolist(), strict=True):
+            query = (one.asked, int(one.questions[question]))
+            picked = [(one.found, int(one.candidates[answer])) for answer in found]
+            numbers = [entries.setdefault(entry, len(entries)) for entry in (query, *picked)]
+            missing = SHOWN - len(found)
+            shown["asked"].append(one.asked)
+            shown["found"].append(one.found)
+            shown["query"].append(numbers[0])
+            shown["answers"].append(numbers[1:] + missing * [-1])
+            belongs = [(question, answer) in right for answer in found]
+            shown["right"].append(belongs + missing * [False])
+    pictures = np.empty((len(entries), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)
+    for sensor, samples in of.items():
+        own = {at: number for (name, at), number in entries.items() if name == sensor}
+        if own:
+            pictures[list(own.values())] = _squares(samples.subset(list(own)))
+    return {
+        **{name: np.array(values) for name, values in shown.items()},
+        "names": np.array([of[sensor].names[at] for sensor, at in entries]),
+        "is_text": np.array([of[sensor].is_text for sensor, _ in entries]),
+        "thumbnails": pictures,
+    }
+
+
+def _squares(samples: Samples[Any]) -> np.ndarray:
+    """Pictures of all, of one size whatever the sensor."""
+    side = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    pictures = map(Image.fromarray, samples.thumbnails(THUMBNAIL_SIZE))
+    return np.stack([np.asarray(picture.resize(side)) for picture in pictures])
 
 
 def _zero_shot(

@@ -31,6 +31,7 @@ from similitude.runs.checkpoint import (
     Checkpoint,
     export_backbone,
     fresh_backbone,
+    kept_alone,
     kept_weights,
     load_backbone,
     load_checkpoint,
@@ -258,7 +259,7 @@ class Run:
 
         Recall among the first 1, 5 and 10 and the median rank, in every direction, beside the same
         networks with random weights; on the test part, where the data has one. Writes
-        retrieval.json.
+        retrieval.json, and some questions with what was found for the report.
 
         Args:
             data: a table, as for :func:`similitude.pretrain`.
@@ -267,7 +268,7 @@ class Run:
             listener: hears how it goes.
 
         Returns:
-            A :class:`similitude.runs.retrieval.RetrievalTable`.
+            A :class:`similitude.evaluation.retrieval_table.RetrievalTable`.
 
         Raises:
             UserError: the run's method brings no sensors into one space.
@@ -349,22 +350,23 @@ class Run:
         """Write the backbone's weights as safetensors; return Python that loads and feeds them.
 
         With timm alone, or through similitude where the method keeps more than one network of timm
-        (CPC, CMC).
+        (CPC, CMC). Of several sensors the network of the one that is kept, on its own input.
         """
         target = as_path(path)
         if target.suffix != ".safetensors":
             raise UserError(f"cannot export to {target}: the name must end in .safetensors")
         check_writable(target)
-        export_backbone(self.backbone.state_dict(), target)
-        network, data = self.recipe.backbone, self.recipe.data
-        if self.checkpoint.backbone.keys() != network.build().state_dict().keys():
+        alone, weights = kept_alone(self.recipe, self.kept_weights)
+        export_backbone(weights, target)
+        network, data, facts, _ = alone
+        if weights.keys() != network.build().state_dict().keys():
             return (
                 "import similitude as sim\n\n"
                 f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
                 f"backbone = sim.load({str(self.path)!r}).backbone\n"
-                f"{network.preparing_snippet(data, self.facts)}"
+                f"{network.preparing_snippet(data, facts)}"
             )
-        return network.loading_snippet(str(target), data, self.facts)
+        return network.loading_snippet(str(target), data, facts)
 
     def report(self) -> Path:
         """Write report.html into the run folder; return its path."""

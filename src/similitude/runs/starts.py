@@ -7,7 +7,7 @@ from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.modalities import DEFAULT_KIND, modality
 from similitude.nets.start import Start
-from similitude.runs.checkpoint import kept_weights, load_checkpoint, read_start
+from similitude.runs.checkpoint import kept_alone, kept_weights, load_checkpoint, read_start
 from similitude.runs.folder import CHECKPOINT, settle
 from similitude.sample import NetworkConfig
 
@@ -51,14 +51,15 @@ def opened(against: Sequence[str | Path | Start]) -> list[Start]:
 def _of_run(folder: Path, backbone: NetworkConfig | None) -> Start:
     checkpoint = load_checkpoint(folder.joinpath(*CHECKPOINT), own_methods=False)
     recipe, method = checkpoint.recipe, checkpoint.recipe.method.name
-    weights = kept_weights(checkpoint, read_start(folder, recipe))
-    if weights.keys() != recipe.backbone.build().state_dict().keys():
+    everything = kept_weights(checkpoint, read_start(folder, recipe))
+    (network, data, facts, _), weights = kept_alone(recipe, everything)
+    if weights.keys() != network.build().state_dict().keys():
         raise UserError(
             f"the run {folder} keeps the backbone as {method} wraps it, with tensors that "
-            f"{recipe.backbone.name} does not have: start from a run of another method"
+            f"{network.name} does not have: start from a run of another method"
         )
     told = f"They are what {method} kept after {checkpoint.step} steps."
-    its = modality(recipe.data.kind)
+    its = modality(data.kind)
     if its.starts is None:
         raise UserError(f"a run on {its.noun} is no start of another: leave out --init")
     return its.starts.of_run(
@@ -66,8 +67,8 @@ def _of_run(folder: Path, backbone: NetworkConfig | None) -> Start:
         title=f"a run of {method}",
         where=f"the run {folder}",
         weights=weights,
-        facts=recipe.facts,
-        network=recipe.backbone,
+        facts=facts,
+        network=network,
         other=backbone,
         report=[told],
     )

@@ -26,16 +26,18 @@ class TextData(DataConfig):
         vocabulary: Pieces of words by number; learned from the texts where it is empty.
         entries: Of a vocabulary that is learned, at most.
         length: Tokens of a text that are looked at.
+        tokenizer: "hf:NAME_OR_FOLDER", whose tokens are taken; set from the network.
     """
 
     kind: Literal["text"] = "text"
     vocabulary: tuple[str, ...] = ()
     entries: int = Field(default=4096, ge=2)
     length: int = Field(default=64, ge=1)
+    tokenizer: str = ""
 
     def facts(self, views: Collection[ViewConfig]) -> TextFacts:
         """Vocabulary and length."""
-        return TextFacts(self.vocabulary or (PADDING, UNKNOWN), self.length)
+        return TextFacts(self.vocabulary or (PADDING, UNKNOWN), self.length, self.tokenizer)
 
     def noise(self, number: int) -> Texts:
         """The same words again and again."""

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from similitude.sample import MultiView, Samples
-from similitude.text.tokens import tokens_of
 from similitude.text.views import TextFacts
 
 COLUMNS = 1024  # of a bag of words, into which words are hashed
@@ -50,6 +49,7 @@ class TextSet(Samples[Texts]):
 
     noun: ClassVar[str] = "texts"
     raw_name: ClassVar[str] = "bag of words"
+    is_text: ClassVar[bool] = True
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Texts:
         """The texts at these positions."""
@@ -72,7 +72,7 @@ class TextSet(Samples[Texts]):
 
     def clean(self, rows: Texts, facts: TextFacts) -> Int[Tensor, "N L"]:
         """The tokens of each text."""
-        return tokens_of(rows.texts, facts.vocabulary, facts.length).to(rows.device)
+        return facts.tokens(rows.texts).to(rows.device)
 
     def raw(self, beside: Sequence["TextSet"] = ()) -> Float[Tensor, "N D"]:
         """How often each word is there, of unit length: words are hashed into 1,024 columns."""

@@ -1,6 +1,6 @@
 """Texts to tokens, with the library ``tokenizers`` (WordPiece, Schuster and Nakajima 2012).
 
-Letters: N texts, L tokens of a text, K entries of a vocabulary.
+Letters: N texts, L tokens of a text, D features, K entries of a vocabulary.
 """
 
 import importlib
@@ -10,13 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from similitude.errors import UserError
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first entries of every vocabulary
-PAD = 0  # the number of the first
+PAD, UNKNOWN_NUMBER = 0, 1  # their numbers
 
 
 def _library() -> Any:
@@ -59,6 +59,12 @@ def tokens_of(texts: Sequence[str], vocabulary: tuple[str, ...], length: int) ->
         ids = found.ids[:length]
         row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
     return out
+
+
+def mean_of_tokens(x: Float[Tensor, "N L D"], tokens: Int[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+    """The mean over the tokens that are no padding; zeros where there is none."""
+    there = (tokens != PAD).unsqueeze(2).to(x.dtype)
+    return (x * there).sum(dim=1) / there.sum(dim=1).clamp_min(1)
 
 
 @lru_cache(maxsize=4)

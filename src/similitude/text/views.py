@@ -14,9 +14,8 @@ from torch import Tensor
 
 from similitude.randomness import uniforms
 from similitude.sample import Draw, View, ViewConfig
-from similitude.text.tokens import PAD, tokens_of
-
-_UNKNOWN = 1  # the number of what is unknown
+from similitude.text.hugging_face import tokens_of_encoder
+from similitude.text.tokens import PAD, UNKNOWN_NUMBER, tokens_of
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,23 @@ class TextFacts:
     Attributes:
         vocabulary: Piece of each number.
         length: Tokens that are looked at.
+        tokenizer: Of an encoder, which is used in the place of the vocabulary; or empty.
     """
 
     vocabulary: tuple[str, ...]
     length: int
+    tokenizer: str = ""
 
     @property
     def numbers(self) -> int:
         """Numbers of one input of a network."""
         return self.length
+
+    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "N L"]:
+        """The numbers of the tokens of each text: 0 for padding, 1 for what is unknown."""
+        if self.tokenizer:
+            return tokens_of_encoder(texts, self.tokenizer, self.length)
+        return tokens_of(texts, self.vocabulary, self.length)
 
 
 class TextViewConfig(ViewConfig):
@@ -70,8 +77,8 @@ class TextView(View[Any]):
 
     def apply(self, rows: Any, choices: Bool[Tensor, "V N L"]) -> Sequence[Int[Tensor, "N L"]]:
         """Tokens [N, L], one batch for each view."""
-        tokens = tokens_of(rows.texts, self.facts.vocabulary, self.facts.length)
+        tokens = self.facts.tokens(rows.texts)
         return [
-            tokens.masked_fill(hidden & (tokens != PAD), _UNKNOWN).to(rows.device)
+            tokens.masked_fill(hidden & (tokens != PAD), UNKNOWN_NUMBER).to(rows.device)
             for hidden in choices
         ]

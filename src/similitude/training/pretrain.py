@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from similitude.distributed import rank, share_state_of_first
 from similitude.errors import UserError, visible
-from similitude.evaluation import read_scores
+from similitude.evaluation import ScoreTable, read_scores
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
 from similitude.evaluation.online import OnlineMonitor
+from similitude.evaluation.retrieval_table import RetrievalTable, read_retrieval
 from similitude.evaluation.verdict import Readings, Verdict, diagnose
 from similitude.files.writing import write_text, write_with
 from similitude.listener import Listener, Log, Silent, end
@@ -26,6 +27,7 @@ from similitude.runs.checkpoint import (
     START_FILE,
     Checkpoint,
     export_backbone,
+    kept_alone,
     load_backbone,
     read_start,
 )
@@ -37,6 +39,12 @@ from similitude.training.loop import run_steps
 from similitude.training.recorder import Recorder
 from similitude.training.step import Pretraining
 
+# What is written of weights, how it is read, and the command that writes it.
+SCORES: dict[str, tuple[Callable[[Path], ScoreTable | RetrievalTable | None], str]] = {
+    "evaluation.json": (read_scores, "evaluate"),
+    "scores.json": (read_scores, "evaluate"),
+    "retrieval.json": (read_retrieval, "retrieve"),
+}
 WATCHED = 2_500  # images whose features are measured while training runs
 # A published network is many times as large as a chosen one, and its images too.
 WATCHED_ADAPTING = 300
@@ -119,10 +127,10 @@ def train(
         )
     if first and checkpoint is not None and first_step < module.progress.total_steps:
         # they would be taken for those of the backbone that training ends with
-        for name in ("evaluation.json", "scores.json"):
+        for name, (_, command) in SCORES.items():
             if (folder / name).exists():
                 (folder / name).unlink()
-                log.say(f"  {name} is of step {first_step:,} and is removed: evaluate again")
+                log.say(f"  {name} is of step {first_step:,} and is removed: {command} again")
     if checkpoint is None:
         if first:
             _write_start(folder, recipe, images, module.multi_view)
@@ -168,7 +176,8 @@ def train(
     if len(images.unreadable) > unreadable_at_start:
         _tell_unreadable(images, folder, log)
     if first:
-        write_environment(folder, data, images, recorder.metrics, recorder.seconds, device)
+        measured = (recorder.metrics, recorder.seconds, device)
+        write_environment(folder, data, images, *measured, recipe.method.title)
     total = module.progress.total_steps
     if recorder.stop_signal:
         log.say(
@@ -199,12 +208,12 @@ def train(
 
 def _drop_other_scores(run: Run, log: Listener) -> None:
     """Remove scores of weights that training went on from, as of `evaluate` while it ran."""
-    for name in ("evaluation.json", "scores.json"):
-        scores = read_scores(run.path / name)
+    for name, (read, command) in SCORES.items():
+        scores = read(run.path / name)
         weights = None if scores is None else scores.weights.get(PRETRAINED_BACKBONE)
         if weights is not None and weights != fingerprint_of(run.backbone.state_dict()):
             (run.path / name).unlink()
-            log.say(f"  {name} is of weights before the last step and is removed: evaluate again")
+            log.say(f"  {name} is of weights before the last step and is removed: {command} again")
 
 
 def _finish(
@@ -213,7 +222,8 @@ def _finish(
     """The verdict, the backbone and the gallery."""
     verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
     write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
-    export_backbone(run.kept_weights, run.path / "backbone.safetensors")
+    _, weights = kept_alone(run.recipe, run.kept_weights)
+    export_backbone(weights, run.path / "backbone.safetensors")
     run.write_gallery(images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
@@ -270,6 +280,7 @@ def judge(
             unreadable_share=unreadable / (unreadable + len(images)),
         ),
         images.noun,
+        images.raw_name,
     )
 
 

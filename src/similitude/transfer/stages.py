@@ -390,7 +390,7 @@ def _frozen(teacher: Classifier, micro_batch_size: int | None) -> Callable[[Tens
     network = teacher.network.to(device).requires_grad_(False)
     backbone = arithmetic_of(teacher.transfer.network).wrap(network.backbone)
 
-    def logits(view: Tensor) -> Tensor:
+    def logits(view: Any) -> Tensor:
         parts = view.split(micro_batch_size or len(view))
         return torch.cat([network.logits(network.head(backbone(part))) for part in parts])
 
