@@ -10,8 +10,9 @@ from PIL import Image
 
 import similitude as sim
 from similitude.errors import UserError
-from similitude.methods import METHODS
+from similitude.methods import CONFIGS, METHODS
 from similitude.runs.metrics import read_metrics
+from video_fixtures import write_video
 
 # Quick settings of each kind: coarse spectrograms and narrow networks.
 SETTINGS = {
@@ -23,7 +24,14 @@ SETTINGS = {
         "precision=float32",
     ],
     "text": ["backbone.towers.text.network.width=16", "precision=float32"],
+    "video": ["data.size=16", "backbone.width=4", "precision=float32"],
 }
+# Of what one video gives, to methods that compare sensors.
+OF_FILMS = [
+    *(f"backbone.towers.{name}.network.width=4" for name in ("frames", "flow")),
+    *(f"data.sensors.{name}.size=16" for name in ("frames", "flow")),
+    "precision=float32",
+]
 # What a loss needs and a kind does not have. Whatever is not here trains.
 REFUSED = (
     {
@@ -33,10 +41,14 @@ REFUSED = (
     }
     | {(kind, "cmc"): "compares colors of images, or the sensors" for kind in ("audio", "graph")}
     | {("text", "cmc"): "cmc compares sensors: give a table that has at least two"}
-    | {(kind, "clip"): "clip compares sensors: give a table" for kind in ("audio", "graph", "text")}
+    | {
+        (kind, name): f"{name} compares sensors: give a"
+        for kind in ("audio", "graph", "text")
+        for name in ("clip", "elo")
+    }
     | {
         (kind, name): "takes a folder of sounds and --backbone"
-        for kind in ("graph", "text", "sensors")
+        for kind in ("graph", "text", "sensors", "video")
         for name in ("speech_simclr", "cpc_audio")
     }
 )
@@ -61,6 +73,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         texts.append(text)
     (folder / "sensors.csv").write_text("\n".join(["photo,sound,text", *rows]))
     (folder / "texts.csv").write_text("\n".join(["text", *texts]))
+    (folder / "films").mkdir()
+    for i in range(24):
+        frames = rng.integers(0, 256, (10, 32, 32, 3), np.uint8)
+        write_video(folder / "films" / f"{i}.mp4", frames, pitch=440 * (i % 2))
     edges = rng.integers(0, 24, (2, 120))
     np.savez(folder / "graph.npz", x=rng.random((24, 12), np.float32), edge_index=edges)
     return {
@@ -68,6 +84,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "graph": folder / "graph.npz",
         "sensors": folder / "sensors.csv",
         "text": folder / "texts.csv",
+        "video": folder / "films",
     }
 
 
@@ -77,13 +94,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_method_takes_steps_or_says_why_not(data, tmp_path, monkeypatch, name, kind):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
+    compares = kind == "video" and CONFIGS[name].compares_sensors
+
     def run():
         return sim.pretrain(
             data[kind],
             method=name,
             out=tmp_path / "r",
             epochs=2,
-            overrides=SETTINGS[kind],
+            overrides=OF_FILMS if compares else SETTINGS[kind],
             report=False,
         )
 

@@ -169,7 +169,7 @@ class ELo(Method):
         h = {name: outputs[-1] for name, outputs in stages.items()}
         z = {name: F.normalize(p(h[name]), dim=1) for name, p in self.projectors.items()}
         there = inputs.present
-        targets = {name: self._target(name, x) for name, x in seen.of.items()}
+        targets = {n: self._target(x) for n, x in seen.of.items() if x.is_floating_point()}
         losses: dict[str, Tensor] = {}
         for name in self.on:
             task, (s, *others) = self._of(name)
@@ -183,9 +183,7 @@ class ELo(Method):
                 continue
             head = self.heads[name]
             if task in ("reconstruct", "predict", "transfer"):
-                target = (
-                    self._target(s, coming[s]) if task == "predict" else targets[[s, *others][-1]]
-                )
+                target = self._target(coming[s]) if task == "predict" else targets[[s, *others][-1]]
                 each = (head(h[s]) - target).square().mean(1)
             elif task in ("order", "direction"):
                 each = _told_apart(head(h[s]), head(changed[s]))
@@ -254,10 +252,8 @@ class ELo(Method):
     def _frames(self, seen: SensorInputs) -> int:
         return max((seen.of[name].shape[2] for name in self.timed), default=0)
 
-    def _target(self, sensor: str, x: Tensor) -> Float[Tensor, "N _"]:
+    def _target(self, x: Tensor) -> Float[Tensor, "N _"]:
         """A small picture of an input, as decoders give it."""
-        if x.ndim < 3 or not x.is_floating_point():
-            return x
         side = self.config.decoded_side
         if x.ndim == 5:
             return F.adaptive_avg_pool3d(x, (DECODED_FRAMES, side, side)).flatten(1)
