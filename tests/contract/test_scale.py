@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from builders import IMAGE_METHODS, TinyBackbone, leave, random_batch, small_config
 from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
 from similitude.method import Batch, Method, Progress
-from similitude.methods import CLIPConfig, CMCConfig, build_method
+from similitude.methods import CLIPConfig, CMCConfig, ELoConfig, build_method
 from similitude.multimodal.inputs import SensorInputs
 from similitude.multimodal.networks import Towers
 from similitude.nets import convert_sync_batchnorm
@@ -55,6 +55,7 @@ SENSOR_METHODS = {
     "cmc nce": CMCConfig(projection_dim=6, num_samples=64, num_negatives=16),
     "cmc softmax": CMCConfig(projection_dim=6, num_samples=64, num_negatives=16, loss="softmax"),
     "cmc in_batch": CMCConfig(projection_dim=6, num_samples=64, loss="in_batch"),
+    "elo": ELoConfig(projection_dim=6, hidden_dim=8, decoded_side=2),
 }
 
 

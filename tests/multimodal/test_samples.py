@@ -84,15 +84,16 @@ def test_the_network_of_the_sensor_that_is_kept_is_exported_alone(pairs, tmp_pat
 
 
 @pytest.mark.slow
-def test_micro_batches_change_nothing(pairs, tmp_path):
+@pytest.mark.parametrize("method", ["clip", "elo"])
+def test_micro_batches_change_nothing(pairs, tmp_path, method):
     """Of texts alone: BatchNorm sees micro-batches."""
     texts = tmp_path / "texts.csv"
     lines = pairs.read_text().splitlines()[1:]
     rows = [f"{name.split(',')[3]} {i},a {name.split(',')[3]} one" for i, name in enumerate(lines)]
     texts.write_text("\n".join(["title,text", *rows]))
     options = {"overrides": ["precision=float32"], "epochs": 1}
-    whole = pretrained(texts, tmp_path / "r", **options)
-    parts = pretrained(texts, tmp_path / "s", micro_batch_size=4, **options)
+    whole = pretrained(texts, tmp_path / "r", method, **options)
+    parts = pretrained(texts, tmp_path / "s", method, micro_batch_size=4, **options)
     for name, value in whole.checkpoint.method.items():
         torch.testing.assert_close(parts.checkpoint.method[name], value, rtol=1e-4, atol=1e-5)
 
