@@ -62,7 +62,12 @@ def test_elo_learns_from_what_one_video_gives(films, tmp_path):
     losses = read_metrics(run.path / "metrics.csv")[-1]
     assert {f"loss_{kind}" for kind in ("predict", "order", "transfer", "distill")} <= set(losses)
     assert "sound is missing in 12 of 24 samples" in (run.path / "log.txt").read_text()
-    assert run.embed(films).x.shape == (24, 32)  # of frames alone
+    found = run.embed(films)  # of frames alone
+    assert found.x.shape == (24, 32)
+    own: dict = {}
+    snippet = run.export(tmp_path / "kept.safetensors")
+    exec(snippet.replace("clip.mp4", str(films / found.names[3])), own)  # as a user does
+    torch.testing.assert_close(own["features"][0], found.x[3], rtol=1e-4, atol=1e-5)
     again = sim.pretrain(films, out=tmp_path / "s", epochs=2, **options)
     mine, other = run.checkpoint.method, again.checkpoint.method
     assert all(torch.equal(other[name], value) for name, value in mine.items())

@@ -60,11 +60,15 @@ backbone.load_state_dict(load_file({weights!r}))
 
     def preparing_snippet(self, data: Any, facts: Any) -> str:
         """Python that makes of frames what the network takes."""
-        pixels = "flow in pixels" if facts.shows == "flow" else "pixels in [0, 1]"
+        decode = "decode_flow" if facts.shows == "flow" else "decode_frames"
         return f"""\
+import torch
+from similitude.video.decoding import {decode}
+
 facts = {facts!r}
-# clips: {pixels}, [N, T, {len(facts.mean)}, {facts.size}, {facts.size}], {data.rate:g} a second
-features = backbone(facts.normalized(clips))"""
+with open("clip.mp4", "rb") as file:  # of any length
+    clip = torch.from_numpy({decode}(file, {data.rate!r}, {facts.size}))
+features = backbone(facts.normalized(facts.shown(clip[None])))"""
 
 
 class R2Plus1D(nn.Module):
