@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from similitude.ablation import ablate, studies
     from similitude.api import draw_views, load, pack, pretrain
+    from similitude.decision import decide
     from similitude.errors import UserError
     from similitude.images import backbones, views
     from similitude.runs import starts
@@ -41,6 +42,7 @@ _FUNCTIONS = {
     "Run": "similitude.runs.run",
     "UserError": "similitude.errors",
     "ablate": "similitude.ablation",
+    "decide": "similitude.decision",
     "distill": "similitude.transfer",
     "draw_views": "similitude.api",
     "finetune": "similitude.transfer",
@@ -73,6 +75,7 @@ __all__ = [
     "ablate",
     "backbones",
     "data",
+    "decide",
     "distill",
     "draw_views",
     "evaluation",

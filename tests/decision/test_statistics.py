@@ -55,7 +55,7 @@ def test_samples_of_one_film_are_not_independent():
 def test_no_difference_at_all_on_a_few_samples_is_not_certain():
     same = np.ones((1, 12), bool)
     found = st.difference(same, same, alone(12))
-    assert found.low < -0.05 and found.high > 0.05
+    assert found.low < -0.05 < 0.05 < found.high
 
 
 @pytest.mark.parametrize("only_ours", [5, 6, 7, 8, 10, 14])
@@ -114,7 +114,8 @@ def test_labels_saved_are_read_off_the_curve_on_a_logarithmic_axis():
     theirs = curve({1: 0.2, 10: 0.4, 100: 0.6}, n=4000, seed=1)
     saved = st.labels_saved(ours, theirs, alone(4000))
     assert saved.labels == pytest.approx(90, abs=2)  # 0.6 is reached with 10 labels
-    assert saved.low < 90 < saved.high and saved.of == 100
+    assert saved.low < 90 < saved.high
+    assert saved.of == 100
     assert not saved.is_least
 
 
@@ -130,4 +131,5 @@ def test_a_row_that_needs_fewer_than_the_fewest_says_at_least():
     ours = curve({1: 0.9, 10: 0.95, 100: 0.97})
     theirs = curve({1: 0.2, 10: 0.3, 100: 0.5}, seed=1)
     saved = st.labels_saved(ours, theirs, alone(400))
-    assert saved.is_least and saved.labels == 99
+    assert saved.is_least
+    assert saved.labels == 99

@@ -16,7 +16,7 @@ from similitude.evaluation import Score, ScoreTable, evaluate_entrants, read_sco
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
-from similitude.listener import Listener
+from similitude.listener import Listener, Titled
 from similitude.modalities import Modality
 from similitude.recipes import Recipe, load_recipe
 from similitude.runs.folder import refuse_links, settle
@@ -117,7 +117,7 @@ class Work:
             overwrite=not saved,
             stop_collapsed=True,
             report=False,
-            listener=_Renamed(self.listener, title),
+            listener=Titled(self.listener, title),
         )
 
     def _score(self, run: Run) -> ScoreTable | None:
@@ -169,7 +169,7 @@ class Work:
             run.path,
             self.images if self.test is None else (self.images, self.test),
             out=place,
-            listener=_Renamed(self.listener, f"{title}, on labels"),
+            listener=Titled(self.listener, f"{title}, on labels"),
             **how,
         )
         return None if classifier is None else classifier.test_accuracy
@@ -204,20 +204,6 @@ class Work:
         if self.label_fraction:
             notes.append(f"Fine-tuned on {100 * self.label_fraction:g} % of the labels.")
         return [*notes, *self.table.notes]
-
-
-class _Renamed:
-    """A listener that hears of the training under the run's name, and no choices."""
-
-    def __init__(self, listener: Listener, title: str) -> None:
-        self.listener = listener
-        self.title = title
-
-    def say(self, sentence: str) -> None:
-        """Nothing: the log of the run keeps it."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        self.listener.progress(self.title if what == "training" else what, done, total, note)
 
 
 def scorable(images: Samples[Any]) -> bool:

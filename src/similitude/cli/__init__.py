@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from similitude.cli import experiments
+from similitude.cli.arguments import Data, Devices, Labels, OwnMethod, RunFolder
 from similitude.cli.from_requests import with_options
 from similitude.errors import UserError, visible
 from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest
@@ -17,32 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder of images or sounds, an .npy, .npz or .pack file, a graph, a table (CSV, "
-        "Parquet) of several sensors, or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
-    ),
-]
-Devices = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH", help="CSV with rows FILE,LABEL; default: names of the class subfolders."
-    ),
-]
-OwnMethod = Annotated[
-    str | None,
-    typer.Option(
-        "--method", help="MODULE:CLASS of your own, if the run was trained with it: it is imported."
-    ),
-]
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -238,81 +214,8 @@ def report(
     typer.echo(visible(f"report: {write_report(runs, out)}"))
 
 
-@app.command()
-def ablate(
-    first: Annotated[
-        str | None, typer.Argument(metavar="METHOD", help="Whose settings vary; not with --study.")
-    ] = None,
-    second: Annotated[
-        str | None,
-        typer.Argument(metavar="DATA", help="As for pretrain. A study does without: cifar10."),
-    ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD=A,B,C", help="E.g. stop_gradient=true,false; repeat."),
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option(help="A ready-made study, with what its papers found.")
-    ] = None,
-    list_studies: Annotated[bool, typer.Option("--list", help="Show the studies.")] = False,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs of each cell. Default: 3, or the study's.")
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the images. Default: chosen, or the study's."),
-    ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(min=2, help="Training images at most. Default: all, or the study's."),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="What all cells start from: a recipe by name or file.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="For all cells; repeat."),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The folder. Default: ablations/NAME.")
-    ] = None,
-) -> None:
-    """Vary settings over several seeds, score every run, and compare them in one table and page.
-
-    The same command goes on where it was stopped.
-    """
-    from similitude.cli.console import Console
-
-    console = Console()
-    if list_studies:
-        from similitude.ablation.findings import studies_table
-
-        console.print(studies_table())
-        return
-    if study is not None and second is not None:
-        raise UserError(f"a study has its own methods: give DATA alone, not {first} {second}")
-    from similitude.ablation import ablate
-
-    with console:
-        found = ablate(
-            None if study is not None else first,
-            first if study is not None else second,
-            vary=vary or (),
-            study=study,
-            seeds=seeds,
-            epochs=epochs,
-            images=images,
-            recipe=recipe,
-            overrides=settings or (),
-            out=out,
-            listener=console,
-        )
-    if found is None:
-        raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
-    console.print(found.render())
-    console.print(f"page: {found.path / 'ablation.html'}")
-    if found.failed:
-        raise UserError(f"{found.failed} runs failed, see above; the same command tries them again")
+app.command()(experiments.ablate)
+app.command()(experiments.decide)
 
 
 @app.command()

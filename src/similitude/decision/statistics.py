@@ -1,9 +1,9 @@
 """What test samples, and draws of labels, can tell of several ways: pure functions.
 
-Letters: R draws of labels, N test samples, K ways, k labels per class, B resamplings. ``right`` says
-for each draw and test sample whether the class was found, [R, N]; R is 1 where all labels are used.
-``units`` gives each test sample the number of what it belongs to, [N]: samples of one unit (crops of
-one slide, frames of one film) are not independent, and alone each is a unit of its own.
+Letters: R draws of labels, N test samples, K ways, k labels per class, B resamplings. ``right``
+says for each draw and test sample whether the class was found, [R, N]; R is 1 where all labels are
+used. ``units`` gives each test sample the number of what it belongs to, [N]: samples of one unit
+(crops of one slide, frames of one film) are not independent; alone each is a unit of its own.
 """
 
 import math
