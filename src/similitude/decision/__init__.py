@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from similitude.decision.findings import Decision, Tested, decided, standing
+from similitude.decision.findings import Decision, Holdout, decided, standing
 from similitude.decision.parts import Parts, open_parts
-from similitude.decision.plan import RANDOM, SUPERVISED, Planned, left_out, plan
+from similitude.decision.plan import RANDOM, SUPERVISED, Planned, all_rows, left_out
 from similitude.decision.work import Row, Work
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
@@ -112,7 +112,7 @@ class _Deciding:
         self.plain = [some.raw_name, *some.baselines()]
         names = [start.name for start in starts]
         check_names(names, taken=(*self.plain, RANDOM, SUPERVISED))
-        self.everything = plan(self.plain, names)
+        self.everything = all_rows(self.plain, names)
         listener.say(
             f"{len(parts.train):,} labeled {some.noun} to learn from and {len(parts.test):,} to "
             f"test on, of {len(parts.class_names)} classes; {parts.pool_size:,} to pretrain on; in "
@@ -122,7 +122,7 @@ class _Deciding:
         for note in self.work.parts.notes:
             listener.say(f"  {note}")
         parts = self.work.parts
-        self.tested = Tested(
+        self.tested = Holdout(
             parts.name,
             parts.test.y.numpy(),
             parts.test.units,
@@ -174,8 +174,9 @@ class _Deciding:
         self.listener.say(f"{planned.title}: {', '.join(shown)}")
 
     def _leave_out(self, planned: Planned, why: str) -> None:
+        if why not in self.left_out.values():
+            self.listener.say(f"{planned.title} is left out: {why}")
         self.left_out[planned.title] = why
-        self.listener.say(f"{planned.title} is left out: {why}")
 
     def _conclude(self, *, is_complete: bool, with_page: bool) -> Decision | None:
         """Write what is known; None where there is nothing yet."""

@@ -37,7 +37,7 @@ from similitude.files.writing import write_text
 
 
 @dataclass(frozen=True)
-class Tested:
+class Holdout:
     """The test samples, and what is said of them.
 
     Attributes:
@@ -147,7 +147,7 @@ def ways_of(
     }
 
 
-def standing(everything: Sequence[Planned], rows: Mapping[str, Row], tested: Tested) -> Standing:
+def standing(everything: Sequence[Planned], rows: Mapping[str, Row], tested: Holdout) -> Standing:
     """What is known before a training."""
     ways, units = ways_of(everything, rows, tested.y), tested.units
     best = max(ways, key=lambda title: ways[title].mean())
@@ -167,7 +167,7 @@ def decided(
     folder: Path,
     everything: Sequence[Planned],
     rows: Mapping[str, Row],
-    tested: Tested,
+    tested: Holdout,
     *,
     notes: Sequence[str] = (),
     copies: Sequence[tuple[str, str]] = (),
@@ -217,7 +217,7 @@ def decided(
         found,
         tested,
         saved=saved,
-        smallest=smallest,
+        smallest=smallest if len(candidates) == 1 else None,  # else the sentence says it
         left_out=left_out,
         trained={title: row.remark for title, row in rows.items() if row.remark},
         minutes=minutes,
@@ -255,7 +255,7 @@ def _way(
     row: Row,
     ways: Mapping[str, Right],
     best: str,
-    tested: Tested,
+    tested: Holdout,
     is_candidate: bool,
 ) -> Way:
     right, said = ways[planned.title], row.predicted[planned.column][0]
@@ -272,7 +272,7 @@ def _way(
 
 
 def _table(
-    everything: Sequence[Planned], rows: Mapping[str, Row], tested: Tested, notes: Sequence[str]
+    everything: Sequence[Planned], rows: Mapping[str, Row], tested: Holdout, notes: Sequence[str]
 ) -> ScoreTable:
     scores: dict[str, dict[str, Score]] = {}
     for planned in everything:
@@ -295,7 +295,7 @@ def _table(
 
 
 def _saved(
-    best: str, planned: Mapping[str, Planned], rows: Mapping[str, Row], tested: Tested, seed: int
+    best: str, planned: Mapping[str, Planned], rows: Mapping[str, Row], tested: Holdout, seed: int
 ) -> tuple[str, str, Saved] | None:
     """The best row, the next one under a linear probe, and the labels that it saves."""
     each = tested.num_train / len(tested.class_names)

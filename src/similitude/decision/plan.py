@@ -14,7 +14,7 @@ from similitude.evaluation.scores import Score
 
 RANDOM = "random network"
 SUPERVISED = "supervised from scratch"
-OWN = "own, from scratch"
+OWN = "own from scratch"
 
 # Shares of the minutes. Learning without labels takes long, and training on few labels does not.
 _SUPERVISED, _OWN, _ADAPTED, _TUNED_PUBLISHED, _TUNED = 1.0, 3.0, 2.5, 1.5, 1.0
@@ -43,7 +43,9 @@ class Planned:
     @property
     def title(self) -> str:
         """What a person reads while it is done."""
-        return f"{self.row}, fine-tuned" if self.is_tuned else self.row
+        if not self.is_tuned:
+            return self.row
+        return f"{self.row} fine-tuned" if self.row == self.start else f"{self.row} and fine-tuned"
 
     @property
     def is_tuned(self) -> bool:
@@ -63,10 +65,10 @@ class Planned:
 
 def adapted(start: str) -> str:
     """The row of published weights that went on without labels."""
-    return f"{start}, adapted"
+    return f"{start} adapted"
 
 
-def plan(plain: Sequence[str], published: Sequence[str]) -> list[Planned]:
+def all_rows(plain: Sequence[str], published: Sequence[str]) -> list[Planned]:
     """Everything that may be done, the cheap before the dear.
 
     Args:

@@ -20,7 +20,7 @@ from similitude.evaluation.scores import Score
 ERROR = 0.05  # probability that the best way is not among those that are called undecided
 RESAMPLINGS = 500
 
-Right = Shaped[np.ndarray, "R N"]
+Right = Shaped[np.ndarray, "_ N"]  # columns of one row differ in R
 Units = Int[np.ndarray, " N"]
 
 

@@ -181,8 +181,10 @@ class Trainings:
             from_scratch=from_scratch,
             **chosen,
         )
-        # a step without labels has two views, this one has one
-        steps = 2 * self.steps_in(recipe.training, minutes)
+        counted = recipe.training
+        if samples.seen_together:  # a step of a few costs what one of all does
+            counted = counted.changed(batch_size=self.parts.pool_size)
+        steps = 2 * self.steps_in(counted, minutes)  # of one view, where learning has two
         if (why := too_short(steps, FEWEST_TUNING, minutes)) is not None:
             raise UserError(why)
         fitting = max(1, int(steps) // max(1, len(samples) // recipe.batch_size))

@@ -12,7 +12,7 @@ from similitude.decision.work import slug
 from similitude.evaluation.comparison import join
 
 if TYPE_CHECKING:
-    from similitude.decision.findings import Tested, Way
+    from similitude.decision.findings import Holdout, Way
 
 UNEVEN = 2.0  # a class so many times as large as it would be among equal ones
 
@@ -40,7 +40,7 @@ def sentence(
     candidates: "Sequence[Way]",
     beaten: "Way | None",
     use: Planned,
-    tested: "Tested",
+    tested: "Holdout",
     folder: Path,
     *,
     smallest: float | None,
@@ -65,7 +65,9 @@ def sentence(
     if len(candidates) == 1:
         because = f"it names {best.score.to_text()} % of the {count} right"
         if beaten is not None:
-            because += f", {beaten.behind.to_text()} points above the next, {beaten.title}"
+            because += (
+                f", {beaten.behind.to_text().lstrip('+')} points above the next, {beaten.title}"
+            )
         return f"{so_far}Use {what}, because {because}."
     titles = [way.title for way in candidates]
     shown = join(titles if len(titles) < 6 else [*titles[:4], f"{len(titles) - 4} others"])
@@ -86,7 +88,7 @@ def _round(number: int) -> int:
 
 def remarks(
     ways: "Sequence[Way]",
-    tested: "Tested",
+    tested: "Holdout",
     *,
     saved: tuple[str, str, Saved] | None,
     smallest: float | None,
@@ -110,7 +112,7 @@ def remarks(
         told.append(
             f"Classes are uneven: {100 * shares.max():.0f} % are {commonest}, and who always says "
             f"so has that accuracy. By balanced accuracy {fair.title} is first "
-            f"({100 * fair.balanced:.1f} %; {ways[0].title} {100 * ways[0].balanced:.1f} %)."
+            f"({100 * fair.balanced:.1f} %)."
         )
     told += [f"{title}: {remark}" for title, remark in trained.items()]
     for why in dict.fromkeys(left_out.values()):
@@ -128,8 +130,9 @@ def _labels(ours: str, theirs: str, saved: Saved) -> str:
     """What the label curves say."""
     if saved.labels <= 0 and saved.high <= 0:
         return f"{ours} saves no labels against {theirs}."
-    least = "at least " if saved.is_least else ""
+    fewer = f"{'at least ' if saved.is_least else ''}{saved.labels:,.0f}"
+    if saved.low < saved.high:
+        fewer += f" ({saved.low:,.0f} to {saved.high:,.0f})"
     return (
-        f"{ours} is as accurate as {theirs} on {saved.of:,.0f} labels per class with "
-        f"{least}{saved.labels:,.0f} ({saved.low:,.0f} to {saved.high:,.0f}) fewer."
+        f"{ours} is as accurate as {theirs} on {saved.of:,.0f} labels per class with {fewer} fewer."
     )

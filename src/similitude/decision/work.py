@@ -35,7 +35,7 @@ DRAWS = 10
 NEIGHBORS = 20
 MOST_COPIES = 0.2  # of the test; where more are near to the training part, all data is so alike
 
-Predicted = dict[str, Int[np.ndarray, "R N"]]
+Predicted = dict[str, Int[np.ndarray, "_ N"]]  # columns differ in R
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,6 @@ class Work:
         left = 0
         for name in ("train", "test"):
             part = getattr(self.parts, name)
-            self.listener.progress("reading", 0, 0)
             names = set(self.parts.modality.load_some(part.source, part.positions, config).names)
             mask = torch.tensor([n in names for n in part.names])
             left += int((~mask).sum())
@@ -174,7 +173,11 @@ class Work:
             if known.config == config or self.parts.modality.same(config, known.train):
                 return known.train, known.test
         parts = self.parts
-        loaded = Loaded(config, parts.load(parts.train, config), parts.load(parts.test, config))
+        self.listener.progress("reading", 0, 2)
+        train = parts.load(parts.train, config)
+        self.listener.progress("reading", 1, 2)
+        loaded = Loaded(config, train, parts.load(parts.test, config))
+        self.listener.progress("reading", 2, 2)
         self.known = [*self.known[-1:], loaded]
         return loaded.train, loaded.test
 
@@ -208,12 +211,13 @@ class Work:
     def _probed(self, title: str, train: Features, test: Features) -> Predicted:
         """What kNN and linear probes say of the test."""
         assert train.y is not None
-        self.listener.progress(f"{title}: probes", 0, 0)
+        self.listener.progress(f"{title}: probes", 0, 1)
         knn = KNNProbe(min(NEIGHBORS, len(train))).fit(train.x, train.y)
         linear = LinearProbe(seed=self.seed).fit(train.x, train.y)
         few = few_label_predictions(train, test, draws=DRAWS, seed=self.seed)
         found = {"knn": knn.predict(test.x)[None], "linear": linear.predict(test.x)[None]}
         found |= {f"linear_{k}": predicted for k, predicted in few.items()}
+        self.listener.progress(f"{title}: probes", 1, 1)
         return {name: array.cpu().numpy().astype(np.int32) for name, array in found.items()}
 
     def _plain(self, planned: Planned) -> tuple[Predicted, str]:
