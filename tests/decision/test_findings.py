@@ -112,6 +112,16 @@ def test_uneven_classes_are_told_with_balanced_accuracy_beside(tmp_path):
     assert sum(map(sum, one.confusion)) == 400
 
 
+def test_what_the_test_could_not_show_is_not_certain(tmp_path):
+    rates = {"raw pixels": 0.5, "net": 0.93}
+    found = decision(tmp_path, holdout(60), rates, left_out={OWN: "hopeless"})
+    assert found.use == "net"
+    assert not found.is_certain
+    assert found.sentence.endswith("whether a training would do better, so few cannot show.")
+    many = decision(tmp_path, holdout(600), rates, left_out={OWN: "its minutes are too few"})
+    assert many.is_certain
+
+
 def test_what_was_left_out_and_what_is_unfinished_are_said(tmp_path):
     found = decision(
         tmp_path,

@@ -92,8 +92,8 @@ class Decision:
         path: The folder.
         sentence: Which way to use, and why.
         use: The title of that way.
-        is_certain: Whether all others are below it for sure; else it is the cheapest of those that
-            cannot be told apart.
+        is_certain: Whether all others are below it for sure, and those that were left out would be
+            told if they were better; else it is the cheapest of those that cannot be told apart.
         ways: The best first.
         smallest: The smallest difference between the best and the next that would be told for sure,
             0..1; None of a single way.
@@ -151,8 +151,7 @@ def standing(everything: Sequence[Planned], rows: Mapping[str, Row], tested: Hol
     """What is known before a training."""
     ways, units = ways_of(everything, rows, tested.y), tested.units
     best = max(ways, key=lambda title: ways[title].mean())
-    error = error_each(len(ways) + 1)
-    perfect = difference(np.ones_like(ways[best]), ways[best], units, error)
+    perfect = _perfect(ways, best, units)
     frozen = [p.row for p in everything if p.task == "frozen" and p.start and p.title in rows]
     behind: dict[str, tuple[Difference, str]] = {}
     for name in frozen:
@@ -161,6 +160,12 @@ def standing(everything: Sequence[Planned], rows: Mapping[str, Row], tested: Hol
             if gap.is_below and (name not in behind or gap.mean < behind[name][0].mean):
                 behind[name] = gap, other
     return Standing(best, score_of(ways[best], units), perfect, behind, frozenset(rows))
+
+
+def _perfect(ways: Mapping[str, Right], best: str, units: Units) -> Difference:
+    """How far a further way without a mistake would be above the best."""
+    error = error_each(len(ways) + 1)
+    return difference(np.ones_like(ways[best]), ways[best], units, error)
 
 
 def decided(
@@ -195,6 +200,8 @@ def decided(
     ways = ways_of(everything, rows, tested.y)
     order = sorted(ways, key=lambda title: -ways[title].mean())
     best, candidates = order[0], undecided(ways, units)
+    # whether what was left out could be better, and the test could not tell
+    is_open = bool(left_out) and not _perfect(ways, best, units).is_above
     cost = costs(everything)
     use = min(candidates, key=cost.__getitem__)
     by_title = {planned.title: planned for planned in everything}
@@ -230,13 +237,14 @@ def decided(
         folder,
         smallest=smallest,
         needed=needed,
+        is_open=is_open,
         is_complete=is_complete,
     )
     return Decision(
         folder,
         sentence,
         use,
-        len(candidates) == 1 and len(order) > 1,
+        len(candidates) == 1 < len(order) and not is_open,
         found,
         smallest,
         None if saved is None else saved[2],

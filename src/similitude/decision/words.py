@@ -45,6 +45,7 @@ def sentence(
     *,
     smallest: float | None,
     needed: int | None,
+    is_open: bool,
     is_complete: bool,
 ) -> str:
     """The one sentence.
@@ -57,6 +58,7 @@ def sentence(
         folder: Of the decision.
         smallest: The difference that would be told for sure, 0..1.
         needed: Test samples that would tell the best from the next.
+        is_open: Whether what was left out could be better without that the test would show it.
         is_complete: Whether everything was done.
     """
     so_far = "" if is_complete else "So far: "
@@ -68,6 +70,8 @@ def sentence(
             because += (
                 f", {beaten.behind.to_text().lstrip('+')} points above the next, {beaten.title}"
             )
+        if is_open:
+            because += "; whether a training would do better, so few cannot show"
         return f"{so_far}Use {what}, because {because}."
     titles = [way.title for way in candidates]
     shown = join(titles if len(titles) < 6 else [*titles[:4], f"{len(titles) - 4} others"])

@@ -43,8 +43,8 @@ class ClassifierNetwork(nn.Module):
         nn.init.zeros_(self.logits.bias)
         self.requires_grad_(True)  # also what a method had frozen
 
-    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C"]:
-        """Logits of images."""
+    def forward(self, x: Any) -> Float[Tensor, "N C"]:
+        """Logits of what the backbone takes N of."""
         return self.logits(self.head(self.backbone(x)))
 
 
@@ -94,18 +94,18 @@ class Criterion(NamedTuple):
     """What the logits of a batch should be like.
 
     Attributes:
-        judge: loss, and scalars to log, of logits [N, C], views [N, 3, s, s] and positions [N].
+        judge: loss, and scalars to log, of logits [N, C], a view of each and positions [N].
         chance: the loss of a network that knows nothing.
     """
 
-    judge: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+    judge: Callable[[Tensor, Any, Tensor], tuple[Tensor, dict[str, Tensor]]]
     chance: float
 
 
 def from_labels(labels: Int[Tensor, " N"], num_classes: int) -> Criterion:
     """Cross-entropy to the labels of the images, which are 0 to C - 1."""
 
-    def judge(logits: Tensor, view: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def judge(logits: Tensor, view: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         y = labels[index.cpu()].to(index.device)
         right = logits.detach().argmax(1) == y
         return F.cross_entropy(logits, y), {"train_accuracy": right.float().mean()}
@@ -123,7 +123,7 @@ def from_teacher(
     """Cross-entropy to what a frozen teacher says of the same view (SimCLR v2, eq. 2)."""
     scale = temperature**2 if scale_by_temperature_squared else 1.0
 
-    def judge(logits: Tensor, view: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def judge(logits: Tensor, view: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             said = teacher(view)
         loss = distill_logits(
