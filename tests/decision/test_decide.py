@@ -163,7 +163,7 @@ def test_a_training_that_fails_says_nothing_of_the_other_rows(tmp_path, monkeypa
     monkeypatch.setattr(Work, "_pretrained", failed)
     found = decide(striped(), against=(), minutes=MINUTES, out=tmp_path / "d")
     assert found.left_out[OWN] == "the disk is full"
-    assert found.left_out[f"{OWN} and fine-tuned"] == f"there is no row {OWN}"
+    assert found.left_out[f"{OWN} and fine-tuned"] == "the disk is full"
     assert SUPERVISED in [way.title for way in found.ways]
 
 

@@ -119,7 +119,9 @@ def test_what_the_test_could_not_show_is_not_certain(tmp_path):
     assert not found.is_certain
     assert found.sentence.endswith("whether a training would do better, so few cannot show.")
     many = decision(tmp_path, holdout(600), rates, left_out={OWN: "its minutes are too few"})
-    assert many.is_certain
+    assert not many.is_certain
+    assert many.sentence.endswith("what takes more --minutes was not tried.")
+    assert decision(tmp_path, holdout(600), rates).is_certain
 
 
 def test_what_was_left_out_and_what_is_unfinished_are_said(tmp_path):
@@ -130,7 +132,7 @@ def test_what_was_left_out_and_what_is_unfinished_are_said(tmp_path):
         left_out={OWN: "too few steps", f"{OWN} and fine-tuned": "too few steps"},
         is_complete=False,
     )
-    assert f"Left out: {OWN} and {OWN} and fine-tuned: too few steps." in found.remarks
+    assert f"Left out: {OWN}, {OWN} and fine-tuned: too few steps." in found.remarks
     assert found.sentence.startswith("So far: ")
 
 
@@ -154,9 +156,9 @@ def test_a_decision_is_plain_json_with_a_table_that_is_read_as_others(tmp_path):
 def test_what_is_known_before_a_training_says_whether_it_may_change_the_answer():
     of = holdout(100)
     rows = rows_of(of, {"raw pixels": 0.5, "net": 0.99})
-    assert not standing(EVERYTHING, rows, of).perfect.is_above
+    assert not standing(EVERYTHING, rows, of, {}).perfect.is_above
     rows = rows_of(of, {"raw pixels": 0.5, "net": 0.7})
-    assert standing(EVERYTHING, rows, of).perfect.is_above
+    assert standing(EVERYTHING, rows, of, {}).perfect.is_above
 
 
 def test_published_weights_are_behind_only_where_another_is_above_them_for_sure():
@@ -167,6 +169,6 @@ def test_published_weights_are_behind_only_where_another_is_above_them_for_sure(
         rates = {"net": 0.9, "other": rate}
         return {name: Row({"linear": said(rng, of, r)}, 1.0) for name, r in rates.items()}
 
-    assert list(standing(two, rows(0.6), of).behind) == ["other"]
-    assert standing(two, rows(0.6), of).behind["other"][1] == "net"
-    assert not standing(two, rows(0.89), of).behind
+    assert list(standing(two, rows(0.6), of, {}).behind) == ["other"]
+    assert standing(two, rows(0.6), of, {}).behind["other"][1] == "net"
+    assert not standing(two, rows(0.89), of, {}).behind

@@ -48,7 +48,7 @@ def test_a_column_keeps_what_belongs_together_on_one_side(slides):
     assert not slides_of(found.train) & slides_of(found.test)
     assert len(np.unique(found.test.units)) == len(slides_of(found.test))
     assert set(found.test.y.tolist()) == {0, 1}
-    assert found.has_groups
+    assert f"The test is of {len(slides_of(found.test))} groups" in found.notes[-1]
 
 
 def test_a_level_of_folders_does_too(tmp_path):

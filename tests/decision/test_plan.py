@@ -30,7 +30,7 @@ def standing(**changes):
         "score": Score(0.9, 0.85, 0.95),
         "perfect": Difference(0.1, 0.05, 0.15),
         "behind": {},
-        "present": {"net", "other", adapted("net"), OWN},
+        "left_out": {},
     }
     return Standing(**(given | changes))
 
@@ -73,8 +73,9 @@ def test_published_weights_that_another_is_above_for_sure_are_not_trained():
 
 
 def test_a_row_that_was_left_out_is_not_fine_tuned():
-    without = standing(present={"net"})
-    assert left_out(planned(f"{OWN} and fine-tuned"), without) == f"there is no row {OWN}"
+    without = standing(left_out={OWN: "its minutes are too few"})
+    assert left_out(planned(f"{OWN} and fine-tuned"), without) == "its minutes are too few"
+    assert left_out(planned(f"{adapted('net')} and fine-tuned"), without) is None
 
 
 def test_a_training_of_a_few_steps_is_left_out_and_says_how_many_minutes_it_takes():

@@ -109,6 +109,8 @@ class _Deciding:
         self.seed = seed
         self.listener = listener
         some = parts.some()
+        if some.seen_together:
+            parts = parts.seen_together()
         self.plain = [some.raw_name, *some.baselines()]
         names = [start.name for start in starts]
         check_names(names, taken=(*self.plain, RANDOM, SUPERVISED))
@@ -154,7 +156,7 @@ class _Deciding:
 
     def _do(self, planned: Planned) -> None:
         if planned.is_trained and self.rows:
-            now = standing(self.everything, self.rows, self.tested)
+            now = standing(self.everything, self.rows, self.tested, self.left_out)
             if (why := left_out(planned, now)) is not None:
                 self._leave_out(planned, why)
                 return

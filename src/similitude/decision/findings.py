@@ -92,8 +92,8 @@ class Decision:
         path: The folder.
         sentence: Which way to use, and why.
         use: The title of that way.
-        is_certain: Whether all others are below it for sure, and those that were left out would be
-            told if they were better; else it is the cheapest of those that cannot be told apart.
+        is_certain: Whether all others are below it for sure, and nothing was left out that might be
+            better; where they are not, it is the cheapest of those that cannot be told apart.
         ways: The best first.
         smallest: The smallest difference between the best and the next that would be told for sure,
             0..1; None of a single way.
@@ -147,7 +147,12 @@ def ways_of(
     }
 
 
-def standing(everything: Sequence[Planned], rows: Mapping[str, Row], tested: Holdout) -> Standing:
+def standing(
+    everything: Sequence[Planned],
+    rows: Mapping[str, Row],
+    tested: Holdout,
+    left_out: Mapping[str, str],
+) -> Standing:
     """What is known before a training."""
     ways, units = ways_of(everything, rows, tested.y), tested.units
     best = max(ways, key=lambda title: ways[title].mean())
@@ -159,7 +164,7 @@ def standing(everything: Sequence[Planned], rows: Mapping[str, Row], tested: Hol
             gap = difference(ways[name], ways[other], units, error_each(len(frozen)))
             if gap.is_below and (name not in behind or gap.mean < behind[name][0].mean):
                 behind[name] = gap, other
-    return Standing(best, score_of(ways[best], units), perfect, behind, frozenset(rows))
+    return Standing(best, score_of(ways[best], units), perfect, behind, left_out)
 
 
 def _perfect(ways: Mapping[str, Right], best: str, units: Units) -> Difference:
@@ -200,8 +205,10 @@ def decided(
     ways = ways_of(everything, rows, tested.y)
     order = sorted(ways, key=lambda title: -ways[title].mean())
     best, candidates = order[0], undecided(ways, units)
-    # whether what was left out could be better, and the test could not tell
-    is_open = bool(left_out) and not _perfect(ways, best, units).is_above
+    behind = standing(everything, rows, tested, left_out).behind
+    # what was left out, not for being hopeless
+    untried = [p for p in everything if p.title in left_out and p.start not in behind]
+    can_be_told = _perfect(ways, best, units).is_above
     cost = costs(everything)
     use = min(candidates, key=cost.__getitem__)
     by_title = {planned.title: planned for planned in everything}
@@ -237,14 +244,14 @@ def decided(
         folder,
         smallest=smallest,
         needed=needed,
-        is_open=is_open,
+        untried="" if not untried else "minutes" if can_be_told else "test",
         is_complete=is_complete,
     )
     return Decision(
         folder,
         sentence,
         use,
-        len(candidates) == 1 < len(order) and not is_open,
+        len(candidates) == 1 < len(order) and not untried,
         found,
         smallest,
         None if saved is None else saved[2],

@@ -70,7 +70,6 @@ class Parts:
         pool: What is pretrained on, without labels.
         pool_positions: Those of the pool that are; None for all.
         notes: Sentences on what was chosen and left out.
-        has_groups: Whether the user has said what belongs together.
     """
 
     modality: Modality
@@ -81,7 +80,6 @@ class Parts:
     pool: Source
     pool_positions: list[int] | None
     notes: list[str] = field(default_factory=list)
-    has_groups: bool = False
 
     def load(self, part: Part, config: DataConfig) -> Samples[Any]:
         """The samples of a part, with classes 0 to C - 1."""
@@ -180,12 +178,13 @@ def open_parts(
     notes += told
     train, test, told = _cut(train, test, seed)
     notes += told
+    if group is not None:
+        found = len(np.unique(test.units))
+        notes.append(f"The test is of {found:,} groups, over which the intervals are.")
     pool, positions = kind.open_training(data, None), None
     if labeled is None and beside:
         positions = [i for i in range(len(first)) if i not in beside]
-    return Parts(
-        kind, first.name, train, test, class_names, pool, positions, notes, group is not None
-    )
+    return Parts(kind, first.name, train, test, class_names, pool, positions, notes)
 
 
 def _groups(source: Source, group: str, labels: str | Path | None) -> list[str]:
@@ -213,7 +212,7 @@ def _held_out(source: Source, groups: list[str] | None, seed: int) -> Bool[Tenso
     y = source.labels
     assert y is not None
     if groups is None:
-        return held_out(y, TEST_FRACTION, seed)
+        return held_out(y, TEST_FRACTION, seed) & (y >= 0)
     known = (y >= 0).nonzero()[:, 0].numpy()
     units = _units(groups)
     if len(np.unique(units[known])) < 2:

@@ -5,7 +5,7 @@ are shared out before anything is trained, so that the same command trains the s
 fast the machine is, and however often it is stopped.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,14 +114,14 @@ class Standing:
         score: Of it.
         perfect: Accuracy of a way that is always right minus that of the best.
         behind: The published weights that others are above for sure, with by how much and which.
-        present: Titles of what is done.
+        left_out: Title -> why it was left out.
     """
 
     best: str
     score: Score
     perfect: Difference
     behind: Mapping[str, tuple[Difference, str]]
-    present: Collection[str]
+    left_out: Mapping[str, str]
 
 
 def left_out(planned: Planned, standing: Standing) -> str | None:
@@ -139,9 +139,7 @@ def left_out(planned: Planned, standing: Standing) -> str | None:
     if planned.start in standing.behind:
         gap, other = standing.behind[planned.start]
         return f"as it is, {planned.start} is {-100 * gap.mean:.1f} points below {other}, for sure"
-    if planned.is_tuned and planned.row not in standing.present:
-        return f"there is no row {planned.row}"
-    return None
+    return standing.left_out.get(planned.row) if planned.is_tuned else None
 
 
 def too_short(steps: float, enough: int, minutes: float) -> str | None:

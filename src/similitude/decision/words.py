@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def sentence(
     *,
     smallest: float | None,
     needed: int | None,
-    is_open: bool,
+    untried: Literal["", "minutes", "test"],
     is_complete: bool,
 ) -> str:
     """The one sentence.
@@ -58,7 +58,8 @@ def sentence(
         folder: Of the decision.
         smallest: The difference that would be told for sure, 0..1.
         needed: Test samples that would tell the best from the next.
-        is_open: Whether what was left out could be better without that the test would show it.
+        untried: Why something was left out that might be better: the minutes are too few for it, or
+            the test to show it.
         is_complete: Whether everything was done.
     """
     so_far = "" if is_complete else "So far: "
@@ -70,8 +71,10 @@ def sentence(
             because += (
                 f", {beaten.behind.to_text().lstrip('+')} points above the next, {beaten.title}"
             )
-        if is_open:
+        if untried == "test":
             because += "; whether a training would do better, so few cannot show"
+        if untried == "minutes":
+            because += "; what takes more --minutes was not tried"
         return f"{so_far}Use {what}, because {because}."
     titles = [way.title for way in candidates]
     shown = join(titles if len(titles) < 6 else [*titles[:4], f"{len(titles) - 4} others"])
@@ -121,7 +124,7 @@ def remarks(
     told += [f"{title}: {remark}" for title, remark in trained.items()]
     for why in dict.fromkeys(left_out.values()):
         titles = [title for title, its in left_out.items() if its == why]
-        told.append(f"Left out: {join(titles)}: {why}.")
+        told.append(f"Left out: {', '.join(titles)}: {why}.")
     if any(way.row == OWN for way in ways):
         told.append(
             f"Networks were trained in {minutes:g} minutes altogether, once each: longer ones, or "

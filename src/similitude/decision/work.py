@@ -93,8 +93,6 @@ class Work:
         own = next(p for p in everything if p.row == OWN)
         self.chosen = self.trainings.choose(minutes_of(own, everything, minutes))
         train = self._readable(self.chosen.recipe.data)
-        if train.seen_together:
-            self.parts = self.parts.seen_together()
         recipe = chooser.fit(self.chosen.recipe, train, (), pixels=True, views=True)
         self.own = set_num_samples(recipe, self.chosen.samples)
         self.pairs = [] if train.seen_together else self._without_copies()
@@ -130,16 +128,21 @@ class Work:
 
     def _readable(self, config: DataConfig) -> Samples[Any]:
         """The training samples; what cannot be read leaves both parts."""
-        left = 0
-        for name in ("train", "test"):
+        loaded, left = [], 0
+        for place, name in enumerate(("train", "test")):
+            self.listener.progress("reading", place, 2)
             part = getattr(self.parts, name)
-            names = set(self.parts.modality.load_some(part.source, part.positions, config).names)
+            samples = self.parts.modality.load_some(part.source, part.positions, config)
+            names = set(samples.names)
             mask = torch.tensor([n in names for n in part.names])
             left += int((~mask).sum())
             self.parts = self.parts.keeping(name, mask)
+            loaded.append(samples.with_labels(part.y[mask], self.parts.class_names))
+        self.listener.progress("reading", 2, 2)
         if left:
             self.parts.notes.append(f"{left} labeled samples cannot be read and are left out.")
-        return self._loaded(config)[0]
+        self.known = [Loaded(config, *loaded)]
+        return loaded[0]
 
     def _without_copies(self) -> list[tuple[str, str]]:
         """Leave out test samples that nearly are training samples, and name both."""
@@ -161,7 +164,7 @@ class Work:
         else:
             self.parts = parts.keeping("test", mask)
             self.parts.notes.append(f"{told} and are left out.")
-            self.known.clear()
+            self.known = [known._replace(test=known.test.subset(mask)) for known in self.known]
         return pairs
 
     def _raw_config(self) -> DataConfig:

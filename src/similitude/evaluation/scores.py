@@ -224,10 +224,13 @@ class ScoreTable:
             title = self.title(column).replace("/class", "\nper class")
             table.add_column(title, justify="right", no_wrap=True)
         best = {column: self.best(column) for column in self.columns}
+        beside = "" if len(self.columns) < 7 else "\n"  # so many leave names no room
         for name, scores in self.rows.items():
             cells = [
                 Text(
-                    scores[column].to_text().replace(" ", "") if column in scores else "-",
+                    scores[column].to_text().replace(" ± ", f"{beside}±")
+                    if column in scores
+                    else "-",
                     style="bold" if name in best[column] else "",
                 )
                 for column in self.columns
