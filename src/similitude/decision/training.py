@@ -13,10 +13,12 @@ from torch import Tensor
 from similitude.decision.parts import Parts
 from similitude.decision.plan import too_short
 from similitude.errors import UserError
+from similitude.evaluation import LinearProbe, extract_features
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.modalities import chooser as chooser_of
+from similitude.nets.adapting import freeze_
 from similitude.nets.start import Start
 from similitude.nets.weights import load_strictly
 from similitude.recipes import Recipe
@@ -25,7 +27,7 @@ from similitude.recipes.duration import FEWEST_ADAPTING, seconds_per_step
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.runs.folder import CHECKPOINT, training_in
 from similitude.runs.run import Run
-from similitude.sample import DataConfig, Samples
+from similitude.sample import DataConfig, Facts, Samples
 from similitude.training.choose import choose
 from similitude.training.pretrain import train
 from similitude.training.request import PretrainRequest
@@ -154,6 +156,11 @@ class Trainings:
     ) -> Classifier | None:
         """A network trained on all labels; None if Ctrl-C stopped it.
 
+        One that has learned something begins with the linear probe on its features (Kumar et al.
+        2022, "Fine-tuning can distort pretrained features", Sec. 4: LP-FT). One that began with
+        published weights keeps its early layers, and has the optimizer of adapting: SGD at the
+        rate that serves ResNets throws EfficientNets back to chance within ten steps.
+
         Args:
             folder: Of the classifier; one that is there is read or goes on.
             method: Whose backbone it is.
@@ -167,9 +174,13 @@ class Trainings:
         """
         if (folder / "backbone.safetensors").exists():
             return Classifier(folder)
-        parts = self.parts
+        parts, init = self.parts, network.init
+        if init is not None:  # a few steps do not bring it from one size to another
+            network = self.chooser.evaluated_as_trained(network)
         samples = parts.load(parts.train, network.data)
         chosen = choose_finetuning(network, len(samples), 1.0, from_scratch=from_scratch)
+        if init is not None:
+            chosen["optimizer"] = network.optimizer.changed(warmup_epochs=chosen["epochs"] / 10)
         recipe = FinetuneRecipe(
             source=source,
             data=parts.name,
@@ -181,7 +192,7 @@ class Trainings:
             from_scratch=from_scratch,
             **chosen,
         )
-        counted = recipe.training
+        counted = recipe.training.changed(init=init)
         if samples.seen_together:  # a step of a few costs what one of all does
             counted = counted.changed(batch_size=self.parts.pool_size)
         steps = 2 * self.steps_in(counted, minutes)  # of one view, where learning has two
@@ -189,7 +200,7 @@ class Trainings:
             raise UserError(why)
         fitting = max(1, int(steps) // max(1, len(samples) // recipe.batch_size))
         if fitting < recipe.epochs:
-            warmup = min(recipe.optimizer.warmup_epochs, fitting / 20)
+            warmup = min(recipe.optimizer.warmup_epochs, fitting / 10)
             recipe = recipe.changed(
                 epochs=fitting,
                 optimizer=recipe.optimizer.changed(warmup_epochs=warmup),
@@ -197,9 +208,14 @@ class Trainings:
             )
         assert samples.labels is not None
         saved = folder.joinpath(*CHECKPOINT).exists() and is_classifier(folder)
+        classifier = ClassifierNetwork(method, 0, len(parts.class_names))
+        if init is not None:
+            freeze_(classifier.backbone, init.frozen)
+        if not from_scratch and not saved:
+            self._begin_with_probe(classifier, samples, network.facts)
         with training_in(folder, resume=saved):
             return train_network(
-                ClassifierNetwork(method, 0, len(parts.class_names)),
+                classifier,
                 from_labels(samples.labels, len(parts.class_names)),
                 samples,
                 recipe,
@@ -209,6 +225,18 @@ class Trainings:
                 resume=saved,
                 goes_on=AGAIN,
             )
+
+    def _begin_with_probe(
+        self, classifier: ClassifierNetwork, samples: Samples[Any], facts: Facts
+    ) -> None:
+        """Give the logits the weights of a linear probe on the features as they are."""
+        found = extract_features(classifier.backbone, samples, facts, device=self.around.device)
+        assert found.y is not None
+        probe = LinearProbe(seed=self.seed).fit(found.x, found.y)
+        weight = probe.weight_ / probe.std_[:, None]  # of features that are not standardized
+        with torch.no_grad():
+            classifier.logits.weight.copy_(weight.T)
+            classifier.logits.bias.copy_(probe.bias_ - probe.mean_ @ weight)
 
 
 def random_method(recipe: Recipe, seed: int) -> Method:

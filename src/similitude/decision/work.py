@@ -290,7 +290,7 @@ class Work:
         )
         if classifier is None:
             raise KeyboardInterrupt  # it is saved
-        logits = classifier.logits(self._loaded(network.data)[1])
+        logits = classifier.logits(self._loaded(classifier.recipe.data)[1])
         return {"finetuned": logits.x.argmax(1).numpy().astype(np.int32)[None]}, ""
 
     def _heard_as(self, planned: Planned) -> Trainings:
