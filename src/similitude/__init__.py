@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from similitude.ablation import ablate, studies
     from similitude.api import draw_views, load, pack, pretrain
+    from similitude.decision import decide
     from similitude.errors import UserError
     from similitude.evolution import evolve
     from similitude.images import backbones, views
@@ -42,6 +43,7 @@ _FUNCTIONS = {
     "Run": "similitude.runs.run",
     "UserError": "similitude.errors",
     "ablate": "similitude.ablation",
+    "decide": "similitude.decision",
     "distill": "similitude.transfer",
     "draw_views": "similitude.api",
     "evolve": "similitude.evolution",
@@ -75,6 +77,7 @@ __all__ = [
     "ablate",
     "backbones",
     "data",
+    "decide",
     "distill",
     "draw_views",
     "evaluation",

@@ -226,18 +226,3 @@ def score(
         if run.verdict.state == "collapsed":
             return None
         raise
-
-
-class Renamed:
-    """A listener that hears of the training under the run's name, and no choices."""
-
-    def __init__(self, listener: Listener, title: str) -> None:
-        self.listener = listener
-        self.title = title
-
-    def say(self, sentence: str) -> None:
-        """Nothing: the log of the run keeps it."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """What is done, under the run's name."""
-        self.listener.progress(self.title if what == "training" else what, done, total, note)

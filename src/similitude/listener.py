@@ -41,6 +41,21 @@ class Silent:
         """Nothing."""
 
 
+class Titled:
+    """Passes on the progress of a training under another name, and none of its sentences."""
+
+    def __init__(self, listener: Listener, title: str) -> None:
+        self.listener = listener
+        self.title = title
+
+    def say(self, sentence: str) -> None:
+        """Nothing: the log of the run keeps it."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Pass it on; of the training itself as that of the title."""
+        self.listener.progress(self.title if what == "training" else what, done, total, note)
+
+
 class Log:
     """Passes everything on to a listener and keeps the sentences in the run's log.txt."""
 

@@ -130,7 +130,8 @@ class Modality(ABC):
     def starts(self) -> Any:
         """What opens published weights and looks at them, as ``images.starts``; None without any.
 
-        It has ``open_start``, ``of_run``, ``unfit_norm`` and ``with_batchnorm``.
+        It has ``open_start``, ``of_run``, ``unfit_norm``, ``with_batchnorm`` and the name of what
+        is compared with where nobody names anything, ``DEFAULT_START``.
         """
         return None
 

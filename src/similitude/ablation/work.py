@@ -13,18 +13,10 @@ from similitude.ablation.grid import Planned
 from similitude.errors import UserError
 from similitude.evaluation import Score, ScoreTable, read_scores
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE
-from similitude.experiment import (
-    FAILED,
-    PROTOCOLS,
-    Renamed,
-    is_finished,
-    scorable,
-    score,
-    train_or_resume,
-)
+from similitude.experiment import FAILED, PROTOCOLS, is_finished, scorable, score, train_or_resume
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
-from similitude.listener import Listener
+from similitude.listener import Listener, Titled
 from similitude.runs.folder import refuse_links
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
@@ -90,7 +82,7 @@ class Work:
             Run(folder)
             if was_there
             else train_or_resume(
-                self.images, self.data, recipe, folder, Renamed(self.listener, title)
+                self.images, self.data, recipe, folder, Titled(self.listener, title)
             )
         )
         if run is None:
@@ -146,7 +138,7 @@ class Work:
             run.path,
             self.images if self.test is None else (self.images, self.test),
             out=place,
-            listener=Renamed(self.listener, f"{title}, on labels"),
+            listener=Titled(self.listener, f"{title}, on labels"),
             **how,
         )
         return None if classifier is None else classifier.test_accuracy

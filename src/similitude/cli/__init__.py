@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from similitude.cli.experiments import ablate, evolve
+from similitude.cli import experiments
+from similitude.cli.arguments import Data, Devices, Labels, OwnMethod, RunFolder
 from similitude.cli.from_requests import with_options
 from similitude.errors import UserError, visible
 from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest
@@ -18,33 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder of images, sounds or videos, an .npy, .npz or .pack file, a graph, a table "
-        "(CSV, Parquet) of several sensors, or one of: fashion-mnist, cifar10, cifar100, stl10, "
-        "digits.",
-    ),
-]
-Devices = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU. Default: 1."),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH", help="CSV with rows FILE,LABEL; default: names of the class subfolders."
-    ),
-]
-OwnMethod = Annotated[
-    str | None,
-    typer.Option(
-        "--method", help="MODULE:CLASS of your own, if the run was trained with it: it is imported."
-    ),
-]
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/photos.")]
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -240,8 +214,9 @@ def report(
     typer.echo(visible(f"report: {write_report(runs, out)}"))
 
 
-app.command()(ablate)
-app.command()(evolve)
+app.command()(experiments.ablate)
+app.command()(experiments.decide)
+app.command()(experiments.evolve)
 
 
 @app.command()

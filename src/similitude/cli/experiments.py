@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from similitude.cli.arguments import Data, Labels
 from similitude.errors import UserError
 
 Settings = Annotated[
@@ -148,3 +149,62 @@ def evolve(
         raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
     console.print(found.render())
     console.print(f"page: {found.path / 'evolution.html'}")
+
+
+def decide(
+    data: Data,
+    labeled: Annotated[
+        str | None,
+        typer.Argument(metavar="LABELED", help="Labeled samples, where DATA has no labels."),
+    ] = None,
+    labels: Labels = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Published weights: efficientnet-lite0, timm:NAME, a file or a run; repeat. "
+            "Default: efficientnet-lite0 for photos, if it is installed.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(help="That all trainings may take, where nothing else runs.")
+    ] = 10.0,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|LEVEL",
+            help="What belongs together and stays on one side of the test: a column of --labels, "
+            "or the level of a folder, 1 the first.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    out: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The folder. Default: decisions/NAME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on; refuse to begin anew.")] = False,
+) -> None:
+    """Say which to use on your data: a published model, an adapted one, or one of your own.
+
+    The same command goes on where it was stopped.
+    """
+    from similitude.cli.console import Console
+    from similitude.decision import decide
+
+    console = Console()
+    with console:
+        found = decide(
+            data,
+            labeled,
+            labels=labels,
+            against=against or None,
+            minutes=minutes,
+            group=group,
+            seed=seed,
+            out=out,
+            resume=resume,
+            listener=console,
+        )
+    if found is None:
+        raise typer.Exit(130)  # stopped by Ctrl-C; the console has said how to go on
+    console.print(found.render())
+    console.print(f"page: {found.path / 'decision.html'}")

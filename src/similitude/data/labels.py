@@ -3,6 +3,7 @@
 Letters: N images.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -41,8 +42,41 @@ def read_labels(csv_path: str | Path, source: Source) -> tuple[Int[Tensor, " N"]
             matches.
     """
     path = as_path(csv_path)
+    given, rows = _given(path, source, LABEL_COLUMNS)
+    numbers, class_names = numbered_classes(label for _, _, label in rows)
+    if numbers is None or class_names is None:
+        raise UserError(f"{path} names no class: all its labels are empty or -1")
+    number = dict(zip((label for _, _, label in rows), numbers.tolist(), strict=True))
+    labels = torch.full((len(source),), -1, dtype=torch.int64)
+    for i, label in given.items():
+        labels[i] = number[label]
+    return labels, class_names
+
+
+def read_groups(csv_path: str | Path, source: Source, column: str) -> list[str]:
+    """What each image belongs to (a slide, a film, a patient), from a column of such a table.
+
+    Args:
+        csv_path: See :func:`read_labels`; with a header.
+        source: Whose images are grouped.
+        column: What the header calls it.
+
+    Returns:
+        A text for each image; empty for one without a row.
+
+    Raises:
+        UserError: as :func:`read_labels`, or there is no such column.
+    """
+    given, _ = _given(as_path(csv_path), source, (column.strip().lower(),))
+    return [given.get(i, "") for i in range(len(source))]
+
+
+def _given(
+    path: Path, source: Source, columns: Sequence[str]
+) -> tuple[dict[int, str], list[tuple[int, str, str]]]:
+    """The text of each image that has one, and all rows, in the first of these columns."""
     position = _positions(source.names)
-    rows = _rows(path, position)
+    rows = _rows(path, position, columns)
     folder = source.origin
     if isinstance(folder, FolderSource) and folder.folder != folder.base:
         # the table may be relative to the folder above the splits
@@ -76,14 +110,7 @@ def read_labels(csv_path: str | Path, source: Source) -> tuple[Int[Tensor, " N"]
             f"line {line}: {file!r} (an image there is called {source.names[0]!r})"
             + ("; call the columns of a header file,label" if line == 1 and count == 1 else "")
         )
-    numbers, class_names = numbered_classes(label for _, _, label in rows)
-    if numbers is None or class_names is None:
-        raise UserError(f"{path} names no class: all its labels are empty or -1")
-    number = dict(zip((label for _, _, label in rows), numbers.tolist(), strict=True))
-    labels = torch.full((len(source),), -1, dtype=torch.int64)
-    for i, label in given.items():
-        labels[i] = number[label]
-    return labels, class_names
+    return given, rows
 
 
 def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
@@ -96,15 +123,24 @@ def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
     return bare | {prefix + name: i for i, name in enumerate(names)}
 
 
-def _rows(path: Path, position: dict[str, int]) -> list[tuple[int, str, str]]:
-    """Line number, file and label of each row that is not empty."""
+def _rows(
+    path: Path, position: dict[str, int], columns: Sequence[str]
+) -> list[tuple[int, str, str]]:
+    """Line number, file and text of each row that is not empty."""
     table = list(read_table(path))
     file_column, label_column = 0, 1
     if table and _is_header(table[0][1], position):
         header = [cell.strip().lower() for cell in table[0][1]]
         file_column = next((i for i, c in enumerate(header) if c in _FILE_COLUMNS), 0)
-        label_column = next((i for i, c in enumerate(header) if c in LABEL_COLUMNS), 1)
+        named = next((i for i, c in enumerate(header) if c in columns), None)
+        if named is None and columns is not LABEL_COLUMNS:
+            raise UserError(
+                f"{path} has no column {columns[0]!r}: its columns are {', '.join(header)}"
+            )
+        label_column = 1 if named is None else named
         table = table[1:]
+    elif columns is not LABEL_COLUMNS:
+        raise UserError(f"{path} has no header that names a column {columns[0]!r}: add one")
     rows = []
     for line, row in table:
         if len(row) <= max(file_column, label_column):

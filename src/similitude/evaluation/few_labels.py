@@ -38,6 +38,25 @@ def few_label_accuracies(
 ) -> dict[int, list[float]]:
     """Accuracy of a linear probe on k labels per class, over several draws of the labels.
 
+    See :func:`few_label_predictions`.
+
+    Returns:
+        The accuracy of each draw, for each k; ``scores.mean_score`` gives mean and interval.
+    """
+    found = few_label_predictions(train, test, labels_per_class, draws, seed)
+    test_y = test.labeled().y
+    return {k: (p == test_y).double().mean(1).tolist() for k, p in found.items()}
+
+
+def few_label_predictions(
+    train: Features,
+    test: Features,
+    labels_per_class: Sequence[int] = LABELS_PER_CLASS,
+    draws: int = 10,
+    seed: int = 0,
+) -> dict[int, Int[Tensor, "R N"]]:
+    """What a linear probe on k labels per class says of each test row, over draws of the labels.
+
     A draw is a function of the seed and the labels only: all backbones meet the same labeled
     samples, and those of a small k are among those of a larger one. Rows are L2-normalized,
     standardized with the statistics of *all* training rows (they need no label) and
@@ -47,14 +66,14 @@ def few_label_accuracies(
 
     Args:
         train: Rows to draw from; those without a label only take part in the statistics.
-        test: Rows to score on; those without a label are left out.
+        test: Rows to classify; those without a label are left out.
         labels_per_class: The values of k.
         draws: Draws per k, at least 1.
         seed: Any integer.
 
     Returns:
-        The accuracy of each draw, for each k; ``scores.mean_score`` gives mean and interval. A k
-        that some class has not enough samples for is left out: :func:`few_label_skips` says why.
+        The classes that each draw finds, for each k. A k that some class has not enough samples for
+        is left out: :func:`few_label_skips` says why.
 
     Raises:
         UserError: If there are no labels or fewer than two classes.
@@ -64,7 +83,7 @@ def few_label_accuracies(
     if train.y is None or test.y is None:
         raise UserError("few-label scores need labels in both the training and the test part")
     check_labeled(train.x, train.y)
-    test_x, test_y = check_labeled(test.x, test.y)
+    test_x, _ = check_labeled(test.x, test.y)
     skipped = few_label_skips(train.y, labels_per_class)
     known = train.y >= 0
     classes, target = torch.unique(train.y[known], return_inverse=True)
@@ -76,7 +95,7 @@ def few_label_accuracies(
     queries = _normalized(F.normalize(test_x.to(pool), dim=1), mean, std)
     keys = [random_keys(seed, draw, len(train), "few labels")[known] for draw in range(draws)]
     ranks = torch.stack([rank_within_class(key, target) for key in keys])
-    accuracies = {}
+    predicted = {}
     for k in labels_per_class:
         if k in skipped:
             continue
@@ -85,8 +104,8 @@ def few_label_accuracies(
         fold = ranks.gather(1, index) % FOLDS
         coefficients = _fit_draws(rows, target[index], fold, len(classes), k)
         found = [classes[logits(queries[None], w[None])[0, 0].argmax(1)] for w in coefficients]
-        accuracies[k] = [(f == test_y).double().mean().item() for f in found]
-    return accuracies
+        predicted[k] = torch.stack(found)
+    return predicted
 
 
 def few_label_skips(

@@ -70,6 +70,9 @@ TITLES = {
     "linear": Title(
         "linear", "linear probe", "one linear layer trained on all labels, backbone frozen"
     ),
+    "finetuned": Title(
+        "fine-tuned", "fine-tuned", "the whole network trained on all labels, with a linear layer"
+    ),
 }
 
 
@@ -89,7 +92,7 @@ def column_title(column: str) -> Title:
     return Title(f"{labels}/class", f"{labels} per class", meaning)
 
 
-def _place_of_column(column: str) -> tuple[int, int]:
+def place_of_column(column: str) -> tuple[int, int]:
     """Where it stands: kNN first, then all labels, then few, the fewest first, then others."""
     if (k := labels_per_class(column)) is not None:
         return 1, k
@@ -155,7 +158,7 @@ class ScoreTable:
         columns = dict.fromkeys([*self.columns, *(c for row in same.values() for c in row)])
         return replace(
             self,
-            columns=sorted(columns, key=_place_of_column),
+            columns=sorted(columns, key=place_of_column),
             rows={name: {**same.get(name, {}), **self.rows.get(name, {})} for name in names},
             notes=list(dict.fromkeys([*self.notes, *earlier.notes])),
             weights={**earlier.weights, **self.weights},
@@ -221,10 +224,13 @@ class ScoreTable:
             title = self.title(column).replace("/class", "\nper class")
             table.add_column(title, justify="right", no_wrap=True)
         best = {column: self.best(column) for column in self.columns}
+        beside = "" if len(self.columns) < 7 else "\n"  # so many leave names no room
         for name, scores in self.rows.items():
             cells = [
                 Text(
-                    scores[column].to_text().replace(" ", "") if column in scores else "-",
+                    scores[column].to_text().replace(" ± ", f"{beside}±")
+                    if column in scores
+                    else "-",
                     style="bold" if name in best[column] else "",
                 )
                 for column in self.columns

@@ -30,7 +30,6 @@ from similitude.evolution.findings import FITNESS, RANK, Individual
 from similitude.evolution.search import Range, Settings, population, with_settings
 from similitude.experiment import (
     FAILED,
-    Renamed,
     as_kept,
     is_finished,
     load,
@@ -42,7 +41,7 @@ from similitude.experiment import (
 )
 from similitude.files.reading import damaged, read_json
 from similitude.files.writing import write_text
-from similitude.listener import Listener, Silent, end, hearing
+from similitude.listener import Listener, Silent, Titled, end, hearing
 from similitude.modalities import modality
 from similitude.recipes import Recipe
 from similitude.runs.folder import refuse_links
@@ -119,7 +118,7 @@ class Work:
                 run = Run(folder)
             else:
                 title = f"generation {one.generation}, individual {one.number}"
-                ears = Renamed(self.listener, title)
+                ears = Titled(self.listener, title)
                 run = train_or_resume(
                     self.training.without_labels(), self.data, recipe, folder, ears
                 )

@@ -94,6 +94,10 @@ class Chooser(ABC):
         """A named recipe with published weights to begin with."""
         raise UserError("there are no published weights for such data: leave out --init")
 
+    def evaluated_as_trained(self, recipe: Recipe) -> Recipe:
+        """With evaluations whose inputs are as large as those of training."""
+        return recipe
+
     def better_start(self, recipe: Recipe, num_samples: int) -> str | None:
         """A sentence on published weights where they would be better."""
         return None

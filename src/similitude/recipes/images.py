@@ -10,6 +10,7 @@ from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, check_inp
 from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
+from similitude.images.views import image_views
 from similitude.methods import make_config
 from similitude.recipes import RECIPES
 from similitude.recipes.arithmetic import choose_arithmetic
@@ -246,6 +247,12 @@ class Images(Chooser):
         from similitude.recipes.adapting import starting_from
 
         return starting_from(recipe, start)
+
+    def evaluated_as_trained(self, recipe: Recipe) -> Recipe:
+        """With images as large as the largest view, where views have a size of their own."""
+        views = image_views(recipe.method.view_configs).values()
+        sides = [view.size for view in views if view.size is not None]
+        return recipe.changed(image_size=max(sides)) if sides else recipe
 
     def better_start(self, recipe: Recipe, num_samples: int) -> str | None:
         """See :func:`adapting.better_start`."""

@@ -44,7 +44,7 @@ class ClassifierNetwork(nn.Module):
         self.requires_grad_(True)  # also what a method had frozen
 
     def forward(self, x: Any) -> Float[Tensor, "N C"]:
-        """Logits of images."""
+        """Logits of what the backbone takes N of."""
         return self.logits(self.head(self.backbone(x)))
 
 
@@ -94,11 +94,11 @@ class Criterion(NamedTuple):
     """What the logits of a batch should be like.
 
     Attributes:
-        judge: loss, and scalars to log, of logits [N, C], views [N, 3, s, s] and positions [N].
+        judge: loss, and scalars to log, of logits [N, C], a view of each and positions [N].
         chance: the loss of a network that knows nothing.
     """
 
-    judge: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+    judge: Callable[[Tensor, Any, Tensor], tuple[Tensor, dict[str, Tensor]]]
     chance: float
 
 
