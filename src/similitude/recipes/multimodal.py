@@ -21,6 +21,7 @@ from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 
 WIDTH = 256  # of projections
 BATCH_SIZE = 64
+RATES = {"elo": 8e-3}  # two points of a probe above a quarter of it (docs/results.md)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Multimodal(Chooser):
     ) -> Recipe:
         """For every sensor its kind's own choice, and few large steps."""
         assert isinstance(around, SensorSurroundings)
-        recipe = _recipe(method, {}, batch_size=BATCH_SIZE, epochs=60, base_lr=2e-3)
+        rate = RATES.get(method, 2e-3)
+        recipe = _recipe(method, {}, batch_size=BATCH_SIZE, epochs=60, base_lr=rate)
         narrow = recipe.method.in_role(Role.WIDTH)
         fields = {name: min(WIDTH, width) for name, width in narrow.items()}
         recipe = recipe.changed(method=recipe.method.changed(**fields))
