@@ -86,8 +86,8 @@ def clips(args: argparse.Namespace, out: Path) -> None:
         )
         torch.manual_seed(seed)
         fresh = run.recipe.backbone.build()
-        score("untrained", samples, extract_features(fresh, samples, run.facts).numpy())
-        score("ELo", samples, extract_features(run.backbone, samples, run.facts).numpy())
+        score("untrained", samples, extract_features(fresh, samples, run.facts).x.numpy())
+        score("ELo", samples, extract_features(run.backbone, samples, run.facts).x.numpy())
     print(
         f"| mean over {REPEATS} x {FOLDS} folds | accuracy in percent, for each seed |\n|---|---|"
     )
