@@ -130,9 +130,17 @@ class Modality(ABC):
     def starts(self) -> Any:
         """What opens published weights and looks at them, as ``images.starts``; None without any.
 
-        It has ``open_start``, ``of_run``, ``unfit_norm`` and ``with_batchnorm``.
+        It has ``open_start``, ``of_run``, ``license_of``, ``unfit_norm`` and ``with_batchnorm``.
         """
         return None
+
+    @property
+    def exports(self) -> Mapping[str, Any]:
+        """Formats beside safetensors in which a backbone is used elsewhere, by name.
+
+        Each is a :class:`similitude.nets.export.Export`.
+        """
+        return {}
 
     def same(self, config: Any, samples: Any) -> bool:
         """Whether samples are already as this config would have them loaded."""

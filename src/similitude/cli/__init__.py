@@ -302,15 +302,35 @@ def export(
     run: RunFolder,
     output: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="PATH", help="The weights, a .safetensors file."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The weights, a .safetensors file; of other formats a new folder.",
+        ),
     ],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="safetensors; of images also timm, torchvision, huggingface, onnx, torch-export.",
+        ),
+    ] = "safetensors",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Images on which the other formats are compared with the run. Default: those it "
+            "keeps for its report.",
+        ),
+    ] = None,
     method: OwnMethod = None,
 ) -> None:
-    """Write the backbone's weights with timm's names, and print Python that loads them."""
+    """Write the backbone for use elsewhere, and print Python that loads and feeds it."""
     from similitude.runs.run import Run
 
-    snippet = Run(run, method=method).export(output)
-    typer.echo(f"{visible(f'# weights: {output}')}\n{snippet}")
+    snippet = Run(run, method=method).export(output, to=to, images=images)
+    typer.echo(f"{visible(f'# written: {output}')}\n{snippet}")
 
 
 def main() -> None:

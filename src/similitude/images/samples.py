@@ -113,6 +113,12 @@ class Images(Modality):
 
         return starts
 
+    @property
+    def exports(self) -> Mapping[str, Any]:
+        from similitude.images.exports import EXPORTS
+
+        return EXPORTS
+
     def same(self, config: ImageData, samples: ImageSet) -> bool:
         """Whether canvases are of this size."""
         return config.canvas_size == samples.size

@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -13,23 +12,19 @@ from torch import Tensor, nn
 from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.evaluation import Features, ScoreTable, check_protocols, extract_features, spectrum
+from similitude.evaluation import Features, ScoreTable, check_protocols, extract_features
 from similitude.evaluation.evaluate import check_names
 from similitude.evaluation.verdict import Verdict
 from similitude.files.reading import damaged, read_json
-from similitude.files.writing import as_path, check_writable, version_of, write_with
+from similitude.files.writing import as_path, check_writable, version_of
 from similitude.listener import Listener, Silent
 from similitude.method import Method
 from similitude.methods import given_method
 from similitude.modalities import Modality, modality
 from similitude.nets.start import Start
-from similitude.randomness import permutation
 from similitude.recipes import Recipe
-from similitude.report.gallery import queries_and_neighbors
-from similitude.report.read import Embedding
 from similitude.runs.checkpoint import (
     Checkpoint,
-    export_backbone,
     fresh_backbone,
     kept_weights,
     load_backbone,
@@ -38,10 +33,7 @@ from similitude.runs.checkpoint import (
 )
 from similitude.runs.folder import CHECKPOINT, refuse_links, settle
 from similitude.runs.starts import opened
-from similitude.sample import DataConfig, Samples
-
-GALLERY_SIZE = 2000  # images kept for the report's map
-THUMBNAIL_SIZE = 56  # pixels at most
+from similitude.sample import DataConfig
 
 
 class Run:
@@ -289,39 +281,6 @@ class Run:
             listener=listener,
         )
 
-    def write_gallery(self, images: Samples[Any]) -> None:
-        """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
-        index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
-        shown = images.subset(index)
-        features = extract_features(self.backbone, shown, self.facts, device=self.device)
-        arrays: dict[str, Any] = {
-            "features": features.x.numpy(),
-            "thumbnails": shown.thumbnails(THUMBNAIL_SIZE),
-            "names": np.array(shown.names),
-            "spectrum": spectrum(features.x).numpy(),
-        }
-        if shown.labels is not None:
-            arrays["labels"] = shown.labels.numpy()
-        if shown.class_names is not None:
-            arrays["class_names"] = np.array(shown.class_names)
-        if shown.can_be_heard and features.x.isfinite().all():
-            arrays |= _heard(shown, arrays)
-        write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
-        self._write_attention(images)
-
-    def _write_attention(self, samples: Samples[Any]) -> None:
-        """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
-        found = self.modality.look_inside(self.backbone, samples, self.facts, self.device)
-        if found is None:
-            return
-        few = found["of"]
-        arrays = {name: array for name, array in found.items() if name != "of"}
-        arrays["names"] = np.array(few.names)
-        if few.labels is not None and few.class_names is not None:
-            names = [few.class_names[i] if i >= 0 else "" for i in few.labels.tolist()]
-            arrays["classes"] = np.array(names)
-        write_with(self.path / "attention.npz", lambda path: np.savez_compressed(path, **arrays))
-
     @property
     def device(self) -> torch.device:
         """Where features are computed: on the GPU, if there is one."""
@@ -345,26 +304,29 @@ class Run:
             lambda done, total: listener.progress(f"reading {source.name}", done, total),
         )
 
-    def export(self, path: str | Path) -> str:
-        """Write the backbone's weights as safetensors; return Python that loads and feeds them.
+    def export(
+        self, path: str | Path, *, to: str = "safetensors", images: object | None = None
+    ) -> str:
+        """Write the backbone in a format in which others use it; return Python that does.
 
-        With timm alone, or through similitude where the method keeps more than one network of timm
-        (CPC, CMC).
+        "safetensors" is a file of weights, for timm alone, or for similitude where the method keeps
+        more than one network of timm (CPC, CMC). Of images there are also "timm", "torchvision",
+        "huggingface", "onnx" and "torch-export", each a new folder with a model card: it is loaded
+        by another process, without similitude, and must give the features of the run within 1e-4.
+
+        Args:
+            path: a file that ends in .safetensors, or a folder that is not there or is empty.
+            to: the format.
+            images: some to compare on, as for :func:`similitude.pretrain`; by default those that
+                the run keeps for its report.
+
+        Raises:
+            UserError: there is no such format, it does not take this network, a package is missing,
+                or the export would give other features; then nothing is written.
         """
-        target = as_path(path)
-        if target.suffix != ".safetensors":
-            raise UserError(f"cannot export to {target}: the name must end in .safetensors")
-        check_writable(target)
-        export_backbone(self.backbone.state_dict(), target)
-        network, data = self.recipe.backbone, self.recipe.data
-        if self.checkpoint.backbone.keys() != network.build().state_dict().keys():
-            return (
-                "import similitude as sim\n\n"
-                f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
-                f"backbone = sim.load({str(self.path)!r}).backbone\n"
-                f"{network.preparing_snippet(data, self.facts)}"
-            )
-        return network.loading_snippet(str(target), data, self.facts)
+        from similitude.runs.exporting import export_run  # which compares a run
+
+        return export_run(self, path, to, images)
 
     def report(self) -> Path:
         """Write report.html into the run folder; return its path."""
@@ -385,13 +347,3 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
         k: v for k, v in getattr(recipe.backbone, "options", {}).items() if k != "norm_layer"
     }
     return recipe.changed(backbone=recipe.backbone.changed(options=options))
-
-
-def _heard(samples: Samples[Any], arrays: dict[str, Any]) -> dict[str, Any]:
-    """What a page plays: the sounds that it shows as neighbors."""
-    plain = {"labels": None, **arrays, "names": samples.names, "class_names": samples.class_names}
-    embedding = Embedding(**plain)
-    queries, neighbors = queries_and_neighbors(embedding)
-    shown = np.unique(np.concatenate([queries, neighbors[queries].ravel()]))
-    track, times = samples.subset(torch.from_numpy(shown)).track()
-    return {"track": np.frombuffer(track, np.uint8), "heard": shown, "times": times}

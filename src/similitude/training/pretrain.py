@@ -30,6 +30,7 @@ from similitude.runs.checkpoint import (
     read_start,
 )
 from similitude.runs.environment import write_environment
+from similitude.runs.gallery import write_gallery
 from similitude.runs.metrics import Metrics
 from similitude.runs.run import Run
 from similitude.sample import MultiView, Samples
@@ -214,7 +215,7 @@ def _finish(
     verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
     write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
     export_backbone(run.kept_weights, run.path / "backbone.safetensors")
-    run.write_gallery(images)
+    write_gallery(run, images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
         f"trained {steps:,} steps in {recorder.seconds:.0f} s, {speed:.0f} {images.noun}/s at last"

@@ -2,5 +2,6 @@
 
 from similitude.images.starts.norms import unfit_norm, with_batchnorm
 from similitude.images.starts.opening import of_run, open_start
+from similitude.images.starts.published import license_of
 
-__all__ = ["of_run", "open_start", "unfit_norm", "with_batchnorm"]
+__all__ = ["license_of", "of_run", "open_start", "unfit_norm", "with_batchnorm"]
