@@ -5,7 +5,7 @@ A kind is a folder whose ``samples.py`` has its :class:`Modality`, ``views.py`` 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -168,6 +168,14 @@ class Modality(ABC):
             features: of the network, which is smooth and in which samples do not meet.
         """
         raise NotImplementedError
+
+    def feature_maps(self, backbone: Any, facts: Any, names: Sequence[str]) -> Any:
+        """The backbone as a network that gives maps of features, where there are places.
+
+        Raises:
+            UserError: there are none.
+        """
+        raise UserError(f"there are no feature maps of {self.noun}, only of images")
 
     def look_inside(
         self, backbone: Any, samples: Any, facts: Any, device: Any

@@ -11,7 +11,7 @@ from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.config import ImageData
 from similitude.images.exports import EXPORTS, Pixels, transformers_name
 from similitude.images.small_maps import SmallMapConv2d, plain_convolutions
-from similitude.images.views import ImageFacts
+from similitude.images.views import Canvases, ImageFacts, evaluation_view
 from similitude.nets.export import Exported
 
 FACTS = ImageFacts(32, (0.5, 0.4, 0.3), (0.25, 0.2, 0.2))
@@ -69,11 +69,12 @@ def test_the_preprocessing_of_timm_is_ours(tmp_path):
     assert (told["crop_mode"], told["crop_pct"], told["interpolation"]) == ("squash", 1, "bilinear")
 
 
-def test_pixels_are_normalized_inside():
-    backbone = nn.Flatten()
-    pixels = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
-    expected = (pixels[1, 2, 3, 1] / 255 - 0.4) / 0.2
-    assert Pixels(backbone, FACTS)(pixels).view(2, 3, 4, 4)[1, 1, 2, 3] == pytest.approx(expected)
+@pytest.mark.parametrize("side", [32, 36, 20])
+def test_pixels_become_what_evaluation_gives_a_backbone(side):
+    pixels = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    rows = Canvases(pixels.permute(0, 3, 1, 2).contiguous())
+    found = Pixels(nn.Flatten(), FACTS)(pixels)
+    torch.testing.assert_close(found, evaluation_view(rows, FACTS).flatten(1), rtol=1e-5, atol=1e-5)
 
 
 def test_convolutions_become_pytorchs_own_and_stay_ours_in_the_run():

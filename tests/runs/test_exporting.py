@@ -3,7 +3,6 @@
 import sys
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -88,8 +87,10 @@ def test_the_printed_python_gives_the_vectors_of_embed(
     names: dict = {}
     exec(code, names)
     found = names["features"](names["prepare"](sorted(jpegs.iterdir())))
-    theirs = torch.from_numpy(np.array(found))
-    assert nn.functional.cosine_similarity(theirs, ours).min() > 0.99
+    theirs = torch.as_tensor(found)
+    exact = to in ("torchvision", "onnx", "torch-export")  # the others resize once
+    least = nn.functional.cosine_similarity(theirs, ours).min()
+    assert least > (0.9995 if exact else 0.98)
     assert "README.md" in {path.name for path in out.iterdir()}
 
 

@@ -153,6 +153,9 @@ def embed(
         str,
         typer.Option("--output", "-o", metavar="PATH", help="A .npz or .parquet file to write."),
     ],
+    patches: Annotated[
+        bool, typer.Option("--patches", help="Of every place of an image, into an .npz file.")
+    ] = False,
     method: OwnMethod = None,
     devices: Devices = None,
 ) -> None:
@@ -162,14 +165,17 @@ def embed(
     from similitude.runs.run import Run
 
     console = Console()
-    path = check_output(output)
+    path = check_output(output, patches=patches)
+    trained = Run(run, method=method)
     with console:
-        features = Run(run, method=method).embed(data, devices=devices, listener=console)
+        make = trained.embed_patches if patches else trained.embed
+        features = make(data, devices=devices, listener=console)
     if not console.speaks:
         return
     write_embeddings(features, path)
-    count, dim = features.x.shape
-    console.print(f"{count:,} embeddings of {dim} numbers: {path}")
+    count, *grid, dim = features.x.shape
+    of = f"{grid[0]} x {grid[1]} places, {dim} numbers each" if grid else f"{dim} numbers"
+    console.print(f"{count:,} embeddings of {of}: {path}")
 
 
 @app.command()

@@ -93,14 +93,18 @@ class BackboneConfig(NetworkConfig):
 
     def preparing_snippet(self, data: ImageData, facts: ImageFacts) -> str:
         """Python with Pillow and torch alone that makes of a file what the network takes."""
+        size, resized = facts.size, ""
+        if data.canvas_size not in (None, size):  # of numbers, not of bytes, as in evaluation
+            resized = f"""
+    x = torch.nn.functional.interpolate(x, size={(size, size)}, mode="bilinear", antialias=True)"""
         return f'''
 import torch
 {opening_snippet(data, facts)}
 
 
 def prepare(file):
-    """An RGB image as the backbone wants it, [1, 3, {facts.size}, {facts.size}]."""
-    x = torch.from_numpy(np.array(opened(file))).permute(2, 0, 1)[None] / 255
+    """An RGB image as the backbone wants it, [1, 3, {size}, {size}]."""
+    x = torch.from_numpy(np.array(opened(file))).permute(2, 0, 1)[None] / 255{resized}
     mean, std = torch.tensor({[facts.mean, facts.std]})[..., None, None]
     return (x - mean) / std
 
@@ -131,12 +135,12 @@ def opening_snippet(data: ImageData, facts: ImageFacts, *, resized: bool = True)
 
     Args:
         data: how images are decoded.
-        facts: S, the side of what the network takes.
-        resized: whether to S pixels a side, as an array wants it; otherwise it stays as it is.
+        facts: of what the network takes.
+        resized: whether to the square canvas of before the last resizing; otherwise it stays as
+            large as it is.
     """
-    sides = dict.fromkeys([data.canvas_size or facts.size, facts.size] if resized else [])
-    resizes = "".join(f".resize(({s}, {s}), Image.Resampling.BILINEAR)" for s in sides)
-    deep = ""
+    side, deep = canvas_side(data, facts), ""
+    resizing = f".resize(({side}, {side}), Image.Resampling.BILINEAR)" if resized else ""
     if data.value_range is not None:
         black, white = data.value_range
         deep = f"""
@@ -153,7 +157,12 @@ def opened(file):
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB"){resizes}'''
+    return image.convert("RGB"){resizing}'''
+
+
+def canvas_side(data: ImageData, facts: ImageFacts) -> int:
+    """Side of the canvas that becomes the input of a network."""
+    return data.canvas_size or facts.size
 
 
 def build_backbone(config: BackboneConfig) -> nn.Module:

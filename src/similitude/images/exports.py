@@ -1,6 +1,6 @@
 """Formats in which a trained backbone of images is used elsewhere.
 
-N images of S x S pixels, D features.
+N images of S x S pixels, from canvases of C x C; D features.
 """
 
 import json
@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from similitude.images.backbones import opening_snippet
+from similitude.images.backbones import canvas_side, opening_snippet
 from similitude.images.small_maps import plain_convolutions
 from similitude.images.views.config import ImageFacts
 from similitude.nets.export import Export, Exported
@@ -29,7 +30,10 @@ _DEPTHS = {"resnet18": [2, 2, 2, 2], "resnet34": [3, 4, 6, 3]}  # of those with 
 
 
 class Pixels(nn.Module):
-    """A backbone of RGB pixels as they come out of a decoder: it normalizes them itself."""
+    """A backbone of canvases as they come out of a decoder: it resizes and normalizes them itself.
+
+    As :func:`similitude.images.views.evaluation_view` does, in numbers, so without rounding.
+    """
 
     mean: Tensor
     std: Tensor
@@ -37,12 +41,15 @@ class Pixels(nn.Module):
     def __init__(self, backbone: nn.Module, facts: ImageFacts) -> None:
         super().__init__()
         self.backbone = backbone
+        self.size = facts.size
         self.register_buffer("mean", torch.tensor(facts.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(facts.std)[:, None, None])
 
-    def forward(self, pixels: UInt8[Tensor, "N S S 3"]) -> Float[Tensor, "N D"]:
+    def forward(self, pixels: UInt8[Tensor, "N C C 3"]) -> Float[Tensor, "N D"]:
         """Features of images."""
         x = pixels.permute(0, 3, 1, 2).float() / 255
+        if x.shape[-1] != self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
         return self.backbone((x - self.mean) / self.std)
 
 
@@ -125,9 +132,7 @@ class Torchvision(_OfNormalized):
         torch.save(model.backbone.state_dict(), folder / "weights.pth")
 
     def snippet(self, model: Exported, folder: str) -> str:
-        facts = model.facts
-        sides = dict.fromkeys([model.data.canvas_size or facts.size, facts.size])
-        resizes = "".join(f"    transforms.Resize(({s}, {s})),\n" for s in sides)
+        facts, side = model.facts, canvas_side(model.data, model.facts)
         return f'''import torch
 import torchvision
 from torchvision.transforms import v2 as transforms
@@ -139,8 +144,10 @@ backbone.fc = torch.nn.Identity()
 backbone.load_state_dict(torch.load({f"{folder}/weights.pth"!r}, weights_only=True))
 backbone.eval()
 transform = transforms.Compose([
-{resizes}    transforms.ToImage(),
+    transforms.Resize(({side}, {side})),
+    transforms.ToImage(),
     transforms.ToDtype(torch.float32, scale=True),
+    transforms.Resize(({facts.size}, {facts.size})),
     transforms.Normalize({list(facts.mean)}, {list(facts.std)}),
 ])
 
@@ -236,12 +243,12 @@ class _OfPixels(Export):
         return Pixels(plain_convolutions(model.backbone), model.facts).eval()
 
     def write(self, model: Exported, folder: Path) -> None:
-        size = model.facts.size
-        example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+        side = canvas_side(model.data, model.facts)
+        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
         self.save(self.reference(model), example, folder / self.file)
 
     @abstractmethod
-    def save(self, module: nn.Module, example: UInt8[Tensor, "2 S S 3"], path: Path) -> None:
+    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
         """Write the computation, for any number of images."""
 
     @abstractmethod
@@ -249,12 +256,12 @@ class _OfPixels(Export):
         """Python that loads the file, and defines ``features``."""
 
     def snippet(self, model: Exported, folder: str) -> str:
-        size = model.facts.size
+        side = canvas_side(model.data, model.facts)
         return f'''{opening_snippet(model.data, model.facts)}
 
 
 def prepare(files):
-    """Of image files what the network takes: RGB pixels, uint8 [N, {size}, {size}, 3]."""
+    """Of image files what the network takes: RGB pixels, uint8 [N, {side}, {side}, 3]."""
     return np.stack([np.asarray(opened(file)) for file in files])
 
 
@@ -270,7 +277,7 @@ class Onnx(_OfPixels):
     extra = "onnx"
     file = "model.onnx"
 
-    def save(self, module: nn.Module, example: UInt8[Tensor, "2 S S 3"], path: Path) -> None:
+    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
         torch.onnx.export(
             module,
             (example,),
@@ -300,7 +307,7 @@ class TorchExport(_OfPixels):
     library = "pytorch"
     file = "model.pt2"
 
-    def save(self, module: nn.Module, example: UInt8[Tensor, "2 S S 3"], path: Path) -> None:
+    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
         batch = torch.export.Dim("batch")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)

@@ -23,6 +23,7 @@ from similitude.runs.run import Run
 
 DEFAULT = "safetensors"
 TOLERANCE = 1e-4  # of features up to 1 in size, and of larger ones relative to them
+LOW_COSINE = 0.99  # below it, neighbors found by one kind of features are not those of the other
 NUM_COMPARED = 8
 THUMBNAIL_SIZE = 512  # pixels at most, of images that are given
 # What a process that has never seen similitude makes of some files: all at once, and one alone.
@@ -49,6 +50,11 @@ def export_run(run: Run, path: str | Path, to: str, images: object) -> str:
         known = [DEFAULT, *formats]
         raise UserError(f"no export of {run.modality.noun} to {to!r}: {did_you_mean(to, known)}")
     if to == DEFAULT:
+        if images is not None:
+            raise UserError(
+                "weights in safetensors are as they are in the run, and nothing is compared: leave "
+                "--images out, or ask for another format by --to"
+            )
         return _write_weights(run, as_path(path))
     return _write_format(run, as_path(path), formats[to], images)
 
@@ -148,13 +154,19 @@ def _compared(
         )
     embedded = run.embed(str(files[0].parent)).x
     cosine = float(F.cosine_similarity(together, embedded).min())
-    return [
+    told = [
         f"Loaded without similitude and compared on {len(files)} JPEG files, together and one "
         "alone.",
         f"Largest difference to the run's features of the same input: {difference:.1e}, of "
         f"numbers up to {largest:.2g}.",
         f"Lowest cosine with `embed` of the same files, which has its own decoding: {cosine:.5f}.",
     ]
+    if cosine < LOW_COSINE:
+        told.append(
+            "This network is sensitive to how images are resized: onnx, torch-export and "
+            "torchvision do it as `embed` does."
+        )
+    return told
 
 
 def _elsewhere(form: Export, code: str, files: Sequence[Path]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from similitude.runs.checkpoint import (
     load_checkpoint,
     read_start,
 )
+from similitude.runs.embeddings import LastMap, PatchFeatures
 from similitude.runs.folder import CHECKPOINT, refuse_links, settle
 from similitude.runs.starts import opened
 from similitude.sample import DataConfig
@@ -168,11 +169,52 @@ class Run:
         if wants_processes(devices, 1):
             return self._in_processes("embed", devices, listener, data=data)
         join_processes()
-        heard = listener or Silent()
+        return self._extracted(self.backbone, data, listener or Silent())
+
+    def embed_patches(
+        self, data: object, *, devices: int | None = None, listener: Listener | None = None
+    ) -> PatchFeatures:
+        """Features of every place of images, from the last of :meth:`feature_maps`.
+
+        All are in memory: N h w D numbers of 4 bytes.
+
+        Args:
+            data: as for :meth:`embed`.
+            devices: as for :meth:`embed`.
+            listener: as for :meth:`embed`.
+
+        Raises:
+            UserError: the backbone gives no maps.
+        """
+        if wants_processes(devices, 1):
+            return self._in_processes("embed_patches", devices, listener, data=data)
+        join_processes()
+        last = LastMap(self.feature_maps(("out",)))
+        flat = self._extracted(last, data, listener or Silent())
+        places = flat.x.unflatten(1, last.shape).permute(0, 2, 3, 1).contiguous()
+        return PatchFeatures(places, flat.y, flat.names)
+
+    def feature_maps(self, names: Sequence[str] = ("0", "1", "2", "3")) -> Any:
+        """The backbone for detection and segmentation: maps of several strides, by name.
+
+        A module, images [N, 3, H, W] to {name: [N, C, h, w]}, with ``channels`` and ``strides`` of
+        the maps. It is a copy, in evaluation mode.
+
+        Args:
+            names: of the maps, the coarsest last; as many are given. torchvision's detectors want
+                "0" to "3", its segmenters one called "out".
+
+        Raises:
+            UserError: the backbone gives no maps, or fewer.
+        """
+        return self.modality.feature_maps(self.backbone, self.facts, names)
+
+    def _extracted(self, backbone: nn.Module, data: object, heard: Listener) -> Features:
+        """What a network makes of all samples of what a user gave."""
         sources = first_then_others(lambda: self.modality.open_all(data, self.recipe.data))
         parts = [
             extract_features(
-                self.backbone,
+                backbone,
                 self.load_source(source, heard),
                 self.facts,
                 device=self.device,
