@@ -103,7 +103,8 @@ def test_the_card_says_data_recipe_scores_and_license_and_no_path(runs, photos, 
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "torchvision"
     assert "license" not in head  # it is of whoever trained it
-    assert f"24 images of `{photos.name}` from random weights" in card
+    assert "It began with random weights" in card
+    assert f"24 images of `{photos.name}`" in card
     assert "| pretrained backbone |" in card
     assert "Lowest cosine with `embed`" in card
     assert "name: simsiam" in card

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -373,7 +373,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 EXPORTS = {e.name: e for e in (Timm(), Torchvision(), HuggingFace(), Onnx(), TorchExport())}

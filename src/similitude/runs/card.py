@@ -27,7 +27,8 @@ def model_card(run: Run, library: str, code: str, told: Sequence[str]) -> str:
         code: Python that uses it.
         told: sentences on how it was checked.
     """
-    recipe = run.recipe
+    recipe = run.pretraining
+    after = "" if run.labeled_stage is None else f", then {run.labeled_stage}"
     method = SPELLING.get(recipe.method.name, recipe.method.name)
     license_name, license_sentence = _license(run)
     head: dict[str, Any] = {"library_name": library, "pipeline_tag": "image-feature-extraction"}
@@ -36,13 +37,13 @@ def model_card(run: Run, library: str, code: str, told: Sequence[str]) -> str:
         head["license"] = license_name
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-        f"# {recipe.backbone.name}, trained with {method} without labels\n",
+        f"# {recipe.backbone.name}, trained with {method} without labels{after}\n",
         f"It makes a row of features [D] of an image. {_data(run)}\n",
         f"## Use\n\nRun this where the folder lies.\n\n```python\n{code}\n```\n",
         "## Checked\n\n" + "".join(f"- {visible(sentence)}\n" for sentence in told),
         f"## Scores\n\n{_scores(read_scores(run.path / 'evaluation.json'))}",
         f"## License\n\n{license_sentence}\n",
-        f"## Recipe\n\n```yaml\n{_recipe(run)}```\n",
+        f"## Recipe of the training without labels\n\n```yaml\n{_recipe(run)}```\n",
     ]
     return "\n".join(parts)
 
@@ -53,27 +54,24 @@ def _data(run: Run) -> str:
     name = visible(PurePath(str(known.get("data", "images"))).name)
     number = known.get("num_images")
     of = f"{number:,} {run.modality.noun}" if isinstance(number, int) else run.modality.noun
-    start = "random weights" if run.recipe.init is None else f"the weights {_start(run)}"
+    start = "random weights" if run.pretraining.init is None else f"the weights {_start(run)}"
     return (
-        f"It was trained on {of} of `{name}` from {start}, {run.checkpoint.step:,} steps of "
-        f"{run.recipe.batch_size:,} {run.modality.noun}, with similitude {run.checkpoint.version}."
+        f"It began with {start} and was last trained on {of} of `{name}`, {run.checkpoint.step:,} "
+        f"steps of {run.recipe.batch_size:,}, with similitude {run.checkpoint.version}."
     )
 
 
 def _start(run: Run) -> str:
-    assert run.recipe.init is not None
-    return visible(PurePath(run.recipe.init.name).name)
+    assert run.pretraining.init is not None
+    return visible(PurePath(run.pretraining.init.name).name)
 
 
 def _license(run: Run) -> tuple[str | None, str]:
-    """What the head says, and a sentence; nothing is said for the owner of the images."""
-    if run.recipe.init is None:
+    """What the head says, and a sentence: what is known of the start, and nothing more."""
+    init, starts = run.pretraining.init, run.modality.starts
+    if init is None:
         return None, "Trained from random weights: whoever trained it chooses the license."
-    known = (
-        None
-        if run.modality.starts is None
-        else run.modality.starts.license_of(run.recipe.init.name)
-    )
+    known = None if starts is None else starts.license_of(init.name)
     if known is None:
         return OTHER, (
             f"It started from {_start(run)}, whose license is not stated: see where those weights "
@@ -96,6 +94,6 @@ def _scores(table: ScoreTable | None) -> str:
 
 
 def _recipe(run: Run) -> str:
-    init = run.recipe.init
+    init = run.pretraining.init
     named = None if init is None else init.changed(name=_start(run))
-    return dump_recipe(run.recipe.changed(init=named, reasons={}))
+    return dump_recipe(run.pretraining.changed(init=named, reasons={}))

@@ -86,6 +86,16 @@ class Run:
         return self.checkpoint.recipe
 
     @property
+    def pretraining(self) -> Recipe:
+        """How the backbone was trained without labels."""
+        return self.recipe
+
+    @property
+    def labeled_stage(self) -> str | None:
+        """What came after the pretraining, in words; None if nothing did."""
+        return None
+
+    @property
     def split_seed(self) -> int:
         """Draws the images that are held out; a run and all that is made from it share it."""
         return self.recipe.seed
