@@ -24,7 +24,7 @@ from similitude.evaluation.geometry import (
     uniformity,
 )
 
-# As many as the online monitor watches: all numbers of a row take a second or two.
+# As many as the online monitor watches: all numbers of a row take seconds.
 MAX_NUMBERS_ROWS = 2_500
 # The first eigenvalues are the mean's and of a few coarse properties, the last ones are noise.
 POWER_LAW_RANKS = (3, 100)

@@ -125,7 +125,11 @@ class Torchvision(_OfNormalized):
     def unfit(self, model: Exported) -> str | None:
         network = model.network
         if network.name not in TORCHVISION or network.options:
-            return f"{network.name} of timm is no network of torchvision, which its ResNets are"
+            options = " with options" if network.options else ""
+            return (
+                "of timm's networks only plain ResNets, ResNeXts and wide ResNets are "
+                f"torchvision's, and this is {network.name}{options}"
+            )
         return _more_than_one(model) or _not_by_name(model)
 
     def write(self, model: Exported, folder: Path) -> None:
@@ -238,6 +242,7 @@ class _OfPixels(Export):
     """A format that holds the whole computation, from RGB pixels on, and takes every network."""
 
     file: ClassVar[str]
+    runtime: ClassVar[str]  # the module that loads the file
 
     def reference(self, model: Exported) -> nn.Module:
         return Pixels(plain_convolutions(model.backbone), model.facts).eval()
@@ -257,7 +262,8 @@ class _OfPixels(Export):
 
     def snippet(self, model: Exported, folder: str) -> str:
         side = canvas_side(model.data, model.facts)
-        return f'''{opening_snippet(model.data, model.facts)}
+        return f'''import {self.runtime}
+{opening_snippet(model.data, model.facts)}
 
 
 def prepare(files):
@@ -276,6 +282,7 @@ class Onnx(_OfPixels):
     needs = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
     file = "model.onnx"
+    runtime = "onnxruntime"
 
     def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
         torch.onnx.export(
@@ -291,9 +298,7 @@ class Onnx(_OfPixels):
         )
 
     def loading(self, path: str) -> str:
-        return f"""import onnxruntime
-
-session = onnxruntime.InferenceSession({path!r})
+        return f"""session = onnxruntime.InferenceSession({path!r})
 
 
 def features(inputs):
@@ -306,6 +311,7 @@ class TorchExport(_OfPixels):
     name = "torch-export"
     library = "pytorch"
     file = "model.pt2"
+    runtime = "torch"
 
     def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
         batch = torch.export.Dim("batch")
@@ -313,9 +319,7 @@ class TorchExport(_OfPixels):
         torch.export.save(program, path)
 
     def loading(self, path: str) -> str:
-        return f"""import torch
-
-network = torch.export.load({path!r}).module()
+        return f"""network = torch.export.load({path!r}).module()
 
 
 @torch.inference_mode()
