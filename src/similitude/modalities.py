@@ -5,7 +5,7 @@ A kind is a folder whose ``samples.py`` has its :class:`Modality`, ``views.py`` 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -130,10 +130,18 @@ class Modality(ABC):
     def starts(self) -> Any:
         """What opens published weights and looks at them, as ``images.starts``; None without any.
 
-        It has ``open_start``, ``of_run``, ``unfit_norm``, ``with_batchnorm`` and the name of what
-        is compared with where nobody names anything, ``DEFAULT_START``.
+        It has ``open_start``, ``of_run``, ``license_of``, ``unfit_norm``, ``with_batchnorm`` and
+        the name of what is compared with where nobody names anything, ``DEFAULT_START``.
         """
         return None
+
+    @property
+    def exports(self) -> Mapping[str, Any]:
+        """Formats beside safetensors in which a backbone is used elsewhere, by name.
+
+        Each is a :class:`similitude.nets.export.Export`.
+        """
+        return {}
 
     def same(self, config: Any, samples: Any) -> bool:
         """Whether samples are already as this config would have them loaded."""
@@ -161,6 +169,14 @@ class Modality(ABC):
             features: of the network, which is smooth and in which samples do not meet.
         """
         raise NotImplementedError
+
+    def feature_maps(self, backbone: Any, facts: Any, names: Sequence[str]) -> Any:
+        """The backbone as a network that gives maps of features, where there are places.
+
+        Raises:
+            UserError: there are none.
+        """
+        raise UserError(f"there are no feature maps of {self.noun}, only of images")
 
     def look_inside(
         self, backbone: Any, samples: Any, facts: Any, device: Any

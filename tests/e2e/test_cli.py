@@ -204,6 +204,21 @@ def test_the_printed_snippet_gives_identical_outputs(similitude, run_folder):
         assert torch.equal(names["backbone"](images), Run(run_folder).backbone(images))
 
 
+def test_an_export_is_a_folder_and_tells_how_far_it_is_from_the_run(similitude, run_folder):
+    code, out, err = similitude("export", run_folder, "--to", "torch-export", "-o", "exported")
+    assert code == 0, err
+    assert sorted(path.name for path in Path("exported").iterdir()) == ["README.md", "model.pt2"]
+    assert "# Largest difference to the run's features of the same input: " in out
+    compile(out, "printed", "exec")  # Python that can be run as it is
+
+
+def test_patches_are_one_vector_for_each_place(similitude, run_folder, photos):
+    code, out, err = similitude("embed", run_folder, photos, "-o", "out.npz", "--patches")
+    assert code == 0, err
+    assert "48 embeddings of 2 x 2 places, 32 numbers each: out.npz" in out
+    assert np.load("out.npz")["embeddings"].shape == (48, 2, 2, 32)
+
+
 def test_two_runs_give_a_comparison(similitude, run_folder):
     shutil.copytree(run_folder, "other")
     code, out, err = similitude("report", run_folder, "other", "-o", "both.html")

@@ -44,7 +44,7 @@ def test_the_exported_python_gives_the_vectors_of_embed(method, photos, tmp_path
         theirs = torch.cat(
             [names["backbone"](names["prepare"](photos / n)) for n in embedded.names]
         )
-    assert F.cosine_similarity(theirs, embedded.x).min() > 0.999
+    assert F.cosine_similarity(theirs, embedded.x).min() > 0.9995
     said = yaml.safe_load((run.path / "recipe.yaml").read_text())["data"]
     assert tuple(said["mean"]) == pytest.approx(run.facts.mean)
     assert tuple(said["std"]) == pytest.approx(run.facts.std)

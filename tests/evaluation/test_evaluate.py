@@ -127,6 +127,11 @@ def test_the_table_of_a_backbone_beside_its_baselines(digit_images: ImageSet) ->
     assert any("100 labels per class" in note for note in found.notes)
     assert found.rows["raw pixels"]["linear"].mean > 0.8
     assert found.rows["random backbone"]["linear"].mean < 0.2
+    assert list(found.label_free) == ["random backbone", "pretrained backbone"]
+    assert found.label_free["pretrained backbone"]["effective_rank"] > 5
+    assert "alpha_req" not in found.label_free["random backbone"]  # it is constant
+    assert ScoreTable.from_json(found.to_json()) == found
+    assert "without labels" in text_of(found)
     assert "raw pixels: features" in steps
     assert "pretrained backbone: few" in steps
 
@@ -474,3 +479,17 @@ def test_interval_is_student_t() -> None:
     assert score.high == pytest.approx(high, abs=1e-4)
     assert mean_score([0.5]) == Score(0.5)
     assert torch.tensor(values).mean().item() == pytest.approx(score.mean)
+
+
+def test_numbers_without_labels_stay_with_their_row() -> None:
+    def of(**numbers: float) -> dict[str, dict[str, float]]:
+        return {name: {"effective_rank": value} for name, value in numbers.items()}
+
+    ours = "pretrained backbone"
+    rows = {ours: {"knn": Score(0.8)}, "other": {"knn": Score(0.7)}}
+    earlier = table(key="a", rows=rows, label_free=of(**{ours: 3.0, "other": 2.0}))
+    later = table(key="a", rows={ours: {"linear": Score(0.9)}}, label_free=of(**{ours: 4.0}))
+    assert later.completed_by(earlier).label_free == of(**{"other": 2.0, ours: 4.0})
+    old = later.to_json()
+    del old["label_free"]  # of an earlier version
+    assert ScoreTable.from_json(old).label_free == {}

@@ -89,7 +89,7 @@ def test_rows_left_out_are_a_fixed_choice_that_no_period_can_match(
     x = torch.randn(5000, 10)
     x[::10] = 0.01  # every tenth row: an even spacing would see only these, or none
     assert feature_std(x) == feature_std(x)
-    chosen = geometry_module._rows(x, 500)
+    chosen = geometry_module.some_rows(x, 500)
     share = (chosen[:, 0] == chosen[:, 1]).double().mean().item()
     assert 0.05 < share < 0.15
 

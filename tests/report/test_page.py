@@ -95,6 +95,23 @@ def test_every_row_is_shown_with_its_differences(make_run):
     assert facts["differences"]["timm:<b>"]["knn"] == measured["knn"]
 
 
+def test_numbers_without_labels_stand_below_the_scores(make_run):
+    run = make_run("a")
+    place = run / "evaluation.json"
+    evaluation = json.loads(place.read_text())
+    page = Page(write_report([run]))
+    assert "Numbers that need no label" not in page.text
+    evaluation["label_free"] = {"pretrained backbone": {"effective_rank": 41.26}}
+    place.write_text(json.dumps(evaluation))
+    page = Page(write_report([run]))
+    assert "Numbers that need no label" in page.text
+    assert "41.3" in page.text
+    assert (
+        json.loads((run / "report.json").read_text())["evaluation"]["label_free"]
+        == (evaluation["label_free"])
+    )
+
+
 def test_missing_parts_are_sentences_with_the_command(minimal_run):
     page = Page(write_report([minimal_run]))
     assert page.text.count(f"similitude evaluate {minimal_run} DATA") == 2

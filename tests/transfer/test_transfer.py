@@ -16,6 +16,7 @@ from similitude.listener import Silent
 from similitude.methods import build_method
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
+from similitude.runs.card import model_card
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.training.pretrain import train
 from similitude.transfer import ClassifierNetwork, draw_labels
@@ -250,6 +251,8 @@ def test_a_classifier_does_what_a_run_does(classifier, tmp_path):
     assert x.shape[1] == h.shape[1]
     assert classifier.evaluate(images, protocols="knn").rows
     classifier.export(tmp_path / "backbone.safetensors")
+    card = model_card(classifier, "onnx", "code", [])
+    assert "without labels, then fine-tuned on labels of 4 classes" in card
     with pytest.raises(sim.UserError, match="is a classifier"):
         classifier.report()
 

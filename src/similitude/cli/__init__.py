@@ -127,6 +127,9 @@ def embed(
         str,
         typer.Option("--output", "-o", metavar="PATH", help="A .npz or .parquet file to write."),
     ],
+    patches: Annotated[
+        bool, typer.Option("--patches", help="Of every place of an image, into an .npz file.")
+    ] = False,
     method: OwnMethod = None,
     devices: Devices = None,
 ) -> None:
@@ -136,14 +139,17 @@ def embed(
     from similitude.runs.run import Run
 
     console = Console()
-    path = check_output(output)
+    path = check_output(output, patches=patches)
+    trained = Run(run, method=method)
     with console:
-        features = Run(run, method=method).embed(data, devices=devices, listener=console)
+        make = trained.embed_patches if patches else trained.embed
+        features = make(data, devices=devices, listener=console)
     if not console.speaks:
         return
     write_embeddings(features, path)
-    count, dim = features.x.shape
-    console.print(f"{count:,} embeddings of {dim} numbers: {path}")
+    count, *grid, dim = features.x.shape
+    of = f"{grid[0]} x {grid[1]} places, {dim} numbers each" if grid else f"{dim} numbers"
+    console.print(f"{count:,} embeddings of {of}: {path}")
 
 
 @app.command()
@@ -277,15 +283,35 @@ def export(
     run: RunFolder,
     output: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="PATH", help="The weights, a .safetensors file."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The weights, a .safetensors file; of other formats a new folder.",
+        ),
     ],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="safetensors; of images also timm, torchvision, huggingface, onnx, torch-export.",
+        ),
+    ] = "safetensors",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Images on which the other formats are compared with the run. Default: those it "
+            "keeps for its report.",
+        ),
+    ] = None,
     method: OwnMethod = None,
 ) -> None:
-    """Write the backbone's weights with timm's names, and print Python that loads them."""
+    """Write the backbone for use elsewhere, and print Python that loads and feeds it."""
     from similitude.runs.run import Run
 
-    snippet = Run(run, method=method).export(output)
-    typer.echo(f"{visible(f'# weights: {output}')}\n{snippet}")
+    snippet = Run(run, method=method).export(output, to=to, images=images)
+    typer.echo(f"{visible(f'# written: {output}')}\n{snippet}")
 
 
 def main() -> None:

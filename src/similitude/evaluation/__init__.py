@@ -27,6 +27,15 @@ if TYPE_CHECKING:
         uniformity,
     )
     from similitude.evaluation.knn import KNNProbe
+    from similitude.evaluation.label_free import (
+        alpha_req,
+        clid,
+        cluster_learnability,
+        intrinsic_dimension,
+        label_free_numbers,
+        lidar,
+        nearest_neighbor_consistency,
+    )
     from similitude.evaluation.linear import LinearProbe
     from similitude.evaluation.scores import Score, ScoreTable, read_scores
     from similitude.evaluation.verdict import Readings, Verdict, diagnose
@@ -42,6 +51,10 @@ _PLACES = {
     "geometry": ("alignment", "effective_rank", "feature_std", "spectrum", "uniformity"),
     "verdict": ("Readings", "Verdict", "diagnose"),
     "knn": ("KNNProbe",),
+    "label_free": (
+        *("alpha_req", "clid", "cluster_learnability", "intrinsic_dimension"),
+        *("label_free_numbers", "lidar", "nearest_neighbor_consistency"),
+    ),
     "linear": ("LinearProbe",),
     "scores": ("Score", "ScoreTable", "read_scores"),
     "zipf": ("zipf_fitness",),
@@ -59,8 +72,11 @@ __all__ = [
     "ScoreTable",
     "Verdict",
     "alignment",
+    "alpha_req",
     "centered",
     "check_protocols",
+    "clid",
+    "cluster_learnability",
     "diagnose",
     "effective_rank",
     "evaluate_entrants",
@@ -68,6 +84,10 @@ __all__ = [
     "feature_std",
     "few_label_accuracies",
     "few_label_skips",
+    "intrinsic_dimension",
+    "label_free_numbers",
+    "lidar",
+    "nearest_neighbor_consistency",
     "probe_features",
     "raw_features",
     "read_scores",

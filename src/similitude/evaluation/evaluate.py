@@ -28,6 +28,7 @@ from similitude.evaluation.features import (
     raw_features,
     split_features,
 )
+from similitude.evaluation.label_free import label_free_numbers
 from similitude.evaluation.probe import Outcome
 from similitude.evaluation.probes import PROBES
 from similitude.evaluation.scores import ScoreTable
@@ -194,6 +195,7 @@ def evaluate_entrants(
 
     is_first = not over_processes or rank() == 0
     found: dict[str, dict[str, Outcome]] = {}
+    unlabeled: dict[str, dict[str, float]] = {}  # numbers of each network
     tests: dict[str, list[str]] = {}  # names of the test images of each row
     labels = torch.empty(0, dtype=torch.int64)  # of the training images
     seen = ""  # without pixels the images are not known
@@ -217,6 +219,8 @@ def evaluate_entrants(
         if plain:
             seen = seen or _checksum((bank, queries))
             bank, queries = centered(bank, queries)
+        else:
+            unlabeled[row] = label_free_numbers(bank.x)
         found[row] = probe_features(
             bank,
             queries,
@@ -268,6 +272,7 @@ def evaluate_entrants(
         differences=_differences(found, tests),
         plain=[row for row in found if row not in others] or [train.raw_name],
         nouns=train.noun,
+        label_free=unlabeled,
     )
 
 

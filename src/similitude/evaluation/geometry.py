@@ -29,7 +29,7 @@ def feature_std(x: Float[Tensor, "N D"]) -> float:
     Raises:
         UserError: If there are fewer than two rows.
     """
-    return F.normalize(_rows(x, MAX_ROWS), dim=1).std(dim=0).mean().item()
+    return F.normalize(some_rows(x, MAX_ROWS), dim=1).std(dim=0).mean().item()
 
 
 def effective_rank(x: Float[Tensor, "N D"]) -> float:
@@ -38,11 +38,15 @@ def effective_rank(x: Float[Tensor, "N D"]) -> float:
     Garrido et al. 2023, equation 1: p = sigma / sum(sigma) + 1e-7, of the features as they are, not
     centered.
     """
-    sigma = _singular_values(_rows(x, MAX_ROWS))
-    total = sigma.sum()
+    return entropy_rank(_singular_values(some_rows(x, MAX_ROWS)))
+
+
+def entropy_rank(values: Float[Tensor, " R"]) -> float:
+    """How many of these values of 0 or more are in use: exp of their entropy, 1..R."""
+    total = values.sum()
     if total == 0:
         return 1.0
-    p = sigma / total + 1e-7
+    p = values / total + 1e-7
     return math.exp(-(p * p.log()).sum().item())
 
 
@@ -52,7 +56,7 @@ def spectrum(x: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
     So they are the standard deviations along the principal axes and do not depend on N. Values
     below 1e-8 of the largest are rounding noise. Always D numbers; zero beyond the rank.
     """
-    rows = _rows(x, MAX_ROWS)
+    rows = some_rows(x, MAX_ROWS)
     sigma = _singular_values(rows - rows.mean(0)) / math.sqrt(len(rows))
     return F.pad(sigma, (0, rows.shape[1] - len(sigma)))
 
@@ -77,7 +81,7 @@ def uniformity(x: Float[Tensor, "N D"], t: float = 2.0) -> float:
     0 when all rows are equal; about -2t when the directions fill a space of many dimensions (Wang
     and Isola 2020, equation 6).
     """
-    u = F.normalize(_rows(x, MAX_PAIR_ROWS), dim=1)
+    u = F.normalize(some_rows(x, MAX_PAIR_ROWS), dim=1)
     parts = []
     for i in range(0, len(u), _TILE):
         tile = (2 * t) * (u[i : i + _TILE] @ u[i:].T - 1)
@@ -87,7 +91,12 @@ def uniformity(x: Float[Tensor, "N D"], t: float = 2.0) -> float:
     return torch.stack(parts).logsumexp(0).item() - math.log(pairs)
 
 
-def _rows(x: Float[Tensor, "N D"], most: int) -> Float[Tensor, "M D"]:
+def some_rows(x: Float[Tensor, "N D"], most: int) -> Float[Tensor, "M D"]:
+    """At most so many of the rows, in float64.
+
+    Raises:
+        UserError: If there are fewer than two rows, or as ``check_features``.
+    """
     x = check_features(x)
     if len(x) < 2:
         raise UserError("the geometry of features needs at least two rows")
@@ -112,7 +121,7 @@ def linear_cka(x: Float[Tensor, "N D"], y: Float[Tensor, "N E"]) -> float:
     Raises:
         UserError: If there are fewer than two rows.
     """
-    x, y = (rows - rows.mean(dim=0) for rows in (_rows(x, MAX_ROWS), _rows(y, MAX_ROWS)))
+    x, y = (rows - rows.mean(dim=0) for rows in (some_rows(x, MAX_ROWS), some_rows(y, MAX_ROWS)))
     norm = torch.linalg.matrix_norm
     own = norm(x.T @ x) * norm(y.T @ y)
     return (norm(y.T @ x) ** 2 / own.clamp_min(torch.finfo(x.dtype).tiny)).item()

@@ -76,6 +76,20 @@ TITLES = {
 }
 
 
+# Numbers that need no label, in their order; see evaluation.label_free for their papers.
+LABEL_FREE = {
+    "effective_rank": Title("rank", "effective rank", "RankMe: directions in use, of the width"),
+    "alpha_req": Title("alpha", "alpha-ReQ", "how steeply the spectrum falls; near 1 is best"),
+    "uniformity": Title("uniform", "uniformity", "how even directions are; lower is more even"),
+    "intrinsic_dimension": Title(
+        "dimension", "intrinsic dimension", "numbers that tell images from neighbors (TwoNN)"
+    ),
+    "cluster_learnability": Title(
+        "learnable", "cluster learnability", "how soon neighbors learn clusters, 0 to 1 (CLID)"
+    ),
+}
+
+
 def labels_per_class(column: str) -> int | None:
     """The k of a column ``linear_k``; None for the others."""
     tail = column.removeprefix("linear_")
@@ -114,7 +128,8 @@ class ScoreTable:
     ``weights`` tells those of each row apart. ``differences`` are those of the pretrained backbone
     to each other row, image by image or draw by draw: rows -> columns. ``plain`` are the rows that
     need no network, the one that others are compared with first; ``nouns`` is what the samples are
-    called.
+    called. ``label_free`` has numbers of the training samples' features that need no label, by row
+    and name.
     """
 
     data: str
@@ -130,6 +145,7 @@ class ScoreTable:
     differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
     plain: list[str] = field(default_factory=lambda: [RAW_PIXELS])
     nouns: str = "images"
+    label_free: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def title(self, column: str) -> str:
         """What a reader calls a column."""
@@ -163,6 +179,11 @@ class ScoreTable:
             notes=list(dict.fromkeys([*self.notes, *earlier.notes])),
             weights={**earlier.weights, **self.weights},
             differences={name: found for name, found in differences.items() if found},
+            label_free={
+                name: found
+                for name in names
+                if (found := self.label_free.get(name, earlier.label_free.get(name)))
+            },
         )
 
     def best(self, column: str) -> list[str]:
@@ -241,7 +262,24 @@ class ScoreTable:
             f"test {self.nouns}, {self.num_classes or 0} classes"
         )
         said = [*self.sentences(), *self.notes]
-        return Group(Text(title), table, *(Text(visible(sentence)) for sentence in said))
+        tables = [table, *([self._label_free_table()] if self.label_free else [])]
+        return Group(Text(title), *tables, *(Text(visible(sentence)) for sentence in said))
+
+    def _label_free_table(self) -> Table:
+        """Numbers that need no label; none is a score, so none is bold."""
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column("without labels", overflow="fold")
+        for title in LABEL_FREE.values():
+            table.add_column(title.short, justify="right", no_wrap=True)
+        for name, numbers in self.label_free.items():
+            cells = [number_text(numbers.get(key)) for key in LABEL_FREE]
+            table.add_row(Text(visible(name)), *cells)
+        return table
+
+
+def number_text(value: float | None) -> str:
+    """A number without a label in three digits; a dash where it is not defined."""
+    return "-" if value is None else f"{value:.3g}"
 
 
 def read_scores(path: Path) -> ScoreTable | None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -123,6 +124,28 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; move it there if the block succeeds.
+
+    Raises:
+        UserError: there is something at ``path`` already, the disk is full, or nothing can be
+            written there; of what was begun nothing stays.
+    """
+    check_writable(path, "new")
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} is there already and is not empty: give a new folder")
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise writing_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

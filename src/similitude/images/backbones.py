@@ -93,30 +93,18 @@ class BackboneConfig(NetworkConfig):
 
     def preparing_snippet(self, data: ImageData, facts: ImageFacts) -> str:
         """Python with Pillow and torch alone that makes of a file what the network takes."""
-        kept, side = data.canvas_size, facts.size
-        sides = [side] if kept in (None, side) else [kept, side]
-        resized = "".join(f".resize(({s}, {s}), Image.Resampling.BILINEAR)" for s in sides)
-        deep = ""
-        if data.value_range is not None:
-            black, white = data.value_range
-            deep = f"""
-    if image.mode[0] in "IF":  # 16 bits, floats
-        shown = (np.array(image, dtype=float) - {black}) * (255 / ({white} - {black}))
-        image = Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))"""
+        size, resized = facts.size, ""
+        if data.canvas_size not in (None, size):  # of numbers, not of bytes, as in evaluation
+            resized = f"""
+    x = torch.nn.functional.interpolate(x, size={(size, size)}, mode="bilinear", antialias=True)"""
         return f'''
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+{opening_snippet(data, facts)}
 
 
 def prepare(file):
-    """An RGB image as the backbone wants it, [1, 3, {side}, {side}]."""
-    image = ImageOps.exif_transpose(Image.open(file)){deep}
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("RGB"){resized}
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    """An RGB image as the backbone wants it, [1, 3, {size}, {size}]."""
+    x = torch.from_numpy(np.array(opened(file))).permute(2, 0, 1)[None] / 255{resized}
     mean, std = torch.tensor({[facts.mean, facts.std]})[..., None, None]
     return (x - mean) / std
 
@@ -140,6 +128,41 @@ def prepare(file):
                     "is a number, true, false, a short word, or a short list of these"
                 )
         return options
+
+
+def opening_snippet(data: ImageData, facts: ImageFacts, *, resized: bool = True) -> str:
+    """Python with Pillow and NumPy that opens a file as ``embed`` does.
+
+    Args:
+        data: how images are decoded.
+        facts: of what the network takes.
+        resized: whether to the square canvas of before the last resizing; otherwise it stays as
+            large as it is.
+    """
+    side, deep = canvas_side(data, facts), ""
+    resizing = f".resize(({side}, {side}), Image.Resampling.BILINEAR)" if resized else ""
+    if data.value_range is not None:
+        black, white = data.value_range
+        deep = f"""
+    if image.mode[0] in "IF":  # 16 bits, floats
+        shown = (np.array(image, dtype=float) - {black}) * (255 / ({white} - {black}))
+        image = Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))"""
+    numpy = "import numpy as np\n" if resized or deep else ""
+    return f'''{numpy}from PIL import Image, ImageOps
+
+
+def opened(file):
+    """An upright RGB image, on white where it is transparent."""
+    image = ImageOps.exif_transpose(Image.open(file)){deep}
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB"){resizing}'''
+
+
+def canvas_side(data: ImageData, facts: ImageFacts) -> int:
+    """Side of the canvas that becomes the input of a network."""
+    return data.canvas_size or facts.size
 
 
 def build_backbone(config: BackboneConfig) -> nn.Module:

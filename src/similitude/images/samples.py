@@ -14,6 +14,7 @@ from similitude.images.backbones import BackboneConfig
 from similitude.images.config import ImageData
 from similitude.images.decoder import native_size
 from similitude.images.decoding import IMAGES, ValueRange
+from similitude.images.feature_maps import FeatureMaps
 from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
 from similitude.images.loading import load_images, load_some, pack_images
 from similitude.images.opening import Range, open_parts, open_source, open_stream
@@ -113,6 +114,12 @@ class Images(Modality):
 
         return starts
 
+    @property
+    def exports(self) -> Mapping[str, Any]:
+        from similitude.images.exports import EXPORTS
+
+        return EXPORTS
+
     def same(self, config: ImageData, samples: ImageSet) -> bool:
         """Whether canvases are of this size."""
         return config.canvas_size == samples.size
@@ -140,6 +147,11 @@ class Images(Modality):
         )
         network.num_features = features  # type: ignore[assignment]
         return ImageData(image_size=side), network
+
+    def feature_maps(
+        self, backbone: nn.Module, facts: ImageFacts, names: Sequence[str]
+    ) -> FeatureMaps:
+        return FeatureMaps(backbone, facts.size, names)
 
     def look_inside(
         self, backbone: nn.Module, samples: ImageSet, facts: ImageFacts, device: torch.device

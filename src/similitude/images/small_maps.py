@@ -3,6 +3,7 @@
 N samples, C channels in and K out, H x W pixels in and P = h x w out, a kernel of size k x l.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -89,3 +90,12 @@ def convert_convolutions(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.Conv2d:
             part.__class__ = SmallMapConv2d
+
+
+def plain_convolutions(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` of PyTorch's own layers, which formats of others know."""
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        if type(part) is SmallMapConv2d:
+            part.__class__ = nn.Conv2d  # type: ignore[assignment]
+    return copied

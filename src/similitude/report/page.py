@@ -127,6 +127,7 @@ def render_run(run: RunSummary) -> tuple[str, dict[str, Any]]:
         backbone=words.backbone_name(run),
         tiles=_tiles(run),
         table=scores.run_table(evaluation) if evaluation else None,
+        unlabeled=scores.label_free_table(evaluation) if evaluation else None,
         raw=evaluation.plain[0] if evaluation else "",
         said=evaluation.sentences(scores.full_title) if evaluation else [],
         differences=scores.difference_rows(evaluation) if evaluation else [],
@@ -346,6 +347,7 @@ def _facts(run: RunSummary, verdict: words.Banner) -> dict[str, Any]:
         "evaluation": {
             "data": evaluation.data,
             "scores": table,
+            "label_free": evaluation.label_free,
             "differences": {
                 c.row: {column: asdict(d) for column, d in c.differences.items()}
                 for c in evaluation.comparisons

@@ -161,7 +161,7 @@ def read_run(path: Path) -> RunSummary:
         evaluation=_evaluation(path / "evaluation.json"),
         retrieval=retrieval,
         examples=None if retrieval is None else _examples(path / "retrieval.npz"),
-        embedding=_embedding(path / "embedding.npz"),
+        embedding=read_embedding(path / "embedding.npz"),
         attention=_attention(path / "attention.npz"),
         views=views if views.is_file() else None,
         unreadable=len(_lines(unreadable)) if unreadable.is_file() else 0,
@@ -299,7 +299,12 @@ def _attention(path: Path) -> Attention | None:
     return Attention(maps, images, names, classes)
 
 
-def _embedding(path: Path) -> Embedding | None:
+def read_embedding(path: Path) -> Embedding | None:
+    """What a run keeps of some images in its embedding.npz; None where there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.is_file():
         return None
     arrays = read_arrays(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from similitude.evaluation.comparison import BEFORE_TRAINING as BEFORE
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE as PRETRAINED
 from similitude.evaluation.comparison import RANDOM_BACKBONE as RANDOM
-from similitude.evaluation.scores import Score, ScoreTable, column_title
+from similitude.evaluation.scores import LABEL_FREE, Score, ScoreTable, column_title, number_text
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,18 @@ def run_table(evaluation: ScoreTable) -> Table:
         for name, scores in evaluation.rows.items()
     ]
     return table(rows, evaluation.columns, evaluation.rows.get(evaluation.plain[0]))
+
+
+def label_free_table(evaluation: ScoreTable) -> Table | None:
+    """Numbers that need no label, of every network; None where none were taken."""
+    if not evaluation.label_free:
+        return None
+    rows = []
+    for name, numbers in evaluation.label_free.items():
+        texts = [number_text(numbers[key]) if key in numbers else None for key in LABEL_FREE]
+        cells = [None if text is None else Cell(text, "", "", "", best=False) for text in texts]
+        rows.append(Row(name, "run" if name == PRETRAINED else "baseline", cells))
+    return Table([(title.full, title.meaning) for title in LABEL_FREE.values()], rows, 1)
 
 
 def full_title(column: str) -> str:

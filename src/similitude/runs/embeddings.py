@@ -1,8 +1,14 @@
-"""Embeddings on disk: one row for each image, its file name and its vector."""
+"""Embeddings on disk: one row for each image, its file name and its vector, or those of its places.
+
+N images; D features of h x w places.
+"""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.evaluation import Features
@@ -11,8 +17,43 @@ from similitude.files.writing import as_path, check_writable, write_with
 SUFFIXES = (".npz", ".parquet")
 
 
-def check_output(given: str | Path) -> Path:
+class PatchFeatures(NamedTuple):
+    """Features of every place of some images, row by row; ``y`` is as of :class:`Features`."""
+
+    x: Float[Tensor, "N h w D"]
+    y: Int[Tensor, " N"] | None
+    names: list[str]
+
+
+class LastMap(nn.Module):
+    """The coarsest of a network's maps as one row of numbers for each image.
+
+    Args:
+        maps: samples to maps by name.
+
+    Attributes:
+        shape: D, h and w of the map that was made last.
+    """
+
+    shape: tuple[int, ...]
+
+    def __init__(self, maps: nn.Module) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, x: Any) -> Float[Tensor, "N Dhw"]:
+        """Rows of numbers, of which ``shape`` tells the places."""
+        *_, last = self.maps(x).values()
+        self.shape = tuple(last.shape[1:])
+        return last.flatten(1)
+
+
+def check_output(given: str | Path, *, patches: bool = False) -> Path:
     """The file that is to be written; refuses a format or place before any work is done for it.
+
+    Args:
+        given: by the user.
+        patches: whether it is to hold the features of places, which .npz alone does.
 
     Raises:
         UserError: the name ends in neither .npz nor .parquet, pyarrow is missing, or the place
@@ -20,6 +61,8 @@ def check_output(given: str | Path) -> Path:
     """
     path = as_path(given)
     check_writable(path)
+    if patches and path.suffix != ".npz":
+        raise UserError(f"cannot write patches to {path}: the name must end in .npz")
     if path.suffix not in SUFFIXES:
         raise UserError(f"cannot write embeddings to {path}: the name must end in .npz or .parquet")
     if path.suffix == ".parquet":
@@ -33,16 +76,16 @@ def check_output(given: str | Path) -> Path:
     return path
 
 
-def write_embeddings(features: Features, path: Path) -> None:
+def write_embeddings(features: Features | PatchFeatures, path: Path) -> None:
     """Write file names and float32 vectors.
 
-    ``.npz``: arrays ``names`` [N] and ``embeddings`` [N, D]. ``.parquet``: columns ``file`` and
-    ``embedding``, a list of D floats.
+    ``.npz``: arrays ``names`` [N] and ``embeddings`` [N, D], of patches [N, h, w, D].
+    ``.parquet``: columns ``file`` and ``embedding``, a list of D floats.
 
     Raises:
         UserError: an unknown suffix, or the disk is full.
     """
-    path = check_output(path)
+    path = check_output(path, patches=features.x.ndim > 2)
     vectors = features.x.float().numpy()
 
     def write_npz(temporary: Path) -> None:

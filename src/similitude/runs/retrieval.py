@@ -22,7 +22,8 @@ from similitude.methods import build_method
 from similitude.nets.weights import fingerprint_of
 from similitude.randomness import permutation
 from similitude.runs.folder import is_held
-from similitude.runs.run import THUMBNAIL_SIZE, Run
+from similitude.runs.gallery import THUMBNAIL_SIZE
+from similitude.runs.run import Run
 from similitude.sample import Samples
 
 _AT_ONCE = 256  # samples

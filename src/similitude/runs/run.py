@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -13,36 +12,29 @@ from torch import Tensor, nn
 from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
-from similitude.evaluation import Features, ScoreTable, check_protocols, extract_features, spectrum
+from similitude.evaluation import Features, ScoreTable, check_protocols, extract_features
 from similitude.evaluation.evaluate import check_names
 from similitude.evaluation.verdict import Verdict
 from similitude.files.reading import damaged, read_json
-from similitude.files.writing import as_path, check_writable, version_of, write_with
+from similitude.files.writing import as_path, check_writable, version_of
 from similitude.listener import Listener, Silent
 from similitude.method import Method
 from similitude.methods import given_method
 from similitude.modalities import Modality, modality
 from similitude.nets.start import Start
-from similitude.randomness import permutation
 from similitude.recipes import Recipe
-from similitude.report.gallery import queries_and_neighbors
-from similitude.report.read import Embedding
 from similitude.runs.checkpoint import (
     Checkpoint,
-    export_backbone,
     fresh_backbone,
-    kept_alone,
     kept_weights,
     load_backbone,
     load_checkpoint,
     read_start,
 )
+from similitude.runs.embeddings import LastMap, PatchFeatures
 from similitude.runs.folder import CHECKPOINT, refuse_links, settle
 from similitude.runs.starts import opened
-from similitude.sample import DataConfig, Samples
-
-GALLERY_SIZE = 2000  # images kept for the report's map
-THUMBNAIL_SIZE = 56  # pixels at most
+from similitude.sample import DataConfig
 
 
 class Run:
@@ -92,6 +84,16 @@ class Run:
     def recipe(self) -> Recipe:
         """What the run was trained with."""
         return self.checkpoint.recipe
+
+    @property
+    def pretraining(self) -> Recipe:
+        """How the backbone was trained without labels."""
+        return self.recipe
+
+    @property
+    def labeled_stage(self) -> str | None:
+        """What came after the pretraining, in words; None if nothing did."""
+        return None
 
     @property
     def split_seed(self) -> int:
@@ -177,11 +179,52 @@ class Run:
         if wants_processes(devices, 1):
             return self._in_processes("embed", devices, listener, data=data)
         join_processes()
-        heard = listener or Silent()
+        return self._extracted(self.backbone, data, listener or Silent())
+
+    def embed_patches(
+        self, data: object, *, devices: int | None = None, listener: Listener | None = None
+    ) -> PatchFeatures:
+        """Features of every place of images, from the last of :meth:`feature_maps`.
+
+        All are in memory: N h w D numbers of 4 bytes.
+
+        Args:
+            data: as for :meth:`embed`.
+            devices: as for :meth:`embed`.
+            listener: as for :meth:`embed`.
+
+        Raises:
+            UserError: the backbone gives no maps.
+        """
+        if wants_processes(devices, 1):
+            return self._in_processes("embed_patches", devices, listener, data=data)
+        join_processes()
+        last = LastMap(self.feature_maps(("out",)))
+        flat = self._extracted(last, data, listener or Silent())
+        places = flat.x.unflatten(1, last.shape).permute(0, 2, 3, 1).contiguous()
+        return PatchFeatures(places, flat.y, flat.names)
+
+    def feature_maps(self, names: Sequence[str] = ("0", "1", "2", "3")) -> Any:
+        """The backbone for detection and segmentation: maps of several strides, by name.
+
+        A module, images [N, 3, H, W] to {name: [N, C, h, w]}, with ``channels`` and ``strides`` of
+        the maps. It is a copy, in evaluation mode.
+
+        Args:
+            names: of the maps, the coarsest last; as many are given. torchvision's detectors want
+                "0" to "3", its segmenters one called "out".
+
+        Raises:
+            UserError: the backbone gives no maps, or fewer.
+        """
+        return self.modality.feature_maps(self.backbone, self.facts, names)
+
+    def _extracted(self, backbone: nn.Module, data: object, heard: Listener) -> Features:
+        """What a network makes of all samples of what a user gave."""
         sources = first_then_others(lambda: self.modality.open_all(data, self.recipe.data))
         parts = [
             extract_features(
-                self.backbone,
+                backbone,
                 self.load_source(source, heard),
                 self.facts,
                 device=self.device,
@@ -290,39 +333,6 @@ class Run:
             listener=listener,
         )
 
-    def write_gallery(self, images: Samples[Any]) -> None:
-        """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
-        index = permutation(self.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
-        shown = images.subset(index)
-        features = extract_features(self.backbone, shown, self.facts, device=self.device)
-        arrays: dict[str, Any] = {
-            "features": features.x.numpy(),
-            "thumbnails": shown.thumbnails(THUMBNAIL_SIZE),
-            "names": np.array(shown.names),
-            "spectrum": spectrum(features.x).numpy(),
-        }
-        if shown.labels is not None:
-            arrays["labels"] = shown.labels.numpy()
-        if shown.class_names is not None:
-            arrays["class_names"] = np.array(shown.class_names)
-        if shown.can_be_heard and features.x.isfinite().all():
-            arrays |= _heard(shown, arrays)
-        write_with(self.path / "embedding.npz", lambda path: np.savez_compressed(path, **arrays))
-        self._write_attention(images)
-
-    def _write_attention(self, samples: Samples[Any]) -> None:
-        """Write attention.npz: where a ViT looks in a few images; nothing for other backbones."""
-        found = self.modality.look_inside(self.backbone, samples, self.facts, self.device)
-        if found is None:
-            return
-        few = found["of"]
-        arrays = {name: array for name, array in found.items() if name != "of"}
-        arrays["names"] = np.array(few.names)
-        if few.labels is not None and few.class_names is not None:
-            names = [few.class_names[i] if i >= 0 else "" for i in few.labels.tolist()]
-            arrays["classes"] = np.array(names)
-        write_with(self.path / "attention.npz", lambda path: np.savez_compressed(path, **arrays))
-
     @property
     def device(self) -> torch.device:
         """Where features are computed: on the GPU, if there is one."""
@@ -346,27 +356,29 @@ class Run:
             lambda done, total: listener.progress(f"reading {source.name}", done, total),
         )
 
-    def export(self, path: str | Path) -> str:
-        """Write the backbone's weights as safetensors; return Python that loads and feeds them.
+    def export(
+        self, path: str | Path, *, to: str = "safetensors", images: object | None = None
+    ) -> str:
+        """Write the backbone in a format in which others use it; return Python that does.
 
-        With timm alone, or through similitude where the method keeps more than one network of timm
-        (CPC, CMC). Of several sensors the network of the one that is kept, on its own input.
+        "safetensors" is a file of weights, for timm alone, or for similitude where the method keeps
+        more than one network of timm (CPC, CMC). Of images there are also "timm", "torchvision",
+        "huggingface", "onnx" and "torch-export", each a new folder with a model card: it is loaded
+        by another process, without similitude, and must give the features of the run within 1e-4.
+
+        Args:
+            path: a file that ends in .safetensors, or a folder that is not there or is empty.
+            to: the format.
+            images: some to compare on, as for :func:`similitude.pretrain`; by default those that
+                the run keeps for its report.
+
+        Raises:
+            UserError: there is no such format, it does not take this network, a package is missing,
+                or the export would give other features; then nothing is written.
         """
-        target = as_path(path)
-        if target.suffix != ".safetensors":
-            raise UserError(f"cannot export to {target}: the name must end in .safetensors")
-        check_writable(target)
-        alone, weights = kept_alone(self.recipe, self.kept_weights)
-        export_backbone(weights, target)
-        network, data, facts, _ = alone
-        if weights.keys() != network.build().state_dict().keys():
-            return (
-                "import similitude as sim\n\n"
-                f"# {self.recipe.method.name} keeps more than one timm network for whole images\n"
-                f"backbone = sim.load({str(self.path)!r}).backbone\n"
-                f"{network.preparing_snippet(data, facts)}"
-            )
-        return network.loading_snippet(str(target), data, facts)
+        from similitude.runs.exporting import export_run  # which compares a run
+
+        return export_run(self, path, to, images)
 
     def report(self) -> Path:
         """Write report.html into the run folder; return its path."""
@@ -387,13 +399,3 @@ def _with_own_norms(recipe: Recipe) -> Recipe:
         k: v for k, v in getattr(recipe.backbone, "options", {}).items() if k != "norm_layer"
     }
     return recipe.changed(backbone=recipe.backbone.changed(options=options))
-
-
-def _heard(samples: Samples[Any], arrays: dict[str, Any]) -> dict[str, Any]:
-    """What a page plays: the sounds that it shows as neighbors."""
-    plain = {"labels": None, **arrays, "names": samples.names, "class_names": samples.class_names}
-    embedding = Embedding(**plain)
-    queries, neighbors = queries_and_neighbors(embedding)
-    shown = np.unique(np.concatenate([queries, neighbors[queries].ravel()]))
-    track, times = samples.subset(torch.from_numpy(shown)).track()
-    return {"track": np.frombuffer(track, np.uint8), "heard": shown, "times": times}

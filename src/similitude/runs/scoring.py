@@ -24,6 +24,7 @@ from similitude.nets.start import Start
 from similitude.recipes import arithmetic_of
 from similitude.runs.checkpoint import load_backbone
 from similitude.runs.folder import is_held
+from similitude.runs.gallery import write_gallery
 from similitude.runs.run import Run
 from similitude.sample import DataConfig
 
@@ -120,7 +121,7 @@ def score_run(
             )
         table = table.completed_by(earlier)
     write_text(place, json.dumps(table.to_json(), indent=2))
-    run.write_gallery(train if test is None else test)
+    write_gallery(run, train if test is None else test)
     if run.is_outdated:  # the training may have looked for such scores before they were there
         place.unlink(missing_ok=True)
     return table

@@ -32,6 +32,7 @@ from similitude.runs.checkpoint import (
     read_start,
 )
 from similitude.runs.environment import write_environment
+from similitude.runs.gallery import write_gallery
 from similitude.runs.metrics import Metrics
 from similitude.runs.run import Run
 from similitude.sample import MultiView, Samples
@@ -224,7 +225,7 @@ def _finish(
     write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
     _, weights = kept_alone(run.recipe, run.kept_weights)
     export_backbone(weights, run.path / "backbone.safetensors")
-    run.write_gallery(images)
+    write_gallery(run, images)
     speed = recorder.metrics.last("images_per_second") or 0.0
     listener.say(
         f"trained {steps:,} steps in {recorder.seconds:.0f} s, {speed:.0f} {images.noun}/s at last"

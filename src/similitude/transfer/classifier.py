@@ -18,7 +18,7 @@ from similitude.files.writing import as_path
 from similitude.listener import Listener, Silent
 from similitude.nets.precision import computing
 from similitude.nets.weights import load_strictly
-from similitude.recipes import arithmetic_of, validated
+from similitude.recipes import Recipe, arithmetic_of, validated
 from similitude.runs.folder import settle
 from similitude.runs.metrics import Metrics, read_metrics
 from similitude.runs.run import Run
@@ -59,6 +59,18 @@ class Classifier(Run):
     def transfer(self) -> FinetuneRecipe | DistillRecipe:
         """How it was made: the content of recipe.yaml."""
         return read_transfer(self.path)
+
+    @property
+    def pretraining(self) -> Recipe:
+        """That of the run that was fine-tuned, or of the student."""
+        return self.transfer.network
+
+    @property
+    def labeled_stage(self) -> str:
+        """What came after the pretraining, in words."""
+        if isinstance(self.transfer, DistillRecipe):
+            return "trained on what a classifier says of images"
+        return f"fine-tuned on labels of {len(self.class_names)} classes"
 
     @property
     def split_seed(self) -> int:

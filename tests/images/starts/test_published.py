@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg
 
 from similitude.errors import UserError
 from similitude.images.backbones import BackboneConfig, build_backbone
-from similitude.images.starts import open_start, published
+from similitude.images.starts import license_of, open_start, published
 
 
 @pytest.fixture
@@ -145,3 +145,10 @@ def test_efficientnet_lite0_knows_an_image_again_in_a_mirror():
         h, mirrored = network(photos), network(photos.flip(3))
     similarity = torch.nn.functional.normalize(h) @ torch.nn.functional.normalize(mirrored).T
     assert similarity.argmax(1).tolist() == list(range(6))
+
+
+def test_the_license_of_a_start_is_told_where_it_is_stated():
+    assert license_of("timm:vit_small_patch16_224.dino") == "apache-2.0"
+    assert license_of("efficientnet-lite0") == "apache-2.0"
+    assert license_of("weights.pth") is None
+    assert license_of("timm:no_such_network") is None

@@ -117,6 +117,14 @@ def open_efficientnet_lite0(backbone: BackboneConfig | None) -> Start:
     )
 
 
+def license_of(name: str) -> str | None:
+    """The license of published weights by their name in a recipe; None where it is not stated."""
+    if name == EFFICIENTNET_LITE0:
+        return "apache-2.0"  # at their origin
+    facts = get_pretrained_cfg(name.removeprefix("timm:")) if name.startswith("timm:") else None
+    return None if facts is None else facts.license
+
+
 def _near(name: str, architecture: str) -> str:
     """How the sentence about an unknown name ends."""
     tagged = timm.list_pretrained(f"{architecture}.*") if architecture else []

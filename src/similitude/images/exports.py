@@ -1,0 +1,383 @@
+"""Formats in which a trained backbone of images is used elsewhere.
+
+N images of S x S pixels, from canvases of C x C; D features.
+"""
+
+import json
+import re
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from similitude.images.backbones import canvas_side, opening_snippet
+from similitude.images.small_maps import plain_convolutions
+from similitude.images.views.config import ImageFacts
+from similitude.nets.export import Export, Exported
+
+# Networks of timm whose tensors have the names that torchvision gives them.
+TORCHVISION = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *("wide_resnet50_2", "wide_resnet101_2"),
+)
+_DEPTHS = {"resnet18": [2, 2, 2, 2], "resnet34": [3, 4, 6, 3]}  # of those with a base_width
+
+
+class Pixels(nn.Module):
+    """A backbone of canvases as they come out of a decoder: it resizes and normalizes them itself.
+
+    As :func:`similitude.images.views.evaluation_view` does, in numbers, so without rounding.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, facts: ImageFacts) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.size = facts.size
+        self.register_buffer("mean", torch.tensor(facts.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(facts.std)[:, None, None])
+
+    def forward(self, pixels: UInt8[Tensor, "N C C 3"]) -> Float[Tensor, "N D"]:
+        """Features of images."""
+        x = pixels.permute(0, 3, 1, 2).float() / 255
+        if x.shape[-1] != self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return self.backbone((x - self.mean) / self.std)
+
+
+class _OfNormalized(Export):
+    """A format whose own preprocessing normalizes what the network takes, [N, 3, S, S]."""
+
+    def reference(self, model: Exported) -> nn.Module:
+        return model.backbone
+
+
+class Timm(_OfNormalized):
+    """A folder for ``timm.create_model("local-dir:...")``: its config.json says all of the input.
+
+    Other libraries that know timm's folders read it too (OpenCLIP, transformers).
+    """
+
+    name = "timm"
+    library = "timm"
+
+    def unfit(self, model: Exported) -> str | None:
+        return _more_than_one(model) or _not_by_name(model)
+
+    def write(self, model: Exported, folder: Path) -> None:
+        network, facts = model.network, model.facts
+        config = {
+            "architecture": network.name,
+            "num_classes": 0,
+            "num_features": model.backbone.num_features,
+            "model_args": dict(network.options),
+            "pretrained_cfg": {
+                "input_size": [3, facts.size, facts.size],
+                "fixed_input_size": hasattr(model.backbone, "patch_embed"),
+                "interpolation": "bilinear",
+                "crop_pct": 1.0,
+                "crop_mode": "squash",  # the whole image, as `embed` sees it
+                "mean": facts.mean,
+                "std": facts.std,
+                "num_classes": 0,
+                "pool_size": None,
+                "first_conv": None,
+                "classifier": None,
+            },
+        }
+        _write_json(folder / "config.json", config)
+        _write_weights(folder / "model.safetensors", model.backbone.state_dict())
+
+    def snippet(self, model: Exported, folder: str) -> str:
+        return f'''import timm
+import torch
+{opening_snippet(model.data, model.facts, resized=False)}
+
+
+backbone = timm.create_model({f"local-dir:{folder}"!r}, pretrained=True, num_classes=0).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))
+
+
+def prepare(files):
+    """Of image files what the backbone takes, [N, 3, {model.facts.size}, {model.facts.size}]."""
+    return torch.stack([transform(opened(file)) for file in files])
+
+
+@torch.inference_mode()
+def features(inputs):
+    return backbone(inputs)'''
+
+
+class Torchvision(_OfNormalized):
+    """A state_dict for one of torchvision's ResNets."""
+
+    name = "torchvision"
+    library = "torchvision"
+
+    def unfit(self, model: Exported) -> str | None:
+        network = model.network
+        if network.name not in TORCHVISION or network.options:
+            options = " with options" if network.options else ""
+            return (
+                "of timm's networks only plain ResNets, ResNeXts and wide ResNets are "
+                f"torchvision's, and this is {network.name}{options}"
+            )
+        return _more_than_one(model) or _not_by_name(model)
+
+    def write(self, model: Exported, folder: Path) -> None:
+        torch.save(model.backbone.state_dict(), folder / "weights.pth")
+
+    def snippet(self, model: Exported, folder: str) -> str:
+        facts, side = model.facts, canvas_side(model.data, model.facts)
+        return f'''import torch
+import torchvision
+from torchvision.transforms import v2 as transforms
+{opening_snippet(model.data, facts, resized=False)}
+
+
+backbone = torchvision.models.get_model({model.network.name!r}, weights=None)
+backbone.fc = torch.nn.Identity()
+backbone.load_state_dict(torch.load({f"{folder}/weights.pth"!r}, weights_only=True))
+backbone.eval()
+transform = transforms.Compose([
+    transforms.Resize(({side}, {side})),
+    transforms.ToImage(),
+    transforms.ToDtype(torch.float32, scale=True),
+    transforms.Resize(({facts.size}, {facts.size})),
+    transforms.Normalize({list(facts.mean)}, {list(facts.std)}),
+])
+
+
+def prepare(files):
+    """Of image files what the backbone takes, [N, 3, {facts.size}, {facts.size}]."""
+    return torch.stack([transform(opened(file)) for file in files])
+
+
+@torch.inference_mode()
+def features(inputs):
+    return backbone(inputs)'''
+
+
+class HuggingFace(_OfNormalized):
+    """A folder for ``AutoModel`` and ``AutoImageProcessor`` of transformers.
+
+    Networks that timm builds by name are timm's folder, which transformers wraps; narrow ResNets,
+    which timm has not, are transformers' own ``ResNetModel`` (He et al. 2015, its classes).
+    """
+
+    name = "huggingface"
+    library = "transformers"
+    needs = ("transformers",)
+    extra = "transformers"
+
+    def unfit(self, model: Exported) -> str | None:
+        network = model.network
+        if _is_narrow(network):
+            return _more_than_one(model)
+        return Timm().unfit(model)
+
+    def write(self, model: Exported, folder: Path) -> None:
+        network, facts = model.network, model.facts
+        if not _is_narrow(network):
+            Timm().write(model, folder)
+            return
+        width = network.base_width
+        config = {
+            "architectures": ["ResNetModel"],
+            "model_type": "resnet",
+            "layer_type": "basic",
+            "embedding_size": width,
+            "hidden_sizes": [width, 2 * width, 4 * width, 8 * width],
+            "depths": _DEPTHS[network.name],
+            "hidden_act": "relu",
+        }
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": facts.size, "width": facts.size},
+            "resample": 2,  # bilinear
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": facts.mean,
+            "image_std": facts.std,
+        }
+        _write_json(folder / "config.json", config)
+        _write_json(folder / "preprocessor_config.json", processor)
+        state = model.backbone.state_dict()
+        renamed = {transformers_name(name): tensor for name, tensor in state.items()}
+        _write_weights(folder / "model.safetensors", renamed)
+
+    def snippet(self, model: Exported, folder: str) -> str:
+        size = model.facts.size
+        return f'''import torch
+from transformers import AutoImageProcessor, AutoModel
+{opening_snippet(model.data, model.facts, resized=False)}
+
+
+backbone = AutoModel.from_pretrained({folder!r}).eval()
+processor = AutoImageProcessor.from_pretrained({folder!r})
+
+
+def prepare(files):
+    """Of image files what the backbone takes, [N, 3, {size}, {size}]."""
+    images = [opened(file) for file in files]
+    return processor(images, return_tensors="pt")["pixel_values"]
+
+
+@torch.inference_mode()
+def features(inputs):
+    return backbone(inputs).pooler_output.flatten(1)'''
+
+
+class _OfPixels(Export):
+    """A format that holds the whole computation, from RGB pixels on, and takes every network."""
+
+    file: ClassVar[str]
+    runtime: ClassVar[str]  # the module that loads the file
+
+    def reference(self, model: Exported) -> nn.Module:
+        return Pixels(plain_convolutions(model.backbone), model.facts).eval()
+
+    def write(self, model: Exported, folder: Path) -> None:
+        side = canvas_side(model.data, model.facts)
+        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+        self.save(self.reference(model), example, folder / self.file)
+
+    @abstractmethod
+    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
+        """Write the computation, for any number of images."""
+
+    @abstractmethod
+    def loading(self, path: str) -> str:
+        """Python that loads the file, and defines ``features``."""
+
+    def snippet(self, model: Exported, folder: str) -> str:
+        side = canvas_side(model.data, model.facts)
+        return f'''import {self.runtime}
+{opening_snippet(model.data, model.facts)}
+
+
+def prepare(files):
+    """Of image files what the network takes: RGB pixels, uint8 [N, {side}, {side}, 3]."""
+    return np.stack([np.asarray(opened(file)) for file in files])
+
+
+{self.loading(f"{folder}/{self.file}")}'''
+
+
+class Onnx(_OfPixels):
+    """One .onnx file, input ``pixels``, output ``features``."""
+
+    name = "onnx"
+    library = "onnx"
+    needs = ("onnx", "onnxruntime", "onnxscript")
+    extra = "onnx"
+    file = "model.onnx"
+    runtime = "onnxruntime"
+
+    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
+        torch.onnx.export(
+            module,
+            (example,),
+            path,
+            input_names=["pixels"],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+    def loading(self, path: str) -> str:
+        return f"""session = onnxruntime.InferenceSession({path!r})
+
+
+def features(inputs):
+    return session.run(["features"], {{"pixels": inputs}})[0]"""
+
+
+class TorchExport(_OfPixels):
+    """One .pt2 file, for ``torch.export.load`` alone: neither timm nor the network's code."""
+
+    name = "torch-export"
+    library = "pytorch"
+    file = "model.pt2"
+    runtime = "torch"
+
+    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
+        batch = torch.export.Dim("batch")
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, path)
+
+    def loading(self, path: str) -> str:
+        return f"""network = torch.export.load({path!r}).module()
+
+
+@torch.inference_mode()
+def features(inputs):
+    return network(torch.from_numpy(inputs))"""
+
+
+def transformers_name(name: str) -> str:
+    """What transformers calls a tensor of a timm ResNet of basic blocks.
+
+    ``layer2.0.conv1.weight`` is ``encoder.stages.1.layers.0.layer.0.convolution.weight``.
+    """
+    parts = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
+    block = re.fullmatch(r"layer(\d)\.(\d+)\.(downsample\.|conv|bn)(\d)\.(\w+)", name)
+    if block is None:
+        stem = re.fullmatch(r"(conv|bn)1\.(\w+)", name)
+        assert stem is not None, name
+        return f"embedder.embedder.{parts[stem[1]]}.{stem[2]}"
+    stage, number, part, which, tensor = block.groups()
+    if part == "downsample.":
+        place = f"shortcut.{parts[which]}"
+    else:
+        place = f"layer.{int(which) - 1}.{parts[part]}"
+    return f"encoder.stages.{int(stage) - 1}.layers.{number}.{place}.{tensor}"
+
+
+def _more_than_one(model: Exported) -> str | None:
+    return "its method keeps more than one network for whole images" if model.is_wrapped else None
+
+
+def _not_by_name(model: Exported) -> str | None:
+    network = model.network
+    changes = {
+        "a base_width": network.base_width is not None,
+        "the stem for small images": network.stem == "small",
+        "GroupNorm": network.norm == "group",
+    }
+    changed = next((what for what, is_so in changes.items() if is_so), None)
+    return None if changed is None else f"a {network.name} with {changed} is built by no name there"
+
+
+def _is_narrow(network: Any) -> bool:
+    """Whether it is a plain ResNet but for its width."""
+    return (
+        network.base_width is not None
+        and (network.name, network.stem, network.norm)
+        in {(n, "standard", "batch") for n in _DEPTHS}
+        and not network.options
+    )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
+
+
+EXPORTS = {e.name: e for e in (Timm(), Torchvision(), HuggingFace(), Onnx(), TorchExport())}

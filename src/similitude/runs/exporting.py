@@ -1,0 +1,189 @@
+"""A run's backbone in a format of others: written, loaded in a process of its own, compared."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from similitude.errors import UserError, did_you_mean
+from similitude.files.writing import as_path, check_writable, new_folder
+from similitude.modalities import modality
+from similitude.nets.export import Export, Exported
+from similitude.report.read import read_embedding
+from similitude.runs.card import model_card
+from similitude.runs.checkpoint import export_backbone, kept_alone
+from similitude.runs.run import Run
+
+DEFAULT = "safetensors"
+TOLERANCE = 1e-4  # of features up to 1 in size, and of larger ones relative to them
+LOW_COSINE = 0.99  # below it, neighbors found by one kind of features are not those of the other
+NUM_COMPARED = 8
+THUMBNAIL_SIZE = 512  # pixels at most, of images that are given
+# What a process that has never seen similitude makes of some files: all at once, and one alone.
+_CHECK = """
+import sys
+
+sys.modules["similitude"] = None  # whatever imports it fails
+{code}
+
+target, *files = sys.argv[1:]
+inputs = prepare(files)
+import numpy
+
+outputs = [features(inputs), features(inputs[:1])]
+together, alone = (numpy.asarray(output) for output in outputs)
+numpy.savez(target, inputs=numpy.asarray(inputs), together=together, alone=alone)
+"""
+
+
+def export_run(run: Run, path: str | Path, to: str, images: object) -> str:
+    """What :meth:`Run.export` does."""
+    model = exported(run)
+    formats = modality(model.data.kind).exports
+    if to != DEFAULT and to not in formats:
+        known = [DEFAULT, *formats]
+        noun = modality(model.data.kind).noun
+        raise UserError(f"no export of {noun} to {to!r}: {did_you_mean(to, known)}")
+    if to == DEFAULT:
+        if images is not None:
+            raise UserError(
+                "weights in safetensors are as they are in the run, and nothing is compared: leave "
+                "--images out, or ask for another format by --to"
+            )
+        return _write_weights(run, model, as_path(path))
+    return _write_format(run, model, as_path(path), formats[to], images)
+
+
+def _write_weights(run: Run, model: Exported, target: Path) -> str:
+    if target.suffix != ".safetensors":
+        raise UserError(
+            f"cannot export to {target}: the name must end in .safetensors, and other formats are "
+            "asked for by --to"
+        )
+    check_writable(target)
+    export_backbone(model.backbone.state_dict(), target)
+    if model.is_wrapped:
+        return (
+            "import similitude as sim\n\n"
+            f"# {run.recipe.method.name} keeps more than one timm network for whole images\n"
+            f"backbone = sim.load({str(run.path)!r}).backbone\n"
+            f"{model.network.preparing_snippet(model.data, model.facts)}"
+        )
+    return model.network.loading_snippet(str(target), model.data, model.facts)
+
+
+def _write_format(run: Run, model: Exported, target: Path, form: Export, images: object) -> str:
+    if (why := form.unfit(model)) is not None:
+        raise UserError(
+            f"cannot export {run.path} to {form.name}: {why}; onnx, torch-export and safetensors "
+            "take every network"
+        )
+    if missing := [package for package in form.needs if find_spec(package) is None]:
+        raise UserError(
+            f"export to {form.name} needs {' and '.join(missing)}: "
+            f"pip install 'similitude[{form.extra}]'"
+        )
+    with new_folder(target) as folder, tempfile.TemporaryDirectory() as place:
+        form.write(model, folder)
+        files = _write_jpegs(run, images, Path(place))
+        code = form.snippet(model, str(folder))
+        told = _compared(run, form, model, code, files)
+        card = model_card(run, form.library, form.snippet(model, target.name), told)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    return "\n".join([*(f"# {sentence}" for sentence in told), form.snippet(model, str(target))])
+
+
+def exported(run: Run) -> Exported:
+    """The network that is used after the training, and what is known of its input."""
+    (network, data, facts, _), weights = kept_alone(run.recipe, run.kept_weights)
+    with torch.random.fork_rng(devices=[]):
+        alone = network.build()
+    if is_wrapped := weights.keys() != alone.state_dict().keys():
+        alone = run.backbone.cpu()
+    else:
+        alone.load_state_dict(weights)
+    return Exported(alone.eval(), network, data, facts, is_wrapped)
+
+
+def _write_jpegs(run: Run, images: object, place: Path) -> list[Path]:
+    """Some real images as JPEG files: those that are given, or that the run keeps."""
+    if images is None:
+        kept = read_embedding(run.path / "embedding.npz")
+        if kept is None:
+            raise UserError(
+                f"{run.path} keeps no images to compare with: give some, --images PHOTOS"
+            )
+        pictures = kept.thumbnails[:NUM_COMPARED]
+    else:
+        data = run.recipe.data
+        source = run.modality.open_all(images, data)[0]
+        some = run.modality.load_some(source, range(min(NUM_COMPARED, len(source))), data)
+        pictures = some.thumbnails(THUMBNAIL_SIZE)
+    files = [place / f"{number}.jpg" for number in range(len(pictures))]
+    for file, picture in zip(files, pictures, strict=True):
+        Image.fromarray(picture).save(file, quality=95)
+    return files
+
+
+def _compared(
+    run: Run, form: Export, model: Exported, code: str, files: Sequence[Path]
+) -> list[str]:
+    """Sentences on how far the exported features are from the run's.
+
+    Raises:
+        UserError: the files cannot be loaded, or give other features.
+    """
+    found = _elsewhere(form, code, files)
+    inputs = torch.from_numpy(found["inputs"])
+    with torch.inference_mode():
+        ours = form.reference(model)(inputs)
+    together, alone = (torch.from_numpy(found[name]) for name in ("together", "alone"))
+    if together.shape != ours.shape or alone.shape != ours[:1].shape:
+        raise UserError(
+            f"the export to {form.name} gives {list(together.shape)} of {len(files)} images and "
+            f"{list(alone.shape)} of one, and the run {list(ours.shape)}: nothing was written"
+        )
+    difference = max(float((t - ours[: len(t)]).abs().max()) for t in (together, alone))
+    largest = float(ours.abs().max())
+    if not difference <= TOLERANCE * max(1.0, largest):
+        raise UserError(
+            f"the export to {form.name} gives other features than the run, up to {difference:.1g} "
+            f"of {largest:.2g}: nothing was written; report this with recipe.yaml"
+        )
+    embedded = run.embed(str(files[0].parent)).x
+    cosine = float(F.cosine_similarity(together, embedded).min())
+    told = [
+        f"Loaded without similitude and compared on {len(files)} JPEG files, together and one "
+        "alone.",
+        f"Largest difference to the run's features of the same input: {difference:.1e}, of "
+        f"numbers up to {largest:.2g}.",
+        f"Lowest cosine with `embed` of the same files, which has its own decoding: {cosine:.5f}.",
+    ]
+    if cosine < LOW_COSINE:
+        told.append(
+            "This network is sensitive to how images are resized: onnx, torch-export and "
+            "torchvision do it as `embed` does."
+        )
+    return told
+
+
+def _elsewhere(form: Export, code: str, files: Sequence[Path]) -> dict[str, Any]:
+    """What another process makes of the files with this code alone."""
+    target = files[0].parent / "found.npz"
+    script = files[0].parent / "check.py"
+    script.write_text(_CHECK.format(code=code), encoding="utf-8")
+    command = [sys.executable, str(script), str(target), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(f"the export to {form.name} cannot be loaded, nothing was written: {last}")
+    with np.load(target) as found:
+        return dict(found)
