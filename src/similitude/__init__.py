@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from similitude import (
         data,
+        embeddings,
         evaluation,
         images,
         losses,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
     from similitude.ablation import ablate, studies
     from similitude.api import draw_views, load, pack, pretrain
+    from similitude.embeddings import embed
     from similitude.errors import UserError
     from similitude.evolution import evolve
     from similitude.images import backbones, views
@@ -44,6 +46,7 @@ _FUNCTIONS = {
     "ablate": "similitude.ablation",
     "distill": "similitude.transfer",
     "draw_views": "similitude.api",
+    "embed": "similitude.embeddings",
     "evolve": "similitude.evolution",
     "finetune": "similitude.transfer",
     "load": "similitude.api",
@@ -53,6 +56,7 @@ _FUNCTIONS = {
 _MODULES = {
     "backbones": "similitude.images.backbones",
     "data": "similitude.data",
+    "embeddings": "similitude.embeddings",
     "evaluation": "similitude.evaluation",
     "images": "similitude.images",
     "losses": "similitude.losses",
@@ -77,6 +81,8 @@ __all__ = [
     "data",
     "distill",
     "draw_views",
+    "embed",
+    "embeddings",
     "evaluation",
     "evolve",
     "finetune",

@@ -59,6 +59,7 @@ class Modality(ABC):
         suffixes: of files that hold one sample each, so that a table may name them.
         sensors: kinds of what each of its files gives, by the name of a sensor; none where that is
             one.
+        is_streamed: whether :meth:`load_some` reads no more than it is asked for.
     """
 
     kind: ClassVar[str]
@@ -68,6 +69,7 @@ class Modality(ABC):
     view_configs: ClassVar[Mapping[str, type]]
     suffixes: ClassVar[tuple[str, ...]] = ()
     sensors: ClassVar[Mapping[str, str]] = {}
+    is_streamed: ClassVar[bool] = False
 
     @abstractmethod
     def claims(self, data: Any) -> bool:
@@ -118,6 +120,14 @@ class Modality(ABC):
         """A few samples, and no others."""
         return self.load(source, config).subset(positions)
 
+    def for_pictures(self, side: int) -> Any:
+        """The config with which samples are loaded for thumbnails alone.
+
+        Args:
+            side: of a thumbnail, in pixels.
+        """
+        return self.data_config()
+
     def pack(self, data: Any, output: Any, size: int | None, listener: Any) -> Any:
         """Decode all samples once, into one file; its path."""
         raise UserError(f"only images are packed, not {self.noun}")
@@ -130,13 +140,23 @@ class Modality(ABC):
     def starts(self) -> Any:
         """What opens published weights and looks at them, as ``images.starts``; None without any.
 
-        It has ``open_start``, ``of_run``, ``unfit_norm`` and ``with_batchnorm``.
+        It has ``open_start``, ``of_run``, ``unfit_norm``, ``with_batchnorm``, and ``NAMED``, the
+        names of weights that are neither a file nor timm's.
         """
         return None
 
     def same(self, config: Any, samples: Any) -> bool:
         """Whether samples are already as this config would have them loaded."""
         return False
+
+    def for_start(self, weights: Any, source: Any) -> tuple[Any, Any]:
+        """Facts and config of the samples that published weights want; of a kind with starts.
+
+        Args:
+            weights: a :class:`similitude.nets.start.Start`.
+            source: of the samples.
+        """
+        raise NotImplementedError
 
     def entrant_at(self, weights: Any, samples: Any, source: Any) -> tuple[Any, Any | None]:
         """Facts and config of the samples that published weights want.

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from similitude.cli.embeddings import choose, duplicates, embed, outliers, search
 from similitude.cli.experiments import ablate, evolve
 from similitude.cli.from_requests import with_options
 from similitude.errors import UserError, visible
@@ -146,33 +147,6 @@ def retrieve(
 
 
 @app.command()
-def embed(
-    run: RunFolder,
-    data: Data,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="PATH", help="A .npz or .parquet file to write."),
-    ],
-    method: OwnMethod = None,
-    devices: Devices = None,
-) -> None:
-    """Write the embedding of every image: file name and vector."""
-    from similitude.cli.console import Console
-    from similitude.runs.embeddings import check_output, write_embeddings
-    from similitude.runs.run import Run
-
-    console = Console()
-    path = check_output(output)
-    with console:
-        features = Run(run, method=method).embed(data, devices=devices, listener=console)
-    if not console.speaks:
-        return
-    write_embeddings(features, path)
-    count, dim = features.x.shape
-    console.print(f"{count:,} embeddings of {dim} numbers: {path}")
-
-
-@app.command()
 @with_options(FinetuneRequest)
 def finetune(**options: Any) -> None:
     """Make a classifier of a run: train backbone, head and logits on labeled images."""
@@ -240,8 +214,8 @@ def report(
     typer.echo(visible(f"report: {write_report(runs, out)}"))
 
 
-app.command()(ablate)
-app.command()(evolve)
+for command in (embed, search, duplicates, outliers, choose, ablate, evolve):
+    app.command()(command)
 
 
 @app.command()
