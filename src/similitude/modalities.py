@@ -93,7 +93,7 @@ class Modality(ABC):
     def open_parts(self, data: Any, config: Any | None) -> list[Any]:
         """The sources of training part and test part, or of all where there is one part."""
 
-    def open_all(self, data: Any, config: Any) -> list[Any]:
+    def open_all(self, data: Any, config: Any | None) -> list[Any]:
         """The sources of all that is embedded: by default the parts."""
         return self.open_parts(data, config)
 
@@ -120,11 +120,12 @@ class Modality(ABC):
         """A few samples, and no others."""
         return self.load(source, config).subset(positions)
 
-    def for_pictures(self, side: int) -> Any:
+    def for_pictures(self, side: int, source: Any) -> Any:
         """The config with which samples are loaded for thumbnails alone.
 
         Args:
             side: of a thumbnail, in pixels.
+            source: of the samples.
         """
         return self.data_config()
 

@@ -3,13 +3,14 @@
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from similitude.embeddings.embedder import BLOCK, Part
+from similitude.embeddings.embedder import BLOCK, Part, loaded
 from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable, write_with
 from similitude.listener import Listener
@@ -46,22 +47,20 @@ class Pictures:
         return found
 
 
-def pictures_of(data: object, listener: Listener) -> Pictures:
+def pictures_of(data: object) -> Pictures:
     """How the samples of some data look, small."""
     its = modality_of(data)
-    config = its.for_pictures(SIDE)
-    parts = []
     sources = its.open_all(data, None)
     prefixes = ("train/", "test/") if len(sources) == 2 else ("",)
+    config = its.for_pictures(SIDE, sources[0])
+    parts = []
     for source, prefix in zip(sources, prefixes, strict=True):
         if its.is_streamed:
-
-            def load(positions: Any, source: Any = source) -> Any:
-                return its.load_some(source, positions, config)
-
+            names, load = source.names, partial(loaded, its, source, config)
         else:
-            load = its.load(source, config).subset
-        parts.append(Part(source.name, source.names, prefix, None, BLOCK, load, ""))  # type: ignore[arg-type]
+            samples = its.load(source, config)
+            names, load = samples.names, samples.subset
+        parts.append(Part(source.name, names, prefix, None, BLOCK, load, ""))
     return Pictures(parts)
 
 

@@ -6,6 +6,7 @@ N samples, D numbers of an embedding.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Part:
     name: str
     names: list[str]
     prefix: str
-    facts: Facts
+    facts: Any  # None where samples are only looked at
     at_once: int
     load: Callable[[Sequence[int]], Samples[Any]]
     fingerprint: str
@@ -154,12 +155,8 @@ def _part(
     stamp = f"{source.fingerprint()} {facts} {config.model_dump_json()}"
     fingerprint = hashlib.sha256(stamp.encode()).hexdigest()
     if its.is_streamed:
-        names = source.names
-
-        def load(positions: Sequence[int]) -> Samples[Any]:
-            return its.load_some(source, positions, config)
-
-        return Part(source.name, names, prefix, facts, BLOCK, load, fingerprint)
+        load = partial(loaded, its, source, config)
+        return Part(source.name, source.names, prefix, facts, BLOCK, load, fingerprint)
     samples = its.load(
         source, config, lambda done, total: listener.progress(f"reading {source.name}", done, total)
     )
@@ -167,6 +164,11 @@ def _part(
         listener.say(sentence)
     at_once = len(samples) if samples.seen_together else BLOCK
     return Part(source.name, samples.names, prefix, facts, at_once, samples.subset, fingerprint)
+
+
+def loaded(its: Modality, source: Any, config: Any, positions: Sequence[int]) -> Samples[Any]:
+    """The samples at some positions, and no others, of a kind that is streamed."""
+    return its.load_some(source, positions, config)
 
 
 @dataclass(frozen=True)

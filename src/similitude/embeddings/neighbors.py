@@ -3,7 +3,7 @@
 N rows, Q queries, D numbers of an embedding, K neighbors.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,20 +21,6 @@ CONNECTIVITY = 32  # links of a node of the graph
 EXPANSION = 128  # candidates that are kept, while it is built and while it is searched
 
 
-class Index(Protocol):
-    """Rows among which others are looked for."""
-
-    def search(self, queries: Float[Tensor, "Q D"], k: int, listener: Listener) -> Found:
-        """Cosines and positions of the K nearest rows of each query, nearest first.
-
-        Args:
-            queries: Unit norm.
-            k: K, or N where that is less.
-            listener: Hears how it goes.
-        """
-        ...
-
-
 class ExactIndex:
     """Compares all with all, in tiles; on a GPU where there is one.
 
@@ -48,7 +34,15 @@ class ExactIndex:
         self.bank = x.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def search(self, queries: Float[Tensor, "Q D"], k: int, listener: Listener) -> Found:
-        """See :class:`Index`; among equally near rows the first are taken."""
+        """Cosines and positions of the K nearest rows of each query, nearest first.
+
+        Among equally near rows the first are taken.
+
+        Args:
+            queries: Unit norm.
+            k: K, or N where that is less.
+            listener: Hears how it goes.
+        """
         cosines, positions, done = [], [], 0
         for similar, index in nearest_rows(queries.to(self.bank.device), self.bank, k):
             order = similar.argsort(dim=1, descending=True, stable=True)
@@ -93,7 +87,7 @@ class ApproximateIndex:
             heard.progress("building the index", first + len(some), len(x))
 
     def search(self, queries: Float[Tensor, "Q D"], k: int, listener: Listener) -> Found:
-        """See :class:`Index`; nearly all of the nearest are found."""
+        """See :meth:`ExactIndex.search`; of the nearest nearly all are found."""
         k = min(k, len(self.graph))
         cosines = torch.empty(len(queries), k)
         positions = torch.empty(len(queries), k, dtype=torch.int64)
@@ -105,6 +99,9 @@ class ApproximateIndex:
             positions[rows] = torch.from_numpy(found.keys.reshape(len(some), k).astype(np.int64))
             listener.progress("searching", first + len(some), len(queries))
         return cosines, positions
+
+
+Index = ExactIndex | ApproximateIndex
 
 
 def check_approximate() -> None:

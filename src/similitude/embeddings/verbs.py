@@ -59,7 +59,7 @@ def _open(
     listener: Listener,
 ) -> _Subject:
     """The embeddings in a file or in memory, or those that a model gives of data."""
-    shown = None if pictures is None else pictures_of(pictures, listener)
+    shown = None if pictures is None else pictures_of(pictures)
     embedder = None
     if data is not None:
         if isinstance(embeddings, Features):

@@ -78,7 +78,7 @@ class Images(Modality):
     ) -> ImageSet:
         return load_some(_as_in(config, source), positions, config.canvas_size)
 
-    def for_pictures(self, side: int) -> ImageData:
+    def for_pictures(self, side: int, source: ImageSource) -> ImageData:
         return ImageData(image_size=side, canvas_size=side)
 
     def pack(
