@@ -61,9 +61,10 @@ def stopped(start, photos, tmp_path, monkeypatch, eights) -> Path:
         calls.append(given)
         return embed_some(*given)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(extraction, "embed_some", interrupted)
-        sim.embed(start, photos, tmp_path / "e.npz")
+        with pytest.raises(KeyboardInterrupt):
+            sim.embed(start, photos, tmp_path / "e.npz")
     return tmp_path / "e.npz"
 
 
@@ -133,7 +134,7 @@ def test_what_npz_has_no_place_for_is_refused(start, photos, tmp_path):
 
 
 def test_neither_a_run_nor_weights(photos, tmp_path):
-    with pytest.raises(UserError, match="no such run: .*nowhere"):
+    with pytest.raises(UserError, match=r"no such run: .*nowhere"):
         sim.embed(tmp_path / "nowhere", photos, tmp_path / "e.npz")
 
 

@@ -61,8 +61,17 @@ def test_clusters_with_labels_come_last(clouds):
     assert not set(found.tolist()) & set(labeled.tolist())
 
 
+def test_a_copy_of_what_is_chosen_is_not_typical_any_more(clouds):
+    x = normalize(clouds.x[:30], dim=1)
+    first = typical(x, 1, NONE)[0]
+    x = torch.cat([x, x[first]])
+    found, _ = typical(x, 1, NONE)
+    again, _ = typical(x, 1, found)
+    assert sorted({*found.tolist(), *again.tolist()}) != sorted([int(first), 30])
+
+
 def test_too_few_rows_for_a_cluster_are_told():
-    with pytest.raises(UserError, match="no cluster of 5"):
+    with pytest.raises(UserError, match="no cluster of more than 5"):
         typical(normalize(torch.randn(8, 3), dim=1), 4, NONE)
 
 

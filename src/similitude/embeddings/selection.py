@@ -15,7 +15,7 @@ from similitude.listener import Listener, Silent
 
 # TypiClust's, Appendix F.1 and its code
 MAX_CLUSTERS = 500
-MIN_CLUSTER = 5  # rows; what is smaller is left out
+SMALL_CLUSTER = 5  # rows; what is not larger is left out
 NEIGHBORS = 20
 
 Chosen = tuple[Int[Tensor, " B"], Float[Tensor, " B"]]
@@ -69,13 +69,13 @@ def typical(
     """The most typical row of each cluster that has no label yet, the largest cluster first.
 
     TypiClust (Hacohen et al. 2022, Section 3.2 and Appendix F.1): as many clusters by k-means as
-    there are labels and wishes, 500 at most; a row is typical if its 20 nearest in its cluster (or
-    half of a small one) are near. Clusters with the fewest labels come first, among them the largest;
-    those of less than 5 rows are left out. For few labels: where there are many, ``diverse`` is as
-    good.
+    there are labels and wishes, 500 at most; a row is typical if its 20 nearest in its cluster
+    (half of a small one) are near. Clusters with the fewest labels come first, among them the
+    largest; those of 5 rows and fewer are left out, so that fewer than B may be found. It is meant
+    for the first few labels.
 
     **Differs from the reference code** (avihu111/TypiClust): distances are not squared, as in the
-    paper's equation 1, and rows that are labeled or chosen still count as neighbors.
+    paper's equation 1. As there, rows that are labeled or chosen are no neighbors.
 
     Args:
         x: Unit norm.
@@ -88,37 +88,32 @@ def typical(
         Positions in the order in which they are chosen, and the typicality of each, above 0.
 
     Raises:
-        UserError: There are no clusters of 5 rows and more.
+        UserError: No cluster has more than 5 rows.
     """
     heard = listener or Silent()
     of = _clusters(x, min(len(labeled) + count, MAX_CLUSTERS), seed)
     sizes = np.bincount(of)
     known = np.bincount(of[labeled.numpy()], minlength=len(sizes))
-    usable = np.flatnonzero(sizes >= MIN_CLUSTER)
+    usable = np.flatnonzero(sizes > SMALL_CLUSTER)
     if not len(usable):
         raise UserError(
-            f"{len(x)} embeddings have no cluster of {MIN_CLUSTER}: choose fewer, or by diversity"
+            f"{len(x)} embeddings have no cluster of more than {SMALL_CLUSTER}: choose fewer, or "
+            "by diversity"
         )
     order = usable[np.lexsort((-sizes[usable], known[usable]))]
-    is_labeled = np.zeros(len(x), bool)
-    is_labeled[labeled.numpy()] = True
-    ranked: dict[int, list[tuple[int, float]]] = {}  # of a cluster, the most typical last
+    of[labeled.numpy()] = -1
     picks, values = [], []
-    while len(picks) < count:
-        before = len(picks)
-        for cluster in order.tolist():
-            if len(picks) == count:
-                break
-            if cluster not in ranked:
-                inside = np.flatnonzero(of == cluster)
-                ranked[cluster] = _by_typicality(x, inside, is_labeled)
-            if ranked[cluster]:
-                pick, value = ranked[cluster].pop()
-                picks.append(pick)
-                values.append(value)
-                heard.progress("choosing", len(picks), count)
-        if len(picks) == before:  # all of the clusters are chosen
-            break
+    while len(picks) < count and np.isin(of, order).any():
+        for cluster in order[: count - len(picks)]:
+            inside = np.flatnonzero(of == cluster)
+            if not len(inside):
+                continue
+            typicality = _typicality(x[torch.from_numpy(inside)])
+            best = int(typicality.argmax())
+            of[inside[best]] = -1  # nor does it make a copy of it typical
+            picks.append(int(inside[best]))
+            values.append(float(typicality[best]))
+            heard.progress("choosing", len(picks), count)
     return torch.tensor(picks, dtype=torch.int64), torch.tensor(values)
 
 
@@ -131,16 +126,12 @@ def _clusters(x: Tensor, count: int, seed: int) -> Int[np.ndarray, " N"]:
         found = KMeans(count, random_state=seed).fit(x.numpy())
     else:
         found = MiniBatchKMeans(count, batch_size=5000, random_state=seed).fit(x.numpy())
-    return np.asarray(found.labels_)
+    return np.array(found.labels_)
 
 
-def _by_typicality(
-    x: Tensor, inside: Int[np.ndarray, " M"], is_labeled: np.ndarray
-) -> list[tuple[int, float]]:
-    """Rows of a cluster without those that are labeled, the most typical last."""
-    k = max(1, min(NEIGHBORS, len(inside) // 2))
-    similar, _ = neighbors(x[torch.from_numpy(inside)], k)
-    distance = (2 - 2 * similar).clamp_min(0).sqrt().mean(1)
-    typicality = 1 / (distance + 1e-5)
-    order = typicality.argsort(stable=True).tolist()
-    return [(int(inside[i]), float(typicality[i])) for i in order if not is_labeled[inside[i]]]
+def _typicality(x: Float[Tensor, "M D"]) -> Float[Tensor, " M"]:
+    """One over the mean distance to the nearest rows of a cluster; a lone row is not typical."""
+    if len(x) == 1:
+        return torch.zeros(1)
+    similar, _ = neighbors(x, max(1, min(NEIGHBORS, len(x) // 2)))
+    return 1 / ((2 - 2 * similar).clamp_min(0).sqrt().mean(1) + 1e-5)

@@ -344,6 +344,8 @@ def choose(
         first, value = diverse(features.x, count, labeled, heard)
         measure = "distance"
     told = f"{len(first):,} of {free:,} without a label, the most {by} first"
+    if len(first) < count:
+        told += "; all others lie in clusters that are too small to be typical of anything"
     return _listed("What to label next", told, measure, subject, first, value).written(
         target, heard
     )
