@@ -26,18 +26,13 @@ class Pictures:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
-        self._at = {
-            part.prefix + name: (number, i)
-            for number, part in enumerate(parts)
-            for i, name in enumerate(part.names)
-        }
 
     def of(self, names: Sequence[str]) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
         """Thumbnails of those samples that are there and can be read."""
         found: dict[str, np.ndarray] = {}
-        places = {self._at[name] for name in names if name in self._at}
-        for number, part in enumerate(self.parts):
-            wanted = sorted(i for at, i in places if at == number)
+        asked = set(names)
+        for part in self.parts:
+            wanted = [i for i, name in enumerate(part.names) if part.prefix + name in asked]
             for first in range(0, len(wanted), BLOCK):
                 samples = part.load(wanted[first : first + BLOCK])
                 if len(samples):

@@ -206,21 +206,23 @@ def embed_all(embedder: Embedder, data: object, listener: Listener) -> tuple[Fea
         listener.say(f"  {sentence}")
     parts = open_parts(embedder, data, listener)
     total, done = sum(len(part.names) for part in parts), 0
-    x, names = [], []
+    x, names = torch.empty(0, 0), []
     for part in parts:
         unreadable: list[tuple[str, str]] = []
         for positions in part.blocks():
             found = embed_some(embedder, part, positions)
             if found.kept:
-                x.append(found.features.x)
-            names += [part.prefix + part.names[i] for i in found.kept]
+                if not names:  # at once, that there is never a second copy
+                    x = torch.empty(total, found.features.x.shape[1])
+                x[len(names) : len(names) + len(found.kept)] = found.features.x
+                names += [part.prefix + part.names[i] for i in found.kept]
             unreadable += found.unreadable
             done += len(positions)
             listener.progress("embedding", done, total)
         tell_unreadable(part, unreadable, listener)
-    if not x:
+    if not names:
         raise nothing_readable(parts)
-    return Features(torch.cat(x), None, names), parts
+    return Features(x[: len(names)], None, names), parts
 
 
 def tell_unreadable(part: Part, unreadable: Sequence[tuple[str, str]], listener: Listener) -> None:
