@@ -189,6 +189,13 @@ def test_every_kind_of_data_is_embedded_searched_and_shown(
     found, expected = read_embeddings(tmp_path / "e.npz"), run.embed(data)
     assert found.names == expected.names
     np.testing.assert_allclose(found.x, expected.x, rtol=1e-4, atol=1e-5)
+    if make is _sounds:
+        files = [data / name for name in found.names]
+        encoded = sim.embeddings.SimilitudeEncoder(run).fit_transform(files)
+        np.testing.assert_allclose(encoded, expected.x, rtol=1e-4, atol=1e-5)
+    else:
+        with pytest.raises(UserError, match="takes one file for each sample"):
+            sim.embeddings.SimilitudeEncoder(run).fit(found.names)
     for given in ((run, data), (tmp_path / "e.npz",)):
         pictures = None if len(given) == 2 else data
         sim.embeddings.outliers(*given, count=3, output=tmp_path / "o.csv", pictures=pictures)
