@@ -109,6 +109,8 @@ embed run photos -o e.txt                              | e.txt
 embed run photos -o text.txt/e.npz                     | text.txt
 embed run photos                                       | --output
 embed nowhere photos -o e.npz                          | no such run: nowhere
+embed run nowhere.jpg -o e.npz                         | no folder or file nowhere.jpg
+embed run '' -o e.npz                                  | DATA is empty
 embed nowhere.pth photos -o e.npz                      | nowhere.pth
 embed run photos -o e.npz --neighbors 3                | .parquet
 embed run photos -o e.parquet --projection umpa        | did you mean umap

@@ -93,7 +93,10 @@ def test_a_model_and_data_do_without_a_file_and_show_pictures(start, photos, tmp
     assert "copy &lt;b&gt;.png" in page
     assert "copy <b>" not in page
     assert f"page: {tmp_path / 'd.html'}" in ears.sentences
-    (photos / "class1" / "copy <b>.png").unlink()
+    copy = photos / "class1" / "copy <b>.png"
+    rows = list(search(start, photos, queries=copy, count=2).rows())
+    assert [row[2] for row in rows] == ["class0/photo004.png", "class1/copy <b>.png"]
+    copy.unlink()
     rows = list(search(start, photos, queries=photos / "class1", count=1).rows())
     assert all(row[2] == f"class1/{row[0]}" for row in rows)
 

@@ -17,7 +17,7 @@ def test_pictures_stand_at_their_own_place_of_one_sprite(tmp_path):
     assert len(set(places)) == 3
     assert page.count("data:image/jpeg;base64,") == 1
     assert "3 more are in the table" in page
-    assert "<p class=\"summary\">The 2 nearest.</p>" in page
+    assert '<p class="summary">The 2 nearest.</p>' in page
 
 
 def test_a_sample_without_a_picture_has_its_name_and_names_are_text(tmp_path):

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from similitude.data.files import Wanted
+from similitude.data.folders import FolderSource
 from similitude.distributed import first_then_others
-from similitude.errors import UserError
+from similitude.errors import UserError, visible
 from similitude.evaluation import Features, extract_features
 from similitude.files.writing import as_path
 from similitude.listener import Listener
@@ -133,10 +135,14 @@ class Part:
 def open_parts(embedder: Embedder, data: object, listener: Listener) -> list[Part]:
     """All samples of what a user named: of its training and its test part, or as one.
 
-    Of a kind that is streamed nothing is loaded yet; others are in memory then.
+    Of a kind that is streamed nothing is loaded yet; others are in memory then. A file that holds
+    one sample is that sample.
     """
     its = embedder.modality
-    sources = first_then_others(lambda: its.open_all(data, embedder.config))
+    if _is_one(data, its):
+        sources = [its.of_files(files_of([str(as_path(str(data)))], its), its.kind)]
+    else:
+        sources = first_then_others(lambda: its.open_all(data, embedder.config))
     facts, config = embedder.wants(sources[0])
     if config.told_cut:
         listener.say(str(config.told_cut))
@@ -145,6 +151,26 @@ def open_parts(embedder: Embedder, data: object, listener: Listener) -> list[Par
         _part(its, source, facts, config, prefix, listener)
         for source, prefix in zip(sources, prefixes, strict=True)
     ]
+
+
+def _is_one(data: object, its: Modality) -> bool:
+    """Whether a user named a file that holds one sample."""
+    if not isinstance(data, str | Path) or not str(data).strip():
+        return False
+    path = as_path(data)
+    return path.suffix.lower() in its.suffixes and path.is_file()
+
+
+def files_of(paths: Sequence[str], its: Modality) -> FolderSource:
+    """Files wherever they lie, each of which is a sample."""
+    return FolderSource(
+        name=paths[0] if len(paths) == 1 else "the files",
+        names=[visible(path) for path in paths],
+        folder=Path(),
+        files=list(paths),
+        base=Path(),
+        wanted=Wanted(its.kind, its.suffixes),
+    )
 
 
 def _part(

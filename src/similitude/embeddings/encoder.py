@@ -14,13 +14,12 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from similitude.data.files import Wanted
-from similitude.data.folders import FolderSource
 from similitude.data.source import FileSource
 from similitude.data.streams import Block
-from similitude.embeddings.embedder import BLOCK, Embedder, Model, open_embedder
-from similitude.errors import UserError, visible
+from similitude.embeddings.embedder import BLOCK, Embedder, Model, files_of, open_embedder
+from similitude.errors import UserError
 from similitude.evaluation import extract_features
+from similitude.modalities import Modality
 from similitude.sample import Samples
 
 _AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes of Pillow that lose nothing there
@@ -108,7 +107,7 @@ class SimilitudeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 f"an encoder takes one file for each sample, and {its.noun} are none: use "
                 "similitude embed"
             )
-        return its.of_files(_files(samples, Wanted(its.kind, its.suffixes)), its.kind)
+        return its.of_files(_files(samples, its), its.kind)
 
     def _embedded(self, samples: Sequence[Any]) -> Float[np.ndarray, "M D"]:
         source = self._source(samples)
@@ -180,22 +179,15 @@ def _listed(samples: Any) -> list[Any]:
     return listed
 
 
-def _files(samples: Sequence[Any], wanted: Wanted) -> FileSource:
+def _files(samples: Sequence[Any], its: Modality) -> FileSource:
     """Samples as files: on disk where all are paths, else in memory."""
     given = [_path_or_bytes(i, sample) for i, sample in enumerate(samples)]
     paths = [value for value in given if isinstance(value, str)]
     if len(paths) == len(given):
-        return FolderSource(
-            name="the samples",
-            names=[visible(path) for path in paths],
-            folder=Path(),
-            files=paths,
-            base=Path(),
-            wanted=wanted,
-        )
+        return files_of(paths, its)
     names = [f"sample {i}" for i in range(len(given))]
-    files = [Path(v).expanduser().read_bytes() if isinstance(v, str) else v for v in given]
-    return Block(name="the samples", names=names, files=list(files))
+    held: list[bytes | None] = [Path(v).read_bytes() if isinstance(v, str) else v for v in given]
+    return Block(name="the samples", names=names, files=held)
 
 
 def _path_or_bytes(i: int, sample: Any) -> str | bytes:

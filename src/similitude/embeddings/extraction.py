@@ -82,8 +82,8 @@ def embed(
     Args:
         model: a run, its folder, or published weights without any training: "efficientnet-lite0",
             "timm:NAME", a file of weights.
-        data: whatever :func:`similitude.pretrain` takes. Where it has a training and a test part,
-            both are embedded and names begin with ``train/`` or ``test/``.
+        data: whatever :func:`similitude.pretrain` takes, or one file. Where it has a training and a
+            test part, both are embedded and names begin with ``train/`` or ``test/``.
         output: a .npz or .parquet file, replaced if it is there; see
             :func:`similitude.embeddings.table.write_embeddings`.
         method: "module:Class" of your own, if the run was trained with it.
