@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from similitude import (
         data,
+        embeddings,
         evaluation,
         images,
         losses,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from similitude.ablation import ablate, studies
     from similitude.api import draw_views, load, pack, pretrain
     from similitude.decision import decide
+    from similitude.embeddings import embed
     from similitude.errors import UserError
     from similitude.evolution import evolve
     from similitude.images import backbones, views
@@ -46,6 +48,7 @@ _FUNCTIONS = {
     "decide": "similitude.decision",
     "distill": "similitude.transfer",
     "draw_views": "similitude.api",
+    "embed": "similitude.embeddings",
     "evolve": "similitude.evolution",
     "finetune": "similitude.transfer",
     "load": "similitude.api",
@@ -55,6 +58,7 @@ _FUNCTIONS = {
 _MODULES = {
     "backbones": "similitude.images.backbones",
     "data": "similitude.data",
+    "embeddings": "similitude.embeddings",
     "evaluation": "similitude.evaluation",
     "images": "similitude.images",
     "losses": "similitude.losses",
@@ -80,6 +84,8 @@ __all__ = [
     "decide",
     "distill",
     "draw_views",
+    "embed",
+    "embeddings",
     "evaluation",
     "evolve",
     "finetune",

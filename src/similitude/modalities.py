@@ -59,6 +59,7 @@ class Modality(ABC):
         suffixes: of files that hold one sample each, so that a table may name them.
         sensors: kinds of what each of its files gives, by the name of a sensor; none where that is
             one.
+        is_streamed: whether :meth:`load_some` reads no more than it is asked for.
     """
 
     kind: ClassVar[str]
@@ -68,6 +69,7 @@ class Modality(ABC):
     view_configs: ClassVar[Mapping[str, type]]
     suffixes: ClassVar[tuple[str, ...]] = ()
     sensors: ClassVar[Mapping[str, str]] = {}
+    is_streamed: ClassVar[bool] = False
 
     @abstractmethod
     def claims(self, data: Any) -> bool:
@@ -91,7 +93,7 @@ class Modality(ABC):
     def open_parts(self, data: Any, config: Any | None) -> list[Any]:
         """The sources of training part and test part, or of all where there is one part."""
 
-    def open_all(self, data: Any, config: Any) -> list[Any]:
+    def open_all(self, data: Any, config: Any | None) -> list[Any]:
         """The sources of all that is embedded: by default the parts."""
         return self.open_parts(data, config)
 
@@ -118,6 +120,15 @@ class Modality(ABC):
         """A few samples, and no others."""
         return self.load(source, config).subset(positions)
 
+    def for_pictures(self, side: int, source: Any) -> Any:
+        """The config with which samples are loaded for thumbnails alone.
+
+        Args:
+            side: of a thumbnail, in pixels.
+            source: of the samples.
+        """
+        return self.data_config()
+
     def pack(self, data: Any, output: Any, size: int | None, listener: Any) -> Any:
         """Decode all samples once, into one file; its path."""
         raise UserError(f"only images are packed, not {self.noun}")
@@ -131,7 +142,8 @@ class Modality(ABC):
         """What opens published weights and looks at them, as ``images.starts``; None without any.
 
         It has ``open_start``, ``of_run``, ``license_of``, ``unfit_norm``, ``with_batchnorm`` and
-        the name of what is compared with where nobody names anything, ``DEFAULT_START``.
+        the name of what is compared with where nobody names anything, ``DEFAULT_START``, one of
+        ``NAMED``: weights that are neither a file nor timm's.
         """
         return None
 
@@ -146,6 +158,15 @@ class Modality(ABC):
     def same(self, config: Any, samples: Any) -> bool:
         """Whether samples are already as this config would have them loaded."""
         return False
+
+    def for_start(self, weights: Any, source: Any) -> tuple[Any, Any]:
+        """Facts and config of the samples that published weights want; of a kind with starts.
+
+        Args:
+            weights: a :class:`similitude.nets.start.Start`.
+            source: of the samples.
+        """
+        raise NotImplementedError
 
     def entrant_at(self, weights: Any, samples: Any, source: Any) -> tuple[Any, Any | None]:
         """Facts and config of the samples that published weights want.

@@ -278,6 +278,22 @@ class MultiView:
         return [made[number] for number in range(len(self.views))]
 
 
+def told_unreadable(name: str, unreadable: Sequence[tuple[str, str]], total: int) -> str | None:
+    """A sentence on the files of what is called ``name`` that are left out; None without any.
+
+    Args:
+        name: Of the source.
+        unreadable: Each with the reason.
+        total: Files, with those that are left out.
+    """
+    if not unreadable:
+        return None
+    some = ", ".join(f"{file} ({reason})" for file, reason in unreadable[:3])
+    more = ", ..." if len(unreadable) > 3 else ""
+    count = len(unreadable)
+    return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
+
+
 S = TypeVar("S", bound="Samples[Any]")
 
 
@@ -375,13 +391,8 @@ class Samples(ABC, Generic[R]):
 
     def told_unreadable(self, name: str) -> str | None:
         """A sentence on the files of what is called ``name`` that are left out, or None."""
-        if not self.unreadable:
-            return None
-        some = ", ".join(f"{file} ({reason})" for file, reason in self.unreadable[:3])
-        more = ", ..." if len(self.unreadable) > 3 else ""
-        count = len(self.unreadable)
-        total = len(self) + count - int(self.is_substitute.sum())
-        return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
+        total = len(self) + len(self.unreadable) - int(self.is_substitute.sum())
+        return told_unreadable(name, self.unreadable, total)
 
     def told_missing(self) -> list[str]:
         """Sentences on what some samples lack, of a kind in which they may."""

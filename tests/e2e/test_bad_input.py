@@ -108,6 +108,23 @@ embed run nowhere -o e.npz                             | no folder or file nowhe
 embed run photos -o e.txt                              | e.txt
 embed run photos -o text.txt/e.npz                     | text.txt
 embed run photos                                       | --output
+embed nowhere photos -o e.npz                          | no such run: nowhere
+embed run nowhere.jpg -o e.npz                         | no folder or file nowhere.jpg
+embed run '' -o e.npz                                  | DATA is empty
+embed nowhere.pth photos -o e.npz                      | nowhere.pth
+embed run photos -o e.npz --neighbors 3                | .parquet
+embed run photos -o e.parquet --projection umpa        | did you mean umap
+search run -o s.csv                                    | no file of embeddings
+search nowhere.npz -o s.csv                            | nowhere.npz
+search cut.npz -o s.csv                                | cut.npz
+search nokey.npz -o s.csv                              | names [N]
+search run photos --query nobody -o s.csv              | nobody
+search run photos -o s.txt                             | .csv
+duplicates run photos --threshold 2 -o d.csv           | threshold
+outliers run photos -k 0 -o o.csv                      | --count
+choose run photos --by typicl -o c.csv                 | did you mean typical
+choose run photos -k 100 -o c.csv                      | 100 are to be chosen
+choose run photos --labels nowhere.csv -o c.csv        | nowhere.csv
 finetune run photos                                    | no labels
 finetune run classes --label-fraction 0                | fraction
 finetune run classes --label-fraction 2                | fraction

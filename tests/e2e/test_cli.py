@@ -192,6 +192,28 @@ def test_embeddings_are_named_and_the_same_in_both_formats(similitude, run_folde
     np.testing.assert_array_equal(np.stack(table["embedding"].to_pylist()), arrays["embeddings"])
 
 
+def test_embeddings_answer_questions(similitude, run_folder, photos):
+    assert similitude("embed", run_folder, photos, "-o", "e.parquet")[0] == 0
+    for command in (
+        ["search", "e.parquet", "--query", "class0/photo000.png", "-k", "3"],
+        ["duplicates", "e.parquet", "--threshold", "0.999"],
+        ["outliers", "e.parquet", "-k", "5"],
+        ["choose", "e.parquet", "-k", "6", "--by", "diverse"],
+        ["choose", run_folder, photos, "-k", "6"],
+    ):
+        name = command[0]
+        where = [] if command[2] == photos else ["--pictures", photos]
+        code, out, err = similitude(*command, *where, "-o", f"{name}.csv")
+        assert code == 0, err
+        assert f": {name}.csv" in out
+        assert f"page: {name}.html" in out
+        header, *rows = Path(f"{name}.csv").read_text().splitlines()
+        assert header.count(",") >= 2
+        page = Path(f"{name}.html").read_text()
+        assert page.count('class="thumb') == len(rows) + (name == "search")
+        assert "<script src" not in page
+
+
 def test_the_printed_snippet_gives_identical_outputs(similitude, run_folder):
     from similitude.runs.run import Run
 
@@ -502,6 +524,10 @@ def test_help_names_every_command(similitude):
         "pretrain",
         "evaluate",
         "embed",
+        "search",
+        "duplicates",
+        "outliers",
+        "choose",
         "report",
         "methods",
         "views",

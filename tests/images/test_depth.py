@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import similitude as sim
@@ -99,7 +100,12 @@ def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
     run = sim.pretrain(tmp_path / "photos", out=tmp_path / "run", **options)
     assert run.recipe.data.value_range == (0, 4095)
     ears = Ears()
-    run.embed(tmp_path / "dark", listener=ears)
+    features = run.embed(tmp_path / "dark", listener=ears)
+    sim.embed(run, tmp_path / "dark", tmp_path / "dark.npz", listener=ears)
+    streamed = sim.embeddings.read_embeddings(tmp_path / "dark.npz")
+    torch.testing.assert_close(streamed.x, features.x)
+    alone = sim.embeddings.SimilitudeEncoder(run).fit_transform(list((tmp_path / "dark").iterdir()))
+    assert sorted(alone[:, 0]) == pytest.approx(sorted(features.x[:, 0].tolist()), abs=1e-5)
     assert not any("black" in sentence for sentence in ears.sentences)  # no range of its own
     shown = load_images(open_source(tmp_path / "dark", values=run.recipe.data.value_range)).pixels[
         :

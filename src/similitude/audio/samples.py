@@ -101,6 +101,7 @@ class Sounds(Modality):
     network_config = AudioNetworkConfig
     view_configs: ClassVar[Mapping[str, type]] = {"audio": AudioViewConfig}
     suffixes: ClassVar[tuple[str, ...]] = SOUNDS.suffixes
+    is_streamed = True
 
     def of_files(self, files: FileSource, sensor: str) -> FileSource:
         """Files as they are; of videos some may be silent."""

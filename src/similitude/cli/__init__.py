@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from similitude.cli import experiments
 from similitude.cli.arguments import Data, Devices, Labels, OwnMethod, RunFolder
+from similitude.cli.embeddings import choose, duplicates, embed, outliers, search
+from similitude.cli.experiments import ablate, decide, evolve
 from similitude.cli.from_requests import with_options
 from similitude.errors import UserError, visible
 from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest
@@ -120,39 +121,6 @@ def retrieve(
 
 
 @app.command()
-def embed(
-    run: RunFolder,
-    data: Data,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="PATH", help="A .npz or .parquet file to write."),
-    ],
-    patches: Annotated[
-        bool, typer.Option("--patches", help="Of every place of an image, into an .npz file.")
-    ] = False,
-    method: OwnMethod = None,
-    devices: Devices = None,
-) -> None:
-    """Write the embedding of every image: file name and vector."""
-    from similitude.cli.console import Console
-    from similitude.runs.embeddings import check_output, write_embeddings
-    from similitude.runs.run import Run
-
-    console = Console()
-    path = check_output(output, patches=patches)
-    trained = Run(run, method=method)
-    with console:
-        make = trained.embed_patches if patches else trained.embed
-        features = make(data, devices=devices, listener=console)
-    if not console.speaks:
-        return
-    write_embeddings(features, path)
-    count, *grid, dim = features.x.shape
-    of = f"{grid[0]} x {grid[1]} places, {dim} numbers each" if grid else f"{dim} numbers"
-    console.print(f"{count:,} embeddings of {of}: {path}")
-
-
-@app.command()
 @with_options(FinetuneRequest)
 def finetune(**options: Any) -> None:
     """Make a classifier of a run: train backbone, head and logits on labeled images."""
@@ -220,9 +188,8 @@ def report(
     typer.echo(visible(f"report: {write_report(runs, out)}"))
 
 
-app.command()(experiments.ablate)
-app.command()(experiments.decide)
-app.command()(experiments.evolve)
+for command in (embed, search, duplicates, outliers, choose, ablate, decide, evolve):
+    app.command()(command)
 
 
 @app.command()

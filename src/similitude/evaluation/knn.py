@@ -1,7 +1,10 @@
 """Weighted k nearest neighbors: the probe that has nothing to tune.
 
-Shapes: N rows to classify, M rows in the bank, D features, K neighbors, C classes.
+Shapes: N rows to classify, M rows in the bank, D features, K neighbors, C classes,
+T rows of a tile.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -82,22 +85,43 @@ class KNNProbe:
                 f"the rows to classify have {x.shape[1]} features, the fitted ones "
                 f"{self.bank_.shape[1]}: use features of the same backbone"
             )
-        width = min(len(self.bank_), BANK_TILE)
-        tiles = F.normalize(x, dim=1).split(max(1, MAX_SIMILARITIES // width))
-        return [self._nearest(tile) for tile in tiles]
+        return list(nearest_rows(F.normalize(x, dim=1), self.bank_, self.k))
 
-    def _nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        similarity, index = x.new_empty(len(x), 0), torch.empty(0)
-        for start in range(0, len(self.bank_), BANK_TILE):
-            tile = x @ self.bank_[start : start + BANK_TILE].T
-            best, column = _top_k(tile, min(self.k, tile.shape[1]))
-            column += start
-            if start > 0:
-                best, column = torch.cat([similarity, best], 1), torch.cat([index, column], 1)
-                best, kept = _top_k(best, min(self.k, best.shape[1]))
-                column = column.gather(1, kept)
-            similarity, index = best, column
-        return similarity, index
+
+def nearest_rows(
+    x: Float[Tensor, "N D"], bank: Float[Tensor, "M D"], k: int
+) -> Iterator[tuple[Float[Tensor, "T K"], Int[Tensor, "T K"]]]:
+    """Cosines and positions of the nearest rows of a bank, T rows of ``x`` at a time.
+
+    Exact, in tiles: never are more than 2^24 cosines held. The positions of a row rise; among
+    equally near rows the first are taken.
+
+    Args:
+        x: Unit norm.
+        bank: Unit norm.
+        k: K, or M where that is less.
+    """
+    for some in x.split(rows_at_once(len(bank))):
+        yield _nearest(some, bank, k)
+
+
+def rows_at_once(bank: int) -> int:
+    """T: how many rows are compared at once with a bank of so many."""
+    return max(1, MAX_SIMILARITIES // max(1, min(bank, BANK_TILE)))
+
+
+def _nearest(x: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    similarity, index = x.new_empty(len(x), 0), torch.empty(0)
+    for start in range(0, len(bank), BANK_TILE):
+        tile = x @ bank[start : start + BANK_TILE].T
+        best, column = _top_k(tile, min(k, tile.shape[1]))
+        column += start
+        if start > 0:
+            best, column = torch.cat([similarity, best], 1), torch.cat([index, column], 1)
+            best, kept = _top_k(best, min(k, best.shape[1]))
+            column = column.gather(1, kept)
+        similarity, index = best, column
+    return similarity, index
 
 
 def _top_k(values: Float[Tensor, "N M"], k: int) -> tuple[Tensor, Tensor]:

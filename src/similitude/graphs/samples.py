@@ -135,7 +135,7 @@ class Graphs(Modality):
         parts = ["train", "test"] if {"train", "test"} <= found.parts.keys() else [None]
         return [_source(found, data, part) for part in parts]
 
-    def open_all(self, data: Any, config: GraphData) -> list[GraphSource]:
+    def open_all(self, data: Any, config: GraphData | None) -> list[GraphSource]:
         """All, also those that are of no part."""
         return [_source(_read(data, config), data, None)]
 

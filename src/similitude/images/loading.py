@@ -114,7 +114,6 @@ def load_some(source: ImageSource, positions: Sequence[int], size: int | None = 
         positions: Of the images, in ``source.names``.
         size: See :func:`load_images`.
     """
-    check_number(source.name, len(source))
     size = default_size(source) if size is None else size
     return _undecoded(source, LazyCanvases(source, size, cores(), None)).subset(positions)
 

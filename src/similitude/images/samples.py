@@ -38,6 +38,7 @@ class Images(Modality):
     network_config = BackboneConfig
     view_configs: ClassVar = {"image": ImageViewConfig, "patches": PatchViewConfig}
     suffixes: ClassVar[tuple[str, ...]] = IMAGES.suffixes
+    is_streamed = True
 
     def of_files(self, files: FileSource, sensor: str) -> ImageSource:
         """Files as images, deep ones in the range that they have together."""
@@ -71,14 +72,15 @@ class Images(Modality):
         config: ImageData,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ImageSet:
-        if config.value_range is not None:
-            source = source.with_values(ValueRange(*config.value_range))
-        return load_images(source, config.canvas_size, on_progress=on_progress)
+        return load_images(_as_in(config, source), config.canvas_size, on_progress=on_progress)
 
     def load_some(
         self, source: ImageSource, positions: Sequence[int], config: ImageData
     ) -> ImageSet:
-        return load_some(source, positions, config.canvas_size)
+        return load_some(_as_in(config, source), positions, config.canvas_size)
+
+    def for_pictures(self, side: int, source: ImageSource) -> ImageData:
+        return ImageData(image_size=side, canvas_size=side)
 
     def pack(
         self, data: Any, output: str | Path | None, size: int | None, listener: Listener
@@ -124,18 +126,22 @@ class Images(Modality):
         """Whether canvases are of this size."""
         return config.canvas_size == samples.size
 
+    def for_start(self, weights: Any, source: ImageSource) -> tuple[ImageFacts, ImageData]:
+        """Images of the weights' own size: canvases an eighth larger, if the originals are."""
+        mean, std = ((v[0], v[1], v[2]) for v in (weights.mean, weights.std))
+        wanted = round(weights.image_size * 8 / 7)
+        wanted = max(4, min(wanted, native_size(source) or wanted))
+        sizes = {"image_size": weights.image_size, "canvas_size": wanted}
+        config = ImageData(**sizes, value_range=source.values)
+        return ImageFacts(weights.image_size, mean, std), config
+
     def entrant_at(
         self, weights: Any, samples: ImageSet, source: ImageSource
     ) -> tuple[ImageFacts, ImageData | None]:
-        """Images of the weights' own size: canvases an eighth larger, if the originals are."""
-        mean, std = ((v[0], v[1], v[2]) for v in (weights.mean, weights.std))
-        facts = ImageFacts(weights.image_size, mean, std)
-        wanted = round(weights.image_size * 8 / 7)
-        wanted = min(wanted, native_size(source) or wanted)
-        if wanted <= samples.size:
-            return facts, None
-        sizes = {"image_size": weights.image_size, "canvas_size": wanted}
-        return facts, ImageData(**sizes, value_range=source.values)
+        """As :meth:`for_start`, unless the canvases are large enough already."""
+        facts, config = self.for_start(weights, source)
+        assert config.canvas_size is not None
+        return facts, None if config.canvas_size <= samples.size else config
 
     def tiny(self, method: str, side: int, features: int) -> tuple[ImageData, nn.Module]:
         """Images of a few pixels; views may have sizes of their own."""
@@ -162,6 +168,11 @@ class Images(Modality):
         few = samples.subset(permutation(0, -2, len(samples))[:ATTENTION_IMAGES])
         maps = attention_maps(backbone, few, facts, device=device)
         return {"maps": maps.numpy(), "images": few.thumbnails(ATTENTION_SIZE), "of": few}
+
+
+def _as_in(config: ImageData, source: ImageSource) -> ImageSource:
+    """The same images, deep ones in the range that the config has."""
+    return source.with_values(ValueRange(*config.value_range)) if config.value_range else source
 
 
 def _values(config: ImageData | None) -> Range:

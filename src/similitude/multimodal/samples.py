@@ -194,6 +194,12 @@ class Sensors(Modality):
         }
         return config.changed(sensors={**config.sensors, **wanted})
 
+    def for_pictures(self, side: int, source: TableSource) -> SensorData:
+        """The first sensor alone, which is what a sample looks like."""
+        first, kind = next(iter(source.kinds.items()))
+        own = modality(kind).for_pictures(side, source.column(first))
+        return SensorData(sensors={first: own})
+
     def same(self, config: SensorData, samples: SensorSet) -> bool:
         """Whether every sensor's samples are as the config would have them."""
         own = config.sensors

@@ -79,14 +79,14 @@ def _check_target(target: Path, expected: set[Path]) -> None:
     facts = target.with_suffix(".json")
     for path in (target, facts):
         check_writable(path)
-        if path.exists() and path not in expected and not _is_ours(path):
+        if path.exists() and path not in expected and not is_ours(path):
             raise UserError(
                 f"{path} is there already and is no report of similitude: give another name with "
                 "-o; the numbers of a report go beside it, into a file of the same name"
             )
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Whether a file is a page, or the numbers of one, that was written here."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix != ".json":

@@ -31,8 +31,8 @@ from similitude.runs.checkpoint import (
     load_checkpoint,
     read_start,
 )
-from similitude.runs.embeddings import LastMap, PatchFeatures
 from similitude.runs.folder import CHECKPOINT, refuse_links, settle
+from similitude.runs.patches import LastMap, PatchFeatures
 from similitude.runs.starts import opened
 from similitude.sample import DataConfig
 

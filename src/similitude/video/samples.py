@@ -103,6 +103,7 @@ class Videos(Modality):
     network_config = VideoNetworkConfig
     view_configs: ClassVar[Mapping[str, type]] = {"video": VideoViewConfig}
     suffixes: ClassVar[tuple[str, ...]] = VIDEOS.suffixes
+    is_streamed = True
     sensors: ClassVar[Mapping[str, str]] = {"frames": "video", "flow": "video", "sound": "audio"}
 
     def of_files(self, files: FolderSource, sensor: str) -> VideoSource:

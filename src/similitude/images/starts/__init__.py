@@ -5,4 +5,14 @@ from similitude.images.starts.opening import of_run, open_start
 from similitude.images.starts.published import EFFICIENTNET_LITE0 as DEFAULT_START
 from similitude.images.starts.published import license_of
 
-__all__ = ["DEFAULT_START", "license_of", "of_run", "open_start", "unfit_norm", "with_batchnorm"]
+NAMED = (DEFAULT_START,)
+
+__all__ = [
+    "DEFAULT_START",
+    "NAMED",
+    "license_of",
+    "of_run",
+    "open_start",
+    "unfit_norm",
+    "with_batchnorm",
+]

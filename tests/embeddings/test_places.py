@@ -6,8 +6,8 @@ import torch
 
 import similitude as sim
 from builders import write_photos
+from similitude.embeddings import embed_patches
 from similitude.errors import UserError
-from similitude.runs.embeddings import check_output, write_embeddings
 
 
 @pytest.mark.slow
@@ -21,12 +21,11 @@ def test_the_mean_over_the_places_is_the_embedding(tmp_path):
     assert places.names == whole.names
     assert places.x.shape == (24, 3, 3, 32)
     torch.testing.assert_close(places.x.mean((1, 2)), whole.x, rtol=1e-4, atol=1e-5)
-    write_embeddings(places, tmp_path / "places.npz")
+    assert embed_patches(run.path, photos, tmp_path / "places.npz") == (24, 3, 3, 32)
     with np.load(tmp_path / "places.npz") as found:
         np.testing.assert_array_equal(found["embeddings"], places.x.numpy())
 
 
 def test_patches_go_into_npz_alone(tmp_path):
-    assert check_output(tmp_path / "p.npz", patches=True) == tmp_path / "p.npz"
     with pytest.raises(UserError, match=r"patches to .*\.npz"):
-        check_output(tmp_path / "p.parquet", patches=True)
+        embed_patches(tmp_path, tmp_path, tmp_path / "p.parquet")
