@@ -64,14 +64,17 @@ def _check_pyarrow(path: Path) -> None:
 
 
 def write_embeddings(
-    path: Path, names: Sequence[str], x: Float[np.ndarray, "N D"], layout: Layout | None = None
+    path: Path,
+    names: Sequence[str],
+    x: Float[np.ndarray, "N *places D"],
+    layout: Layout | None = None,
 ) -> None:
     """Write names and float32 vectors, some rows at a time: ``x`` may be mapped from a file.
 
-    ``.npz``: arrays ``names`` [N] and ``embeddings`` [N, D]. ``.parquet``: columns ``file`` and
-    ``embedding``, a list of D floats; with a layout ``x`` and ``y``, and ``neighbors``, a struct of
-    the lists ``ids`` (row numbers from 0) and ``distances``: what ``embedding-atlas --x x --y y
-    --neighbors neighbors`` opens.
+    ``.npz``: arrays ``names`` [N] and ``embeddings`` [N, D], of places [N, h, w, D]. ``.parquet``:
+    columns ``file`` and ``embedding``, a list of D floats; with a layout ``x`` and ``y``, and
+    ``neighbors``, a struct of the lists ``ids`` (row numbers from 0) and ``distances``: what
+    ``embedding-atlas --x x --y y --neighbors neighbors`` opens.
 
     Args:
         path: of the file; see :func:`check_output`.
