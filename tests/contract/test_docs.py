@@ -262,8 +262,8 @@ def test_command_lines_are_accepted(page, line):
             assert given["study"] is None or given["study"] in STUDIES
             varied = RECIPES.get(recipe or f"cifar10.{given['first']}", RECIPES["cifar10.simclr"])
             grid(parse_variations(given["vary"] or ()), varied())
-        if name == "evolve":
-            parse_searches(given["search"] or (), RECIPES[recipe or f"cifar10.{method}"]())
+        if name == "evolve" and given["search"]:
+            parse_searches(given["search"], RECIPES[recipe or f"cifar10.{method}"]())
         for assignment in given.get("settings") or ():
             assert any(_accepts(f"cifar10.{kind}", assignment) for kind in kinds), assignment
 
