@@ -2,7 +2,7 @@
 
 import difflib
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -49,3 +49,19 @@ def _acts(character: str) -> bool:
     """Whether it is no letter, mark, number, sign or space: control, format, line or paragraph."""
     category = unicodedata.category(character)
     return category.startswith("C") or category in ("Zl", "Zp")
+
+
+def told_unreadable(name: str, unreadable: Sequence[tuple[str, str]], total: int) -> str | None:
+    """A sentence on the files of what is called ``name`` that are left out; None without any.
+
+    Args:
+        name: Of the source.
+        unreadable: Each with the reason.
+        total: Files, with those that are left out.
+    """
+    if not unreadable:
+        return None
+    some = ", ".join(f"{file} ({reason})" for file, reason in unreadable[:3])
+    more = ", ..." if len(unreadable) > 3 else ""
+    count = len(unreadable)
+    return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"

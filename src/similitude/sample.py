@@ -25,7 +25,7 @@ from PIL.Image import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 from torch import Tensor, nn
 
-from similitude.errors import UserError
+from similitude.errors import UserError, told_unreadable
 from similitude.modalities import view_config
 
 T = TypeVar("T")
@@ -276,22 +276,6 @@ class MultiView:
             choices = view.draw(Draw(seed, epoch, index, group), shown)
             made |= zip(group, view.apply(shown, choices), strict=True)
         return [made[number] for number in range(len(self.views))]
-
-
-def told_unreadable(name: str, unreadable: Sequence[tuple[str, str]], total: int) -> str | None:
-    """A sentence on the files of what is called ``name`` that are left out; None without any.
-
-    Args:
-        name: Of the source.
-        unreadable: Each with the reason.
-        total: Files, with those that are left out.
-    """
-    if not unreadable:
-        return None
-    some = ", ".join(f"{file} ({reason})" for file, reason in unreadable[:3])
-    more = ", ..." if len(unreadable) > 3 else ""
-    count = len(unreadable)
-    return f"{count} of {total} files in {name} cannot be read and are left out: {some}{more}"
 
 
 S = TypeVar("S", bound="Samples[Any]")

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from similitude.cli.arguments import Devices, OwnMethod
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -44,12 +46,6 @@ Approximate = Annotated[
         "--approximate", help="Search a graph (usearch) in place of all pairs: for a million."
     ),
 ]
-OwnMethod = Annotated[
-    str | None,
-    typer.Option(
-        "--method", help="MODULE:CLASS of your own, if the run was trained with it: it is imported."
-    ),
-]
 Backbone = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The network of a file of weights that does not tell it."),
@@ -82,10 +78,7 @@ def embed(
     ] = False,
     method: OwnMethod = None,
     backbone: Backbone = None,
-    devices: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that share the work, e.g. one for each GPU."),
-    ] = None,
+    devices: Devices = None,
 ) -> None:
     """Write the embedding of every sample: name and vector; a stopped command goes on."""
     from similitude.cli.console import Console

@@ -16,7 +16,7 @@ from torch import nn
 from similitude.data.files import Wanted
 from similitude.data.folders import FolderSource
 from similitude.distributed import first_then_others
-from similitude.errors import UserError, visible
+from similitude.errors import UserError, told_unreadable, visible
 from similitude.evaluation import Features, extract_features
 from similitude.files.writing import as_path
 from similitude.listener import Listener
@@ -26,7 +26,7 @@ from similitude.nets.start import Start
 from similitude.nets.weights import fingerprint_of
 from similitude.runs.run import Run
 from similitude.runs.starts import open_start
-from similitude.sample import DataConfig, Facts, Samples, told_unreadable
+from similitude.sample import DataConfig, Facts, Samples
 
 BLOCK = 1024  # samples that are loaded together
 

@@ -12,11 +12,10 @@ from similitude.audio.samples import AudioData
 from similitude.audio.sound_set import SoundSet
 from similitude.audio.views import AudioViewConfig
 from similitude.data.source import FileSource
-from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import MethodConfig, Role
 from similitude.methods import make_config
-from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_views
+from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_batch, with_views
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 
 WIDTH = 512  # of hidden layers in heads
@@ -141,15 +140,7 @@ class Audio(Chooser):
         """The small recipe, with cuts that fit the sounds and a batch that fits their number."""
         recipe = _small(method)
         seconds = around.short_side / 1000
-        size = batch_size or recipe.batch_size
-        while batch_size is None and size > 8 and size > around.num_samples // 4:
-            size //= 2
-        size = size if batch_size else max(1, size // world_size()) * world_size()
-        recipe = because(recipe, "many steps in a short run", batch_size=size)
-        for name, (value, reason) in recipe.method.fitted(
-            around.num_samples, size, world_size()
-        ).items():
-            recipe = because(recipe, reason, **{f"method.{name}": value})
+        recipe = with_batch(recipe, around, batch_size, "many steps in a short run")
         why = f"the median length of the sounds, at most {LONGEST:g}"
         recipe = because(recipe, why, **{"data.seconds": min(LONGEST, seconds)})
         for name, view in recipe.method.view_configs.items():

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from similitude.data.source import Source
+from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import MethodConfig, Role
 from similitude.recipes.recipe import Recipe, because
@@ -146,6 +147,28 @@ def with_views(config: MethodConfig, view: ViewConfig) -> MethodConfig:
         raise UserError(
             f"{config.name} needs views that such data does not have: choose another --method"
         ) from error
+
+
+def with_batch(recipe: Recipe, around: Surroundings, batch_size: int | None, why: str) -> Recipe:
+    """With the batch that is given, else one of at most a quarter of the samples.
+
+    Memory and parts of a batch are made to fit it and the number of samples.
+
+    Args:
+        recipe: its batch is what is wanted where there are enough samples.
+        around: the samples.
+        batch_size: as the user gave it.
+        why: the reason for the recipe's own.
+    """
+    size = batch_size or recipe.batch_size
+    while batch_size is None and size > 8 and size > around.num_samples // 4:
+        size //= 2
+    size = size if batch_size else max(1, size // world_size()) * world_size()
+    recipe = because(recipe, why, batch_size=size)
+    fitted = recipe.method.fitted(around.num_samples, size, world_size())
+    for name, (value, reason) in fitted.items():
+        recipe = because(recipe, reason, **{f"method.{name}": value})
+    return recipe
 
 
 def set_num_samples(recipe: Recipe, num_samples: int) -> Recipe:

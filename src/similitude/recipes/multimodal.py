@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import MethodConfig, Role
 from similitude.methods import make_config
@@ -16,7 +15,7 @@ from similitude.multimodal.samples import OneSensor, SensorData
 from similitude.multimodal.sensor_set import SensorSet
 from similitude.multimodal.table import TableSource
 from similitude.multimodal.views import SensorViewConfig
-from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_views
+from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_batch, with_views
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 
 WIDTH = 256  # of projections
@@ -107,15 +106,7 @@ class Multimodal(Chooser):
             view = chosen.data.mild_view(chosen.method.view_configs.values())
             recipe = _with_sensor(recipe, name, chosen, view)
         recipe = _in_one_time(recipe, around.together)
-        size = batch_size or BATCH_SIZE
-        while batch_size is None and size > 8 and size > around.num_samples // 4:
-            size //= 2
-        size = size if batch_size else max(1, size // world_size()) * world_size()
-        recipe = because(recipe, "others to be told from, in many steps", batch_size=size)
-        for name, (value, reason) in recipe.method.fitted(
-            around.num_samples, size, world_size()
-        ).items():
-            recipe = because(recipe, reason, **{f"method.{name}": value})
+        recipe = with_batch(recipe, around, batch_size, "others to be told from, in many steps")
         first = next(iter(around.of))
         why = "the first column of the table"
         if len(around.of) > 1 and not recipe.method.compares_sensors:

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from similitude.data.source import FileSource
-from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import Role
 from similitude.methods import make_config
 from similitude.modalities import modality
-from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_views
+from similitude.recipes.choose import Chooser, Surroundings, set_num_samples, with_batch, with_views
 from similitude.recipes.recipe import OptimizerConfig, Recipe, because
 from similitude.video.networks import VideoNetworkConfig
 from similitude.video.samples import VideoData
@@ -73,15 +72,7 @@ class Video(Chooser):
             epochs=60,
             batch_size=BATCH_SIZE,
         )
-        size = batch_size or recipe.batch_size
-        while batch_size is None and size > 8 and size > around.num_samples // 4:
-            size //= 2
-        size = size if batch_size else max(1, size // world_size()) * world_size()
-        recipe = because(recipe, "many steps in a short run", batch_size=size)
-        for name, (value, reason) in recipe.method.fitted(
-            around.num_samples, size, world_size()
-        ).items():
-            recipe = because(recipe, reason, **{f"method.{name}": value})
+        recipe = with_batch(recipe, around, batch_size, "many steps in a short run")
         frames = max(1, min(FRAMES, round(around.short_side / 1000 * data.rate)))
         why = f"the median length of the videos, at most {FRAMES}"
         return because(recipe, why, **{"data.frames": frames})
