@@ -1,21 +1,27 @@
 """How often the sentence of `similitude decide` is right: many small tests, judged on a large one.
 
-Rows are frozen: plain numbers, a random network, and published weights on images of several sizes,
-which are near ties. Every split draws labels and a small test part; what is right is decided on
-all other test images, which it does not see. Right is to name the way that is best there, or to
-leave it among those that cannot be told apart; near is one at most half a point below the best.
+    python benchmarks/decide.py of decisions/cifar --test 200 --splits 10
+    python benchmarks/decide.py features cifar10/ --train 300 --test 50 150 500 --splits 20
 
-    python benchmarks/decide.py cifar10/ --train 300 --test 50 150 500 --splits 20
+`of` takes a decision with a large test part. Each split is a small test drawn from it; the sentence
+is made anew from that alone, and judged on all test samples that it did not see. `features` draws
+the labels of each split anew too: its rows are frozen, plain numbers, a random network, and
+published weights on images of several sizes, which are near ties. Right is to name the way that is
+best there, or to leave it among those that cannot be told apart; near is one at most half a point
+below the best.
 """
 
 import argparse
+import csv
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from similitude.decision.findings import Holdout, decided
-from similitude.decision.plan import RANDOM, all_rows
+from similitude.decision.findings import Decision, Holdout, decided
+from similitude.decision.plan import RANDOM, Planned, all_rows
 from similitude.decision.work import Row
 from similitude.evaluation import Features, LinearProbe, centered, extract_features, raw_features
 from similitude.images.backbones import BackboneConfig, build_backbone
@@ -25,6 +31,22 @@ from similitude.randomness import permutation
 from similitude.runs.starts import open_start
 
 SIDES = (224, 160, 128, 96, 64)  # of the images that the published weights are given
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What each way says of all test samples, their classes and groups."""
+
+    everything: list[Planned]
+    said: dict[str, np.ndarray]
+    y: np.ndarray
+    units: np.ndarray
+    class_names: list[str]
+    num_train: int
+
+    @property
+    def plain(self) -> list[str]:
+        return [planned.row for planned in self.everything if planned.task == "plain"]
 
 
 def features_of(
@@ -55,43 +77,73 @@ def features_of(
 def main() -> None:
     """Print one line for each size of the test."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", help="a folder with train/ and test/")
-    parser.add_argument("--against", default="efficientnet-lite0")
-    parser.add_argument("--most", type=int, default=5_000, help="images of either part")
-    parser.add_argument("--train", type=int, default=300, help="labeled images of a split")
-    parser.add_argument("--test", type=int, nargs="+", default=[50, 150, 500])
-    parser.add_argument("--splits", type=int, default=20)
+    either = parser.add_subparsers(dest="study", required=True)
+    whole = either.add_parser("of", help="a decision with a large test part")
+    whole.add_argument("decisions", type=Path, nargs="+", help="their folders")
+    frozen = either.add_parser("features", help="frozen networks, labels drawn anew")
+    frozen.add_argument("data", help="a folder with train/ and test/")
+    frozen.add_argument("--against", default="efficientnet-lite0")
+    frozen.add_argument("--most", type=int, default=5_000, help="images of either part")
+    frozen.add_argument("--train", type=int, default=300, help="labeled images of a split")
+    for study in (whole, frozen):
+        study.add_argument("--test", type=int, nargs="+", default=[50, 150, 500])
+        study.add_argument("--splits", type=int, default=20)
     given = parser.parse_args()
+    print(
+        "| data | test samples | certain | right when certain | near when certain | right "
+        "| undecided |\n|---|---|---|---|---|---|---|"
+    )
+    if given.study == "features":
+        print_lines("frozen features", drawn_anew(given), given)
+        return
+    for folder in given.decisions:
+        judged = read(folder)
+        print_lines(folder.name, [judged] * given.splits, given)
+
+
+def drawn_anew(given: argparse.Namespace) -> list[Judged]:
+    """Of each split, what linear probes on its labels say of all test images."""
     found, names = features_of(given.data, given.against, given.most)
     everything = all_rows(["raw pixels"], [f"{side} px" for side in SIDES])
     train, test = found[RANDOM]
     assert train.y is not None
     assert test.y is not None
-    y = test.y.numpy()
-    said = []  # of each split, of all test images
+    splits = []
     for split in range(given.splits):
         drawn = permutation(split, 0, len(train))[: given.train]
         fitted = {
             row: LinearProbe(seed=split).fit(parts[0].x[drawn], train.y[drawn])
             for row, parts in found.items()
         }
-        said.append({row: f.predict(found[row][1].x).numpy() for row, f in fitted.items()})
-    print("| test images | certain | right when certain | near when certain | right | undecided |")
-    print("|---|---|---|---|---|---|")
+        said = {row: f.predict(found[row][1].x).numpy() for row, f in fitted.items()}
+        y = test.y.numpy()
+        splits.append(Judged(everything, said, y, np.arange(len(y)), names, given.train))
+    return splits
+
+
+def read(folder: Path) -> Judged:
+    """What the ways of a finished decision said."""
+    with (folder / "predictions.csv").open(newline="") as file:
+        head, *lines = csv.reader(file)
+    facts = json.loads((folder / "decision.json").read_text())
+    names = facts["class_names"]
+    columns = dict(zip(head, zip(*lines, strict=True), strict=True))
+    said = {title: np.array([names.index(c) for c in columns[title]]) for title in head[3:]}
+    published = list(json.loads((folder / "plan.json").read_text())["against"])
+    networks = {planned.title for planned in all_rows([], published)}
+    plain = [title for title in said if title not in networks]
+    y = np.array([names.index(c) for c in columns["class"]])
+    units = np.array(columns["group"], dtype=int)
+    return Judged(all_rows(plain, published), said, y, units, names, 0)
+
+
+def print_lines(title: str, splits: list[Judged], given: argparse.Namespace) -> None:
+    """One line for each size of the test."""
     for count in given.test:
         certain, sure, near, right, left = 0, 0, 0, 0, []
-        for split, predicted in enumerate(said):
-            order = permutation(split, 1, len(y)).numpy()
-            mine, rest = order[:count], order[count:]
-            truth = {row: float((p[rest] == y[rest]).mean()) for row, p in predicted.items()}
+        for split, judged in enumerate(splits):
+            decision, truth = decided_on(judged, count, split)
             best = max(truth, key=truth.__getitem__)
-            holdout = Holdout(
-                given.data, y[mine], mine, names, given.train, "images", ["raw pixels"]
-            )
-            rows = {row: Row({"linear": p[mine][None]}, 1.0) for row, p in predicted.items()}
-            decision = decided(
-                Path("."), everything, rows, holdout, minutes=10, seed=0, is_complete=True
-            )
             candidates = [way.title for way in decision.ways if way.is_candidate]
             certain += decision.is_certain
             sure += decision.is_certain and decision.use == best
@@ -99,10 +151,31 @@ def main() -> None:
             right += best in candidates
             left.append(len(candidates))
         print(
-            f"| {count} | {certain} of {given.splits} | {sure} of {certain} | {near} of {certain} "
-            f"| {right} of {given.splits} | {np.mean(left):.1f} |",
+            f"| {title} | {count} | {certain} of {len(splits)} | {sure} of {certain} "
+            f"| {near} of {certain} | {right} of {len(splits)} | {np.mean(left):.1f} |",
             flush=True,
         )
+
+
+def decided_on(judged: Judged, count: int, split: int) -> tuple[Decision, dict[str, float]]:
+    """The decision on ``count`` test samples or more, whole groups, and accuracies on the rest."""
+    y, units = judged.y, judged.units
+    order = permutation(split, 1, int(units.max()) + 1).numpy()
+    place = np.argsort(order)[units]  # of each sample's group in the order
+    mine = place < np.sort(place)[min(count, len(y) - 1)]
+    truth = {row: float((p[~mine] == y[~mine]).mean()) for row, p in judged.said.items()}
+    holdout = Holdout(
+        "", y[mine], units[mine], judged.class_names, judged.num_train, "samples", judged.plain
+    )
+    rows = {
+        planned.title: Row({planned.column: judged.said[planned.title][mine][None]}, 1.0)
+        for planned in judged.everything
+        if planned.title in judged.said
+    }
+    decision = decided(
+        Path("."), judged.everything, rows, holdout, minutes=10, seed=0, is_complete=True
+    )
+    return decision, truth
 
 
 if __name__ == "__main__":

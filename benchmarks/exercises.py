@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("study", choices=("clip", "siglip", "cmc"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--both-photos", action="store_true", help="of clip: train on either photo")
     parser.add_argument("--label", default="equipment", help="of cmc: what the probes name")
     parser.add_argument("--set", action="append", default=[], help="FIELD=VALUE of the recipe")
     args = parser.parse_args()
@@ -39,7 +40,7 @@ def clip(args: argparse.Namespace, out: Path) -> None:
     found: dict[tuple[str, str], list[list[float]]] = {}
     settings = ["method.loss=sigmoid"] if args.study == "siglip" else []
     for seed in args.seeds:
-        table = write_table(args.folder, seed, ("photo", "text"), args.label)
+        table = write_table(args.folder, seed, ("photo", "text"), args.label, both=args.both_photos)
         run = sim.pretrain(
             table,
             method="clip",
@@ -91,8 +92,13 @@ def cmc(args: argparse.Namespace, out: Path) -> None:
         )
 
 
-def write_table(folder: Path, seed: int, views: tuple[str, ...], label: str) -> Path:
-    """A table in the folder, of a split of its own for each seed."""
+def write_table(
+    folder: Path, seed: int, views: tuple[str, ...], label: str, *, both: bool = False
+) -> Path:
+    """A table in the folder, of a split of its own for each seed.
+
+    With ``both`` an exercise to train on has two rows, one for each of its photos.
+    """
     exercises = json.loads((folder / "exercises.json").read_text())
     groups = sorted({str(e["group"]) for e in exercises})
     random.Random(seed).shuffle(groups)
@@ -111,6 +117,9 @@ def write_table(folder: Path, seed: int, views: tuple[str, ...], label: str) -> 
             of = {"photo": first, "second": second, "text": words(e)}
             split = "test" if str(e["group"]) in held else "train"
             writer.writerow([*(of[v] for v in views), e.get(label) or "none", split])
+            if both and split == "train":
+                of["photo"] = second
+                writer.writerow([*(of[v] for v in views), e.get(label) or "none", split])
     return path
 
 

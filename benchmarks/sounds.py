@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], help="FIELD=VALUE of the recipe")
     parser.add_argument("--protocol", default="knn,linear,few")
+    parser.add_argument("--all", action="store_true", help="pretrain on the test's sounds, too")
     parser.add_argument("--out", type=Path, help="keep the runs here")
     args = parser.parse_args()
     method = args.method or METHODS[args.task]
@@ -45,12 +46,18 @@ def main() -> None:
             place = data / part / name
             place.mkdir(parents=True, exist_ok=True)
             os.link(args.folder / file, place / file.replace("/", "-"))
+        unlabeled = data
+        if args.all:  # a flat folder, which has no parts and no classes
+            unlabeled = Path(temporary) / "all"
+            unlabeled.mkdir()
+            for _, _, file in parts(args.task, args.folder):
+                os.link(args.folder / file, unlabeled / file.replace("/", "-"))
         tables, seconds = [], []
         for seed in args.seeds:
             out = (args.out or Path(temporary)) / f"{args.task}-{method}-{seed}"
             start = time.time()
             run = sim.pretrain(
-                data, method=method, seed=seed, overrides=settings, out=out, overwrite=True
+                unlabeled, method=method, seed=seed, overrides=settings, out=out, overwrite=True
             )
             seconds.append(time.time() - start)
             tables.append(run.evaluate(data, protocols=args.protocol))

@@ -1,5 +1,6 @@
 """A whole decision: from images to the page, stopped and gone on with, asked for something else."""
 
+import csv
 import json
 
 import numpy as np
@@ -60,6 +61,16 @@ def finished(tmp_path_factory):
         patch.setattr(decision.plan, "TOO_FEW", 0.0)
         found = decide(striped(), against=[published()], minutes=MINUTES, out=folder, listener=ears)
     return found, ears
+
+
+def test_what_each_way_says_of_each_test_sample_stands_in_a_file(finished):
+    found, _ = finished
+    with (found.path / "predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len({line["name"] for line in lines}) == len(lines) == sum(map(sum, found.confusion))
+    for way in found.ways:
+        right = np.mean([line[way.title] == line["class"] for line in lines])
+        assert right == pytest.approx(way.score.mean)
 
 
 def test_every_way_is_trained_scored_and_shown_the_cheap_ones_first(finished):

@@ -1,5 +1,7 @@
 """Whether a published model is good enough, adapting it helps, or one's own network is worth it."""
 
+import csv
+import io
 import json
 import math
 import zlib
@@ -198,9 +200,23 @@ class _Deciding:
         )
         decision.write()
         if with_page:
+            self._write_predictions()
             self._write_pictures(decision)
             write_decision_page(self.folder)
         return decision
+
+    def _write_predictions(self) -> None:
+        """Write predictions.csv: what each way calls each test sample, learned from all labels."""
+        ways = [planned for planned in self.everything if planned.title in self.rows]
+        names, tested = np.array(self.tested.class_names), self.tested
+        said = [names[self.rows[way.title].predicted[way.column][0]] for way in ways]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["name", "group", "class", *(way.title for way in ways)])
+        writer.writerows(
+            zip(self.work.parts.test.names, tested.units, names[tested.y], *said, strict=True)
+        )
+        write_text(self.folder / "predictions.csv", text.getvalue())
 
     def _write_pictures(self, decision: Decision) -> None:
         """Write mistakes.npz: some test samples that the advised way calls something else."""
