@@ -1,5 +1,6 @@
 """Small things that many tests need: a backbone, configs of every method, batches, images."""
 
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.multiprocessing as mp
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -159,6 +161,15 @@ def write_photos(folder: Path, n: int = 40, *, classes: int = 2, size: int = 20)
         array = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
         Image.fromarray(array).save(place / f"photo{i:03d}.png")
     return folder
+
+
+def start_processes(function: Callable[..., None], *arguments: Any, processes: int = 2) -> None:
+    """Call ``function(number, *arguments)`` in several processes at once and wait for them.
+
+    They are forked from one that has imported what takes seconds, and has no threads.
+    """
+    multiprocessing.set_forkserver_preload(["similitude.methods", "similitude.images.backbones"])
+    mp.start_processes(function, arguments, nprocs=processes, start_method="forkserver")
 
 
 def leave() -> None:

@@ -5,16 +5,16 @@ every parameter and buffer at the end: targets, queues, banks, centers, prototyp
 compare sensors do so on samples of which entries are missing.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from builders import IMAGE_METHODS, TinyBackbone, leave, random_batch, small_config
+from builders import IMAGE_METHODS, TinyBackbone, leave, random_batch, small_config, start_processes
 from similitude.distributed import average_gradients, mean_over_processes, own_rows, world_size
 from similitude.method import Batch, Method, Progress
 from similitude.methods import CLIPConfig, CMCConfig, ELoConfig, build_method
@@ -80,6 +80,7 @@ def sensor_batch(n: int, seed: int) -> SensorInputs:
     return SensorInputs({**images, "text": tokens}, there)
 
 
+@cache
 def three_steps(
     name: str, backbone: str = "smooth", micro_batch_size: int | None = None
 ) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def process(number: int, folder: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two real processes, all methods in one start."""
     place = tmp_path_factory.mktemp("processes")
-    mp.spawn(process, args=(str(place),), nprocs=WORLD)
+    start_processes(process, str(place))
     return place
 
 
@@ -151,7 +152,11 @@ def assert_same(ours: Any, expected: Any) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("processes"),
+    pytest.mark.usefixtures("unchecked_runs"),
+]
 
 
 @pytest.mark.parametrize("number", range(WORLD))
@@ -171,7 +176,7 @@ def test_two_processes_are_one_where_entries_are_missing(folder, name, number):
 
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_four_micro_batches_are_one_batch(name):
-    assert_same(three_steps(name, "smooth", micro_batch_size=2), three_steps(name, "smooth"))
+    assert_same(three_steps(name, "smooth", 2), three_steps(name, "smooth"))
 
 
 @pytest.mark.parametrize("number", range(WORLD))

@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
-from builders import leave
+from builders import leave, start_processes
 from similitude.distributed import gather, rank, world_size
 from similitude.losses import nt_xent
 
@@ -39,8 +38,9 @@ def process(number, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
-    mp.spawn(process, args=(str(tmp_path),), nprocs=WORLD)
+    start_processes(process, str(tmp_path))
 
     layer, (x1, x2) = projector_and_views()
     expected = nt_xent(layer(x1), layer(x2), temperature=0.3)

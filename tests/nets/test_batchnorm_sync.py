@@ -3,10 +3,9 @@
 import pytest
 import timm
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
-from builders import join_as, leave
+from builders import join_as, leave, start_processes
 from similitude.distributed import own_rows
 from similitude.distributed.launch import _free_port
 from similitude.errors import UserError
@@ -62,12 +61,12 @@ def process(number, folder, port, on_one_machine):
 @pytest.fixture(scope="module", params=[True, False], ids=["shared memory", "gloo"])
 def together(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(process, args=(str(folder), _free_port(), request.param), nprocs=WORLD)
+    start_processes(process, str(folder), _free_port(), request.param)
     return [torch.load(folder / str(number), weights_only=True) for number in range(WORLD)]
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sync_batchnorm")
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("name", LAYERS)
 def test_two_processes_normalize_as_one(together, name):
     whole = passes(name)  # one process: PyTorch's own BatchNorm, forward and backward

@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-from builders import leave
+from builders import leave, start_processes
 from similitude.distributed import gather
 from similitude.losses import in_batch_info_nce, info_nce, self_distillation, sinkhorn
 from similitude.memory import Center, FeatureQueue
@@ -49,9 +48,10 @@ def process(number, vectors, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 @pytest.mark.golden("two_ranks")
 def test_two_ranks(vectors, close, tmp_path):
-    mp.spawn(process, args=(vectors, str(tmp_path)), nprocs=2)
+    start_processes(process, vectors, str(tmp_path))
     for number in range(2):
         ours = torch.load(tmp_path / str(number), weights_only=True)
         close(ours["loss"], vectors["moco_loss_per_rank"][number])
