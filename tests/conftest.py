@@ -1,7 +1,9 @@
 """Fixtures shared by all tests: reproducible torch, and the optional shared data."""
 
+import gc
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jaxtyping
@@ -9,6 +11,15 @@ import pytest
 import torch
 
 SHARED = Path(os.environ.get("SIMILITUDE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+# What is imported stays: to look through it for garbage, again and again, takes seconds.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,12 +35,25 @@ def _reproducible() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def unchecked_shapes() -> Iterator[None]:
-    """For tests of what a user is told: without it, the check of annotations speaks first."""
+@contextmanager
+def _without_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """For tests of what a user is told: without it, the check of annotations speaks first."""
+    with _without_checks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def unchecked_runs() -> Iterator[None]:
+    """For trainings of what other tests train with checks, which cost a quarter of the time."""
+    with _without_checks():
+        yield
 
 
 def _shared_folder(name: str) -> Path:

@@ -11,10 +11,11 @@ from golden import make
 from similitude import load, pretrain
 from similitude.recipes import RECIPES, parse_recipe
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
+
 TRACES = json.loads((make.HERE / "traces.json").read_text())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_twenty_steps_give_the_same_numbers(name):
     made, kept = make.trace(name), TRACES[name]
@@ -25,12 +26,10 @@ def test_twenty_steps_give_the_same_numbers(name):
         assert made["losses"][:10] == pytest.approx(kept["losses"][:10], rel=1e-3)
 
 
-@pytest.mark.slow
 def test_every_recipe_says_the_same():
     assert make.recipes() == (make.HERE / "recipes.yaml").read_text()
 
 
-@pytest.mark.slow
 def test_recipes_from_before_data_was_of_a_kind_are_the_same():
     """They had sizes, mean and std at the top, and no kind."""
     old = (make.HERE / "recipes_of_before.yaml").read_text()
@@ -39,7 +38,6 @@ def test_recipes_from_before_data_was_of_a_kind_are_the_same():
         assert parse_recipe(yaml.safe_load(text), name) == RECIPES[name]()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", make.RUNS)
 def test_the_page_of_a_stored_run_is_the_same(name):
     folder = make.HERE / "stored" / name
@@ -47,7 +45,6 @@ def test_the_page_of_a_stored_run_is_the_same(name):
     assert make.page(folder) == (folder / "page.html").read_text()
 
 
-@pytest.mark.slow
 def test_a_stored_run_goes_on(tmp_path):
     folder = shutil.copytree(make.HERE / "stored" / "stopped", tmp_path / "run")
 
@@ -56,7 +53,6 @@ def test_a_stored_run_goes_on(tmp_path):
     assert run.checkpoint.step == make.STEPS
 
 
-@pytest.mark.slow
 def test_a_stored_run_gives_its_scores_again(tmp_path):
     folder = shutil.copytree(make.HERE / "stored" / "finished", tmp_path / "run")
     kept = json.loads((folder / "evaluation.json").read_text())

@@ -12,7 +12,7 @@ from similitude.report import write_report
 from similitude.runs.metrics import read_metrics
 from similitude.training.pretrain import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 CPU = torch.device("cpu")
 VIT = BackboneConfig(

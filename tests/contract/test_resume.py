@@ -13,7 +13,7 @@ from similitude.listener import Silent
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.training.pretrain import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 CPU = torch.device("cpu")
 
