@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import shlex
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 import similitude as sim
+from contract.test_anatomy import KNOWN
 from similitude.ablation.grid import grid, parse_variations
 from similitude.ablation.studies import STUDIES
 from similitude.cli import app
@@ -114,16 +116,15 @@ def test_every_method_has_a_page_and_a_row_in_the_readme(name):
     assert f"[`{name}`](docs/methods/{pages[0].name})" in text_of(ROOT / "README.md")
 
 
-@pytest.mark.slow
-def test_the_table_of_parts_is_the_measured_one():
+def test_the_table_of_parts_is_the_known_one():
+    """Which `test_anatomy.py` measures."""
     after = text_of(ROOT / "README.md").partition("<!-- anatomy -->")[2]
     header, rows = next(tables(after))
     assert header == ["method", *anatomy.column_names()]
-    measured = [
-        [name, *("yes" if value else "-" for value in vars(found).values())]
-        for name, found in anatomy.table().items()
+    parts = [field.name for field in fields(anatomy.Anatomy)]
+    assert rows == [
+        [name, *("yes" if part in KNOWN[name] else "-" for part in parts)] for name in CONFIGS
     ]
-    assert rows == measured
 
 
 # --- tables of defaults ------------------------------------------------------------------------
