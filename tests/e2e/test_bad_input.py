@@ -85,7 +85,6 @@ pretrain photos --resume                               | --out
 pretrain photos --resume --out new                     | new
 pretrain photos --resume --out run --epochs 9          | leave out
 pretrain photos --devices 0                            | --devices
-pretrain photos --devices 2 --batch-size 9             | multiple of 2
 pretrain photos --num-nodes 0                          | --num-nodes
 pretrain photos --nonsense                             | --nonsense
 pretrain                                               | PHOTOS

@@ -1,7 +1,5 @@
 """A method of a user's own, outside the package, trains with the same commands and functions."""
 
-import os
-import subprocess
 import sys
 
 import pytest
@@ -71,25 +69,22 @@ def place(tmp_path, monkeypatch):
 SMALL = {"backbone": BACKBONE, "epochs": 2, "batch_size": 8}
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    program = [sys.executable, "-m", "similitude", *words]
-    return subprocess.run(program, env=environment, capture_output=True, text=True)
+def command(*words: str) -> str:
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def test_the_commands_take_it_by_its_place(place):
     small = ["--epochs", "1", "--batch-size", "8", "--set", "backbone.base_width=4"]
     own = ["--method", "my_methods:Guess", "--set", "method.stop_gradient=false"]
-    done = command("pretrain", "photos", *own, *small, "--out", "run")
-    assert done.returncode == 0, done.stderr
+    command("pretrain", "photos", *own, *small, "--out", "run")
     recipe = (place / "run" / "recipe.yaml").read_text()
     assert "name: my_methods:Guess" in recipe
     assert "stop_gradient: false" in recipe
-    done = command("evaluate", "run", "photos", "--method", "my_methods:Guess")
-    assert done.returncode == 0, done.stderr
+    command("evaluate", "run", "photos", "--method", "my_methods:Guess")
     words = ["--recipe", "run/recipe.yaml", "--method", "my_methods:Guess", "--out", "again"]
-    done = command("pretrain", "photos", *words)
-    assert done.returncode == 0, done.stderr
+    command("pretrain", "photos", *words)
     first, second = (torch.load(place / n / "checkpoints/last.ckpt") for n in ("run", "again"))
     assert all(torch.equal(v, second["method"][k]) for k, v in first["method"].items())
 
@@ -174,11 +169,9 @@ def test_a_wrong_place_is_told_in_one_sentence(place, name, words):
 def test_it_trains_in_two_processes_too(place):
     small = ["--epochs", "1", "--batch-size", "8", "--set", "backbone.base_width=4"]
     own = ["--method", "my_methods:Guess", "--devices", "2"]
-    done = command("pretrain", "photos", *own, *small, "--out", "run")
-    assert done.returncode == 0, done.stderr
-    assert "shared by 2 processes" in done.stdout
-    done = command("embed", "run", "photos", "-o", "x.npz", *own)
-    assert done.returncode == 0, done.stderr
+    said = command("pretrain", "photos", *own, *small, "--out", "run")
+    assert "shared by 2 processes" in said
+    command("embed", "run", "photos", "-o", "x.npz", *own)
 
 
 def test_a_run_of_a_loaded_class_opens_and_of_another_method_not(place):
