@@ -4,6 +4,7 @@ from torch.profiler import record_function
 
 from builders import random_images, small_recipe
 from similitude import pretrain
+from similitude.training import loop, profiling
 from similitude.training.profiling import STAGES, STEPS, WARM_UP, own_seconds, step_profiler, table
 
 
@@ -46,8 +47,10 @@ def test_the_table_gives_shares():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "dino"])
-def test_a_profiled_run_has_the_weights_of_one_that_is_not(name, tmp_path):
-    images = random_images(16 * 40)
+def test_a_profiled_run_has_the_weights_of_one_that_is_not(name, tmp_path, monkeypatch):
+    for module in (profiling, loop):
+        monkeypatch.setattr(module, "STEPS", 3)
+    images = random_images(16 * (WARM_UP + 4))
     fixed = {"precision": "float32", "memory_format": "contiguous"}  # else a rule chooses
     recipe = small_recipe(name, batch_size=16, epochs=1, **fixed)
     runs = [
