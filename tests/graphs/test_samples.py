@@ -100,6 +100,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(fixture, options, tmp_path, re
     assert all(torch.equal(bits(resumed)[key], value) for key, value in bits(whole).items())
 
 
+@pytest.mark.slow
 def test_all_nodes_are_embedded_and_those_of_the_parts_are_scored(file, tmp_path):
     arrays = dict(np.load(file))
     train = np.arange(len(arrays["y"])) % 3 == 0
@@ -109,6 +110,7 @@ def test_all_nodes_are_embedded_and_those_of_the_parts_are_scored(file, tmp_path
     assert run.evaluate(file, protocols=["knn"]).num_train == NODES // 3
 
 
+@pytest.mark.slow
 def test_a_run_is_given_graphs_like_those_it_knows(file, molecules, tmp_path):
     run = sim.pretrain(file, out=tmp_path / "r", epochs=2, report=False)
     other = SimpleNamespace(x=torch.rand(8, 3), edge_index=torch.tensor([[0, 1], [1, 2]]), y=None)

@@ -113,6 +113,7 @@ def test_direction_tells_a_clip_from_the_reversed_one():
     torch.testing.assert_close(loss_of(learner, x), expected)
 
 
+@pytest.mark.slow
 def test_order_can_be_learned_from_clips_whose_frames_stand_in_a_row():
     torch.manual_seed(0)
     learner = method(order_frames=1.0)

@@ -79,6 +79,7 @@ def test_a_single_vector_can_be_the_predictor():
     assert any(p is simsiam.predictor.bias for p in simsiam.param_groups()[1]["params"])
 
 
+@pytest.mark.slow
 def test_steps_against_fixed_targets_see_the_network_of_their_first():
     """Three steps with targets of the first of them, then three with those of the fourth."""
     simsiam = method(alternating_steps=3)

@@ -13,6 +13,8 @@ from similitude.text.networks import TextNetworkConfig
 from similitude.text.text_set import Texts
 from similitude.text.views import TextFacts, TextViewConfig
 
+pytestmark = pytest.mark.slow  # the library of the encoders takes its time to come in
+
 TEXTS = ["a red thing", "blue", "", "a picture of a blue thing"]
 
 
@@ -67,7 +69,6 @@ def test_without_the_library_the_extra_is_named():
         TextNetworkConfig(name="hf:any/model").build()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_table_is_trained_on_with_it_and_scored(encoder, tmp_path, frozen):
     table = tmp_path / "texts.csv"

@@ -26,6 +26,7 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_a_folder_of_videos_is_one(films):
     assert modality_of(films).kind == "video"
 
@@ -101,6 +102,7 @@ def test_a_column_called_flow_or_sound_says_what_of_a_video_is_meant(films, tmp_
     assert source.column("sound").may_lack
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_one_sentence(films, tmp_path):
     for weights, words in (
         ("method.weights.order_sound=1", "no task 'order_sound'"),

