@@ -91,9 +91,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_takes_steps_or_says_why_not(data, tmp_path, monkeypatch, name, kind):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
+def test_a_method_takes_steps_or_says_why_not(data, tmp_path, name, kind):
     compares = kind == "video" and CONFIGS[name].compares_sensors
 
     def run():

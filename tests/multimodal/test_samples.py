@@ -12,11 +12,6 @@ QUICK = ["backbone.towers.text.network.width=32", "backbone.towers.photo.network
 QUICK += ["backbone.towers.depth.network.base_width=4", "precision=float32"]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def pretrained(data, out, method="clip", epochs=2, **more):
     options = {"overrides": QUICK, "batch_size": 16, "report": False}
     return sim.pretrain(data, method=method, out=out, epochs=epochs, **{**options, **more})

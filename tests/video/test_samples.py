@@ -21,11 +21,6 @@ SENSORS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.mark.slow
 def test_a_folder_of_videos_is_one(films):
     assert modality_of(films).kind == "video"
