@@ -43,8 +43,9 @@ parity: $(INSTALLED)  ## docs/parity.md: every formula against its authors' code
 architecture: $(INSTALLED)  ## docs/architecture.svg, drawn from the code
 	$(BIN)/python tools/draw_architecture.py
 
-pictures: $(INSTALLED)  ## docs/methods/images, drawn from what each method does
+pictures: $(INSTALLED)  ## docs/methods/images, drawn from what each method does; the tutorial as a notebook
 	$(BIN)/python tools/draw_methods.py
+	$(BIN)/python tools/make_notebook.py
 
 docs: $(INSTALLED)  ## the manual, as pages in site/
 	$(BIN)/mkdocs build --strict

@@ -114,6 +114,7 @@ def test_every_method_has_a_page_and_a_row_in_the_readme(name):
     pages = [p for p in (DOCS / "methods").glob("*.md") if f"`{name}`" in text_of(p)[:600]]
     assert len(pages) == 1
     assert f"[`{name}`](docs/methods/{pages[0].name})" in text_of(ROOT / "README.md")
+    assert f"[`{name}`]({pages[0].name})" in text_of(DOCS / "methods" / "index.md")
 
 
 def test_the_table_of_parts_is_the_known_one():
@@ -122,7 +123,7 @@ def test_the_table_of_parts_is_the_known_one():
     header, rows = next(tables(after))
     assert header == ["method", *anatomy.column_names()]
     parts = [field.name for field in fields(anatomy.Anatomy)]
-    assert rows == [
+    assert [[_CODE.findall(row[0])[0], *row[1:]] for row in rows] == [
         [name, *("yes" if part in KNOWN[name] else "-" for part in parts)] for name in CONFIGS
     ]
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from tools.draw_methods import PICTURES, drawn, measured
 
 from similitude.methods import METHODS
-from tools.draw_methods import PICTURES, drawn, measured
 
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 
