@@ -4,13 +4,13 @@ import shlex
 from typing import Any
 
 import pytest
+from tools.make_notebook import NOTEBOOK, PAGE, blocks, notebook
 from typer.testing import CliRunner
 
 import similitude as sim
 from builders import random_images
 from similitude.cli import app
 from similitude.images.opening import open_source
-from tools.make_notebook import NOTEBOOK, PAGE, blocks, notebook
 
 # What the blocks take on few and tiny images: other weights that are given as a file.
 SHORTER = {"--minutes 4": "--epochs 2", "--minutes 2": "--minutes 0.01"}
