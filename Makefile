@@ -47,7 +47,7 @@ pictures: $(INSTALLED)  ## docs/methods/images, drawn from what each method does
 	$(BIN)/python tools/draw_methods.py
 	$(BIN)/python tools/make_notebook.py
 
-docs: $(INSTALLED)  ## the manual, as pages in site/
+docs: $(INSTALLED)  ## the manual, as pages in site/; python -m http.server -d site shows and searches it
 	$(BIN)/mkdocs build --strict
 
 clean:

@@ -4,6 +4,8 @@ import ast
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -104,6 +106,17 @@ def test_every_page_is_in_the_menu():
 
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     assert files(config["nav"]) == pages
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_fetches_nothing_while_it_is_read(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tag = re.compile(
+        r"<(?:script|img|iframe|link(?! rel=\"?canonical))[^>]*(?:src|href)=\"?(?:https?:)?//"
+    )
+    assert [page for page in tmp_path.rglob("*.html") if tag.search(text_of(page))] == []
 
 
 # --- methods -----------------------------------------------------------------------------------
