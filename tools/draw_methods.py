@@ -121,7 +121,7 @@ class Run:
                 if not isinstance(network, nn.Identity):
                     module.register_forward_pre_hook(self._enter)
                     module.register_forward_hook(self._leaving(name))
-        batch = anatomy._batch(self.method, views)
+        batch = anatomy.as_batch(self.method, views)
         self.loss = self.method.training_loss(batch, anatomy.STEP).loss
 
     def _enter(self, *_: Any) -> None:
@@ -152,7 +152,7 @@ class Wiring:
     """Which call of a network reads which, and which are read by the loss."""
 
     def __init__(self, method: Method) -> None:
-        self.method, self.views = method, anatomy._views(method, 0)
+        self.method, self.views = method, anatomy.noise_views(method, 0)
         self.run = Run(method, self.views)
         self.rows: dict[Node, list[Tensor]] = {}  # of each output, 1 where it is of the view
         for i in range(len(self.views)):
@@ -349,14 +349,14 @@ def measured(name: str, **changes: Any) -> Idea:
     config = anatomy.small_config(name).changed(**changes)
     state = torch.get_rng_state()
     torch.manual_seed(0)
-    network = anatomy._modality(config).tiny(name, anatomy.SIDE, anatomy.FEATURES)[1]
+    network = anatomy.kind_of_data(config).tiny(name, anatomy.SIDE, anatomy.FEATURES)[1]
     method = build_method(config, network).double().eval()
     for _, part in networks(method):
         if not list(part.parameters()):
             part.train()  # a running mean moves only then
     for parameter in method.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    method.training_loss(anatomy._batch(method, anatomy._views(method, 6)), anatomy.STEP)
+    method.training_loss(anatomy.as_batch(method, anatomy.noise_views(method, 6)), anatomy.STEP)
     wiring = Wiring(method)
     rows = wiring.ways()
     if len(rows) > MOST_ROWS:
@@ -373,8 +373,8 @@ def measured(name: str, **changes: Any) -> Idea:
         for label, part in networks(wiring.run.method)
         if any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in part.parameters())
     }
-    beside = anatomy._counts_copies(method) or anatomy._looks_beside(method)
-    sources = [(beside, "the batch"), (anatomy._remembers(method), "the memory")]
+    beside = anatomy.counts_copies(method) or anatomy.looks_beside(method)
+    sources = [(beside, "the batch"), (anatomy.remembers(method), "the memory")]
     idea = Idea(
         name=name,
         title=config.title or name,
