@@ -9,12 +9,14 @@ and whether a gradient comes back.
 import html
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -287,33 +289,25 @@ def losses_called(method: Method, views: list[Tensor]) -> list[str]:
     """The losses that a gradient passes."""
     called: list[str] = []
 
-    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def watching(*arguments: Any, **options: Any) -> Any:
             result = function(*arguments, **options)
-            if any(t.requires_grad for t in tensors(result)) and name_of(function) not in called:
-                called.append(name_of(function))
+            if any(tensor.requires_grad for tensor in tensors(result)) and name not in called:
+                called.append(name)
             return result
 
         return watching
 
-    def name_of(function: Callable[..., Any]) -> str:
-        return function.__name__
-
     modules = {sys.modules[kind.__module__] for kind in type(method).__mro__}
-    of_methods = [m for m in modules if m.__name__.startswith("similitude.methods.")]
-    kept = [
-        (module, name, value)
-        for module in of_methods
-        for name, value in vars(module).items()
-        if getattr(value, "__module__", "").startswith("similitude.losses.")
-        and not name.startswith("mean_")  # over the parts of something large
-    ]
-    for module, name, value in kept:
-        setattr(module, name, watched(value))
-    Run(method, views)
-    for module, name, value in kept:
-        setattr(module, name, value)
+    with ExitStack() as stack:
+        for module in modules:
+            for name, value in list(vars(module).items()):
+                of_losses = getattr(value, "__module__", "").startswith("similitude.losses.")
+                # mean_...: over the parts of something large
+                if of_losses and not name.startswith("mean_"):
+                    stack.enter_context(patch.object(module, name, watched(name, value)))
+        Run(method, views)
     return called
 
 
