@@ -9,7 +9,7 @@ ALONE := OMP_WAIT_POLICY=active
 # their start is compiling, so what is compiled is kept also where the environment forbids it.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: quickstart test check types quick format parity architecture docs clean
+.PHONY: quickstart test check types quick format parity architecture pictures docs clean
 
 quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
 	data=$$(PYTHON=$(BIN)/python examples/get_fashion_mnist.sh) && \
@@ -43,7 +43,11 @@ parity: $(INSTALLED)  ## docs/parity.md: every formula against its authors' code
 architecture: $(INSTALLED)  ## docs/architecture.svg, drawn from the code
 	$(BIN)/python tools/draw_architecture.py
 
-docs: $(INSTALLED)  ## the manual, as pages in site/
+pictures: $(INSTALLED)  ## docs/methods/images, drawn from what each method does; the tutorial as a notebook
+	$(BIN)/python tools/draw_methods.py
+	$(BIN)/python tools/make_notebook.py
+
+docs: $(INSTALLED)  ## the manual, as pages in site/; python -m http.server -d site shows and searches it
 	$(BIN)/mkdocs build --strict
 
 clean:

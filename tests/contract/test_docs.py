@@ -4,6 +4,8 @@ import ast
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -106,6 +108,17 @@ def test_every_page_is_in_the_menu():
     assert files(config["nav"]) == pages
 
 
+@pytest.mark.slow
+def test_the_site_is_built_and_fetches_nothing_while_it_is_read(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tag = re.compile(
+        r"<(?:script|img|iframe|link(?! rel=\"?canonical))[^>]*(?:src|href)=\"?(?:https?:)?//"
+    )
+    assert [page for page in tmp_path.rglob("*.html") if tag.search(text_of(page))] == []
+
+
 # --- methods -----------------------------------------------------------------------------------
 
 
@@ -114,6 +127,7 @@ def test_every_method_has_a_page_and_a_row_in_the_readme(name):
     pages = [p for p in (DOCS / "methods").glob("*.md") if f"`{name}`" in text_of(p)[:600]]
     assert len(pages) == 1
     assert f"[`{name}`](docs/methods/{pages[0].name})" in text_of(ROOT / "README.md")
+    assert f"[`{name}`]({pages[0].name})" in text_of(DOCS / "methods" / "index.md")
 
 
 def test_the_table_of_parts_is_the_known_one():
@@ -122,7 +136,7 @@ def test_the_table_of_parts_is_the_known_one():
     header, rows = next(tables(after))
     assert header == ["method", *anatomy.column_names()]
     parts = [field.name for field in fields(anatomy.Anatomy)]
-    assert rows == [
+    assert [[_CODE.findall(row[0])[0], *row[1:]] for row in rows] == [
         [name, *("yes" if part in KNOWN[name] else "-" for part in parts)] for name in CONFIGS
     ]
 

@@ -49,22 +49,24 @@ def measure(config: MethodConfig) -> Anatomy:
     """Run the experiments on a fresh method with this config (use :func:`small_config`)."""
     random_state = torch.get_rng_state()
     torch.manual_seed(0)
-    method = build_method(config, _modality(config).tiny(config.name, SIDE, FEATURES)[1]).double()
+    method = build_method(
+        config, kind_of_data(config).tiny(config.name, SIDE, FEATURES)[1]
+    ).double()
     # Running statistics, not the batch's: BatchNorm and DINO's center couple samples too, but are
     # neither negatives nor memory.
     method.eval()
     for parameter in method.parameters():  # a head that starts at 0 would hide what it does
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     # What a first batch settles for good (InstDisc's Z) is settled before the experiments.
-    method.training_loss(_batch(method, _views(method, 6)), STEP)
+    method.training_loss(as_batch(method, noise_views(method, 6)), STEP)
     anatomy = Anatomy(
         momentum_encoder=_moves_without_gradient(method),
         stop_gradient=_hides_a_gradient(method),
         predictor=_matters(method, "predictor"),
-        negatives=_counts_copies(method) or _looks_beside(method) or _remembers(method),
+        negatives=counts_copies(method) or looks_beside(method) or remembers(method),
         projection_head=_matters(method, "projector") and _is_curved(method, "projector"),
         symmetric_loss=_is_symmetric(method),
-        memory=_remembers(method),
+        memory=remembers(method),
     )
     torch.set_rng_state(random_state)
     return anatomy
@@ -80,7 +82,7 @@ def column_names() -> list[str]:
     return [field.name.replace("_", " ") for field in fields(Anatomy)]
 
 
-def _modality(config: MethodConfig) -> Modality:
+def kind_of_data(config: MethodConfig) -> Modality:
     """The kind of data that the method's own views are of."""
     view = next(iter(config.view_configs.values()))
     return next(m for m in map(modality, KINDS) if view.kind in m.view_configs)
@@ -94,14 +96,14 @@ def _own_views(method: Method) -> list[Any]:
 
 def _multi_view(method: Method) -> tuple[MultiView, Rows]:
     """What makes them, and the noise."""
-    data, _ = _modality(method.config).tiny(method.config.name, SIDE, FEATURES)
+    data, _ = kind_of_data(method.config).tiny(method.config.name, SIDE, FEATURES)
     configs = method.config.view_configs
     full = {name: data.completed(view) for name, view in configs.items()}
     method.config = method.config.changed(**full)
     return method.views(data.facts(full.values())), data.noise(SAMPLES)
 
 
-def _views(method: Method, seed: int) -> list[Tensor]:
+def noise_views(method: Method, seed: int) -> list[Tensor]:
     """Noise in the shapes of the method's own views; of several sensors one after the other."""
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -111,8 +113,8 @@ def _views(method: Method, seed: int) -> list[Tensor]:
     ]
 
 
-def _batch(method: Method, views: list[Tensor], index: Tensor | None = None) -> Batch:
-    """The tensors of :func:`_views` as the method takes them."""
+def as_batch(method: Method, views: list[Tensor], index: Tensor | None = None) -> Batch:
+    """The tensors of :func:`noise_views` as the method takes them."""
     index = torch.arange(len(views[0])) % SAMPLES if index is None else index
     if len(_multi_view(method)[0]) == len(views):  # each view is a tensor
         return Batch(list(views), index)
@@ -124,8 +126,8 @@ def _loss(method: Method, views: list[Tensor], *earlier: list[Tensor]) -> Tensor
     """The loss of ``views`` after the batches ``earlier``, on a copy: nothing is kept."""
     twin = deepcopy(method)
     for batch in earlier:
-        twin.training_loss(_batch(method, batch), STEP)
-    return twin.training_loss(_batch(method, views), STEP).loss
+        twin.training_loss(as_batch(method, batch), STEP)
+    return twin.training_loss(as_batch(method, views), STEP).loss
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
@@ -145,7 +147,7 @@ def _moves_without_gradient(method: Method) -> bool:
 
 def _hides_a_gradient(method: Method) -> bool:
     """Compare autograd's slope along a direction with the slope of the loss itself."""
-    views, direction, size = _views(method, 0), _views(method, 1), 1e-5
+    views, direction, size = noise_views(method, 0), noise_views(method, 1), 1e-5
     leaves = [view.clone().requires_grad_() for view in views]
     _loss(method, leaves).backward()
     for i, leaf in enumerate(leaves):
@@ -171,7 +173,7 @@ def _matters(method: Method, name: str) -> bool:
     for parameter in head.parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.data.add_(noise)
-    views = _views(method, 0)
+    views = noise_views(method, 0)
     return _differ(_loss(method, views), _loss(twin, views))
 
 
@@ -184,34 +186,37 @@ def _is_curved(method: Method, name: str) -> bool:
     return bool(gap.abs().max() > CHANGED)
 
 
-def _counts_copies(method: Method) -> bool:
+def counts_copies(method: Method) -> bool:
     """Does the loss change when every sample comes twice?
 
     A copy is one more candidate to a contrastive loss. The mean over samples does not notice it,
     nor do statistics of the batch: Barlow Twins' correlations, SwAV's assignments.
     """
-    views = _views(method, 0)
+    views = noise_views(method, 0)
     return _differ(_loss(method, views), _loss(method, [torch.cat([v, v]) for v in views]))
 
 
-def _looks_beside(method: Method) -> bool:
+def looks_beside(method: Method) -> bool:
     """Does the loss change when the same samples stand in another order?
 
     It does where each is told from the one beside it.
     """
-    views, order = _views(method, 0), torch.tensor([0, 2, 4, 1, 3, 5])
-    moved = _batch(method, [v[order] for v in views], order)
+    views, order = noise_views(method, 0), torch.tensor([0, 2, 4, 1, 3, 5])
+    moved = as_batch(method, [v[order] for v in views], order)
     return _differ(_loss(method, views), deepcopy(method).training_loss(moved, STEP).loss)
 
 
 def _is_symmetric(method: Method) -> bool:
-    v1, *others = _views(method, 0)
+    v1, *others = noise_views(method, 0)
     if not others or others[0].shape != v1.shape:
         return False
     v2, *rest = others
     return not _differ(_loss(method, [v1, v2, *rest]), _loss(method, [v2, v1, *rest]))
 
 
-def _remembers(method: Method) -> bool:
-    views = _views(method, 0)
-    return _differ(_loss(method, views, _views(method, 4)), _loss(method, views, _views(method, 5)))
+def remembers(method: Method) -> bool:
+    """Does the loss of a batch change with the batch before it?"""
+    views = noise_views(method, 0)
+    return _differ(
+        _loss(method, views, noise_views(method, 4)), _loss(method, views, noise_views(method, 5))
+    )

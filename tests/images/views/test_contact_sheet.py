@@ -9,7 +9,7 @@ from similitude.images.canvases import Canvases
 from similitude.images.views.config import ImageFacts, ImageViewConfig
 from similitude.images.views.contact_sheet import contact_sheet
 from similitude.images.views.image import ImageView
-from similitude.sample import MultiView
+from similitude.sample import MultiView, View
 
 SPEC = ImageFacts(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 IDENTITY = {
@@ -82,3 +82,20 @@ def test_nothing_to_show_is_told():
     views = MultiView(ImageView(ImageViewConfig(), SPEC))
     with pytest.raises(UserError, match="0 images"):
         contact_sheet(Canvases(torch.zeros(0, 3, 32, 32, dtype=torch.uint8)), views, SPEC)
+
+
+class MeanColor(View):
+    """A view of a user's own, all in the mean color."""
+
+    def draw(self, draw, rows):
+        return len(draw.views)
+
+    def apply(self, rows, choices):
+        return [torch.zeros(len(rows), 3, 12, 12)] * choices
+
+
+def test_a_view_of_a_users_own_is_shown_as_if_mean_and_std_were_taken_off():
+    canvases = Canvases(torch.zeros(2, 3, 12, 12, dtype=torch.uint8), torch.ones(2))
+    facts = ImageFacts(size=12, mean=(0.2, 0.4, 0.6), std=(0.5, 0.5, 0.5))
+    sheet = contact_sheet(canvases, MultiView(MeanColor()), facts, columns_per_view=1, seed=0)
+    assert (51, 102, 153) in {color for _, color in sheet.getcolors(1 << 20)}
