@@ -8,6 +8,7 @@ from similitude.methods import build_method
 from similitude.nets.adapting import (
     averaged,
     freeze_,
+    keep_statistics_,
     layer_scales,
     parameters_by_depth,
     split_by_scale,
@@ -54,6 +55,29 @@ def test_frozen_layers_neither_learn_nor_watch_in_any_copy(name):
     assert learning
     assert all(n.startswith(("layer3", "layer4")) for n in learning)
     assert method.eval().backbone.layer4.training is False
+
+
+def test_batchnorm_that_holds_its_activation_is_frozen_too():
+    backbone = build_backbone(BackboneConfig(name="mobilenetv3_small_050"))
+    freeze_(backbone, 0.6)
+    before = {n: b.clone() for n, b in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 32, 32))
+    moved = {n for n, b in backbone.named_buffers() if not torch.equal(b, before[n])}
+    learning = [n for n, p in backbone.named_parameters() if p.requires_grad]
+    assert {n.rpartition(".")[0] for n in moved} <= {n.rpartition(".")[0] for n in learning}
+    assert moved
+
+
+def test_kept_statistics_stay_and_scales_learn():
+    backbone = build_backbone(BackboneConfig(name="mobilenetv3_small_050"))
+    keep_statistics_(backbone)
+    x = torch.randn(2, 3, 32, 32)
+    for dropout in (m for m in backbone.modules() if isinstance(m, torch.nn.Dropout)):
+        dropout.eval()
+    found = backbone(x)
+    found.sum().backward()
+    assert backbone.bn1.weight.grad is not None
+    torch.testing.assert_close(found, backbone.eval()(x))
 
 
 def test_nothing_is_frozen_at_zero_and_everything_at_one():

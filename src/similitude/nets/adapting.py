@@ -42,11 +42,26 @@ def freeze_(backbone: nn.Module, share: float) -> None:
     for name in frozen:
         parameters[name].requires_grad_(False)
     for path, module in backbone.named_modules():
-        own = [f"{path}.{n}".lstrip(".") for n, _ in module.named_parameters(recurse=False)]
-        is_leaf = next(module.children(), None) is None
-        if own and is_leaf and frozen.issuperset(own):
-            module.is_frozen = True  # type: ignore[assignment]
-            module.training = False
+        # not only leaves: timm's BatchNorm may hold its activation
+        whole = {f"{path}.{n}".lstrip(".") for n, _ in module.named_parameters()}
+        has_own = next(module.parameters(recurse=False), None) is not None
+        if has_own and whole <= frozen:
+            _keep_evaluating_(module)
+
+
+def keep_statistics_(backbone: nn.Module) -> None:
+    """Keep every BatchNorm in evaluation mode; its scale and shift still learn.
+
+    A layer then computes what it did before the first step, whatever the batch is like.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            _keep_evaluating_(module)
+
+
+def _keep_evaluating_(module: nn.Module) -> None:
+    module.is_frozen = True  # type: ignore[assignment]
+    module.training = False
 
 
 def layer_scales(backbone: nn.Module, decay: float) -> dict[Tensor, float]:
