@@ -206,9 +206,9 @@ def score(
 
     Held-out part and draws are the same for all runs, which are compared.
     """
-    entrants = [entrant_of(run, PRETRAINED_BACKBONE, run.backbone)]
+    entrants = [entrant_of(run.recipe, PRETRAINED_BACKBONE, run.backbone)]
     if baselines:
-        entrants.insert(0, entrant_of(run, RANDOM_BACKBONE, run.untrained()))
+        entrants.insert(0, entrant_of(run.recipe, RANDOM_BACKBONE, run.untrained()))
     assert images.labels is not None
     if bool((images.labels < 0).any()):
         images = images.subset(images.labels >= 0)

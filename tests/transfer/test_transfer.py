@@ -11,17 +11,27 @@ from torch.nn import functional as F
 import similitude as sim
 from builders import BACKBONE, TinyBackbone, random_images, small_config, small_recipe
 from similitude.errors import UserError
+from similitude.evaluation import LinearProbe, extract_features
 from similitude.images.views import ImageViewConfig
 from similitude.listener import Silent
 from similitude.methods import build_method
+from similitude.nets.start import Start
 from similitude.optimizers import LARS
 from similitude.recipes import find_recipe
+from similitude.recipes.recipe import InitConfig
 from similitude.runs.card import model_card
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.training.pretrain import train
 from similitude.transfer import ClassifierNetwork, draw_labels
 from similitude.transfer.network import Learner, from_labels, from_teacher, projector_layers
-from similitude.transfer.recipes import choose_distillation, choose_finetuning, mild_view
+from similitude.transfer.recipes import (
+    FinetuneRecipe,
+    as_tuned,
+    choose_distillation,
+    choose_finetuning,
+    mild_view,
+)
+from similitude.transfer.training import begin_with_probe_
 
 pytestmark = pytest.mark.slow
 
@@ -202,6 +212,54 @@ def test_few_labels_are_learned_by_sgd_with_reasons():
     assert choose_finetuning(find_recipe("cifar10.simclr_v2"), 5, 1.0)["batch_size"] <= 5
 
 
+@pytest.mark.parametrize("num_labels", [200, 20_000])
+def test_published_weights_are_tuned_from_the_probe_on_at_a_low_rate(num_labels):
+    init = InitConfig(name="some", fingerprint="0", frozen=0.6)
+    network = find_recipe("imagenet.simclr").changed(init=init)
+    chosen = choose_finetuning(network, num_labels, 1.0)
+    optimizer = chosen["optimizer"]
+    assert (optimizer["name"], optimizer["base_lr"], chosen["batch_size"]) == ("adamw", 2e-3, 64)
+    kept = chosen["frozen"], chosen["batchnorm"], chosen["probe_first"]
+    assert kept == (0.6, "kept", True)
+    assert {"frozen", "batchnorm", "probe_first"} <= set(chosen["reasons"])
+    scratch = choose_finetuning(network, num_labels, 1.0, from_scratch=True)
+    assert (scratch["optimizer"]["name"], scratch["frozen"]) == ("sgd", 0)
+    assert not scratch["probe_first"]
+
+
+def test_published_weights_are_tested_at_the_size_that_they_are_tuned_at():
+    network = find_recipe("imagenet.simclr")
+    view = network.method.view.changed(size=128)
+    network = network.changed(method=network.method.changed(view=view))
+    assert as_tuned(network).facts.size == 224  # as published
+    init = InitConfig(name="some", fingerprint="0")
+    assert as_tuned(network.changed(init=init)).facts.size == 128
+
+
+@pytest.mark.parametrize("each", [1, 8])
+def test_before_its_first_step_a_tuned_network_is_the_linear_probe(each):
+    recipe = small_recipe("simclr_v2")
+    images = random_images(4 * each)
+    tuning = FinetuneRecipe(
+        source="some",
+        data="some",
+        class_names=tuple(images.class_names),
+        from_layer=1,
+        view=mild_view(recipe),
+        network=recipe,
+        optimizer=recipe.optimizer,
+        epochs=1,
+        batch_size=4,
+    )
+    torch.manual_seed(0)
+    network = ClassifierNetwork(build_method(recipe.method, BACKBONE.build()), 1, 4)
+    begin_with_probe_(network, images, tuning)
+    features = extract_features(nn.Sequential(network.backbone, network.head), images, recipe.facts)
+    probe = LinearProbe((0.1,) if each == 1 else None).fit(features.x, features.y)
+    said = extract_features(network, images, recipe.facts)
+    torch.testing.assert_close(said.x, probe.decision(features.x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("squared", "factor"), [(False, 0.1), (True, 10)])
 def test_distillation_by_sgd_knows_the_size_of_its_gradients(squared, factor):
     recipe = find_recipe("cifar10.simclr_v2")
@@ -286,6 +344,22 @@ def test_the_backbone_starts_as_the_run_left_it(run, tmp_path):
     before, after = sim.Run(run).checkpoint.backbone, tuned.checkpoint.backbone
     weights = [name for name in before if "weight" in name]
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
+
+
+def test_a_published_start_keeps_its_early_layers_and_its_accuracy(tmp_path):
+    """The rate of the paper's networks took EfficientNet-Lite0 to chance."""
+    torch.manual_seed(0)
+    half, state = (0.5,) * 3, BACKBONE.build().state_dict()
+    start = Start("net", "weights of a test", BACKBONE, state, 16, half, half, ["Loaded."])
+    images = random_images(80)
+    run = sim.pretrain(images, init=start, epochs=1, batch_size=16, out=tmp_path / "r")
+    tuned = sim.finetune(tmp_path / "r", images, out=tmp_path / "c", **FAST)
+    assert (tuned.transfer.from_layer, tuned.transfer.frozen) == (0, run.recipe.init.frozen)
+    before, after = run.kept_weights, tuned.checkpoint.backbone
+    assert all(torch.equal(before[n], after[n]) for n in before if n.startswith(("bn1", "layer1")))
+    assert not torch.equal(before["layer4.0.conv1.weight"], after["layer4.0.conv1.weight"])
+    probe = run.evaluate(images, protocols="linear").rows["pretrained backbone"]["linear"]
+    assert tuned.test_accuracy >= probe.mean
 
 
 def test_labels_are_the_fraction_and_the_test_part_stays(run, tmp_path):

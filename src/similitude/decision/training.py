@@ -1,6 +1,5 @@
 """The trainings of a decision: without labels, and on labels; stored, resumed, never twice."""
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,28 +12,25 @@ from torch import Tensor
 from similitude.decision.parts import Parts
 from similitude.decision.plan import too_short
 from similitude.errors import UserError
-from similitude.evaluation import LinearProbe, extract_features
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.modalities import chooser as chooser_of
-from similitude.nets.adapting import freeze_
 from similitude.nets.start import Start
-from similitude.nets.weights import load_strictly
 from similitude.recipes import Recipe
 from similitude.recipes.choose import Chooser, Surroundings, set_num_samples
 from similitude.recipes.duration import FEWEST_ADAPTING, seconds_per_step
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.runs.folder import CHECKPOINT, training_in
 from similitude.runs.run import Run
-from similitude.sample import DataConfig, Facts, Samples
+from similitude.sample import DataConfig, Samples
 from similitude.training.choose import choose
 from similitude.training.pretrain import train
 from similitude.training.request import PretrainRequest
 from similitude.transfer.classifier import Classifier, is_classifier
-from similitude.transfer.network import ClassifierNetwork, from_labels
-from similitude.transfer.recipes import FinetuneRecipe, choose_finetuning, mild_view
-from similitude.transfer.training import train_network
+from similitude.transfer.network import ClassifierNetwork
+from similitude.transfer.recipes import FinetuneRecipe, as_tuned, choose_finetuning, mild_view
+from similitude.transfer.training import train_on_labels
 
 FEWEST_TUNING = 100  # steps of a training on labels
 AGAIN = "the same command goes on"
@@ -156,10 +152,8 @@ class Trainings:
     ) -> Classifier | None:
         """A network trained on all labels; None if Ctrl-C stopped it.
 
-        One that has learned something begins with the linear probe on its features (Kumar et al.
-        2022, "Fine-tuning can distort pretrained features", Sec. 4: LP-FT). One that began with
-        published weights keeps its early layers, and has the optimizer of adapting: SGD at the
-        rate that serves ResNets throws EfficientNets back to chance within ten steps.
+        One that has learned something begins with the linear probe on its features; else it is
+        what ``similitude finetune`` does on the backbone alone.
 
         Args:
             folder: Of the classifier; one that is there is read or goes on.
@@ -175,12 +169,10 @@ class Trainings:
         if (folder / "backbone.safetensors").exists():
             return Classifier(folder)
         parts, init = self.parts, network.init
-        if init is not None:  # a few steps do not bring it from one size to another
-            network = self.chooser.evaluated_as_trained(network)
+        network = as_tuned(network)
         samples = parts.load(parts.train, network.data)
         chosen = choose_finetuning(network, len(samples), 1.0, from_scratch=from_scratch)
-        if init is not None:
-            chosen["optimizer"] = network.optimizer.changed(warmup_epochs=chosen["epochs"] / 10)
+        chosen["probe_first"] = not from_scratch
         recipe = FinetuneRecipe(
             source=source,
             data=parts.name,
@@ -206,53 +198,17 @@ class Trainings:
                 optimizer=recipe.optimizer.changed(warmup_epochs=warmup),
                 reasons=recipe.reasons | {"epochs": f"as many as fit into {minutes:.2g} minutes"},
             )
-        assert samples.labels is not None
         saved = folder.joinpath(*CHECKPOINT).exists() and is_classifier(folder)
-        classifier = ClassifierNetwork(method, 0, len(parts.class_names))
-        if init is not None:
-            freeze_(classifier.backbone, init.frozen)
-        if not from_scratch and not saved:
-            self._begin_with_probe(classifier, samples, network.facts)
         with training_in(folder, resume=saved):
-            return train_network(
-                classifier,
-                from_labels(samples.labels, len(parts.class_names)),
+            return train_on_labels(
+                ClassifierNetwork(method, 0, len(parts.class_names)),
                 samples,
                 recipe,
                 folder,
                 listener=self.listener,
-                targets=zlib.crc32(samples.labels.numpy().tobytes()),
                 resume=saved,
                 goes_on=AGAIN,
             )
-
-    def _begin_with_probe(
-        self, classifier: ClassifierNetwork, samples: Samples[Any], facts: Facts
-    ) -> None:
-        """Give the logits the weights of a linear probe on the features as they are."""
-        found = extract_features(classifier.backbone, samples, facts, device=self.around.device)
-        assert found.y is not None
-        probe = LinearProbe(seed=self.seed).fit(found.x, found.y)
-        weight = probe.weight_ / probe.std_[:, None]  # of features that are not standardized
-        with torch.no_grad():
-            classifier.logits.weight.copy_(weight.T)
-            classifier.logits.bias.copy_(probe.bias_ - probe.mean_ @ weight)
-
-
-def random_method(recipe: Recipe, seed: int) -> Method:
-    """The method of a recipe with random weights, a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_method(recipe.method, recipe.backbone.build())
-
-
-def learned_method(run: Run) -> Method:
-    """The method of a run with the weights that it learned, and the backbone that it keeps."""
-    method = random_method(run.recipe, run.recipe.seed)
-    of = f"method {run.recipe.method.name!r} of {run.path}"
-    load_strictly(method, run.checkpoint.method, of)
-    method.kept_backbone.load_state_dict(run.kept_weights)
-    return method
 
 
 def started_method(recipe: Recipe, start: Start, seed: int) -> Method:

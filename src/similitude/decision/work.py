@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from similitude.decision import copies
 from similitude.decision.parts import Parts
-from similitude.decision.plan import OWN, SUPERVISED, Planned, minutes_of
-from similitude.decision.training import Trainings, learned_method, random_method, started_method
+from similitude.decision.plan import OWN, RANDOM, SUPERVISED, Planned, minutes_of
+from similitude.decision.training import Trainings, started_method
 from similitude.evaluation import Features, KNNProbe, LinearProbe, centered, extract_features
+from similitude.evaluation.evaluate import Entrant
 from similitude.evaluation.few_labels import few_label_predictions
 from similitude.files.reading import read_arrays
 from similitude.files.writing import write_with
@@ -29,7 +30,8 @@ from similitude.nets.start import Start
 from similitude.recipes.choose import set_num_samples
 from similitude.runs.run import Run
 from similitude.runs.scoring import entrant_of
-from similitude.sample import DataConfig, Facts, Samples
+from similitude.sample import DataConfig, Samples
+from similitude.transfer.network import learned_method, random_method
 
 DRAWS = 10
 NEIGHBORS = 20
@@ -149,8 +151,7 @@ class Work:
         parts, config = self.parts, self._raw_config()
         train, test = self._loaded(config)
         raw = centered(_features(train, train.raw((test,))), _features(test, test.raw((train,))))
-        network, facts = self._random()
-        seen = self._extracted("random network", network, facts, self.own.data)
+        seen = self._extracted(self._random(), self.own.data)
         found = copies.near_copies([(raw[1].x, raw[0].x), (seen[1].x, seen[0].x)])
         if not found:
             return []
@@ -184,12 +185,10 @@ class Work:
         self.known = [*self.known[-1:], loaded]
         return loaded.train, loaded.test
 
-    def _random(self) -> tuple[nn.Module, Facts]:
-        return random_method(self.own, self.seed).kept_backbone.eval(), self.own.facts
+    def _random(self) -> Entrant:
+        return entrant_of(self.own, RANDOM, random_method(self.own, self.seed).kept_backbone)
 
-    def _extracted(
-        self, title: str, network: nn.Module, facts: Facts, config: DataConfig, **how: Any
-    ) -> tuple[Features, Features]:
+    def _extracted(self, entrant: Entrant, config: DataConfig) -> tuple[Features, Features]:
         """Features of both parts."""
         train, test = self._loaded(config)
         total = len(train) + len(test)
@@ -197,15 +196,16 @@ class Work:
         for samples in (train, test):
 
             def tell(done: int, _: int, before: int = before) -> None:
-                self.listener.progress(f"{title}: features", before + done, total)
+                self.listener.progress(f"{entrant.name}: features", before + done, total)
 
             x = extract_features(
-                network,
+                entrant.backbone,
                 samples,
-                facts,
+                entrant.facts,
                 device=self.trainings.around.device,
                 on_progress=tell,
-                **how,
+                autocast_dtype=entrant.autocast_dtype,
+                channels_last=entrant.channels_last,
             )
             found.append(x)
             before += len(samples)
@@ -238,11 +238,10 @@ class Work:
             start = self.starts[planned.start]
             samples, source = self._loaded(config)[0], self.parts.train.source
             facts, wanted = self.parts.modality.entrant_at(start, samples, source)
-            both = self._extracted(
-                planned.row, start.build(), facts, wanted or config, channels_last=True
-            )
+            entrant = Entrant(planned.row, start.build(), facts, channels_last=True)
+            both = self._extracted(entrant, wanted or config)
         else:
-            both = self._extracted(planned.row, *self._random(), config)
+            both = self._extracted(self._random(), config)
         return self._probed(planned.row, *both), ""
 
     def _pretrained(self, planned: Planned) -> tuple[Predicted, str]:
@@ -256,15 +255,8 @@ class Work:
         )
         if run is None:
             raise KeyboardInterrupt  # it is saved
-        entrant = entrant_of(run, planned.row, run.backbone)
-        both = self._extracted(
-            planned.row,
-            entrant.backbone,
-            entrant.facts,
-            run.recipe.data,
-            autocast_dtype=entrant.autocast_dtype,
-            channels_last=entrant.channels_last,
-        )
+        entrant = entrant_of(run.recipe, planned.row, run.backbone)
+        both = self._extracted(entrant, run.recipe.data)
         remark = "" if run.verdict.state == "healthy" else run.verdict.sentence
         return self._probed(planned.row, *both), remark
 

@@ -144,7 +144,7 @@ class Work:
 
     def measured(self, run: Run, backbone: nn.Module) -> dict[str, float]:
         """Fitness and RankMe on the samples held out; nothing of features that are no numbers."""
-        entrant = entrant_of(run, PRETRAINED_BACKBONE, backbone)
+        entrant = entrant_of(run.recipe, PRETRAINED_BACKBONE, backbone)
         x = extract_features(
             backbone,
             self.held_out,

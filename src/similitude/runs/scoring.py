@@ -21,7 +21,7 @@ from similitude.files.writing import as_path, write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
 from similitude.nets.start import Start
-from similitude.recipes import arithmetic_of
+from similitude.recipes import Recipe, arithmetic_of
 from similitude.runs.checkpoint import load_backbone
 from similitude.runs.folder import is_held
 from similitude.runs.gallery import write_gallery
@@ -77,7 +77,7 @@ def score_run(
     entrants = [
         *_before(run),
         *map(row_of, published),
-        entrant_of(run, PRETRAINED_BACKBONE, run.backbone),
+        entrant_of(run.recipe, PRETRAINED_BACKBONE, run.backbone),
     ]
     steps = (1 + len(train.baselines()) + len(entrants)) * (1 + len(protocols) + (test is not None))
     done = iter(range(steps))
@@ -129,21 +129,21 @@ def score_run(
 
 def _before(run: Run) -> list[Entrant]:
     """The rows of the same backbone with random weights, and with those of its start."""
-    rows = [entrant_of(run, RANDOM_BACKBONE, run.untrained())]
+    rows = [entrant_of(run.recipe, RANDOM_BACKBONE, run.untrained())]
     if run.start is not None:
         begun = load_backbone(run.recipe, run.start, run.path)
-        rows.append(entrant_of(run, BEFORE_TRAINING, begun))
+        rows.append(entrant_of(run.recipe, BEFORE_TRAINING, begun))
     return rows
 
 
-def entrant_of(run: Run, name: str, backbone: nn.Module) -> Entrant:
-    """A row of a backbone that takes this run's images, in this run's arithmetic."""
-    arithmetic = arithmetic_of(run.recipe)
+def entrant_of(recipe: Recipe, name: str, backbone: nn.Module) -> Entrant:
+    """A row of a backbone that takes the images of a run of this recipe, in its arithmetic."""
+    arithmetic = arithmetic_of(recipe)
     arithmetic.place(backbone)
     return Entrant(
         name,
         backbone,
-        run.facts,
+        recipe.facts,
         autocast_dtype=None if arithmetic.dtype == torch.float32 else arithmetic.dtype,
         channels_last=arithmetic.channels_last,
     )

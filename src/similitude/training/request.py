@@ -294,7 +294,9 @@ class FinetuneRequest:
         cli=bool,
         python="In the subfolder from_scratch: the supervised baseline.",
     )
-    optimizer: str | None = option(None, "sgd or lars. Default: chosen.", cli=str, decides=True)
+    optimizer: str | None = option(
+        None, "sgd, lars or adamw. Default: chosen.", cli=str, decides=True
+    )
     lr: float | None = option(None, "Peak learning rate. Default: chosen.", cli=float, decides=True)
     epochs: int | None = option(
         None, "Passes over the labeled images. Default: chosen.", cli=int, least=1, decides=True

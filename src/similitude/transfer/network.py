@@ -14,6 +14,9 @@ from similitude.losses import distill_logits
 from similitude.method import Batch, Method, Progress, StepOutput
 from similitude.methods import build_method
 from similitude.nets import convert_split_batchnorm
+from similitude.nets.weights import load_strictly
+from similitude.recipes import Recipe
+from similitude.runs.run import Run
 from similitude.sample import MultiView, ViewConfig
 from similitude.transfer.recipes import TransferRecipe
 
@@ -80,6 +83,22 @@ def check_layer(method: Method, from_layer: int) -> None:
         raise UserError(
             f"there is no layer {from_layer}; the projector of {method.config.name} has {there}"
         )
+
+
+def random_method(recipe: Recipe, seed: int) -> Method:
+    """The method of a recipe with random weights, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_method(recipe.method, recipe.backbone.build())
+
+
+def learned_method(run: Run) -> Method:
+    """The method of a run with the weights that it learned, and the backbone that it keeps."""
+    method = random_method(run.recipe, run.recipe.seed)
+    of = f"method {run.recipe.method.name!r} of {run.path}"
+    load_strictly(method, run.checkpoint.method, of)
+    method.kept_backbone.load_state_dict(run.kept_weights)
+    return method
 
 
 def build_network(recipe: TransferRecipe) -> ClassifierNetwork:

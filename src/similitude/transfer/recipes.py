@@ -5,12 +5,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from similitude.errors import UserError
+from similitude.modalities import chooser
 from similitude.recipes import OptimizerConfig, Recipe
 from similitude.sample import AnyView, Config, ViewConfig
 
 MANY_LABELS = 10_000  # from here, and with large images, as published; ImageNet's 1 % are 12,811
 FEWEST_STEPS = 600  # of a fine-tuning on few labels, whatever the number of epochs
-SGD_LR, SCRATCH_LR = 0.1, 0.2  # per 256 images
+SGD_LR, SCRATCH_LR, ADAMW_LR = 0.1, 0.2, 2e-3  # per 256 images
 
 
 class TransferRecipe(Config):
@@ -44,6 +45,12 @@ class FinetuneRecipe(TransferRecipe):
     stage: Literal["finetune"] = "finetune"
     from_scratch: bool = False  # random weights instead of the run's: the supervised baseline
     label_fraction: float = Field(default=1.0, gt=0, le=1)
+    # Of the backbone's depth, from the input on, that stays as it is.
+    frozen: float = Field(default=0.0, ge=0, le=1)
+    # What BatchNorm in the backbone computes with: each batch's statistics, or those it came with.
+    batchnorm: Literal["batch", "kept"] = "batch"
+    # Whether the logits begin with the linear probe on the features as they are; else with 0.
+    probe_first: bool = False
 
 
 class DistillRecipe(TransferRecipe):
@@ -59,6 +66,17 @@ def mild_view(network: Recipe) -> ViewConfig:
     return network.data.training_view(network.method.view_configs.values())
 
 
+def as_tuned(network: Recipe) -> Recipe:
+    """The recipe of a run as fine-tuning takes it: tested at the size of the training's views.
+
+    Weights that were published learned at one size, are adapted at a smaller one on a CPU, and few
+    steps on labels do not bring them from one to the other.
+    """
+    if network.init is None:
+        return network
+    return chooser(network.data.kind).evaluated_as_trained(network)
+
+
 def choose_finetuning(
     network: Recipe,
     num_labels: int,
@@ -70,22 +88,34 @@ def choose_finetuning(
     epochs: int | None = None,
     batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Optimizer, batch size and epochs for so many labeled images, with reasons.
+    """How so many labeled images are learned from: fields of the recipe, with reasons.
 
-    As published where there are many labels: LARS, 0.005 sqrt(batch size), batch 1,024, no weight
-    decay, no warm-up, 60 epochs for 1 % of the labels and 30 for more.
+    As SimCLR v2 publishes it where there are many labels: LARS, 0.005 sqrt(batch size), batch
+    1,024, no weight decay, no warm-up, 60 epochs for 1 % of the labels and 30 for more.
+
+    A run that began with published weights is tuned so that nothing is lost at first: from the
+    linear probe on (Kumar et al. 2022, arXiv:2202.10054: LP-FT), with early layers and the
+    statistics of BatchNorm as they are, by AdamW (Kumar et al. 2022, arXiv:2211.09359: plain SGD is
+    behind it on images of another kind).
 
     Raises:
-        UserError: another optimizer than sgd or lars.
+        UserError: another optimizer than sgd, lars or adamw.
     """
-    if optimizer not in (None, "sgd", "lars"):
-        raise UserError(f"unknown optimizer {optimizer!r}; fine-tuning takes sgd or lars")
+    if optimizer not in (None, "sgd", "lars", "adamw"):
+        raise UserError(f"unknown optimizer {optimizer!r}; fine-tuning takes sgd, lars or adamw")
     reasons: dict[str, str] = {}
-    many = num_labels >= MANY_LABELS and not network.data.is_small
+    init = None if from_scratch else network.init
+    many = num_labels >= MANY_LABELS and not network.data.is_small and network.init is None
+    if init is not None:
+        reasons["batchnorm"] = "small batches of few images would change what it computes"
+        reasons["probe_first"] = "random logits would mislead published weights"
+        reasons["frozen"] = f"what stayed of {init.name} without labels stays"
     if optimizer is None:
-        optimizer = "lars" if many and not from_scratch else "sgd"
+        optimizer = "adamw" if init else "lars" if many and not from_scratch else "sgd"
         reasons["optimizer.name"] = (
-            "as published"
+            f"gentle, for the weights of {init.name}"
+            if init is not None
+            else "as published"
             if optimizer == "lars"
             else "random weights have no length to trust"
             if from_scratch
@@ -110,6 +140,9 @@ def choose_finetuning(
     elif optimizer == "lars":
         base_lr = 0.005 * batch_size**0.5 * 256 / batch_size
         reasons["optimizer.base_lr"] = "0.005 sqrt(batch size), as published"
+    elif optimizer == "adamw":
+        base_lr = ADAMW_LR
+        reasons["optimizer.base_lr"] = "that of adapting published weights"
     else:
         base_lr = SCRATCH_LR if from_scratch else SGD_LR
         reasons["optimizer.base_lr"] = "usual for SGD" + (
@@ -120,11 +153,14 @@ def choose_finetuning(
             "name": optimizer,
             "base_lr": base_lr,
             "weight_decay": 5e-4 if from_scratch else 0.0,
-            "warmup_epochs": epochs / 20 if from_scratch else 0.0,
+            "warmup_epochs": epochs / 20 if from_scratch else epochs / 10 if init else 0.0,
             "lars_momentum": "classic",
         },
         "batch_size": batch_size,
         "epochs": epochs,
+        "frozen": 0.0 if init is None else init.frozen,
+        "batchnorm": "batch" if init is None else "kept",
+        "probe_first": init is not None,
         "reasons": reasons,
     }
 

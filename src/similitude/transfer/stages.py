@@ -15,9 +15,8 @@ from similitude.errors import UserError
 from similitude.files.writing import as_path
 from similitude.listener import Log, Silent, how_to_resume
 from similitude.method import Method
-from similitude.methods import build_method, given_method
+from similitude.methods import given_method
 from similitude.modalities import chooser
-from similitude.nets.weights import load_strictly
 from similitude.recipes import Recipe, arithmetic_of
 from similitude.recipes.rehearsal import check_parts
 from similitude.runs.folder import (
@@ -44,13 +43,14 @@ from similitude.transfer.network import (
     ClassifierNetwork,
     build_network,
     check_layer,
-    from_labels,
     from_teacher,
+    learned_method,
     projector_layers,
 )
 from similitude.transfer.recipes import (
     DistillRecipe,
     FinetuneRecipe,
+    as_tuned,
     choose_distillation,
     choose_finetuning,
     mild_view,
@@ -91,13 +91,12 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
             f"{read_transfer(as_path(run)).source}"
         )
     pretrained = Run(run, method=own)
-    network = pretrained.recipe
-    learned = build_method(network.method, network.backbone.build())
-    load_strictly(learned, pretrained.checkpoint.method, f"method {network.method.name!r} of {run}")
-    learned.kept_backbone.load_state_dict(pretrained.kept_weights)
+    network = as_tuned(pretrained.recipe)
+    learned = learned_method(pretrained)
     from_layer = request.from_layer
     if from_layer is None:
-        from_layer = 1 if len(projector_layers(learned)) > 1 else 0
+        # beside published weights the projector is new, and has learned little
+        from_layer = 1 if network.init is None and len(projector_layers(learned)) > 1 else 0
     check_layer(learned, from_layer)
     parts = read_labeled(
         pretrained,
@@ -136,21 +135,16 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
             f"from, {len(parts.test):,} to test on"
             + (" (a fifth, held out)" if parts.held_out else "")
         )
-        assert parts.train.labels is not None
-        targets = zlib.crc32(parts.train.labels.numpy().tobytes())
-        criterion = from_labels(parts.train.labels, len(parts.class_names))
         again = ["--labels", str(labels)] if labels is not None else []
         again += ["--from-scratch"] if request.from_scratch else []
 
         def learn(net: ClassifierNetwork, how: FinetuneRecipe, place: Path) -> float | None:
-            classifier = training.train_network(
+            classifier = training.train_on_labels(
                 net,
-                criterion,
                 parts.train,
                 how,
                 place,
                 listener=listener,
-                targets=targets,
                 resume=resume and is_classifier(place),
                 goes_on=how_to_resume(
                     "finetune", run, data, out=folder, method=network.method.name, options=again

@@ -1,15 +1,20 @@
 """One stage, from a network and images to a finished folder."""
 
 import signal
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from similitude.errors import UserError
+from similitude.evaluation import LinearProbe, extract_features
+from similitude.evaluation.few_labels import FIXED_PENALTY
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
 from similitude.listener import Listener, Log, end
+from similitude.nets.adapting import freeze_, keep_statistics_
 from similitude.recipes import dump_recipe, field_text
 from similitude.runs.checkpoint import export_backbone, load_checkpoint
 from similitude.runs.environment import write_environment
@@ -17,10 +22,58 @@ from similitude.sample import Samples
 from similitude.training.loop import run_steps
 from similitude.training.step import Pretraining
 from similitude.transfer.classifier import Classifier, load_network
-from similitude.transfer.network import ClassifierNetwork, Criterion, Learner
+from similitude.transfer.network import ClassifierNetwork, Criterion, Learner, from_labels
 from similitude.transfer.recipes import DistillRecipe, FinetuneRecipe
 
 WATCHED = 200  # images on which the features are measured during training
+
+
+def train_on_labels(
+    network: ClassifierNetwork,
+    images: Samples[Any],
+    recipe: FinetuneRecipe,
+    folder: Path,
+    *,
+    listener: Listener,
+    resume: bool = False,
+    goes_on: str,
+) -> Classifier | None:
+    """Fine-tune on labels, all of which are known; see :func:`train_network`."""
+    labels = images.labels
+    assert labels is not None
+    freeze_(network.backbone, recipe.frozen)
+    if recipe.batchnorm == "kept":
+        keep_statistics_(network.backbone)
+    if recipe.probe_first and not resume:
+        begin_with_probe_(network, images, recipe)
+    return train_network(
+        network,
+        from_labels(labels, len(recipe.class_names)),
+        images,
+        recipe,
+        folder,
+        listener=listener,
+        targets=zlib.crc32(labels.numpy().tobytes()),
+        resume=resume,
+        goes_on=goes_on,
+    )
+
+
+def begin_with_probe_(
+    network: ClassifierNetwork, images: Samples[Any], recipe: FinetuneRecipe
+) -> None:
+    """Give the logits the weights of a linear probe on the features as they are."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    below = nn.Sequential(network.backbone, network.head)
+    found = extract_features(below, images, recipe.network.facts, device=device)
+    assert found.y is not None
+    alone = int(found.y.bincount().max()) < 2  # then nothing can be held out to choose by
+    penalties = (FIXED_PENALTY,) if alone else None
+    probe = LinearProbe(penalties, seed=recipe.seed).fit(found.x, found.y)
+    weight = probe.weight_ / probe.std_[:, None]  # of features that are not standardized
+    with torch.no_grad():
+        network.logits.weight.copy_(weight.T)
+        network.logits.bias.copy_(probe.bias_ - probe.mean_ @ weight)
 
 
 def train_network(
