@@ -100,6 +100,25 @@ def test_what_was_trained_can_be_used(finished):
     assert classifier.class_names == ("class 0", "class 1", "class 2", "class 3")
 
 
+@pytest.mark.parametrize(
+    ("folder", "rows"),
+    [
+        ("own-from-scratch", {RANDOM: RANDOM, "pretrained backbone": OWN}),
+        ("net-0-adapted", {"pretrained backbone": "net 0 adapted"}),
+    ],
+)
+def test_evaluate_gives_the_same_numbers_for_a_run_of_it(finished, folder, rows):
+    """The same features, held-out samples, draws of labels and probes."""
+    found, _ = finished
+    run = Run(found.path / folder)
+    table = run.evaluate(striped(), against=[published()])
+    assert (table.num_train, table.num_test) == (found.table.num_train, found.table.num_test)
+    for ours, theirs in (rows | {"raw pixels": "raw pixels", "net 0": "net 0"}).items():
+        decided = found.table.rows[theirs]
+        scores = {column: score.mean for column, score in table.rows[ours].items()}
+        assert scores == pytest.approx({c: decided[c].mean for c in scores}), ours
+
+
 def test_the_page_shows_the_sentence_the_curve_the_confusions_and_the_mistakes(finished):
     found, _ = finished
     page = (found.path / "decision.html").read_text()

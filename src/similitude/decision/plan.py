@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from similitude.evaluation.comparison import RANDOM_BACKBONE as RANDOM
 from similitude.evaluation.comparison import Difference
 from similitude.evaluation.scores import Score
 
-RANDOM = "random network"
 SUPERVISED = "supervised from scratch"
 OWN = "own from scratch"
 

@@ -25,7 +25,7 @@ def phrase(planned: Planned, folder: Path) -> str:
     if planned.row == SUPERVISED:
         return f"a network trained from scratch on your labels ({folder / slug(SUPERVISED)})"
     if planned.row == RANDOM:
-        return "a random network under a linear probe"
+        return "a random backbone under a linear probe"
     if planned.row == OWN:
         tuned = "fine-tuned on your labels" if planned.is_tuned else "under a linear probe"
         return f"your own network ({place}), {tuned}"
