@@ -79,6 +79,25 @@ def test_torchvisions_segmenter_takes_the_last_one():
     assert segmenter(torch.rand(1, 3, 64, 64))["out"].shape == (1, 5, 64, 64)
 
 
+@pytest.mark.slow
+def test_a_segmenter_on_a_pyramid_learns_which_half_is_bright():
+    torch.manual_seed(0)
+    _, maps = maps_of(names=("out", "1", "2"))
+    assert maps.strides == [8, 16, 32]
+    pyramid = FeaturePyramidNetwork(maps.channels, 8)
+    segmenter = FCN(nn.Sequential(maps, pyramid), FCNHead(8, 2)).train()
+    classes = torch.zeros(4, 64, 64, dtype=torch.long)
+    classes[:2, :32], classes[2:, :, 32:] = 1, 1
+    images = classes[:, None].float().expand(-1, 3, -1, -1) - 0.5
+    optimizer = torch.optim.AdamW(segmenter.parameters(), 1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        logits = segmenter(images)["out"]
+        nn.functional.cross_entropy(logits, classes).backward()
+        optimizer.step()
+    assert (segmenter(images)["out"].argmax(1) == classes).float().mean() > 0.9
+
+
 def test_networks_without_maps_are_told():
     with pytest.raises(UserError, match="gives no feature maps"):
         FeatureMaps(nn.Flatten(), 32, FOUR)
