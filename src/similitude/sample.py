@@ -331,6 +331,13 @@ class Samples(ABC, Generic[R]):
         """Further plain numbers of every sample, by the name of their row."""
         return {}
 
+    def has_one_scale(self, row: str) -> bool:
+        """Whether a row of plain numbers is of counts or the like, whose columns share a scale.
+
+        Probes then keep it: a scale of its own for each would make the rarest column the loudest.
+        """
+        return False
+
     @abstractmethod
     def sheet(self, views: MultiView, facts: Any, *, seed: int) -> Image:
         """A picture of the first samples, each beside its views."""

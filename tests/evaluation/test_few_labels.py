@@ -164,3 +164,17 @@ def test_keys_depend_on_seed_draw_and_purpose_only() -> None:
     assert torch.equal(a[:50], random_keys(0, 0, 50, "x"))
     for other in (random_keys(1, 0, 100, "x"), random_keys(0, 1, 100, "x")):
         assert not torch.equal(a, other)
+
+
+@pytest.mark.parametrize("one_scale", [True, False])
+def test_rare_words_drown_the_rest_unless_columns_share_a_scale(one_scale):
+    """Two common words tell the classes; each of 400 others occurs in few rows, by chance."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(200) % 2
+    words = (torch.rand(200, 400, generator=rng) < 0.02).float()
+    parts = torch.cat([torch.nn.functional.one_hot(y, 2), words], dim=1)
+    names = [str(i) for i in range(200)]
+    rows = Features(parts, y, names, one_scale)
+    found = few_label_accuracies(rows.subset(range(100)), rows.subset(range(100, 200)), (5,))
+    mean = sum(found[5]) / len(found[5])
+    assert mean > 0.95 if one_scale else mean < 0.7

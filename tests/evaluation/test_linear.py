@@ -159,3 +159,18 @@ def test_bad_input_is_told_in_a_sentence() -> None:
         LinearProbe([0.0])
     with pytest.raises(UserError, match="fraction must be between 0 and 1"):
         LinearProbe(holdout=1.0).fit(x, torch.arange(6) % 2)
+
+
+def test_with_one_scale_rows_have_unit_length_and_columns_keep_their_proportions():
+    x, y = torch.rand(60, 5, dtype=torch.float64), torch.arange(60) % 3
+    x[:, 4] *= 1e-3
+    probe = LinearProbe([1e-2], max_iterations=1000, tolerance=1e-14, one_scale=True).fit(x, y)
+    unit = torch.nn.functional.normalize(x)
+    centered = unit - unit.mean(0)
+    z = (centered / centered.square().mean().sqrt()).numpy()
+    model = LogisticRegression(C=1 / (1e-2 * len(x)), tol=1e-10, max_iter=5000).fit(z, y.numpy())
+    found = probe.decision(x).softmax(1).numpy()
+    np.testing.assert_allclose(found, model.predict_proba(z), atol=1e-4)
+    longer = probe.decision(7 * x)
+    torch.testing.assert_close(longer, probe.decision(x))
+    assert standardization(x)[1][4] < 1e-3 < standardization(x, one_scale=True)[1][4]

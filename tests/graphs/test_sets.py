@@ -33,6 +33,14 @@ def test_plain_numbers_of_nodes(nodes, graph):
     assert some.labels.tolist() == [2, 0]
 
 
+def test_features_that_count_words_keep_one_scale(nodes, graph):
+    counts = (torch.rand(graph.x.shape) < 0.2).float()
+    assert NodeSet(replace(graph, x=counts), nodes.index, nodes.names).has_one_scale("raw features")
+    ages_and_incomes = 1 + torch.rand(graph.x.shape)
+    others = NodeSet(replace(graph, x=ages_and_incomes), nodes.index, nodes.names)
+    assert not others.has_one_scale("raw features")
+
+
 def test_plain_numbers_of_graphs(graphs, many):
     some = graphs.subset(torch.tensor([False, True, False, False, False, False]))
     torch.testing.assert_close(some.raw(), many.graph.x[3:12].mean(dim=0, keepdim=True))

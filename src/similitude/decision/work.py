@@ -216,7 +216,7 @@ class Work:
         assert train.y is not None
         self.listener.progress(f"{title}: probes", 0, 1)
         knn = KNNProbe(min(NEIGHBORS, len(train))).fit(train.x, train.y)
-        linear = LinearProbe(seed=self.seed).fit(train.x, train.y)
+        linear = LinearProbe(seed=self.seed, one_scale=train.one_scale).fit(train.x, train.y)
         few = few_label_predictions(train, test, draws=DRAWS, seed=self.seed)
         found = {"knn": knn.predict(test.x)[None], "linear": linear.predict(test.x)[None]}
         found |= {f"linear_{k}": predicted for k, predicted in few.items()}
@@ -229,8 +229,9 @@ class Work:
             numbers = train.raw((test,)), test.raw((train,))
         else:
             numbers = train.baselines()[planned.row], test.baselines()[planned.row]
-        both = centered(_features(train, numbers[0]), _features(test, numbers[1]))
-        return self._probed(planned.row, *both), ""
+        one_scale = train.has_one_scale(planned.row)
+        both = (_features(s, x, one_scale) for s, x in zip((train, test), numbers, strict=True))
+        return self._probed(planned.row, *centered(*both)), ""
 
     def _frozen(self, planned: Planned) -> tuple[Predicted, str]:
         config = self.own.data
@@ -302,8 +303,8 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-.")
 
 
-def _features(samples: Samples[Any], x: Tensor) -> Features:
-    return Features(x, samples.labels, samples.names)
+def _features(samples: Samples[Any], x: Tensor, one_scale: bool = False) -> Features:
+    return Features(x, samples.labels, samples.names, one_scale)
 
 
 def _read(path: Path) -> Row:

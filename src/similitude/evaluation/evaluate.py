@@ -238,7 +238,8 @@ def evaluate_entrants(
         for name in further[id(pixels[0])]:
 
             def numbers(part: Samples[Any], name: str = name) -> Features:
-                return Features(further[id(part)][name], part.labels, part.names)
+                one_scale = part.has_one_scale(name)
+                return Features(further[id(part)][name], part.labels, part.names, one_scale)
 
             score(name, pixels, numbers, plain=True)
     for entrant in entrants:

@@ -27,11 +27,13 @@ class Features:
     """One row of numbers per sample, on the CPU.
 
     ``y`` holds class numbers, -1 where a sample has no label, or is None for a set without labels.
+    ``one_scale``: see :meth:`similitude.sample.Samples.has_one_scale`.
     """
 
     x: Float[Tensor, "N D"]
     y: Int[Tensor, " N"] | None
     names: list[str]
+    one_scale: bool = False
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2:
@@ -49,7 +51,8 @@ class Features:
         rows = torch.as_tensor(index, device="cpu")
         rows = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows.long()
         names = [self.names[i] for i in rows.tolist()]
-        return Features(self.x[rows], None if self.y is None else self.y[rows], names)
+        y = None if self.y is None else self.y[rows]
+        return Features(self.x[rows], y, names, self.one_scale)
 
     def labeled(self) -> "Features":
         """The rows that have a label.
@@ -153,7 +156,8 @@ def raw_features(samples: Samples[Any], beside: Sequence[Samples[Any]] = ()) -> 
     """
     if len(samples) == 0:
         raise UserError("there are no images to take pixels from")
-    features = Features(samples.raw(beside), samples.labels, samples.names)
+    one_scale = samples.has_one_scale(samples.raw_name)
+    features = Features(samples.raw(beside), samples.labels, samples.names, one_scale)
     substitute = samples.is_substitute
     return features.subset(~substitute) if bool(substitute.any()) else features
 

@@ -59,10 +59,12 @@ def few_label_predictions(
 
     A draw is a function of the seed and the labels only: all backbones meet the same labeled
     samples, and those of a small k are among those of a larger one. Rows are L2-normalized,
-    standardized with the statistics of *all* training rows (they need no label) and
-    L2-normalized again, to length sqrt(D). The L2 penalty is chosen by the cross-entropy in a
-    5-fold cross-validation inside the k labels of each draw; accuracies of so few rows are too
-    coarse to choose by. From 50 labels on one fold of the five is enough; below 5 it is 0.1.
+    standardized with the statistics of *all* training rows (they need no label; with one std for
+    all columns where ``train.one_scale``) and L2-normalized again, to length sqrt(D).
+
+    The L2 penalty is chosen by the cross-entropy in a 5-fold cross-validation inside the k labels
+    of each draw; accuracies of so few rows are too coarse to choose by. From 50 labels on one fold
+    of the five is enough; below 5 it is 0.1.
 
     Args:
         train: Rows to draw from; those without a label only take part in the statistics.
@@ -90,7 +92,7 @@ def few_label_predictions(
     if len(classes) < 2:
         raise UserError("few-label scores need at least two classes among the training labels")
     unit = F.normalize(check_features(train.x), dim=1)
-    mean, std = standardization(unit)
+    mean, std = standardization(unit, train.one_scale)
     pool = unit[known]
     queries = _normalized(F.normalize(test_x.to(pool), dim=1), mean, std)
     keys = [random_keys(seed, draw, len(train), "few labels")[known] for draw in range(draws)]

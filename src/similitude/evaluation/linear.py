@@ -35,6 +35,7 @@ class LinearProbe:
         seed: int = 0,
         max_iterations: int = 100,
         tolerance: float = 1e-4,
+        one_scale: bool = False,
     ) -> None:
         """Set the protocol.
 
@@ -44,6 +45,8 @@ class LinearProbe:
             seed: Of the choice of the held-out rows.
             max_iterations: Upper bound of the L-BFGS steps at each penalty.
             tolerance: A fit stops when its loss is estimated to be this share above the minimum.
+            one_scale: Rows are brought to length 1 and divided by one std for all features, as
+                suits counts: each divided by its own, the rarest feature would be the loudest.
         """
         self.penalties = tuple(sorted(penalties or PENALTIES, reverse=True))
         if not self.penalties[-1] > 0:
@@ -52,6 +55,7 @@ class LinearProbe:
         self.seed = seed
         self.max_iterations = max_iterations
         self.tolerance = tolerance
+        self.one_scale = one_scale
 
     def fit(self, x: Float[Tensor, "N D"], y: Int[Tensor, " N"]) -> "LinearProbe":
         """Choose the penalty and learn the weights; rows labeled -1 are left out.
@@ -71,11 +75,12 @@ class LinearProbe:
                 f"a linear probe needs at least two classes; all {len(y)} labels are "
                 f"{self.classes_.item()}"
             )
+        x = F.normalize(x, dim=1) if self.one_scale else x
         self.penalty_, self.validation_score_ = self.penalties[0], None
         start = None
         if len(self.penalties) > 1:
             start = self._choose(x, target)
-        self.mean_, self.std_ = standardization(x)
+        self.mean_, self.std_ = standardization(x, self.one_scale)
         coefficients = self._fit((x - self.mean_) / self.std_, target, self.penalty_, start)
         self.weight_, self.bias_ = coefficients[0, 0, :-1], coefficients[0, 0, -1]
         return self
@@ -92,7 +97,7 @@ class LinearProbe:
                 f"the rows to classify have {x.shape[1]} features, the fitted ones "
                 f"{len(self.weight_)}: use features of the same backbone"
             )
-        rows = x.split(8192)
+        rows = (F.normalize(x, dim=1) if self.one_scale else x).split(8192)
         return torch.cat([((r - self.mean_) / self.std_) @ self.weight_ + self.bias_ for r in rows])
 
     def score(self, x: Float[Tensor, "N D"], y: Int[Tensor, " N"]) -> float:
@@ -115,7 +120,7 @@ class LinearProbe:
         """Go from strong to weak penalties, each from the previous solution."""
         out = held_out(target.cpu(), self.holdout, self.seed).to(x.device)
         z, seen, unseen = x[~out], target[~out], target[out]
-        mean, std = standardization(z)
+        mean, std = standardization(z, self.one_scale)
         z.sub_(mean).div_(std)
         other = (x[out] - mean) / std
         best, chosen, since = (-1.0, 0.0), None, 0
@@ -135,8 +140,12 @@ class LinearProbe:
         return chosen
 
 
-def standardization(x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+def standardization(
+    x: Float[Tensor, "N D"], one_scale: bool = False
+) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
     """Mean and std (over N) of each feature; std 1 for a constant feature.
+
+    With ``one_scale`` the std of all of them is the root of their mean variance.
 
     The sums run over differences from a first mean, so a large common offset costs no digits.
     """
@@ -148,7 +157,8 @@ def standardization(x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"], Float
         total += difference.sum(0)
         square += difference.square_().sum(0)
     correction = total / len(x)
-    std = (square / len(x) - correction**2).clamp_min(0).sqrt()
+    variance = (square / len(x) - correction**2).clamp_min(0)
+    std = (variance.mean().expand_as(variance) if one_scale else variance).sqrt()
     mean = shift + correction
     constant = std <= 10 * torch.finfo(x.dtype).eps * mean.abs()
     return mean.to(x.dtype), std.masked_fill(constant, 1.0).to(x.dtype)

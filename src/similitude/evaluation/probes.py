@@ -43,7 +43,7 @@ class Linear(Probe):
     ) -> dict[str, Outcome]:
         known = train.labeled()
         assert known.y is not None
-        probe = LinearProbe(seed=seed).fit(known.x, known.y)
+        probe = LinearProbe(seed=seed, one_scale=known.one_scale).fit(known.x, known.y)
         return {"linear": Outcome(probe.predict(test.x) == test.y)}
 
 

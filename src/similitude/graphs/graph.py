@@ -121,6 +121,11 @@ class Graph:
         return self._copies[device]
 
     @cached_property
+    def is_sparse(self) -> bool:
+        """Whether most of the features are 0, as where they count words."""
+        return bool((self.x == 0).double().mean() > 0.5)
+
+    @cached_property
     def hop(self) -> Hop:
         """All edges, for a layer that makes every node."""
         with torch.inference_mode(mode=False):

@@ -67,6 +67,10 @@ class NodeSet(Samples[Nodes]):
             name: x[self.index] for name, x in zip(PROPAGATED, self.graph.propagated, strict=True)
         }
 
+    def has_one_scale(self, row: str) -> bool:
+        """Whether the features count words, or the like."""
+        return self.graph.is_sparse
+
     def sheet(self, views: MultiView, facts: GraphFacts, *, seed: int) -> Image.Image:
         """Some nodes, a row each: their features, then those of each view, as squares."""
         some = self.spread(_SHOWN)

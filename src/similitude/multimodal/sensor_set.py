@@ -91,6 +91,11 @@ class SensorSet(Samples[SensorRows]):
                 found[f"{row} of {name}"] = self._placed(name, x)
         return found
 
+    def has_one_scale(self, row: str) -> bool:
+        """Whether the sensor's own numbers have."""
+        name = max((n for n in self.of if row.endswith(f" of {n}")), key=len)
+        return self.of[name].has_one_scale(row.removesuffix(f" of {name}"))
+
     def _beside(self, name: str, others: Sequence["SensorSet"]) -> list[Samples[Any]]:
         return [other.of[name] for other in others if name in other.of]
 

@@ -82,6 +82,10 @@ class TextSet(Samples[Texts]):
         found: Any = vectorizer.transform(self.texts)
         return torch.from_numpy(found.toarray()).float()
 
+    def has_one_scale(self, row: str) -> bool:
+        """Words are counted."""
+        return True
+
     def sheet(self, views: MultiView, facts: TextFacts, *, seed: int) -> Image.Image:
         """Some texts, one below the other; what a view hides of them is not shown."""
         pictures = self.spread(8).thumbnails(_SHOWN)
