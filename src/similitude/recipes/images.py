@@ -270,6 +270,21 @@ class Images(Chooser):
             return recipe
         return because(recipe, "measured on these pictures", value_range=source.values)
 
+    def to_fit(self, recipe: Recipe, around: Surroundings) -> Recipe:
+        """With a network of as many channels, and views that do without colors where none are."""
+        data = image_data(recipe)
+        recipe = recipe.with_value("backbone.channels", data.channels)
+        if data.depth == 16 and recipe.precision == "auto":
+            why = "bfloat16 would keep 8 of the 16 bits"
+            recipe = because(recipe, why, precision="float32")
+        if data.channels == 3:
+            return recipe
+        why = f"hue, saturation and gray are of three channels, and there are {data.channels}"
+        for name, view in image_views(recipe.method.view_configs).items():
+            without = {f"method.{name}.{field}": v for field, v in view.of_colors.items()}
+            recipe = because(recipe, why, **without)
+        return recipe
+
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> BackboneConfig:
         """The network of this name, with the stem and norms of that of a recipe."""
         other = beside.backbone
@@ -277,10 +292,11 @@ class Images(Chooser):
         if keep and name == other.name:
             return other
         if name not in PLAIN_RESNETS:
-            return BackboneConfig(name=name)
+            return BackboneConfig(name=name, channels=other.channels)
         # Only plain ResNets have a small-image stem, and a normalization that one may choose.
         options = {k: v for k, v in other.options.items() if k == "norm_layer"}
-        return BackboneConfig(name=name, stem=other.stem, options=options)
+        own = {"channels": other.channels, "stem": other.stem, "options": options}
+        return BackboneConfig(name=name, **own)
 
     def sizes(self, recipe: Recipe, given: Collection[str], *, views: bool) -> Recipe:
         """Canvases and, unless they are given, views that fit the image size."""

@@ -51,6 +51,7 @@ def score_run(
     if (told := told_single(train_source)) is not None:
         listener.say(told)
     config = run.recipe.data
+    published = [run.modality.start_for(weights, config) for weights in published]
     train = run.load_source(train_source, listener)
     test = None if test_source is None else run.load_source(test_source, listener)
     known: list[Parts] = [(train, test)]  # as the run has them, and in one other way at a time
