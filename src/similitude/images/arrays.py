@@ -69,7 +69,9 @@ class ArraySource(ImageSource):
 
     def decoded_as(self, **fields: Any) -> "ImageSource":
         changed = replace(self, **fields)
-        fitting = (1, 3, 4) if changed.channels in (1, 3) else (changed.channels,)
+        fitting = [changed.channels]
+        if changed.channels in (1, 3):  # of what holds no canvases, the fourth is alpha
+            fitting = [1, 3] if self.aspect is not None else [1, 3, 4]
         if self._own_channels not in fitting:
             raise UserError(
                 f"{self.name} has shape {list(self.array.shape)}, which is {self._own_channels} "

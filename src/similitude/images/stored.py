@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Shaped, UInt
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, TiffImagePlugin
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
@@ -149,13 +149,11 @@ def _read(file: ByteFile, kind: str, size: int | None, channels: int) -> Stored:
         return Stored(_array(file))
     try:
         with decoding.opened(file) as image:
-            is_cut = decoding.has_cut_colors(image)
-            if not is_cut:
+            if not (decoding.has_cut_colors(image) or _has_more_samples(image)):
                 return _picture(image, size, channels)
     except UnreadableError:
         if kind != "tiff":
-            raise
-        is_cut = True  # Pillow knows TIFFs of few kinds
+            raise  # Pillow knows TIFFs of few kinds
     file.seek(0)
     return _tiff(file) if kind == "tiff" else _deep_png(file)
 
@@ -178,6 +176,12 @@ def _picture(image: Image.Image, size: int | None, channels: int) -> Stored:
         samples = np.array(image.convert(mode))
         samples = samples[..., None] if samples.ndim == 2 else samples
         return Stored(samples, mode.endswith("A"), orientation=decoding.orientation(image))
+
+
+def _has_more_samples(image: Image.Image) -> bool:
+    """Whether a TIFF has more to a pixel than Pillow gives."""
+    samples = getattr(image, "tag_v2", {}).get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    return image.format == "TIFF" and (samples != len(image.getbands()) or image.mode == "RGBX")
 
 
 def _is_inverted(image: Image.Image) -> bool:

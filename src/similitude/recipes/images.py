@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from similitude.distributed import world_size
+from similitude.errors import UserError
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, check_input
 from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
 from similitude.images.views import image_views
+from similitude.images.views.config import told_channels
 from similitude.methods import make_config
 from similitude.recipes import RECIPES
 from similitude.recipes.arithmetic import choose_arithmetic
@@ -265,7 +267,18 @@ class Images(Chooser):
         return RECIPES["small.simclr"]()
 
     def settle(self, recipe: Recipe, source: ImageSource) -> Recipe:
-        """With the range of deep pictures, where it was measured."""
+        """With the range of deep pictures, where it was measured.
+
+        Raises:
+            UserError: the source decodes other channels or another depth.
+        """
+        data = image_data(recipe)
+        if (source.channels, source.depth) != (data.channels, data.depth):
+            raise UserError(
+                f"{source.name} has {told_channels(source.channels)} and {source.depth} bits, and "
+                f"the recipe says {data.channels} and {data.depth}: give channels={source.channels}"
+                f" and depth={source.depth}"
+            )
         if image_data(recipe).value_range is not None or source.values is None:
             return recipe
         return because(recipe, "measured on these pictures", value_range=source.values)
