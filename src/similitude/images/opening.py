@@ -165,6 +165,11 @@ def _shown(
     source: ImageSource, values: Range, channels: int | None, depth: int | None
 ) -> ImageSource:
     form = {"channels": channels, "depth": depth}
+    if channels is not None and source.channels not in (3, channels):  # 3 unless somebody said so
+        raise UserError(
+            f"{source.name} has {source.channels} channels, not {channels}: channels="
+            f"{source.channels} keeps them"
+        )
     source = source.decoded_as(**{name: own for name, own in form.items() if own is not None})
     if shown := told_shown(source.channels):
         note = f"of {source.channels} channels pictures show {shown}"
