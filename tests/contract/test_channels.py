@@ -74,7 +74,7 @@ def test_a_run_of_four_channels_is_scored_shown_exported_and_gone_on_with(tmp_pa
     assert (tmp_path / "run" / "report.html").exists()
     assert run.feature_maps(("out",)).channels
     tuned = sim.finetune(tmp_path / "run", fields, epochs=1, out=tmp_path / "tuned")
-    assert tuned.recipe.network.data.channels == 4
+    assert tuned.recipe.data.channels == 4
     again = sim.pretrain(fields, out=tmp_path / "run", resume=True)
     assert again.checkpoint.step == 2
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from similitude.data.files import UnreadableError
+from similitude.embeddings.answer import pictures_of
 from similitude.errors import UserError
 from similitude.images import stored
 from similitude.images.decoding import ValueRange
@@ -266,6 +267,20 @@ def test_thumbnails_show_the_first_three_channels_or_gray():
     assert np.array_equal(shown, array[..., :3])
     shown = load_images(open_source(array[..., :2].copy(), channels=2), 8).thumbnails(8)
     assert np.array_equal(shown, array[..., :1].repeat(3, axis=3))
+
+
+def test_pictures_of_an_answer_are_shown_without_a_word_on_channels(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 5)).astype(np.uint8)
+    for name, write in {
+        "many": lambda path, i: np.save(path.with_suffix(".npy"), array[i]),
+        "alpha": lambda path, i: Image.fromarray(array[i, ..., :4]).save(path),
+    }.items():
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            write(tmp_path / name / f"{i}.png", i)
+    shown = pictures_of(tmp_path / "many").of(["1.npy"])
+    assert shown["1.npy"].shape == (56, 56, 3)
+    assert open_source(tmp_path / "alpha").shown_channels() == 3
 
 
 def test_large_deep_canvases_are_resized_as_shallow_ones():

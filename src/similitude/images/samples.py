@@ -81,7 +81,7 @@ class Images(Modality):
         return load_some(_as_in(config, source), positions, config.canvas_size)
 
     def for_pictures(self, side: int, source: ImageSource) -> ImageData:
-        return ImageData(image_size=side, canvas_size=side, channels=source.channels)
+        return ImageData(image_size=side, canvas_size=side, channels=source.shown_channels())
 
     def pack(
         self,

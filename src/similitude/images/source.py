@@ -70,6 +70,10 @@ class ImageSource(Source):
     def probe_size(self, i: int) -> tuple[int, int] | None:
         """Width and height of image ``i`` as :meth:`read` gives it, or None if it is unreadable."""
 
+    def shown_channels(self) -> int:
+        """C of the same images where they are decoded to be looked at."""
+        return self.channels
+
     def look(self, i: int, count: int) -> Look:
         """What is deep in image ``i``, with about ``count`` of its values."""
         return Look()
@@ -108,6 +112,13 @@ class EncodedSource(ImageSource):
                 return stored.probe_size(file)
         except UnreadableError:
             return None
+
+    def shown_channels(self) -> int:
+        try:
+            with self.files.file(0) as file:
+                return stored.shown_channels(file)
+        except UnreadableError:
+            return self.channels
 
     def look(self, i: int, count: int) -> Look:
         try:

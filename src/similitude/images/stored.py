@@ -96,6 +96,18 @@ def look(file: ByteFile, channels: int, depth: int, count: int) -> "Look":
     return Look(flat[:: max(1, len(flat) // count)], stored.window)
 
 
+def shown_channels(file: ByteFile) -> int:
+    """The channels with which a picture is read to be looked at: 3, or its own if that fails.
+
+    Raises:
+        UnreadableError: it cannot be read at all.
+    """
+    with decoding.as_unreadable():
+        stored = _read(file, _kind(file), None, 3)
+    own = stored.samples.shape[2]
+    return 3 if own in (1, 3) or stored.has_alpha else own
+
+
 class Look(NamedTuple):
     """What is deep in a picture.
 

@@ -12,7 +12,6 @@ from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
 from similitude.images.views import image_views
-from similitude.images.views.config import told_channels
 from similitude.methods import make_config
 from similitude.recipes import RECIPES
 from similitude.recipes.arithmetic import choose_arithmetic
@@ -275,9 +274,9 @@ class Images(Chooser):
         data = image_data(recipe)
         if (source.channels, source.depth) != (data.channels, data.depth):
             raise UserError(
-                f"{source.name} has {told_channels(source.channels)} and {source.depth} bits, and "
-                f"the recipe says {data.channels} and {data.depth}: give channels={source.channels}"
-                f" and depth={source.depth}"
+                f"{source.name} gives {source.channels} channels of {source.depth} bits, and the "
+                f"recipe says {data.channels} of {data.depth}: give both, e.g. --set channels=4 "
+                "--set depth=16"
             )
         if image_data(recipe).value_range is not None or source.values is None:
             return recipe
