@@ -111,7 +111,9 @@ def test_published_weights_are_widened_for_a_run_and_for_its_scores(tmp_path, fi
 
     assert any("takes images of 4 channels now" in s for s in ears.sentences)
     assert run.start["conv1.weight"].shape[1] == 4
-    table = run.evaluate(fields, protocols=["knn"], against=[tmp_path / "rgb"])
+    told = Ears()
+    table = run.evaluate(fields, protocols=["knn"], against=[tmp_path / "rgb"], listener=told)
+    assert any("rgb: The first layer takes" in s for s in told.sentences)
     assert {"rgb", "before training"} <= set(table.rows)
     with pytest.raises(UserError, match="4 channels, and these have 3"):
         train(rgb, tmp_path / "no", channels=None, depth=None, init=tmp_path / "run")

@@ -25,7 +25,7 @@ from similitude.listener import Listener, Silent
 from similitude.modalities import chooser, modality_of
 from similitude.nets.start import Start
 from similitude.report.decision import write_decision_page
-from similitude.runs.starts import opened
+from similitude.runs.starts import fitted, opened
 from similitude.training.choose import opened_with
 from similitude.training.request import PretrainRequest
 
@@ -91,9 +91,7 @@ def decide(
     config = opened_with(request, chooser(modality_of(data).kind))
     grouped = None if group is None else str(group)
     parts = open_parts(data, labeled, labels, grouped, seed, config)
-    starts = [
-        parts.modality.start_for(start, config) for start in _published(parts, against, listener)
-    ]
+    starts = fitted(_published(parts, against, listener), parts.modality, config, listener)
     asked = {
         "minutes": minutes,
         "seed": seed,

@@ -273,10 +273,11 @@ class Images(Chooser):
         """
         data = image_data(recipe)
         if (source.channels, source.depth) != (data.channels, data.depth):
+            wanted = data if (source.channels, source.depth) == (3, 8) else source
             raise UserError(
                 f"{source.name} gives {source.channels} channels of {source.depth} bits, and the "
-                f"recipe says {data.channels} of {data.depth}: give both, e.g. --set channels=4 "
-                "--set depth=16"
+                f"recipe says {data.channels} of {data.depth}: give --set channels="
+                f"{wanted.channels} --set depth={wanted.depth}"
             )
         if image_data(recipe).value_range is not None or source.values is None:
             return recipe

@@ -164,6 +164,8 @@ def fit_to_samples(
 def opened_with(request: PretrainRequest, chooser: Chooser) -> DataConfig | None:
     """What is said of the data before it is opened; None where nothing is."""
     recipe = request.recipe
+    if wrong := request.form.keys() - _data_fields(chooser):
+        raise UserError(f"--{min(wrong)} is of images, and this data has none: leave it out")
     said = [a for a in request.settings if touched_fields([a]) & set(_data_fields(chooser))]
     if recipe is None and not said:
         return None

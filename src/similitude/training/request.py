@@ -233,9 +233,13 @@ class PretrainRequest:
     @property
     def settings(self) -> tuple[str, ...]:
         """What --set gives, and options that are the same in fewer letters."""
+        return (*(f"{name}={number}" for name, number in self.form.items()), *self.overrides)
+
+    @property
+    def form(self) -> dict[str, int]:
+        """What is given of how images are kept."""
         form = {"channels": self.channels, "depth": self.depth}
-        short = (f"{name}={number}" for name, number in form.items() if number is not None)
-        return (*short, *self.overrides)
+        return {name: number for name, number in form.items() if number is not None}
 
     @property
     def overridden(self) -> set[str]:

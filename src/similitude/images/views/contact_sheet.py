@@ -145,7 +145,7 @@ def contact_sheet(
     font = ImageFont.load_default(_FONT_SIZE)
     draw.text((_MARGIN, _MARGIN), "original", fill=_INK, font=font)
     shown = told_shown(images.pixels.shape[1])
-    draw.text((_MARGIN, _MARGIN + _FONT_SIZE), shown, fill=_FAINT, font=font)
+    draw.text((_MARGIN, _MARGIN - _FONT_SIZE - 3), shown, fill=_FAINT, font=font)
     for number, left in enumerate(lefts):
         title = f"view {number + 1}"
         draw.text((left, _MARGIN), title, fill=_INK, font=font)
