@@ -153,15 +153,17 @@ def test_what_cannot_be_read_is_said_in_a_few_words(file, channels, message):
 
 
 def test_compressed_dicom_names_what_decompresses_it():
-    file = dicom(np.zeros((4, 4), np.uint8))
-    found = pydicom.dcmread(file)
-    found.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    syntax = pydicom.uid.JPEGLSLossless
+    if pydicom.pixels.get_decoder(syntax).is_available:
+        pytest.skip("this machine decompresses it")
+    found = pydicom.dcmread(dicom(np.zeros((4, 4), np.uint8)))
+    found.file_meta.TransferSyntaxUID = syntax
     found.PixelData = pydicom.encaps.encapsulate([b"\0" * 16])
     found["PixelData"].VR = "OB"
     file = io.BytesIO()
     pydicom.dcmwrite(file, found, enforce_file_format=True)
     file.seek(0)
-    with pytest.raises(UnreadableError, match=r"JPEG 2000.*pylibjpeg"):
+    with pytest.raises(UnreadableError, match=r"JPEG-LS.*pylibjpeg"):
         stored.decode(file)
 
 

@@ -243,13 +243,13 @@ def _dicom(file: ByteFile) -> Stored:
     light = found.get("PhotometricInterpretation", "MONOCHROME2")
     if light == "PALETTE COLOR":
         raise UnreadableError("a DICOM file of colors in a palette, which is not read")
-    try:
-        samples = found.pixel_array
-    except (RuntimeError, NotImplementedError) as error:  # no plugin decompresses it
-        how = found.file_meta.TransferSyntaxUID.name
+    syntax = found.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not pydicom.pixels.get_decoder(syntax).is_available:
         raise UnreadableError(
-            f"compressed as {how}, which needs more packages: pip install 'pylibjpeg[all]'"
-        ) from error
+            f"compressed as {syntax.name}, which needs more packages: pip install 'pylibjpeg[all]' "
+            "pyjpegls"
+        )
+    samples = found.pixel_array
     slope, offset = (float(found.get(n, d)) for n, d in _RESCALING)
     if (slope, offset) != (1.0, 0.0):
         samples = samples * slope + offset
