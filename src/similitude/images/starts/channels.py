@@ -24,7 +24,7 @@ def widened(start: Start, channels: int) -> Start:
     Raises:
         UserError: It has other channels, or no first layer whose weights are of channels.
     """
-    own = start.backbone.channels
+    own = start.backbone.input_channels
     if own == channels:
         return start
     first = empty_backbone(start.backbone).pretrained_cfg.get("first_conv")  # type: ignore[union-attr]
