@@ -198,7 +198,7 @@ def _opened(
         listener.say(f"  {note}")
     around, start = chooser.surroundings(source), None
     if checkpoint is None and request.init is not None:
-        start = _open_start(request, kind)
+        start = kind.start_for(_open_start(request, kind), said)
         for sentence in start.report:
             listener.say(f"  {sentence}")
     if checkpoint is not None:
@@ -312,6 +312,8 @@ def pack(
     output: str | Path | None = None,
     *,
     size: int | None = None,
+    channels: int | None = None,
+    depth: int | None = None,
     listener: Listener | None = None,
 ) -> Path:
     """Decode all images once, into one file that later calls read at once in place of them.
@@ -322,6 +324,8 @@ def pack(
             of image files or over pairs (bytes, class number).
         output: the file, named .pack and replaced if it is there; NAME.pack if not given.
         size: side of the canvases in pixels; the median short side, at most 256, if not given.
+        channels: that are kept of an image, as for :func:`pretrain`.
+        depth: bits that are kept of a pixel, likewise.
         listener: hears how it goes.
 
     Returns:
@@ -330,7 +334,9 @@ def pack(
     Raises:
         UserError: as :func:`pretrain`, or the name does not end in .pack.
     """
-    return modality_of(data).pack(data, output, size, listener or Silent())
+    form = {"channels": channels, "depth": depth}
+    given = {name: number for name, number in form.items() if number is not None}
+    return modality_of(data).pack(data, output, size, listener or Silent(), **given)
 
 
 def draw_views(

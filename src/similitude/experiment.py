@@ -37,12 +37,18 @@ FIXED = ("name", "method", "seed", "reasons")  # are the same in all runs
 # --- the data ----------------------------------------------------------------------------------
 
 
-def open_parts(modality: Modality, data: Any) -> tuple[Any, Any]:
-    """The sources of what is trained on, and of test samples where some stand apart, else None."""
-    source, *test = modality.open_parts(data, None)
+def open_parts(modality: Modality, data: Any, config: DataConfig | None) -> tuple[Any, Any]:
+    """The sources of what is trained on, and of test samples where some stand apart, else None.
+
+    Args:
+        modality: the kind of data.
+        data: as the user gave it.
+        config: how it is read, where something is said of it.
+    """
+    source, *test = modality.open_parts(data, config)
     if test and has_labels(source) and has_labels(test[0]):
         check_classes(source, test[0])
-    whole = modality.open_training(data, None)
+    whole = modality.open_training(data, config)
     if whole.names != source.names:  # of a graph all nodes are, and those for tests too
         return whole, None
     return source, test[0] if test else None

@@ -129,7 +129,7 @@ class Modality(ABC):
         """
         return self.data_config()
 
-    def pack(self, data: Any, output: Any, size: int | None, listener: Any) -> Any:
+    def pack(self, data: Any, output: Any, size: int | None, listener: Any, **form: int) -> Any:
         """Decode all samples once, into one file; its path."""
         raise UserError(f"only images are packed, not {self.noun}")
 
@@ -155,9 +155,21 @@ class Modality(ABC):
         """
         return {}
 
+    def as_files(self, samples: Any, config: Any, folder: Any) -> list[Any]:
+        """Write samples that are more than pictures as files that an export's snippet opens."""
+        raise NotImplementedError
+
     def same(self, config: Any, samples: Any) -> bool:
         """Whether samples are already as this config would have them loaded."""
         return False
+
+    def start_for(self, weights: Any, config: Any | None) -> Any:
+        """Published weights as the samples of a config need them; of none as they are.
+
+        Raises:
+            UserError: they do not fit such samples.
+        """
+        return weights
 
     def for_start(self, weights: Any, source: Any) -> tuple[Any, Any]:
         """Facts and config of the samples that published weights want; of a kind with starts.

@@ -126,6 +126,8 @@ class DataConfig(Config):
     is_small: ClassVar[bool | property] = True
     # Steps of a run from random weights below which it hardly leaves them.
     fewest_steps: ClassVar[int] = 1_500
+    # Whether RGB pictures of 8 bits are all that there is of samples.
+    are_pictures: ClassVar[bool | property] = True
     # A sentence on samples that are cut for training and whole for all else, or None.
     told_cut: ClassVar[str | property | None] = None
 

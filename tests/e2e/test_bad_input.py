@@ -33,7 +33,7 @@ pretrain flat.npy                                      | flat.npy has shape [12,
 pretrain picture.npy                                   | looks like one picture
 pretrain bright.npy                                    | divide by 255
 pretrain nan.npy                                       | floats from nan
-pretrain deep.npy                                      | holds uint16
+pretrain deep.npy                                      | holds int32
 pretrain nokey.npz                                     | nokey.npz holds no array called
 pretrain labels.npz                                    | 12 images but 3 labels
 pretrain hf:                                           | hf:
@@ -195,7 +195,7 @@ def place(tmp_path_factory) -> Path:
         "picture": pixels[0],
         "bright": pixels.astype(np.float32),
         "nan": np.full((12, 8, 8), np.nan, np.float32),
-        "deep": pixels.astype(np.uint16),
+        "deep": pixels.astype(np.int32),
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

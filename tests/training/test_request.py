@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 import similitude as sim
 from similitude.cli import app
 from similitude.errors import UserError
+from similitude.modalities import chooser
+from similitude.training.choose import opened_with
 from similitude.training.request import DistillRequest, FinetuneRequest, PretrainRequest, flag_of
 
 REQUESTS = {"pretrain": PretrainRequest, "finetune": FinetuneRequest, "distill": DistillRequest}
@@ -52,3 +54,13 @@ def test_a_run_is_resumed_by_its_folder_and_the_name_of_an_own_method():
 def test_an_option_that_is_none_is_an_unknown_one():
     with pytest.raises(TypeError, match="temprature"):
         sim.pretrain("photos", temprature=0.1)
+
+
+def test_channels_and_depth_are_fields_of_images_and_refused_elsewhere():
+    request = PretrainRequest(None, channels=4, depth=16, overrides=["depth=8"])
+    assert request.settings == ("channels=4", "depth=16", "depth=8")
+    assert request.overridden == {"channels", "depth"}
+    assert (data := opened_with(request, chooser("image"))) is not None
+    assert (data.channels, data.depth) == (4, 8)
+    with pytest.raises(UserError, match="--channels is of images"):
+        opened_with(request, chooser("audio"))

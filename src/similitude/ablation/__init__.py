@@ -17,11 +17,12 @@ from similitude.files.writing import as_path, check_writable
 from similitude.listener import Listener, Silent
 from similitude.method import MethodConfig
 from similitude.methods import given_method
-from similitude.modalities import Modality, chooser
+from similitude.modalities import chooser
 from similitude.recipes import Recipe, touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.report.ablation import write_ablation_page
-from similitude.training.choose import kind_for
+from similitude.training.choose import kind_for, opened_with
+from similitude.training.request import PretrainRequest
 
 __all__ = ["Ablation", "ablate"]
 
@@ -105,7 +106,7 @@ def ablate(
 def _carry_out(
     design: Design, data: Any, seeds: int | None, out: str | Path | None, listener: Listener
 ) -> Ablation | None:
-    source, test_source = _open(design.modality, data, listener)
+    source, test_source = _open(design, data, listener)
     if out is None:
         of = Path(str(data)).stem if isinstance(data, str | Path) else "images"
         parts = [design.name] if design.name else [of, design.label, *design.fields]
@@ -179,18 +180,19 @@ def _carry_out(
     return result
 
 
-def _open(modality: Modality, data: Any, listener: Listener) -> tuple[Any, Any]:
+def _open(design: Design, data: Any, listener: Listener) -> tuple[Any, Any]:
     """Training images, and test images where there are some."""
     if data is None:
         try:
-            modality.open_training("cifar10", None)
+            design.modality.open_training("cifar10", None)
             data = "cifar10"
         except UserError as error:
             listener.say(f"no DATA was given, and {error}; taking digits, which are too easy")
             data = "digits"
         else:
             listener.say("no DATA was given: taking cifar10")
-    return open_parts(modality, data)
+    asked = PretrainRequest(None, overrides=design.overrides)
+    return open_parts(design.modality, data, opened_with(asked, chooser(design.modality.kind)))
 
 
 def find_study(name: str) -> Study:

@@ -162,13 +162,20 @@ def pack(
         int | None,
         typer.Option(min=1, help="Side in pixels of what is kept. Default: that of the images."),
     ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="That are kept of an image, as for pretrain.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(metavar="BITS", help="That are kept of a pixel, 8 or 16.")
+    ] = None,
 ) -> None:
     """Decode all images once, into one file that pretrain, evaluate and embed read at once."""
     from similitude import api
     from similitude.cli.console import Console
 
     with Console() as console:
-        path = api.pack(photos, output, size=size, listener=console)
+        form = {"channels": channels, "depth": depth}
+        path = api.pack(photos, output, size=size, listener=console, **form)
     console.print(f"packed: {path}")
 
 

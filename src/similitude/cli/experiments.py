@@ -177,6 +177,7 @@ def decide(
             "or the level of a folder, 1 the first.",
         ),
     ] = None,
+    settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     out: Annotated[
         str | None, typer.Option(metavar="PATH", help="The folder. Default: decisions/NAME.")
@@ -199,6 +200,7 @@ def decide(
             against=against or None,
             minutes=minutes,
             group=group,
+            overrides=settings or (),
             seed=seed,
             out=out,
             resume=resume,

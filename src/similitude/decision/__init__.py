@@ -22,9 +22,12 @@ from similitude.evaluation.scores import column_title, place_of_column
 from similitude.files.reading import read_json
 from similitude.files.writing import as_path, check_writable, contents, write_text, write_with
 from similitude.listener import Listener, Silent
+from similitude.modalities import chooser, modality_of
 from similitude.nets.start import Start
 from similitude.report.decision import write_decision_page
-from similitude.runs.starts import opened
+from similitude.runs.starts import fitted, opened
+from similitude.training.choose import opened_with
+from similitude.training.request import PretrainRequest
 
 __all__ = ["Decision", "decide"]
 
@@ -40,6 +43,7 @@ def decide(
     against: Sequence[str | Path | Start] | str | None = None,
     minutes: float = 10.0,
     group: str | int | None = None,
+    overrides: Sequence[str] = (),
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
@@ -63,6 +67,7 @@ def decide(
         minutes: that all trainings may take together, where nothing else runs.
         group: what belongs together and stays on one side: a column of ``labels``, or the level of
             a folder as a number, 1 the first.
+        overrides: as in :func:`similitude.pretrain`; for all trainings, and how data is read.
         seed: of everything that is drawn.
         out: the folder; ``decisions/NAME``.
         resume: refuse to begin anew where there is nothing to go on with.
@@ -81,17 +86,22 @@ def decide(
     folder = _folder(data, out)
     if resume and not (folder / "plan.json").exists():
         raise UserError(f"there is no decision in {folder} to go on with: leave out --resume")
-    parts = open_parts(data, labeled, labels, None if group is None else str(group), seed)
-    starts = _published(parts, against, listener)
+    settings = tuple(overrides)
+    request = PretrainRequest(data, overrides=settings)
+    config = opened_with(request, chooser(modality_of(data).kind))
+    grouped = None if group is None else str(group)
+    parts = open_parts(data, labeled, labels, grouped, seed, config)
+    starts = fitted(_published(parts, against, listener), parts.modality, config, listener)
     asked = {
         "minutes": minutes,
         "seed": seed,
-        "group": None if group is None else str(group),
+        "group": grouped,
         "samples": _fingerprint(parts),
         "against": {start.name: start.fingerprint for start in starts},
+        **({"settings": list(settings)} if settings else {}),
     }
     _hold_to(folder, asked)
-    return _Deciding(folder, parts, starts, minutes, seed, listener).carry_out()
+    return _Deciding(folder, parts, starts, minutes, settings, seed, listener).carry_out()
 
 
 class _Deciding:
@@ -103,6 +113,7 @@ class _Deciding:
         parts: Parts,
         starts: Sequence[Start],
         minutes: float,
+        settings: tuple[str, ...],
         seed: int,
         listener: Listener,
     ) -> None:
@@ -122,7 +133,7 @@ class _Deciding:
             f"test on, of {len(parts.class_names)} classes; {parts.pool_size:,} to pretrain on; in "
             f"{folder}"
         )
-        self.work = Work(folder, parts, starts, self.everything, minutes, seed, listener)
+        self.work = Work(folder, parts, starts, self.everything, minutes, settings, seed, listener)
         for note in self.work.parts.notes:
             listener.say(f"  {note}")
         parts = self.work.parts

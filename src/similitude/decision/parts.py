@@ -70,6 +70,7 @@ class Parts:
         pool: What is pretrained on, without labels.
         pool_positions: Those of the pool that are; None for all.
         notes: Sentences on what was chosen and left out.
+        config: How the data is read, where something is said of it.
     """
 
     modality: Modality
@@ -80,6 +81,7 @@ class Parts:
     pool: Source
     pool_positions: list[int] | None
     notes: list[str] = field(default_factory=list)
+    config: DataConfig | None = None
 
     def load(self, part: Part, config: DataConfig) -> Samples[Any]:
         """The samples of a part, with classes 0 to C - 1."""
@@ -100,7 +102,7 @@ class Parts:
 
     def some(self) -> Samples[Any]:
         """A few training samples, to see what they are like."""
-        config = chooser(self.modality.kind).any_recipe().data
+        config = self.config or chooser(self.modality.kind).any_recipe().data
         return self.modality.load_some(self.train.source, self.train.positions[:2], config)
 
     @property
@@ -122,7 +124,12 @@ class Parts:
 
 
 def open_parts(
-    data: Any, labeled: Any, labels: str | Path | None, group: str | None, seed: int
+    data: Any,
+    labeled: Any,
+    labels: str | Path | None,
+    group: str | None,
+    seed: int,
+    config: DataConfig | None = None,
 ) -> Parts:
     """Find, split and cut what the user gave.
 
@@ -132,6 +139,7 @@ def open_parts(
         labels: A table of labels, or None.
         group: What belongs together: a column of the table, or the level of a folder, 1 the first.
         seed: Of what is drawn.
+        config: How the data is read, where something is said of it.
 
     Raises:
         UserError: There are no labels or too few, the kinds differ, or the groups cannot be read
@@ -143,7 +151,7 @@ def open_parts(
             f"{data} holds {kind.noun} and {labeled} {modality_of(labeled).noun}: give labeled "
             f"{kind.noun}"
         )
-    first, second = labeled_parts(kind, data if labeled is None else labeled, labels, None)
+    first, second = labeled_parts(kind, data if labeled is None else labeled, labels, config)
     groups = [
         None if group is None else _groups(source, group, labels)
         for source in (first, second)
@@ -181,10 +189,10 @@ def open_parts(
     if group is not None:
         found = len(np.unique(test.units))
         notes.append(f"The test is of {found:,} groups, over which the intervals are.")
-    pool, positions = kind.open_training(data, None), None
+    pool, positions = kind.open_training(data, config), None
     if labeled is None and beside:
         positions = [i for i in range(len(first)) if i not in beside]
-    return Parts(kind, first.name, train, test, class_names, pool, positions, notes)
+    return Parts(kind, first.name, train, test, class_names, pool, positions, notes, config)
 
 
 def _groups(source: Source, group: str, labels: str | Path | None) -> list[str]:

@@ -17,7 +17,7 @@ from similitude.method import Method
 from similitude.methods import build_method
 from similitude.modalities import chooser as chooser_of
 from similitude.nets.start import Start
-from similitude.recipes import Recipe
+from similitude.recipes import Recipe, touched_fields
 from similitude.recipes.choose import Chooser, Surroundings, set_num_samples
 from similitude.recipes.duration import FEWEST_ADAPTING, seconds_per_step
 from similitude.runs.checkpoint import load_checkpoint
@@ -51,12 +51,14 @@ class Trainings:
     Attributes:
         parts: What is learned from.
         around: How many samples there are, and the machine.
+        settings: Of all of them, as ``--set`` takes them.
         seed: Of everything.
         listener: Hears how it goes.
     """
 
     parts: Parts
     around: Surroundings
+    settings: tuple[str, ...]
     seed: int
     listener: Listener
 
@@ -67,7 +69,9 @@ class Trainings:
 
     def choose(self, minutes: float, start: Start | None = None) -> Chosen:
         """The recipe of a training without labels in so many minutes."""
-        request = PretrainRequest(None, minutes=minutes, seed=self.seed, init=start)
+        request = PretrainRequest(
+            None, minutes=minutes, seed=self.seed, init=start, overrides=self.settings
+        )
         recipe = choose(request, self.chooser, self.around, start)
         steps = self.steps_in(recipe, minutes)
         # where an epoch takes longer than the minutes, it is one of fewer samples
@@ -124,7 +128,8 @@ class Trainings:
         if checkpoint is None:
             recipe = set_num_samples(recipe, len(samples))
             if start is not None:
-                recipe = self.chooser.fit(recipe, samples, (), pixels=False, views=True)
+                given = touched_fields(self.settings)
+                recipe = self.chooser.fit(recipe, samples, given, pixels=False, views=True)
         with training_in(folder, resume=saved):
             return train(
                 samples,

@@ -27,6 +27,7 @@ from similitude.files.writing import write_with
 from similitude.listener import Listener, Titled
 from similitude.modalities import chooser as chooser_of
 from similitude.nets.start import Start
+from similitude.recipes import touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.runs.run import Run
 from similitude.runs.scoring import entrant_of
@@ -78,6 +79,7 @@ class Work:
         starts: Sequence[Start],
         everything: Sequence[Planned],
         minutes: float,
+        settings: tuple[str, ...],
         seed: int,
         listener: Listener,
     ) -> None:
@@ -91,11 +93,12 @@ class Work:
         self.parts = parts
         chooser = chooser_of(parts.modality.kind)
         around = chooser.surroundings(parts.pool, parts.pool_size)
-        self.trainings = Trainings(parts, around, seed, listener)
+        self.trainings = Trainings(parts, around, settings, seed, listener)
         own = next(p for p in everything if p.row == OWN)
         self.chosen = self.trainings.choose(minutes_of(own, everything, minutes))
         train = self._readable(self.chosen.recipe.data)
-        recipe = chooser.fit(self.chosen.recipe, train, (), pixels=True, views=True)
+        given = touched_fields(settings)
+        recipe = chooser.fit(self.chosen.recipe, train, given, pixels=True, views=True)
         self.own = set_num_samples(recipe, self.chosen.samples)
         self.pairs = [] if train.seen_together else self._without_copies()
         self.trainings = replace(self.trainings, parts=self.parts)

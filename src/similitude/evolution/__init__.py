@@ -27,7 +27,8 @@ from similitude.recipes.choose import set_num_samples
 from similitude.recipes.duration import shorten_warmup
 from similitude.report.evolution import write_evolution_page
 from similitude.runs.run import Run
-from similitude.training.choose import choose_for, kind_for, too_few_samples
+from similitude.training.choose import choose_for, kind_for, opened_with, too_few_samples
+from similitude.training.request import PretrainRequest
 
 __all__ = ["Evolution", "evolve"]
 
@@ -160,7 +161,8 @@ def _carry_out(
 ) -> Evolution:
     check_writable(folder, "evolution.json")
     stored = read_plan(folder, WHAT, request)
-    sources = open_parts(kind, data)
+    asked = PretrainRequest(None, overrides=options["overrides"])
+    sources = open_parts(kind, data, opened_with(asked, chooser(kind.kind)))
     source, seed = sources[0], request["seed"]
     count = min(len(source), request["images"] or len(source))
     if stored is None:

@@ -92,7 +92,7 @@ class Work:
     def __init__(self, job: Job, listener: Listener, sources: tuple[Any, Any] | None = None):
         self.job, self.listener = job, listener
         kind = modality(job.kind)
-        self.origin, test_source = sources or open_parts(kind, job.data)
+        self.origin, test_source = sources or open_parts(kind, job.data, job.config)
         self.data = self.origin.name
         self.samples = some(load(kind, self.origin, job.config, listener), job.count)
         out = held_out(torch.zeros(len(self.samples), dtype=torch.int64), HELD_OUT, job.seed)

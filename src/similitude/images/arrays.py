@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 from torch import Tensor
 
 from similitude.data.cache import free_memory_bytes
@@ -19,12 +19,14 @@ from similitude.data.classes import numbered_classes
 from similitude.data.parts import PARTS
 from similitude.data.source import numbered
 from similitude.errors import UserError
-from similitude.images.decoding import over_white
+from similitude.images.decoding import ValueRange, to_depth
 from similitude.images.source import ImageSource
+from similitude.images.stored import Look, with_channels
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 
 _ROWS = 1024  # images looked at in one go, so that a mapped file need not fit in memory
+_NO_STEP = 1e-3  # of 255: as far as a byte divided by 255 is from a byte, in floats
 _IMAGES = ("images", "x", "{}_images", "x_{}", "{}_x")
 _LABELS = ("labels", "y", "{}_labels", "y_{}", "{}_y")
 
@@ -34,7 +36,7 @@ class ArraySource(ImageSource):
     """Images in one array, in memory or in an ``.npy`` file.
 
     Attributes:
-        array: Shape as ``layout`` says, C being 1, 3 or 4; uint8, or float in [0, 1].
+        array: Shape as ``layout`` says; uint8, uint16, or float in [0, 1].
         layout: Order of the axes.
         aspect: Width / height of each original if the array holds squashed canvases, shape [N].
         opened: The file that the array maps, as it was then; None for an array in memory.
@@ -65,37 +67,70 @@ class ArraySource(ImageSource):
                 "moving the new one to its place"
             )
 
-    def read_rows(self, start: int, stop: int) -> UInt8[Tensor, "N C H W"]:
-        """Images ``start`` to ``stop - 1`` at once; C is 1 for grey images, else 3."""
+    def decoded_as(self, **fields: Any) -> "ImageSource":
+        changed = replace(self, **fields)
+        fitting = [changed.channels]
+        if changed.channels in (1, 3):  # of what holds no canvases, the fourth is alpha
+            fitting = [1, 3] if self.aspect is not None else [1, 3, 4]
+        if self._own_channels not in fitting:
+            raise UserError(
+                f"{self.name} has shape {list(self.array.shape)}, which is {self._own_channels} "
+                f"channels, not {changed.channels}: channels={self._own_channels} keeps them"
+            )
+        return changed
+
+    @property
+    def _own_values(self) -> ValueRange | None:
+        """Of what the array holds; canvases are in their range already."""
+        return self.values if self.aspect is None else None
+
+    @property
+    def _own_channels(self) -> int:
+        return 1 if self.layout == "NHW" else self.array.shape[3 if self.layout == "NHWC" else 1]
+
+    def look(self, i: int, count: int) -> Look:
+        if self.array.dtype == np.uint8 or self.aspect is not None:
+            return Look(is_cut=self.array.dtype != np.uint8)
+        flat = np.asarray(self.array[i]).reshape(-1)
+        flat = flat[:: max(1, len(flat) // count)]
+        if flat.dtype == np.uint16:
+            return Look(flat)
+        steps = flat.astype(np.float32) * 255
+        return Look(is_cut=bool((np.abs(steps - steps.round()) > _NO_STEP).any()))
+
+    def read_rows(self, start: int, stop: int) -> UInt[Tensor, "N C H W"]:
+        """Images ``start`` to ``stop - 1`` at once; C may be 1 where all channels are equal."""
         self.check_mapped()
         rows = np.asarray(self.array[start:stop])
-        if rows.dtype != np.uint8:
-            rows = (rows.astype(np.float32) * 255).round().astype(np.uint8)
+        if rows.dtype.kind == "f":
+            rows = (rows.astype(np.float32) * (2**self.depth - 1)).round().astype(self.dtype)
+        elif rows.dtype != self.dtype or self._own_values is not None:
+            rows = to_depth(rows, self._own_values, self.depth)
         if self.layout == "NHW":
             rows = rows[:, None]
         elif self.layout == "NHWC":
             rows = rows.transpose(0, 3, 1, 2)
         if not rows.flags.writeable or any(stride < 0 for stride in rows.strides):
             rows = rows.copy()  # torch wants neither a read-only file nor a reversed axis
-        if rows.shape[1] == 4:
-            colors = over_white(
-                rows[:, :3].transpose(0, 2, 3, 1), rows[:, 3:].transpose(0, 2, 3, 1)
-            )
-            rows = colors.transpose(0, 3, 1, 2)
+        if rows.shape[1] != self.channels:
+            pixels = rows.transpose(0, 2, 3, 1)
+            pixels = with_channels(pixels, self.channels, has_alpha=rows.shape[1] == 4)
+            rows = pixels.transpose(0, 3, 1, 2)
         return torch.from_numpy(rows)
 
     def holds_canvases(self, size: int) -> bool:
         """Whether the array can be used as it is, as canvases of side ``size``."""
         return (
             self.layout == "NCHW"
-            and self.array.shape[1:] == (3, size, size)
-            and self.array.dtype == np.uint8
+            and self.array.shape[1:] == (self.channels, size, size)
+            and self.array.dtype == self.dtype
+            and (self._own_values is None or self.dtype == np.uint8)
             and self.array.flags.c_contiguous
             and self.array.flags.writeable  # not so for a mapped .npy file
         )
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-        return self.read_rows(i, i + 1)[0].expand(3, -1, -1)
+    def read(self, i: int, size: int | None = None) -> UInt[Tensor, "C H W"]:
+        return self.read_rows(i, i + 1)[0].expand(self.channels, -1, -1)
 
     def probe_size(self, i: int) -> tuple[int, int]:
         """The one size that all images have; see :meth:`ImageSource.probe_size`."""
@@ -119,8 +154,9 @@ def from_array(data: np.ndarray | Tensor, name: str = "array") -> ArraySource:
     """A source over an array, after a check of its shape, type and range.
 
     Args:
-        data: Shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1, 3 or 4 (where both could be
-            meant the channels are last); uint8, or float in [0, 1].
+        data: Shape [N, H, W], [N, H, W, C] or [N, C, H, W]; channels are what there are 1, 3 or 4
+            of (where both could be meant the last), else the shorter of both axes; uint8, uint16,
+            or float in [0, 1].
         name: What errors call it.
 
     Raises:
@@ -141,12 +177,12 @@ def from_array(data: np.ndarray | Tensor, name: str = "array") -> ArraySource:
     if layout is None:
         raise UserError(
             f"{name} has shape {list(array.shape)}, but images must be [N, H, W], [N, H, W, C] or "
-            f"[N, C, H, W] with C 1, 3 or 4"
+            "[N, C, H, W], none of them 0"
         )
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
+    if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
         raise UserError(
-            f"{name} holds {array.dtype}, but images must be uint8 or float in [0, 1]: convert "
-            f"them, for values up to 255 with .astype('uint8')"
+            f"{name} holds {array.dtype}, but images must be uint8, uint16 or float in [0, 1]: "
+            f"convert them, for values up to 255 with .astype('uint8')"
         )
     if array.dtype.kind == "f":
         _check_range(array, name)
@@ -208,8 +244,7 @@ def _layout(shape: tuple[int, ...]) -> Layout | None:
     if len(shape) == 4 and 0 not in shape:
         if shape[3] in (1, 3, 4):
             return "NHWC"
-        if shape[1] in (1, 3, 4):
-            return "NCHW"
+        return "NCHW" if shape[1] in (1, 3, 4) or shape[1] < shape[3] else "NHWC"
     return None
 
 

@@ -1,6 +1,6 @@
 """Backbones: timm models by name, with a stem and a width for small images.
 
-Every backbone maps images [N, 3, H, W] to pooled features [N, D] and has ``num_features`` = D.
+Every backbone maps images [N, C, H, W] to pooled features [N, D] and has ``num_features`` = D.
 """
 
 import difflib
@@ -36,6 +36,7 @@ class BackboneConfig(NetworkConfig):
     """Which network is trained and kept."""
 
     name: str = "resnet18"  # any name timm knows
+    channels: int = Field(default=3, ge=1, le=1024)  # of images; those of the data
     # "small": 3x3 stride-1 first convolution and no max-pool, as all papers do on CIFAR.
     stem: Literal["standard", "small"] = "standard"
     # Channels of the first stage (doubling at each stage); None keeps the model's own.
@@ -49,15 +50,27 @@ class BackboneConfig(NetworkConfig):
     # Further arguments of timm.create_model, e.g. {"img_size": 32, "patch_size": 4} for a ViT.
     options: Mapping[str, Plain | tuple[Plain, ...]] = {}
 
+    @property
+    def input_channels(self) -> int:  # type: ignore[override]
+        return self.channels
+
     def build(self) -> nn.Module:
         return build_backbone(self)
 
+    @property
+    def timm_options(self) -> dict[str, Any]:
+        """What ``timm.create_model`` is given beside the name."""
+        options: dict[str, Any] = dict(self.options)
+        if self.channels != 3:
+            options["in_chans"] = self.channels
+        if (w := self.base_width) is not None:
+            options["channels"] = (w, 2 * w, 4 * w, 8 * w)
+        return options
+
     def loading_snippet(self, weights: str, data: ImageData, facts: ImageFacts) -> str:
         """Python that rebuilds the network with timm and torch alone, and prepares an image."""
-        options: dict[str, object] = dict(self.options)
-        width = self.base_width
-        if width is not None:
-            options["channels"] = (width, 2 * width, 4 * width, 8 * width)
+        options = self.timm_options
+        width, channels = self.base_width, self.channels
         arguments = "".join(f", {name}={value!r}" for name, value in options.items())
         lines = ["import timm", "from safetensors.torch import load_file"]
         if self.norm == "group":
@@ -68,14 +81,14 @@ class BackboneConfig(NetworkConfig):
         if width is not None:
             lines += [
                 "norm_layer, block = type(backbone.bn1), type(backbone.layer1[0])",
-                f"backbone.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)",
+                f"backbone.conv1 = nn.Conv2d({channels}, {width}, 7, 2, padding=3, bias=False)",
                 f"backbone.bn1 = norm_layer({width})",
                 f"backbone.layer1[0] = block({width}, {width}, norm_layer=norm_layer)",
             ]
         if self.stem == "small":
-            channels = "backbone.conv1.out_channels"
+            out = "backbone.conv1.out_channels"
             lines += [
-                f"backbone.conv1 = nn.Conv2d(3, {channels}, 3, padding=1, bias=False)",
+                f"backbone.conv1 = nn.Conv2d({channels}, {out}, 3, padding=1, bias=False)",
                 "backbone.maxpool = nn.Identity()",
             ]
         if self.norm == "group":
@@ -93,23 +106,23 @@ class BackboneConfig(NetworkConfig):
 
     def preparing_snippet(self, data: ImageData, facts: ImageFacts) -> str:
         """Python with Pillow and torch alone that makes of a file what the network takes."""
-        size, resized = facts.size, ""
-        if data.canvas_size not in (None, size):  # of numbers, not of bytes, as in evaluation
+        size, white, resized = facts.size, 2**data.depth - 1, ""
+        if data.canvas_size not in (None, size):  # of numbers, not of integers, as in evaluation
             resized = f"""
     x = torch.nn.functional.interpolate(x, size={(size, size)}, mode="bilinear", antialias=True)"""
+        what, imported = ("An RGB image", "import torch\n") if data.are_pictures else ("A file", "")
         return f'''
-import torch
-{opening_snippet(data, facts)}
+{imported}{opening_snippet(data, facts)}
 
 
 def prepare(file):
-    """An RGB image as the backbone wants it, [1, 3, {size}, {size}]."""
-    x = torch.from_numpy(np.array(opened(file))).permute(2, 0, 1)[None] / 255{resized}
+    """{what} as the backbone wants it, [1, {data.channels}, {size}, {size}]."""
+    x = torch.from_numpy(np.array(opened(file))).permute(2, 0, 1)[None] / {white}{resized}
     mean, std = torch.tensor({[facts.mean, facts.std]})[..., None, None]
     return (x - mean) / std
 
 
-# features = backbone(prepare("photo.jpg"))'''
+# features = backbone(prepare("photo.{"jpg" if data.are_pictures else "npy"}"))'''
 
     @field_validator("options", mode="before")
     @classmethod
@@ -119,6 +132,10 @@ def prepare(file):
                 raise UserError(
                     f"backbone.options takes no {name!r}: weights to start from are given with "
                     "--init timm:NAME or --init FILE"
+                )
+            if name == "in_chans":
+                raise UserError(
+                    "backbone.options takes no 'in_chans': --channels says how many the images have"
                 )
             items = value if isinstance(value, list | tuple) else [value]
             plain = all(isinstance(i, int | float | str) and len(str(i)) <= 64 for i in items)
@@ -133,6 +150,8 @@ def prepare(file):
 def opening_snippet(data: ImageData, facts: ImageFacts, *, resized: bool = True) -> str:
     """Python with Pillow and NumPy that opens a file as ``embed`` does.
 
+    Of other channels than red, green and blue, and of 16 bits, it opens ``.npy`` files.
+
     Args:
         data: how images are decoded.
         facts: of what the network takes.
@@ -140,6 +159,8 @@ def opening_snippet(data: ImageData, facts: ImageFacts, *, resized: bool = True)
             large as it is.
     """
     side, deep = canvas_side(data, facts), ""
+    if not data.are_pictures:
+        return _arrays_snippet(data, side)
     resizing = f".resize(({side}, {side}), Image.Resampling.BILINEAR)" if resized else ""
     if data.value_range is not None:
         black, white = data.value_range
@@ -160,6 +181,25 @@ def opened(file):
     return image.convert("RGB"){resizing}'''
 
 
+def _arrays_snippet(data: ImageData, side: int) -> str:
+    largest, kept = 2**data.depth - 1, "uint8" if data.depth == 8 else "int32"
+    black, white = data.value_range or (0, 65535)
+    return f'''import numpy as np
+import torch
+
+
+def opened(file):
+    """The pixels of an .npy file [H, W, {data.channels}]: bytes, or deeper ones."""
+    pixels = torch.from_numpy(np.load(file).astype(np.float32))
+    if np.load(file, mmap_mode="r").dtype == np.uint8:
+        pixels = pixels * {largest // 255}
+    else:
+        pixels = ((pixels - {black}) * ({largest} / ({white} - {black}))).round().clip(0, {largest})
+    x = pixels.permute(2, 0, 1)[None]
+    x = torch.nn.functional.interpolate(x, size={(side, side)}, mode="bilinear", antialias=True)
+    return x[0].permute(1, 2, 0).round().numpy().astype(np.{kept})'''
+
+
 def canvas_side(data: ImageData, facts: ImageFacts) -> int:
     """Side of the canvas that becomes the input of a network."""
     return data.canvas_size or facts.size
@@ -175,12 +215,9 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise UserError(f"unknown backbone {config.name!r}: {hint}")
-    options = dict(config.options)
-    if config.base_width is not None:
-        w = config.base_width
-        options["channels"] = (w, 2 * w, 4 * w, 8 * w)  # type: ignore[assignment]
+    options = config.timm_options
     try:
-        backbone = timm.create_model(config.name, num_classes=0, **options)  # type: ignore[arg-type]
+        backbone = timm.create_model(config.name, num_classes=0, **options)
     except (TypeError, ValueError, AssertionError) as error:
         if config.base_width is not None and "'channels'" in str(error):
             raise UserError(
@@ -232,7 +269,7 @@ def check_input(backbone: nn.Module, config: BackboneConfig, size: int, image_si
     """
     try:
         with torch.no_grad():
-            features = backbone.eval()(torch.zeros(1, 3, size, size))
+            features = backbone.eval()(torch.zeros(1, config.channels, size, size))
     except (AssertionError, RuntimeError) as error:
         hint = f"a ViT wants --set 'backbone.options={{img_size: {image_size}}}'"
         made_for = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
@@ -264,7 +301,7 @@ def _narrow_stem(backbone: nn.Module, config: BackboneConfig) -> None:
     assert width is not None
     if not isinstance(backbone.conv1, nn.Conv2d):
         raise UserError(f"backbone {config.name!r} has a deep stem: leave backbone.base_width out")
-    backbone.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+    backbone.conv1 = nn.Conv2d(config.channels, width, 7, stride=2, padding=3, bias=False)
     norm_layer = type(backbone.bn1)  # timm's "norm_layer" option may name another than BatchNorm
     backbone.bn1 = norm_layer(width)
     backbone.set_submodule("layer1.0", BasicBlock(width, width, norm_layer=norm_layer))
@@ -276,7 +313,8 @@ def _small_stem(backbone: nn.Module, config: BackboneConfig) -> None:
             f"backbone {config.name!r} has no small-image stem (plain ResNets do): "
             "use --set backbone.stem=standard"
         )
-    backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
+    width = backbone.conv1.out_channels
+    backbone.conv1 = nn.Conv2d(config.channels, width, 3, padding=1, bias=False)
     backbone.maxpool = nn.Identity()
 
 

@@ -1,25 +1,28 @@
 """The rows of images: squares of pixels, and the shape that each had before.
 
-Letters: N images, S side of a canvas in pixels.
+Letters: N images, C channels, S side of a canvas in pixels.
 """
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 from torch import Tensor
 
 from similitude.errors import UserError
+
+DEPTHS = {torch.uint8: 8, torch.uint16: 16}  # bits of a pixel, by how canvases keep it
 
 
 class Canvases:
     """Images, each squashed to a square.
 
     Attributes:
-        pixels: Red, green and blue in 0..255, shape [N, 3, S, S], uint8.
+        pixels: Shape [N, C, S, S], black to white: uint8 in 0..255, or uint16 in 0..65535. Three
+            channels are red, green and blue.
         aspect: Width / height of each original, shape [N], on the CPU, where choices are drawn.
     """
 
     def __init__(
-        self, pixels: UInt8[Tensor, "N 3 S S"], aspect: Float[Tensor, " N"] | None = None
+        self, pixels: UInt[Tensor, "N C S S"], aspect: Float[Tensor, " N"] | None = None
     ) -> None:
         """Put pixels and aspects side by side; without aspects all are square.
 
@@ -27,11 +30,11 @@ class Canvases:
             UserError: shapes or types do not fit.
         """
         shape = tuple(pixels.shape)
-        is_square = len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3]
-        if pixels.dtype != torch.uint8 or not is_square:
+        is_square = len(shape) == 4 and shape[1] > 0 and shape[2] == shape[3]
+        if pixels.dtype not in DEPTHS or not is_square:
             raise UserError(
-                f"Views need uint8 canvases of shape [N, 3, S, S], not {pixels.dtype} of shape "
-                f"{list(shape)}; load the images with similitude.data."
+                f"Views need canvases of shape [N, C, S, S], uint8 or uint16, not {pixels.dtype} "
+                f"of shape {list(shape)}; load the images with similitude.data."
             )
         self.pixels = pixels
         self.aspect = torch.ones(len(pixels)) if aspect is None else aspect.cpu()
@@ -40,6 +43,11 @@ class Canvases:
                 f"aspect has shape {list(self.aspect.shape)} for {len(pixels)} canvases; give one "
                 "number per canvas."
             )
+
+    @property
+    def white(self) -> int:
+        """The largest value that a pixel can have."""
+        return torch.iinfo(self.pixels.dtype).max
 
     def __len__(self) -> int:
         return len(self.pixels)

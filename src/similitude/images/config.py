@@ -20,8 +20,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+def over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Numbers of red, green and blue for other channels: repeated, or the mean for one.
+
+    As timm makes the first layer of a published network take other channels.
+    """
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[i % len(values)] for i in range(channels))
+
+
 class ImageData(DataConfig):
-    """Sizes in pixels, and what black, white and gray are."""
+    """Sizes in pixels, what of a pixel is kept, and what black, white and gray are."""
 
     kind: Literal["image"] = "image"
     image_size: int = Field(ge=4)  # at evaluation, and of views without a size of their own
@@ -31,8 +41,23 @@ class ImageData(DataConfig):
     canvas_size: int | None = Field(default=None, ge=4)  # short side kept after decoding
     # Values of deep pictures (16 bits, floats) that are black and white; None: there were none.
     value_range: tuple[float, float] | None = None
-    mean: tuple[Share, Share, Share] = IMAGENET_MEAN  # of pixels in [0, 1], per channel
-    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
+    # Three are red, green and blue, of whatever a file holds; 1 is gray, and any other number is
+    # what the files themselves have.
+    channels: int = Field(default=3, ge=1, le=1024)
+    depth: Literal[8, 16] = 8  # bits that are kept of a pixel
+    # Of pixels in [0, 1], per channel; those of three are repeated for more, and averaged for one.
+    mean: tuple[Share, ...] = Field(default=IMAGENET_MEAN, validate_default=True)
+    std: tuple[Positive, ...] = Field(default=IMAGENET_STD, validate_default=True)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_for_each_channel(cls, values: tuple[float, ...], info: Any) -> tuple[float, ...]:
+        channels = info.data.get("channels", 3)
+        if len(values) == 3 != channels:
+            return over_channels(values, channels)
+        if len(values) != channels:
+            raise ValueError(f"give one number for each of {channels} channels")
+        return values
 
     @field_validator("value_range")
     @classmethod
@@ -45,6 +70,10 @@ class ImageData(DataConfig):
     def is_small(self) -> bool:  # type: ignore[override]
         """Whether the images are as small as those of CIFAR-10."""
         return self.image_size <= SMALL_IMAGE
+
+    @property
+    def are_pictures(self) -> bool:  # type: ignore[override]
+        return (self.channels, self.depth) == (3, 8)
 
     @property
     def told_cut(self) -> str | None:  # type: ignore[override]
@@ -62,12 +91,13 @@ class ImageData(DataConfig):
         """
         ours = [view for view in views if isinstance(view, ImageViewConfig)]
         if ours and not any(view.normalize for view in ours):
-            return ImageFacts(self.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+            return ImageFacts(self.image_size, (0.0,) * self.channels, (1.0,) * self.channels)
         return ImageFacts(self.image_size, self.mean, self.std)
 
     def noise(self, number: int) -> Canvases:
         side = self.canvas_size or self.image_size
-        return Canvases(torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8))
+        shape = (number, self.channels, side, side)
+        return Canvases(torch.randint(0, 256, shape, dtype=torch.uint8))
 
     def view_cost(self, views: Sequence[Any]) -> float:
         """Pixels of the views, and of the canvas, which is read once for each view, as bytes."""

@@ -1,6 +1,6 @@
 """Decode all images of a source, or of a stream, to canvases, in parallel and in order.
 
-Letters: N images, M of them, S side of a canvas in pixels.
+Letters: N images, M of them, C channels, S side of a canvas in pixels.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from torch import Tensor
 
 from similitude.data.files import UnreadableError
@@ -70,7 +70,7 @@ class Found:
                 f"than 10 % of {total}), the first is {file} ({reason}): remove or replace them"
             )
 
-    def image_set(self, pixels: UInt8[Tensor, "N 3 S S"], source: ImageSource) -> ImageSet:
+    def image_set(self, pixels: UInt[Tensor, "N C S S"], source: ImageSource) -> ImageSet:
         """The images that were read, with what ``source`` knows of them."""
         kept = torch.tensor(self.kept)
         beside = source.partners
@@ -87,7 +87,7 @@ class Found:
 
 # Canvases are NumPy arrays on their way: NumPy copies in the calling thread, where torch would
 # start a pool of threads in each of ours.
-_Chunk = tuple[UInt8[np.ndarray, "M 3 S S"], Found]
+_Chunk = tuple[UInt[np.ndarray, "M C S S"], Found]
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Decoder:
     on_progress: Callable[[int, int], None] | None = None
     found: Found = field(default_factory=Found)
 
-    def canvases(self) -> Iterator[UInt8[np.ndarray, "M 3 S S"]]:
+    def canvases(self) -> Iterator[UInt[np.ndarray, "M C S S"]]:
         """All canvases, some at a time, decoded in parallel, in the order of the source."""
         total, done = len(self.source), 0
         for canvases, found in self.chunks():
@@ -145,7 +145,7 @@ class Decoder:
         if isinstance(self.source, ArraySource):
             return _decode_rows(self.source, start, stop, self.size)
         found = Found()
-        canvases = np.empty((stop - start, 3, self.size, self.size), np.uint8)
+        canvases = np.empty((stop - start, *self.source.canvas(self.size)), self.source.dtype)
         for i in range(start, stop):
             try:
                 image = self.source.read(i, self.size)
@@ -161,7 +161,7 @@ class Decoder:
 def _decode_rows(source: ArraySource, start: int, stop: int, size: int) -> _Chunk:
     rows = source.read_rows(start, stop)
     aspect = aspects(source, start, stop, rows.shape[3], rows.shape[2])
-    canvases = to_canvases(rows, size).expand(-1, 3, -1, -1)
+    canvases = to_canvases(rows, size).expand(-1, source.channels, -1, -1)
     return canvases.numpy(), Found(list(range(start, stop)), aspect)
 
 
@@ -187,22 +187,25 @@ class StreamDecoder:
         size: int | None,
         workers: int,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        channels: int = 3,
+        depth: int = 8,
     ) -> None:
-        blocks = map(encoded, stream.blocks())
+        form = {"channels": channels, "depth": depth}
+        blocks = (encoded(block).decoded_as(**form) for block in stream.blocks())
         first = next(blocks, None)
         if first is None:
             raise UserError(f"{stream.name} has no images")
         self.size = default_size(first) if size is None else size
         values = with_measured_values(first).values  # as the first ones are, so are all
-        self.source: ImageSource = encoded(
-            Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
-        )
+        nothing = Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
+        self.source: ImageSource = encoded(nothing).decoded_as(**form)
         self.found = Found()
         self._workers, self._on_progress = workers, on_progress
         blocks = chain([first], blocks)
         self._blocks = blocks if values is None else (b.with_values(values) for b in blocks)
 
-    def canvases(self) -> Iterator[UInt8[np.ndarray, "M 3 S S"]]:
+    def canvases(self) -> Iterator[UInt[np.ndarray, "M C S S"]]:
         """All canvases, some at a time, decoded in parallel, in the order of the stream."""
         labels, names, name = [], self.source.names, self.source.name
         for block in self._blocks:

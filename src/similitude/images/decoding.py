@@ -1,5 +1,7 @@
 """From the bytes of an image file to uint8 RGB, one rule for every format and color mode.
 
+What is not for Pillow, or keeps more than that, is in ``stored.py``.
+
 - The EXIF orientation is applied.
 - Transparency is laid over white, as browsers and papers' figures show it.
 - Integers of 16 and 32 bits and floats are deep: a :class:`ValueRange` says which of their values
@@ -14,19 +16,20 @@ Letters: C channels, H height, W width, S side of a canvas in pixels.
 import logging
 import threading
 import warnings
-from contextlib import nullcontext
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt, UInt8
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from similitude.data.files import ByteFile, UnreadableError, Wanted
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".dcm")
 IMAGES = Wanted("image", SUFFIXES)
 MAX_PIXELS = 2**27  # of a picture
 _TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
@@ -64,6 +67,7 @@ class ValueRange(NamedTuple):
 
 SIXTEEN_BITS = ValueRange(0.0, 65535.0)
 UNIT = ValueRange(0.0, 1.0)
+DTYPES: dict[int, type[Any]] = {8: np.uint8, 16: np.uint16}  # bits of a pixel -> how it is kept
 
 
 def decode(
@@ -80,15 +84,20 @@ def decode(
     Raises:
         UnreadableError: empty, truncated, too large, not an image.
     """
+    with as_unreadable(), opened(file) as image, loaded(image, size):
+        if is_deep(image):
+            stored = np.asarray(image)[..., None]
+            pixels = to_depth(stored, values, 8, is_inverted=is_white_zero(image))
+        else:
+            pixels = _colors(image)
+        return upright(pixels, orientation(image), 3)
+
+
+@contextmanager
+def as_unreadable() -> Iterator[None]:
+    """Say in a few words why a file cannot be read, whatever a decoder raises."""
     try:
-        with _opened(file) as image:
-            if size is not None and image.format == "JPEG":
-                image.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
-            with _one_at_a_time if _is_large(image) else nullcontext():
-                image.load()
-                pixels = _deep(image, values) if _is_deep(image) else _colors(image)
-                # of TIFF Pillow turns the pixels itself and forgets the orientation
-                return _upright(pixels, _orientation(image))
+        yield
     except UnreadableError:
         raise
     # Pillow's decoders raise almost anything on damaged files: SyntaxError, struct.error, ...
@@ -96,14 +105,24 @@ def decode(
         raise UnreadableError(_reason(error)) from error
 
 
+@contextmanager
+def loaded(image: Image.Image, size: int | None) -> Iterator[None]:
+    """The pixels of an image in memory, those of a large JPEG shrunk; see :func:`decode`."""
+    if size is not None and image.format == "JPEG":
+        image.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
+    with _one_at_a_time if _is_large(image) else nullcontext():
+        image.load()
+        yield
+
+
 def probe_size(file: ByteFile) -> tuple[int, int] | None:
     """Width and height of an image as it is shown, from its header; None if unreadable."""
     try:
-        with _opened(file) as image:
+        with opened(file) as image:
             width, height = image.size
             # of TIFF Pillow gives the size as shown; of PNG it would have to decode the pixels
             has_exif = image.format in ("JPEG", "MPO", "WEBP")
-            if has_exif and _orientation(image) in _SIDEWAYS:
+            if has_exif and orientation(image) in _SIDEWAYS:
                 width, height = height, width
     except Exception:  # Pillow raises almost anything on damaged files
         return None
@@ -113,8 +132,8 @@ def probe_size(file: ByteFile) -> tuple[int, int] | None:
 def deep_values(file: ByteFile, count: int) -> np.ndarray | None:
     """About ``count`` values of a deep picture, evenly spread, as they are stored; else None."""
     try:
-        with _opened(file) as image:
-            if not _is_deep(image):
+        with opened(file) as image:
+            if not is_deep(image):
                 return None
             flat = np.asarray(image).reshape(-1)
     except Exception:  # decoding it for good finds the reason
@@ -122,22 +141,27 @@ def deep_values(file: ByteFile, count: int) -> np.ndarray | None:
     return flat[:: max(1, len(flat) // count)]
 
 
-def _opened(file: ByteFile) -> Image.Image:
+def opened(file: ByteFile) -> Image.Image:
     """The image with its header read, and checked before any memory is taken for pixels."""
     head = file.read(32)
     file.seek(0)
     if not head:
         raise UnreadableError("empty file")
-    _check_pixels(_webp_canvas(head))
+    check_pixels(_webp_canvas(head))
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise UnreadableError(_unknown(file, head)) from error
-    _check_pixels(image.size)
+    check_pixels(image.size)
     return image
 
 
-def _check_pixels(size: tuple[int, int]) -> None:
+def check_pixels(size: tuple[int, int]) -> None:
+    """Refuse more pixels than ``MAX_PIXELS``.
+
+    Args:
+        size: Width and height.
+    """
     if size[0] * size[1] > MAX_PIXELS:
         raise UnreadableError(_TOO_LARGE)
 
@@ -157,7 +181,7 @@ def _webp_canvas(head: bytes) -> tuple[int, int]:
     return int.from_bytes(wide, "little") & 0x3FFF, int.from_bytes(high, "little") & 0x3FFF
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """1 where the picture has no EXIF, or a damaged one: its pixels may be whole all the same."""
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -169,20 +193,34 @@ def _is_large(image: Image.Image) -> bool:
     return image.size[0] * image.size[1] > _LARGE
 
 
-def _is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
+    """Whether Pillow gives one channel of more than 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def _strips(image: Image.Image) -> list[tuple[int, int]]:
+def is_white_zero(image: Image.Image) -> bool:
+    """Whether small values of a TIFF are bright; Pillow turns those of 8 bits around itself."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+
+
+def has_cut_colors(image: Image.Image) -> bool:
+    """Whether the file has colors of 16 bits, of which Pillow gives 8."""
+    tiles = getattr(image, "tile", None)  # of those that are read from a file
+    args = tiles[0].args if tiles else ""
+    return not is_deep(image) and ";16" in str(args if isinstance(args, str) else args[:1])
+
+
+def _strips(height: int, width: int) -> list[tuple[int, int]]:
     """First and last row of parts that are converted one after the other."""
-    rows = max(1, _STRIP // image.width)
-    return [(top, min(image.height, top + rows)) for top in range(0, image.height, rows)]
+    rows = max(1, _STRIP // width)
+    return [(top, min(height, top + rows)) for top in range(0, height, rows)]
 
 
 def _colors(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     mode = "RGBA" if image.has_transparency_data else "RGB"
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top, bottom in _strips(image):
+    for top, bottom in _strips(image.height, image.width):
         strip = np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
         if mode == "RGBA":
             strip = over_white(strip[..., :3], strip[..., 3:])
@@ -190,35 +228,60 @@ def _colors(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     return pixels
 
 
-def _deep(image: Image.Image, values: ValueRange | None) -> UInt8[np.ndarray, "H W 1"]:
-    black, white = values or (UNIT if image.mode == "F" else SIXTEEN_BITS)
-    tags = getattr(image, "tag_v2", {})  # of TIFF
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # WhiteIsZero
+def to_depth(
+    stored: Shaped[np.ndarray, "H W *C"],
+    values: ValueRange | None,
+    depth: int,
+    *,
+    is_inverted: bool = False,
+) -> UInt[np.ndarray, "H W *C"]:
+    """Stored numbers as integers of 8 or 16 bits.
+
+    Args:
+        stored: uint8 are in 0..255, all others deep.
+        values: Of deep ones; see :func:`decode`.
+        depth: 8 or 16.
+        is_inverted: Whether small ones are bright.
+
+    Raises:
+        UnreadableError: some are no numbers.
+    """
+    dtype, largest = DTYPES[depth], 2**depth - 1
+    if stored.dtype == np.uint8:
+        stored = 255 - stored if is_inverted else stored
+        return stored if depth == 8 else stored.astype(dtype) * dtype(257)
+    black, white = values or (UNIT if stored.dtype.kind == "f" else SIXTEEN_BITS)
+    if is_inverted:
         black, white = white, black
-    pixels = np.empty((image.height, image.width, 1), np.uint8)
-    stored = np.asarray(image)
-    for top, bottom in _strips(image):
+    pixels = np.empty(stored.shape, dtype)
+    for top, bottom in _strips(len(stored), stored[0].size):
         strip = stored[top:bottom].astype(np.float64)
         if not np.isfinite(strip).all():
             raise UnreadableError("holds values that are not numbers")
-        shown = (strip - black) * (255 / (white - black))
-        pixels[top:bottom, :, 0] = shown.round().clip(0, 255)
+        shown = (strip - black) * (largest / (white - black))
+        pixels[top:bottom] = shown.round().clip(0, largest)
     return pixels
 
 
 def over_white(
-    color: UInt8[np.ndarray, "... C"], alpha: UInt8[np.ndarray, "... 1"]
-) -> UInt8[np.ndarray, "... C"]:
-    """Colors laid over white; ``alpha`` is 0 where nothing is seen of them, 255 where all is."""
-    share = alpha.astype(np.uint16)
-    return ((color * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+    color: UInt[np.ndarray, "... C"], alpha: UInt[np.ndarray, "... 1"]
+) -> UInt[np.ndarray, "... C"]:
+    """Colors laid over white; ``alpha`` is 0 where nothing is seen of them, white where all is."""
+    largest = np.iinfo(color.dtype).max
+    share = alpha.astype(np.uint16 if largest == 255 else np.uint32)
+    return ((color * share + largest * (largest - share) + largest // 2) // largest).astype(
+        color.dtype
+    )
 
 
-def _upright(pixels: UInt8[np.ndarray, "H W C"], orientation: int) -> UInt8[Tensor, "3 A B"]:
+def upright(
+    pixels: UInt[np.ndarray, "H W C"], orientation: int, channels: int
+) -> UInt[Tensor, "ch A B"]:
+    """The pixels as they are shown, by their EXIF orientation; gray is shown in each channel."""
     if orientation in _ORIENTATIONS:
         swap, down, right = _ORIENTATIONS[orientation]
         pixels = np.ascontiguousarray((pixels.swapaxes(0, 1) if swap else pixels)[::down, ::right])
-    return torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1)
+    return torch.from_numpy(pixels).permute(2, 0, 1).expand(channels, -1, -1)
 
 
 def _reason(error: Exception) -> str:
@@ -243,22 +306,24 @@ def _unknown(file: ByteFile, head: bytes) -> str:
         tags.load(file)
         bits = tags[TiffImagePlugin.BITSPERSAMPLE]
         kind = {1: "", 2: "signed ", 3: "float "}[tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0]]
-        return f"a TIFF of {len(bits)} x {kind}{bits[0]} bits, which is not read"
+        return f"a TIFF of {len(bits)} x {kind}{bits[0]} bits, read with channels={len(bits)}"
     except Exception:  # a damaged TIFF
         return "not an image"
 
 
-def to_canvas(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 S S"]:
+def to_canvas(image: UInt[Tensor, "C H W"], size: int) -> UInt[Tensor, "C S S"]:
     """Resize to a square of side ``size``, bilinear, anti-aliased where it shrinks."""
     if image.shape[1:] == (size, size):
         return image
-    if image.stride(0) == 0:  # grey: resize one channel, show it three times
-        return to_canvases(image[None, :1], size)[0].expand(3, -1, -1)
+    if image.stride(0) == 0:  # grey: resize one channel, show it in all
+        return to_canvases(image[None, :1], size)[0].expand(len(image), -1, -1)
     return to_canvases(image[None], size)[0]
 
 
-def to_canvases(images: UInt8[Tensor, "N C H W"], size: int) -> UInt8[Tensor, "N C S S"]:
+def to_canvases(images: Shaped[Tensor, "N C H W"], size: int) -> Shaped[Tensor, "N C S S"]:
     """Resize a batch to squares of side ``size``; see :func:`to_canvas`."""
     if images.shape[2:] == (size, size):
         return images
+    if images.dtype == torch.uint16:  # which torch does not resize
+        return to_canvases(images.float(), size).round().to(torch.uint16)
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True)

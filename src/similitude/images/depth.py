@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from similitude.images.decoding import UNIT, ValueRange
-from similitude.images.source import EncodedSource, ImageSource
+from similitude.images.source import ImageSource
 
 _LOOKED_AT = 200  # images, at even distances
 _VALUES = 10_000  # of each
@@ -14,26 +14,39 @@ _OVERSHOOT = 0.05  # of the range: what resampling adds beyond black and white
 
 
 def with_measured_values(source: ImageSource) -> ImageSource:
-    """The source with the range of its deep pictures, measured on some of them; unchanged if none.
+    """The source with the range of its deep pictures, measured on some of them, and what it means.
 
-    Integers: from 0 to the largest number of as many bits as the largest value needs, so that 12
-    bits in a file of 16 fill the range. Floats: [0, 1] or [0, 255] where they keep to it, but for
-    what resampling overshoots. Everything else, as the values of a scanner: from the 0.1 to the
-    99.9 per cent quantile.
+    Where DICOM files name a window, the median of these. Integers: from 0 to the largest number of
+    as many bits as the largest value needs, so that 12 bits in a file of 16 fill the range. Floats:
+    [0, 1] or [0, 255] where they keep to it, but for what resampling overshoots. Everything else,
+    as the values of a scanner: from the 0.1 to the 99.9 per cent quantile.
     """
-    if not isinstance(source, EncodedSource) or source.values is not None:
+    if source.values is not None:
         return source
     n, k = len(source), min(_LOOKED_AT, len(source))
-    looked_at = (source.deep_values(i * n // k, _VALUES) for i in range(k))
-    deep = [values for values in looked_at if values is not None]
-    if not deep:
-        return source
-    values = value_range(np.concatenate(deep))
-    note = (
-        f"some pictures are deeper than 8 bits: {values.black:g} is shown black and "
-        f"{values.white:g} white in all of them, measured on {len(deep)}"
-    )
-    return replace(source, values=values, notes=(*source.notes, note))
+    looks = [source.look(i * n // k, _VALUES) for i in range(k)]
+    deep = [look.values for look in looks if look.values is not None]
+    windows = [look.window for look in looks if look.window is not None]
+    notes, kept = [], "; 8 bits of them are kept, and 16 with depth=16" if source.depth == 8 else ""
+    if deep:
+        if windows:
+            values = ValueRange(*np.median(np.array(windows), axis=0).tolist())
+            how = f"the median of the windows that {len(windows)} files name"
+        else:
+            values, how = value_range(np.concatenate(deep)), f"measured on {len(deep)}"
+        source = source.with_values(values)
+        notes.append(
+            f"some pictures are deeper than 8 bits: {values.black:g} is shown black and "
+            f"{values.white:g} white in all of them, {how}{kept}"
+        )
+    elif any(look.is_cut for look in looks):
+        notes += [f"some pictures are deeper than 8 bits{kept}"] if kept else []
+    elif source.depth == 16:
+        notes.append(
+            f"none of {k} pictures is deeper than 8 bits: with depth=8 the same takes half the "
+            "memory"
+        )
+    return replace(source, notes=(*source.notes, *notes))
 
 
 def value_range(values: Shaped[np.ndarray, " N"]) -> ValueRange:

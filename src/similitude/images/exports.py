@@ -1,16 +1,17 @@
 """Formats in which a trained backbone of images is used elsewhere.
 
-N images of S x S pixels, from canvases of C x C; D features.
+N images of ch channels and S x S pixels, from canvases of C x C; D features.
 """
 
 import json
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,28 +34,36 @@ class Pixels(nn.Module):
     """A backbone of canvases as they come out of a decoder: it resizes and normalizes them itself.
 
     As :func:`similitude.images.views.evaluation_view` does, in numbers, so without rounding.
+
+    Args:
+        backbone: Of images of the facts.
+        facts: Of what it takes.
+        depth: Bits of a pixel, which says what is white.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, facts: ImageFacts) -> None:
+    def __init__(self, backbone: nn.Module, facts: ImageFacts, depth: int = 8) -> None:
         super().__init__()
         self.backbone = backbone
-        self.size = facts.size
+        self.size, self.white = facts.size, 2**depth - 1
         self.register_buffer("mean", torch.tensor(facts.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(facts.std)[:, None, None])
 
-    def forward(self, pixels: UInt8[Tensor, "N C C 3"]) -> Float[Tensor, "N D"]:
+    def forward(self, pixels: Shaped[Tensor, "N C C ch"]) -> Float[Tensor, "N D"]:
         """Features of images."""
-        x = pixels.permute(0, 3, 1, 2).float() / 255
+        x = pixels.permute(0, 3, 1, 2).float() / self.white
         if x.shape[-1] != self.size:
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
         return self.backbone((x - self.mean) / self.std)
 
 
 class _OfNormalized(Export):
-    """A format whose own preprocessing normalizes what the network takes, [N, 3, S, S]."""
+    """A format whose own preprocessing normalizes what the network takes, [N, ch, S, S].
+
+    That of others is for RGB images of 8 bits; for all else the snippet has what `embed` does.
+    """
 
     def reference(self, model: Exported) -> nn.Module:
         return model.backbone
@@ -78,9 +87,9 @@ class Timm(_OfNormalized):
             "architecture": network.name,
             "num_classes": 0,
             "num_features": model.backbone.num_features,
-            "model_args": dict(network.options),
+            "model_args": network.timm_options,
             "pretrained_cfg": {
-                "input_size": [3, facts.size, facts.size],
+                "input_size": [network.channels, facts.size, facts.size],
                 "fixed_input_size": hasattr(model.backbone, "patch_embed"),
                 "interpolation": "bilinear",
                 "crop_pct": 1.0,
@@ -97,12 +106,17 @@ class Timm(_OfNormalized):
         _write_weights(folder / "model.safetensors", model.backbone.state_dict())
 
     def snippet(self, model: Exported, folder: str) -> str:
+        loading = (
+            f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True, num_classes=0).eval()"
+        )
+        if not model.data.are_pictures:
+            return _of_arrays(model, ["import timm"], [f"backbone = {loading}"])
         return f'''import timm
 import torch
 {opening_snippet(model.data, model.facts, resized=False)}
 
 
-backbone = timm.create_model({f"local-dir:{folder}"!r}, pretrained=True, num_classes=0).eval()
+backbone = {loading}
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))
 
 
@@ -137,16 +151,23 @@ class Torchvision(_OfNormalized):
 
     def snippet(self, model: Exported, folder: str) -> str:
         facts, side = model.facts, canvas_side(model.data, model.facts)
+        loading = f"""backbone = torchvision.models.get_model({model.network.name!r}, weights=None)
+backbone.fc = torch.nn.Identity()
+backbone.load_state_dict(torch.load({f"{folder}/weights.pth"!r}, weights_only=True))
+backbone.eval()"""
+        if not model.data.are_pictures:
+            lines = loading.splitlines()
+            if (channels := model.network.channels) != 3:
+                first = f"torch.nn.Conv2d({channels}, 64, 7, 2, padding=3, bias=False)"
+                lines.insert(1, f"backbone.conv1 = {first}")
+            return _of_arrays(model, ["import torchvision"], lines)
         return f'''import torch
 import torchvision
 from torchvision.transforms import v2 as transforms
 {opening_snippet(model.data, facts, resized=False)}
 
 
-backbone = torchvision.models.get_model({model.network.name!r}, weights=None)
-backbone.fc = torch.nn.Identity()
-backbone.load_state_dict(torch.load({f"{folder}/weights.pth"!r}, weights_only=True))
-backbone.eval()
+{loading}
 transform = transforms.Compose([
     transforms.Resize(({side}, {side})),
     transforms.ToImage(),
@@ -194,6 +215,7 @@ class HuggingFace(_OfNormalized):
             "architectures": ["ResNetModel"],
             "model_type": "resnet",
             "layer_type": "basic",
+            "num_channels": network.channels,
             "embedding_size": width,
             "hidden_sizes": [width, 2 * width, 4 * width, 8 * width],
             "depths": _DEPTHS[network.name],
@@ -217,13 +239,17 @@ class HuggingFace(_OfNormalized):
         _write_weights(folder / "model.safetensors", renamed)
 
     def snippet(self, model: Exported, folder: str) -> str:
-        size = model.facts.size
+        size, loading = model.facts.size, f"AutoModel.from_pretrained({folder!r}).eval()"
+        if not model.data.are_pictures:
+            imports = ["from transformers import AutoModel"]
+            pooled = "backbone(inputs).pooler_output.flatten(1)"
+            return _of_arrays(model, imports, [f"backbone = {loading}"], pooled)
         return f'''import torch
 from transformers import AutoImageProcessor, AutoModel
 {opening_snippet(model.data, model.facts, resized=False)}
 
 
-backbone = AutoModel.from_pretrained({folder!r}).eval()
+backbone = {loading}
 processor = AutoImageProcessor.from_pretrained({folder!r})
 
 
@@ -239,21 +265,23 @@ def features(inputs):
 
 
 class _OfPixels(Export):
-    """A format that holds the whole computation, from RGB pixels on, and takes every network."""
+    """A format that holds the whole computation, from pixels on, and takes every network."""
 
     file: ClassVar[str]
     runtime: ClassVar[str]  # the module that loads the file
 
     def reference(self, model: Exported) -> nn.Module:
-        return Pixels(plain_convolutions(model.backbone), model.facts).eval()
+        return Pixels(plain_convolutions(model.backbone), model.facts, model.data.depth).eval()
 
     def write(self, model: Exported, folder: Path) -> None:
         side = canvas_side(model.data, model.facts)
-        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+        # neither runtime has all it takes for integers of 16 bits without a sign
+        dtype = torch.uint8 if model.data.depth == 8 else torch.int32
+        example = torch.zeros(2, side, side, model.data.channels, dtype=dtype)
         self.save(self.reference(model), example, folder / self.file)
 
     @abstractmethod
-    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
+    def save(self, module: nn.Module, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         """Write the computation, for any number of images."""
 
     @abstractmethod
@@ -267,7 +295,7 @@ class _OfPixels(Export):
 
 
 def prepare(files):
-    """Of image files what the network takes: RGB pixels, uint8 [N, {side}, {side}, 3]."""
+    """Of files what the network takes: pixels, [N, {side}, {side}, {model.data.channels}]."""
     return np.stack([np.asarray(opened(file)) for file in files])
 
 
@@ -284,7 +312,7 @@ class Onnx(_OfPixels):
     file = "model.onnx"
     runtime = "onnxruntime"
 
-    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
+    def save(self, module: nn.Module, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         torch.onnx.export(
             module,
             (example,),
@@ -313,7 +341,7 @@ class TorchExport(_OfPixels):
     file = "model.pt2"
     runtime = "torch"
 
-    def save(self, module: nn.Module, example: UInt8[Tensor, "2 C C 3"], path: Path) -> None:
+    def save(self, module: nn.Module, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         batch = torch.export.Dim("batch")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
@@ -325,6 +353,27 @@ class TorchExport(_OfPixels):
 @torch.inference_mode()
 def features(inputs):
     return network(torch.from_numpy(inputs))"""
+
+
+def _of_arrays(
+    model: Exported,
+    imports: Sequence[str],
+    loading: Sequence[str],
+    features: str = "backbone(inputs)",
+) -> str:
+    """The snippet where images are no RGB of 8 bits: it prepares them itself."""
+    preparing = model.network.preparing_snippet(model.data, model.facts).rpartition("\n\n\n#")[0]
+    return "\n".join(
+        [
+            *imports,
+            preparing.replace("def prepare(", "def prepared(").strip(),
+            *("", "", *loading, "", ""),
+            "def prepare(files):",
+            '    """Of files what the backbone takes."""',
+            "    return torch.cat([prepared(file) for file in files])",
+            *("", "", "@torch.inference_mode()", "def features(inputs):", f"    return {features}"),
+        ]
+    )
 
 
 def transformers_name(name: str) -> str:

@@ -1,6 +1,6 @@
 """What a backbone of images knows of each place: maps of several strides, for dense tasks.
 
-N images of H x W pixels; C channels of a map of h x w places.
+N images of K channels and H x W pixels; C channels of a map of h x w places.
 """
 
 import copy
@@ -24,6 +24,7 @@ class FeatureMaps(nn.Module):
         backbone: of timm; a copy is kept, so that training it leaves the other as it is.
         size: side of the images on which maps are measured; a ViT takes no other.
         names: of the maps, the coarsest last; as many are given, the last ones.
+        image_channels: K.
 
     Attributes:
         names: as given.
@@ -34,7 +35,9 @@ class FeatureMaps(nn.Module):
         UserError: the network gives no maps, or fewer.
     """
 
-    def __init__(self, backbone: nn.Module, size: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, backbone: nn.Module, size: int, names: Sequence[str], image_channels: int = 3
+    ) -> None:
         super().__init__()
         if not hasattr(backbone, "forward_intermediates"):
             raise UserError(
@@ -45,7 +48,7 @@ class FeatureMaps(nn.Module):
         self.names = tuple(names)
         try:
             with torch.inference_mode():
-                maps = self(torch.zeros(1, 3, size, size))
+                maps = self(torch.zeros(1, image_channels, size, size))
         except AssertionError as error:
             raise UserError(
                 f"a {type(backbone).__name__} does not give {len(names)} feature maps: name fewer"
@@ -53,7 +56,7 @@ class FeatureMaps(nn.Module):
         self.channels = [found.shape[1] for found in maps.values()]
         self.strides = [size // found.shape[-1] for found in maps.values()]
 
-    def forward(self, images: Float[Tensor, "N 3 H W"]) -> dict[str, Float[Tensor, "N C h w"]]:
+    def forward(self, images: Float[Tensor, "N K H W"]) -> dict[str, Float[Tensor, "N C h w"]]:
         """The maps by name, in the order of their strides."""
         maps = self.backbone.forward_intermediates(
             images, indices=len(self.names), norm=True, intermediates_only=True

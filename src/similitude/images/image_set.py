@@ -1,6 +1,7 @@
-"""Decoded images: square uint8 canvases, and the facts that a crop or an evaluation needs.
+"""Decoded images: square canvases, and the facts that a crop or an evaluation needs.
 
-Letters: N images, S side of a canvas in pixels, M images of a subset, K partners at most.
+Letters: N images, C channels, S side of a canvas in pixels, M images of a subset, K partners at
+most.
 """
 
 from collections.abc import Sequence
@@ -8,15 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt, UInt8
 from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from similitude.images.canvases import Canvases
+from similitude.images.canvases import DEPTHS, Canvases
 from similitude.images.lazy import LazyCanvases
 from similitude.images.views.config import ImageFacts
-from similitude.images.views.contact_sheet import contact_sheet
+from similitude.images.views.contact_sheet import as_shown, contact_sheet
 from similitude.images.views.image import evaluation_view
 from similitude.sample import MultiView, Samples
 
@@ -33,8 +34,9 @@ class ImageSet(Samples[Canvases]):
     to S as well; ``aspect`` undoes the squashing, so that crops keep the geometry of the papers.
 
     Attributes:
-        pixels: Canvases, shape [N, 3, S, S], uint8, always RGB. Of very many images they are
-            decoded when they are first taken out by ``pixels[index]``.
+        pixels: Canvases, shape [N, C, S, S], uint8 or uint16; three channels are red, green and
+            blue. Of very many images they are decoded when they are first taken out by
+            ``pixels[index]``.
         aspect: Width / height of each original (as shown, after EXIF rotation), shape [N]; known
             once the canvas is.
         names: File name relative to the folder with ``/`` between the parts, or ``00012``.
@@ -42,7 +44,7 @@ class ImageSet(Samples[Canvases]):
         partners: See there: tiles of one picture have them, those that lie beside each.
     """
 
-    pixels: UInt8[Tensor, "N 3 S S"] | LazyCanvases
+    pixels: UInt[Tensor, "N C S S"] | LazyCanvases
     aspect: Float[Tensor, " N"]
     names: list[str]
     labels: Int[Tensor, " N"] | None = None
@@ -51,11 +53,11 @@ class ImageSet(Samples[Canvases]):
     partners: Int[Tensor, "N K"] | None = None
 
     def __post_init__(self) -> None:
-        n, shape = len(self.pixels), self.pixels.shape
-        kind = torch.uint8 if isinstance(self.pixels, LazyCanvases) else self.pixels.dtype
-        if len(shape) != 4 or shape[1] != 3 or kind != torch.uint8:
+        n, shape, kind = len(self.pixels), self.pixels.shape, self.pixels.dtype
+        if len(shape) != 4 or shape[1] < 1 or kind not in DEPTHS:
             raise ValueError(
-                f"pixels must be uint8 of shape [N, 3, S, S], not {kind} of shape {list(shape)}"
+                "pixels must be uint8 or uint16 of shape [N, C, S, S], "
+                f"not {kind} of shape {list(shape)}"
             )
         lengths = {"aspect": len(self.aspect), "names": len(self.names)}
         if self.labels is not None:
@@ -69,6 +71,16 @@ class ImageSet(Samples[Canvases]):
     def size(self) -> int:
         """Side of the canvases in pixels."""
         return self.pixels.shape[-1]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.pixels.shape[1]
+
+    @property
+    def depth(self) -> int:
+        """Bits of a pixel."""
+        return DEPTHS[self.pixels.dtype]
 
     @property
     def is_substitute(self) -> Bool[Tensor, " N"]:
@@ -89,7 +101,7 @@ class ImageSet(Samples[Canvases]):
         pixels = _rows(self.pixels, index)
         return Canvases(pixels, _rows(self.aspect, index))
 
-    def clean(self, rows: Canvases, facts: ImageFacts) -> Float[Tensor, "M 3 s s"]:
+    def clean(self, rows: Canvases, facts: ImageFacts) -> Float[Tensor, "M C s s"]:
         """The whole canvas, resized with anti-aliasing and normalized."""
         return evaluation_view(rows, facts)
 
@@ -98,16 +110,17 @@ class ImageSet(Samples[Canvases]):
 
         A function of the canvases alone. Those of at most 16 px a side are taken as they are;
         larger ones give other last digits, whatever their size. One channel is kept where all
-        three are equal in all images, and in all of those beside.
+        are equal in all images, and in all of those beside.
         """
-        small = ImageFacts(min(self.size, MAX_PIXEL_SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        channels = 1 if all(images.is_gray for images in (self, *beside)) else 3
+        plain = (0.0,) * self.channels, (1.0,) * self.channels
+        small = ImageFacts(min(self.size, MAX_PIXEL_SIDE), *plain)
+        channels = 1 if all(images.is_gray for images in (self, *beside)) else self.channels
         parts = (self.take(slice(i, i + _AT_ONCE)) for i in range(0, len(self), _AT_ONCE))
         return torch.cat([self.clean(part, small)[:, :channels].flatten(1) for part in parts])
 
     @property
     def is_gray(self) -> bool:
-        """Whether the three channels of every image are equal."""
+        """Whether the channels of every image are equal."""
         parts = (self.pixels[i : i + _AT_ONCE] for i in range(0, len(self), _AT_ONCE))
         return all(bool((part == part[:, :1]).all()) for part in parts)
 
@@ -123,8 +136,8 @@ class ImageSet(Samples[Canvases]):
         return 1 - len(kinds) / max(1, len(self))
 
     def thumbnails(self, side: int) -> UInt8[np.ndarray, "N s s 3"]:
-        """The canvases, made smaller where they are larger."""
-        pixels = self.pixels[:]
+        """The canvases, made smaller where they are larger; see :func:`as_shown`."""
+        pixels = as_shown(self.pixels[:])
         if self.size > side:
             pixels = resize(pixels, [side, side], antialias=True)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,6 +1,6 @@
 """Canvases that are decoded when they are first looked at, so that a run can start at once.
 
-Letters: N images, S side of a canvas in pixels, M of the images.
+Letters: N images, C channels, S side of a canvas in pixels, M of the images.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt
 from torch import Tensor
 
 from similitude.data.files import UnreadableError
@@ -33,7 +33,7 @@ class LazyCanvases:
         source: What to decode.
         size: S.
         workers: Threads that decode.
-        kept: Room for all canvases, shape [N, 3, S, S]; None decodes again whenever asked.
+        kept: Room for all canvases, shape [N, C, S, S]; None decodes again whenever asked.
         on_complete: Called once, when all canvases have been decoded and are kept.
         unreadable: Files met that cannot be read, each with the reason.
         aspect: Width / height of each original, shape [N]; 1 before it has been looked at.
@@ -42,7 +42,7 @@ class LazyCanvases:
     source: ImageSource
     size: int
     workers: int
-    kept: UInt8[np.ndarray, "N 3 S S"] | None
+    kept: UInt[np.ndarray, "N C S S"] | None
     on_complete: Callable[["LazyCanvases"], None] = lambda lazy: None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
@@ -63,16 +63,21 @@ class LazyCanvases:
 
     @property
     def shape(self) -> torch.Size:
-        """[N, 3, S, S]."""
-        return torch.Size((len(self), 3, self.size, self.size))
+        """[N, C, S, S]."""
+        return torch.Size((len(self), self.source.channels, self.size, self.size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch.uint8 or torch.uint16."""
+        return torch.from_numpy(np.empty(0, self.source.dtype)).dtype
 
     def __getitem__(
         self, index: slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
-    ) -> UInt8[Tensor, "M 3 S S"]:
+    ) -> UInt[Tensor, "M C S S"]:
         rows = np.arange(len(self))[index if isinstance(index, slice) else index.numpy()]
         return torch.from_numpy(self.rows(rows))
 
-    def rows(self, index: Int[np.ndarray, " M"]) -> UInt8[np.ndarray, "M 3 S S"]:
+    def rows(self, index: Int[np.ndarray, " M"]) -> UInt[np.ndarray, "M C S S"]:
         """The canvases at ``index``, decoded now if they are not kept.
 
         Raises:
@@ -92,7 +97,7 @@ class LazyCanvases:
             self.on_complete(self)
         return self.kept[index]
 
-    def _decode(self, place: int) -> UInt8[np.ndarray, "3 S S"]:
+    def _decode(self, place: int) -> UInt[np.ndarray, "C S S"]:
         for i in chain(range(place, len(self)), range(place)):
             try:
                 image = self.source.read(i, self.size)

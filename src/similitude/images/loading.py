@@ -1,6 +1,6 @@
 """Decode a source once: to canvases in memory, or in one memory-mapped file if there are too many.
 
-Letters: N images, S side of a canvas in pixels.
+Letters: N images, C channels, S side of a canvas in pixels.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
 from similitude.data.cache import cache_folder, free_memory_bytes, remove_leftovers
 from similitude.data.streams import Stream
@@ -30,6 +30,7 @@ from similitude.images.lazy import LazyCanvases
 from similitude.images.packs import (
     SUFFIX,
     append_facts,
+    form_facts,
     map_canvases,
     open_pack,
     read_facts,
@@ -96,8 +97,9 @@ def load_images(
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
         return first_then_others(lambda: _lazily(source, size, folder, limit, workers or cores()))
     decoder = Decoder(source, size, workers or cores(), on_progress)
-    if len(source) * 3 * size * size <= limit:
-        pixels, count = np.empty((len(source), 3, size, size), np.uint8), 0
+    shape, dtype = (len(source), *source.canvas(size)), np.dtype(source.dtype)
+    if math.prod(shape) * dtype.itemsize <= limit:
+        pixels, count = np.empty(shape, dtype), 0
         for canvases in decoder.canvases():
             pixels[count : count + len(canvases)] = canvases
             count += len(canvases)
@@ -124,6 +126,8 @@ def pack_images(
     size: int | None = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    channels: int = 3,
+    depth: int = 8,
 ) -> ImageSet:
     """Decode every image of ``source`` into one file, which :func:`open_source` reads at once.
 
@@ -132,6 +136,8 @@ def pack_images(
         path: The file, named .pack; replaced if it is there.
         size: Side S of the canvases in pixels; see :func:`load_images`.
         on_progress: See :func:`load_images`; of a stream, 0 images in all.
+        channels: That are kept of a stream; a source knows its own.
+        depth: Likewise, the bits of a pixel.
 
     Returns:
         The images, mapped from the file.
@@ -143,14 +149,14 @@ def pack_images(
     if path.suffix.lower() != SUFFIX:
         raise UserError(f"cannot pack to {path}: the name must end in {SUFFIX}")
     if isinstance(source, Stream):
-        decoder = StreamDecoder(source, size, cores(), on_progress)
+        decoder = StreamDecoder(source, size, cores(), on_progress, channels=channels, depth=depth)
     else:
         check_number(source.name, len(source))
         size = default_size(source) if size is None else size
         decoder = Decoder(source, size, cores(), on_progress)
 
     def listing(found: Found) -> dict[str, Any]:
-        pixels = torch.empty(len(found.kept), 3, 0, 0, dtype=torch.uint8)
+        pixels = torch.empty(len(found.kept), 1, 0, 0, dtype=torch.uint8)
         images = found.image_set(pixels, decoder.source)
         beside = images.partners
         return {
@@ -168,7 +174,8 @@ def pack_images(
 
 def _place(source: ImageSource, size: int, folder: Path) -> Path:
     deep = "" if source.values is None else f"-{source.values.black:g}-{source.values.white:g}"
-    return folder / f"{source.fingerprint()[:32]}{deep}-{size}-{_FORMAT}{SUFFIX}"
+    form = "" if (source.channels, source.depth) == (3, 8) else f"-{source.channels}x{source.depth}"
+    return folder / f"{source.fingerprint()[:32]}{deep}{form}-{size}-{_FORMAT}{SUFFIX}"
 
 
 def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) -> ImageSet:
@@ -201,7 +208,7 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
     partial = path.with_suffix(f".{platform.node()}.partial")
 
     def complete(lazy: LazyCanvases) -> None:
-        facts = {"count": len(lazy), "size": size, "aspect": lazy.aspect.tolist()}
+        facts = {**form_facts(source, size), "count": len(lazy), "aspect": lazy.aspect.tolist()}
         facts |= {"unreadable": lazy.unreadable, "kept": everything}
         mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
         try:
@@ -220,20 +227,20 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
 
     for leftover in ("*.partial", ".*.tmp.*"):
         remove_leftovers(folder, leftover)
-    shape = (len(source), 3, size, size)
+    shape, dtype = (len(source), *source.canvas(size)), np.dtype(source.dtype)
     try:
         # In a file even where they fit in memory: what the process holds does not grow with the
         # data set, processes share it, and the next run finds it decoded.
-        kept = _room(partial, shape)
+        kept = _room(partial, shape, dtype)
         logger.info("canvases of %s are kept in %s", source.name, path)
         return _undecoded(source, LazyCanvases(source, size, workers, kept, complete))
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.exists():  # completed by another just now
             return _lazily(source, size, folder, limit, workers)
         problem = writing_error(partial, error)
-    if math.prod(shape) <= limit:
+    if math.prod(shape) * dtype.itemsize <= limit:
         logger.warning("%s: canvases are kept in memory", problem)
-        return _undecoded(source, LazyCanvases(source, size, workers, np.empty(shape, np.uint8)))
+        return _undecoded(source, LazyCanvases(source, size, workers, np.empty(shape, dtype)))
     logger.warning("%s: images are decoded again in every epoch", problem)
     return _undecoded(source, LazyCanvases(source, size, workers, None))
 
@@ -250,12 +257,13 @@ def _undecoded(source: ImageSource, canvases: LazyCanvases) -> ImageSet:
     )
 
 
-def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
-    """A file of this many bytes, mapped.
+def _room(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> UInt[np.ndarray, "N C S S"]:
+    """A file with room for this many numbers, mapped.
 
     Raises:
         OSError: the disk has no room for it; nothing is left there.
     """
+    length = math.prod(shape) * dtype.itemsize
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.touch(exist_ok=False)
@@ -264,10 +272,10 @@ def _room(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
         is_mine = False  # what another process has mapped must stay
     try:
         with path.open("rb+") as file:
-            reserve(file, math.prod(shape))
-            if os.fstat(file.fileno()).st_size < math.prod(shape):
-                file.truncate(math.prod(shape))
-        return np.memmap(path, np.uint8, mode="r+", shape=shape)
+            reserve(file, length)
+            if os.fstat(file.fileno()).st_size < length:
+                file.truncate(length)
+        return np.memmap(path, dtype, mode="r+", shape=shape)
     except OSError:
         if is_mine:
             path.unlink(missing_ok=True)

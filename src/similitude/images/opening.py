@@ -22,6 +22,8 @@ from similitude.images.depth import with_measured_values
 from similitude.images.image_set import ImageSet
 from similitude.images.lazy import LazyCanvases
 from similitude.images.source import ImageSource, encoded
+from similitude.images.stored import ARRAYS
+from similitude.images.views.contact_sheet import told_shown
 
 Range = ValueRange | tuple[float, float] | None | Literal["measured"]
 
@@ -46,6 +48,10 @@ def _is_file(*suffixes: str) -> Any:
     return lambda data: (
         is_path(data) and as_path(data).suffix.lower() in suffixes and as_path(data).is_file()
     )
+
+
+def _is_folder_of_arrays(data: Any) -> bool:
+    return folders.is_mostly(data, ARRAYS) and not folders.file_names(as_path(data), IMAGES)
 
 
 def _are_two_parts(data: Any) -> bool:
@@ -79,6 +85,7 @@ OPENERS = (
     _on_hub,
     _of_files(shards.opener(IMAGES)),
     _saved,
+    _of_files(Opener(_is_folder_of_arrays, folders.opener(ARRAYS).find)),
     _of_files(folders.opener(IMAGES)),
     Opener(_is_file(".npy", ".npz"), _of_arrays),
     Opener(
@@ -88,15 +95,22 @@ OPENERS = (
 )
 
 
-def open_source(data: Any, *, split: str | None = None, values: Range = "measured") -> ImageSource:
+def open_source(
+    data: Any,
+    *,
+    split: str | None = None,
+    values: Range = "measured",
+    channels: int | None = None,
+    depth: int | None = None,
+) -> ImageSource:
     """Find the images that ``data`` names.
 
     Args:
-        data: A folder of images, an ``.npy``, ``.npz`` or ``.pack`` file, tar files in the
-            WebDataset convention (one, a folder of them, ``shards/train-*.tar``), a data set of
-            Hugging Face's library (the object, a folder it was saved to, ``hf:NAME``), an array or
-            tensor (see :class:`ArraySource`), images that are loaded already, or a pair of such, to
-            train on and to test on, or one of the names
+        data: A folder of images, or of ``.npy`` files [H, W, C]; an ``.npy``, ``.npz`` or ``.pack``
+            file, tar files in the WebDataset convention (one, a folder of them,
+            ``shards/train-*.tar``), a data set of Hugging Face's library (the object, a folder it
+            was saved to, ``hf:NAME``), an array or tensor (see :class:`ArraySource`), images that
+            are loaded already, or a pair of such, to train on and to test on, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
         split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``
@@ -106,14 +120,18 @@ def open_source(data: Any, *, split: str | None = None, values: Range = "measure
             is no test part, or where that has no labels.
         values: of deep pictures (16 bits, floats) that are black and white, measured on some of
             them if not given; None: each picture in the range of its type.
+        channels: That are decoded; 3, red, green and blue, if not given.
+        depth: Bits that are kept of a pixel, 8 or 16; 8 if not given.
 
     Raises:
         UserError: there is nothing there, or no image in it, or no such split.
     """
-    return _shown(open_part(_find(data), split, "images"), values)
+    return _shown(open_part(_find(data), split, "images"), values, channels, depth)
 
 
-def open_parts(data: Any, *, values: Range = "measured") -> list[ImageSource]:
+def open_parts(
+    data: Any, *, values: Range = "measured", channels: int | None = None, depth: int | None = None
+) -> list[ImageSource]:
     """The training and the test images of ``data``, or all where it has one part only.
 
     Classes have one numbering, and deep pictures of the second are shown in the range of the first.
@@ -123,7 +141,7 @@ def open_parts(data: Any, *, values: Range = "measured") -> list[ImageSource]:
     """
 
     def shown(source: ImageSource, first: ImageSource | None) -> ImageSource:
-        return _shown(source, values if first is None else first.values or values)
+        return _shown(source, values if first is None else first.values or values, channels, depth)
 
     return open_both(_find(data), shown, "images")
 
@@ -143,7 +161,19 @@ def open_stream(data: Any) -> Stream | None:
     return streams.from_iterable(data, "the stream") if isinstance(data, Iterator) else None
 
 
-def _shown(source: ImageSource, values: Range) -> ImageSource:
+def _shown(
+    source: ImageSource, values: Range, channels: int | None, depth: int | None
+) -> ImageSource:
+    form = {"channels": channels, "depth": depth}
+    if channels is not None and source.channels not in (3, channels):  # 3 unless somebody said so
+        raise UserError(
+            f"{source.name} has {source.channels} channels, not {channels}: channels="
+            f"{source.channels} keeps them"
+        )
+    source = source.decoded_as(**{name: own for name, own in form.items() if own is not None})
+    if shown := told_shown(source.channels):
+        note = f"of {source.channels} channels pictures show {shown}"
+        source = replace(source, notes=(*source.notes, note))
     if values == "measured":
         return with_measured_values(source)
     return source if values is None else source.with_values(ValueRange(*values))
@@ -177,6 +207,8 @@ def _of_loaded(data: ImageSet) -> ImageSource:
         names=data.names,
         labels=data.labels,
         class_names=data.class_names,
+        channels=data.channels,
+        depth=data.depth,
         array=data.pixels.numpy(),
         layout="NCHW",
         aspect=data.aspect,

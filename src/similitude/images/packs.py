@@ -1,6 +1,6 @@
 """One file with all canvases of a data set, ready to be mapped into memory.
 
-    canvases, N x 3 x S x S bytes | facts, JSON in UTF-8 | length of the facts, 8 bytes | MAGIC
+    canvases, N x C x S x S numbers | facts, JSON in UTF-8 | length of the facts, 8 bytes | MAGIC
 
 Canvases come first, so that a page of the file is a page of them. Facts come last, so that a file
 that was cut off is not a pack. The fact "checksum" is the CRC-32 of the canvases and then of the
@@ -15,18 +15,19 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from similitude.errors import UserError
 from similitude.files.writing import checksum, replacing
 from similitude.images.arrays import ArraySource
 from similitude.images.decoder import Decoder, Found, StreamDecoder
-from similitude.images.decoding import ValueRange
+from similitude.images.decoding import DTYPES, ValueRange
+from similitude.images.source import ImageSource
 
 SUFFIX = ".pack"
 _MAGIC = b"SIMPACK1"
@@ -39,6 +40,8 @@ class _Facts(BaseModel):
 
     count: int = Field(ge=1)  # N
     size: int = Field(ge=1)
+    channels: int = Field(default=3, ge=1)  # C; not in files of before
+    depth: Literal[8, 16] = 8  # bits of a number, the lower byte first; not in files of before
     names: list[str]  # N
     aspect: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]  # N
     unreadable: list[list[str]]
@@ -74,15 +77,30 @@ def write_pack(
 ) -> dict[str, Any]:
     """Decode everything to a pack; its facts, with ``more`` of them."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        numbers = 3 * decoder.size**2  # of a canvas
-        reserve(file, len(decoder.source) * numbers)
+        facts = form_facts(decoder.source, decoder.size)
+        length = bytes_of(facts)
+        reserve(file, len(decoder.source) * length)
         crc, found = write_canvases(file, decoder), decoder.found
-        file.truncate(len(found.kept) * numbers)
-        facts = {"count": len(found.kept), "size": decoder.size, "aspect": found.aspect}
+        file.truncate(len(found.kept) * length)
+        facts |= {"count": len(found.kept), "aspect": found.aspect}
         facts |= {"unreadable": found.unreadable, **more(found)}
         facts["checksum"] = zlib.crc32(json.dumps(facts).encode(), crc)
         append_facts(file, facts)
     return facts
+
+
+def form_facts(source: ImageSource, size: int) -> dict[str, Any]:
+    """The facts on a canvas of these images: only what is not as in files of before, and the size.
+
+    So that an earlier version reads what it can, and refuses the rest.
+    """
+    form = {"channels": (source.channels, 3), "depth": (source.depth, 8)}
+    return {"size": size, **{name: own for name, (own, usual) in form.items() if own != usual}}
+
+
+def bytes_of(facts: dict[str, Any]) -> int:
+    """Of a canvas in the file that has these facts."""
+    return facts.get("channels", 3) * facts.get("depth", 8) // 8 * facts["size"] ** 2
 
 
 def write_canvases(file: BinaryIO, decoder: Decoder | StreamDecoder) -> int:
@@ -122,16 +140,17 @@ def read_facts(path: Path) -> dict[str, Any] | None:
                 return None
             file.seek(end - length)
             facts = json.loads(file.read(length))
-            return facts if end - length == facts["count"] * 3 * facts["size"] ** 2 else None
+            return facts if end - length == facts["count"] * bytes_of(facts) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def map_canvases(path: Path, facts: dict[str, Any]) -> UInt8[np.ndarray, "N 3 S S"]:
+def map_canvases(path: Path, facts: dict[str, Any]) -> UInt[np.ndarray, "N C S S"]:
     """The canvases, mapped: read from the file when they are looked at, and never written to it."""
     size = facts["size"]
+    shape = (facts["count"], facts.get("channels", 3), size, size)
     # a private copy of what is changed, which nothing does; torch wants memory it could write
-    return np.memmap(path, np.uint8, mode="c", shape=(facts["count"], 3, size, size))
+    return np.memmap(path, DTYPES[facts.get("depth", 8)], mode="c", shape=shape)
 
 
 def open_pack(path: Path) -> ArraySource:
@@ -158,8 +177,10 @@ def open_pack(path: Path) -> ArraySource:
         class_names=facts.class_names,
         notes=tuple(notes),
         partners=None if facts.neighbours is None else torch.tensor(facts.neighbours),
-        array=map_canvases(path, {"count": facts.count, "size": facts.size}),
+        array=map_canvases(path, found or {}),
         layout="NCHW",
+        channels=facts.channels,
+        depth=facts.depth,
         values=None if facts.values is None else ValueRange(*facts.values),
         aspect=torch.tensor(facts.aspect, dtype=torch.float32),
     )
@@ -174,7 +195,7 @@ def _compare(path: Path, facts: dict[str, Any]) -> None:
     if (written := facts.pop("checksum", None)) is None:
         return
     with path.open("rb") as file:
-        canvases = checksum(file, facts["count"] * 3 * facts["size"] ** 2)
+        canvases = checksum(file, facts["count"] * bytes_of(facts))
     if zlib.crc32(json.dumps(facts).encode(), canvases) != written:
         raise UserError(
             f"{path} is damaged, its checksum is of other content: make it again with similitude "

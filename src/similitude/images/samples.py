@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -54,17 +55,17 @@ class Images(Modality):
         """Images, cut into tiles if the config says so: all other choices depend on it."""
         # of a run of before: each picture in the range of its type
         values = None if resumed and config and config.value_range is None else _values(config)
-        source = open_source(data, values=values)
+        source = open_source(data, values=values, **_form(config))
         tile_size = None if config is None else config.tile_size
         return source if tile_size is None else cut_into_tiles(source, tile_size)
 
     def open_part(self, data: Any, split: str | None, config: ImageData) -> ImageSource:
         """Images, deep ones shown as in training."""
-        return open_source(data, split=split, values=_values(config))
+        return open_source(data, split=split, values=_values(config), **_form(config))
 
     def open_parts(self, data: Any, config: ImageData | None) -> list[ImageSource]:
         """Images, deep ones shown as in training."""
-        return open_parts(data, values=_values(config))
+        return open_parts(data, values=_values(config), **_form(config))
 
     def load(
         self,
@@ -80,12 +81,17 @@ class Images(Modality):
         return load_some(_as_in(config, source), positions, config.canvas_size)
 
     def for_pictures(self, side: int, source: ImageSource) -> ImageData:
-        return ImageData(image_size=side, canvas_size=side)
+        return ImageData(image_size=side, canvas_size=side, channels=source.shown_channels())
 
     def pack(
-        self, data: Any, output: str | Path | None, size: int | None, listener: Listener
+        self,
+        data: Any,
+        output: str | Path | None,
+        size: int | None,
+        listener: Listener,
+        **form: Any,
     ) -> Path:
-        source = open_stream(data) or open_source(data)
+        source = open_stream(data) or open_source(data, **form)
         for note in source.notes:
             listener.say(f"  {note}")
         name = Path(data).resolve().stem if isinstance(data, str | Path) else "images"
@@ -99,6 +105,7 @@ class Images(Modality):
             path,
             size,
             on_progress=lambda done, total: listener.progress("reading images", done, total),
+            **form,
         )
         listener.say(f"{len(images):,} images of {source.name}, {images.size} px")
         if (told := images.told_unreadable(source.name)) is not None:
@@ -122,18 +129,34 @@ class Images(Modality):
 
         return EXPORTS
 
+    def as_files(self, samples: ImageSet, config: ImageData, folder: Path) -> list[Path]:
+        """As ``.npy`` files, deep ones in the range that the originals have."""
+        files = [folder / f"{number}.npy" for number in range(len(samples))]
+        for file, pixels in zip(files, samples.pixels[:], strict=True):
+            array = pixels.permute(1, 2, 0).numpy()
+            if config.depth == 16 and config.value_range is not None:
+                black, white = config.value_range
+                array = (array * np.float32((white - black) / 65535) + black).astype(np.float32)
+            np.save(file, array)
+        return files
+
     def same(self, config: ImageData, samples: ImageSet) -> bool:
-        """Whether canvases are of this size."""
-        return config.canvas_size == samples.size
+        """Whether canvases are of this size, and hold the same."""
+        wanted = config.canvas_size, config.channels, config.depth
+        return wanted == (samples.size, samples.channels, samples.depth)
+
+    def start_for(self, weights: Any, config: ImageData | None) -> Any:
+        """With a first layer for as many channels."""
+        return self.starts.widened(weights, 3 if config is None else config.channels)
 
     def for_start(self, weights: Any, source: ImageSource) -> tuple[ImageFacts, ImageData]:
         """Images of the weights' own size: canvases an eighth larger, if the originals are."""
-        mean, std = ((v[0], v[1], v[2]) for v in (weights.mean, weights.std))
         wanted = round(weights.image_size * 8 / 7)
         wanted = max(4, min(wanted, native_size(source) or wanted))
-        sizes = {"image_size": weights.image_size, "canvas_size": wanted}
-        config = ImageData(**sizes, value_range=source.values)
-        return ImageFacts(weights.image_size, mean, std), config
+        sizes: dict[str, Any] = {"image_size": weights.image_size, "canvas_size": wanted}
+        form: dict[str, Any] = {"channels": source.channels, "depth": source.depth}
+        config = ImageData(**sizes, **form, value_range=source.values)
+        return ImageFacts(weights.image_size, weights.mean, weights.std), config
 
     def entrant_at(
         self, weights: Any, samples: ImageSet, source: ImageSource
@@ -157,7 +180,7 @@ class Images(Modality):
     def feature_maps(
         self, backbone: nn.Module, facts: ImageFacts, names: Sequence[str]
     ) -> FeatureMaps:
-        return FeatureMaps(backbone, facts.size, names)
+        return FeatureMaps(backbone, facts.size, names, facts.channels)
 
     def look_inside(
         self, backbone: nn.Module, samples: ImageSet, facts: ImageFacts, device: torch.device
@@ -171,8 +194,13 @@ class Images(Modality):
 
 
 def _as_in(config: ImageData, source: ImageSource) -> ImageSource:
-    """The same images, deep ones in the range that the config has."""
+    """The same images, with the channels and depth of the config and deep ones in its range."""
+    source = source.decoded_as(**_form(config))
     return source.with_values(ValueRange(*config.value_range)) if config.value_range else source
+
+
+def _form(config: ImageData | None) -> dict[str, Any]:
+    return {} if config is None else {"channels": config.channels, "depth": config.depth}
 
 
 def _values(config: ImageData | None) -> Range:

@@ -1,20 +1,21 @@
 """Images that can be listed without decoding them.
 
-Letters: N images, H height, W width.
+Letters: N images, C channels, H height, W width.
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from torch import Tensor
 
 from similitude.data.files import UnreadableError
 from similitude.data.source import FileSource, Source
 from similitude.errors import UserError
-from similitude.images import decoding
-from similitude.images.decoding import ValueRange
+from similitude.images import stored
+from similitude.images.decoding import DTYPES, ValueRange
+from similitude.images.stored import Look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +23,38 @@ class ImageSource(Source):
     """Images that can be listed without decoding them; :func:`load_images` decodes.
 
     Attributes:
+        channels: C that are decoded: 3 are red, green and blue of whatever a file holds.
+        depth: Bits that are kept of a pixel, 8 or 16.
         values: Of deep pictures (16 bits, floats), or None where there are none.
     """
 
+    channels: int = 3
+    depth: int = 8
     values: ValueRange | None = None
+
+    @property
+    def dtype(self) -> type[Any]:
+        """NumPy's, of a decoded pixel."""
+        return DTYPES[self.depth]
+
+    def canvas(self, size: int) -> tuple[int, int, int]:
+        """Shape of a canvas of this side."""
+        return self.channels, size, size
+
+    def decoded_as(self, **fields: Any) -> "ImageSource":
+        """The same images, decoded with other channels, depth or values.
+
+        Raises:
+            UserError: there are not these channels.
+        """
+        return replace(self, **fields)
 
     def with_values(self, values: ValueRange) -> "ImageSource":
         """The same images, whose deep pictures are shown in another range."""
-        return replace(self, values=values)
+        return self.decoded_as(values=values)
 
     @abstractmethod
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+    def read(self, i: int, size: int | None = None) -> UInt[Tensor, "C H W"]:
         """Decode image ``i``.
 
         Args:
@@ -47,6 +69,14 @@ class ImageSource(Source):
     @abstractmethod
     def probe_size(self, i: int) -> tuple[int, int] | None:
         """Width and height of image ``i`` as :meth:`read` gives it, or None if it is unreadable."""
+
+    def shown_channels(self) -> int:
+        """C of the same images where they are decoded to be looked at."""
+        return self.channels
+
+    def look(self, i: int, count: int) -> Look:
+        """What is deep in image ``i``, with about ``count`` of its values."""
+        return Look()
 
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
         """Width and height of ``sample`` images, evenly spread over the source.
@@ -72,24 +102,30 @@ class EncodedSource(ImageSource):
     def origin(self) -> Source:
         return self.files
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+    def read(self, i: int, size: int | None = None) -> UInt[Tensor, "C H W"]:
         with self.files.file(i) as file:
-            return decoding.decode(file, size, self.values)
+            return stored.decode(file, size, self.values, self.channels, self.depth)
 
     def probe_size(self, i: int) -> tuple[int, int] | None:
         try:
             with self.files.file(i) as file:
-                return decoding.probe_size(file)
+                return stored.probe_size(file)
         except UnreadableError:
             return None
 
-    def deep_values(self, i: int, count: int) -> np.ndarray | None:
-        """About ``count`` of the stored values of image ``i``; None where it is not deep."""
+    def shown_channels(self) -> int:
+        try:
+            with self.files.file(0) as file:
+                return stored.shown_channels(file)
+        except UnreadableError:
+            return self.channels
+
+    def look(self, i: int, count: int) -> Look:
         try:
             with self.files.file(i) as file:
-                return decoding.deep_values(file, count)
+                return stored.look(file, self.channels, self.depth, count)
         except UnreadableError:
-            return None
+            return Look()
 
     def fingerprint(self) -> str:
         return self.files.fingerprint()

@@ -1,20 +1,20 @@
 """Large images cut into square tiles, each a sample that knows the tiles beside it.
 
-Letters: N tiles, H height, W width, T side of a tile in pixels.
+Letters: N tiles, C channels, H height, W width, T side of a tile in pixels.
 """
 
 import hashlib
 import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt
 from torch import Tensor
 
 from similitude.data.files import UnreadableError
 from similitude.errors import UserError
 from similitude.images.arrays import ArraySource
-from similitude.images.decoding import ValueRange
 from similitude.images.source import ImageSource
 
 # The image each thread decoded last: its tiles follow each other, and a large image is slow to
@@ -37,7 +37,7 @@ class TiledSource(ImageSource):
     tile_size: int
     places: Int[Tensor, "N 3"]
 
-    def read(self, i: int, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+    def read(self, i: int, size: int | None = None) -> UInt[Tensor, "C H W"]:
         """Decode tile ``i``, in full resolution; see :meth:`ImageSource.read`."""
         image, top, left = self.places[i].tolist()
         if top < 0:
@@ -48,15 +48,15 @@ class TiledSource(ImageSource):
             raise UnreadableError("another size than its header says")
         return tile
 
-    def _whole(self, image: int) -> UInt8[Tensor, "3 H W"]:
+    def _whole(self, image: int) -> UInt[Tensor, "C H W"]:
         if getattr(_latest, "source", None) is not self or _latest.number != image:
             _latest.source = None  # in case the image cannot be read
             _latest.pixels = self.source.read(image)
             _latest.source, _latest.number = self, image
         return _latest.pixels
 
-    def with_values(self, values: ValueRange) -> "TiledSource":
-        return replace(self, values=values, source=self.source.with_values(values))
+    def decoded_as(self, **fields: Any) -> "TiledSource":
+        return replace(self, **fields, source=self.source.decoded_as(**fields))
 
     def probe_size(self, i: int) -> tuple[int, int] | None:
         """T x T, or the size of an image that stays whole; see :meth:`ImageSource.probe_size`."""
@@ -129,6 +129,8 @@ def cut_into_tiles(source: ImageSource, tile_size: int) -> TiledSource:
         class_names=source.class_names,
         notes=(*source.notes, *notes),
         partners=torch.cat(partners),
+        channels=source.channels,
+        depth=source.depth,
         values=source.values,
         source=source,
         tile_size=tile_size,

@@ -83,6 +83,15 @@ class CMCConfig(MethodConfig):
     temperature: float = Field(default=0.07, gt=0)  # 0.1 on STL-10
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
 
+    def for_network(self, network: nn.Module) -> "CMCConfig":
+        channels = getattr(getattr(network, "built_from", None), "input_channels", 3)
+        if channels != 3 and not isinstance(network, Towers):
+            raise UserError(
+                "cmc splits images into colors, which are red, green and blue, and these have "
+                f"{channels} channel{'' if channels == 1 else 's'}: choose another --method"
+            )
+        return self
+
     @model_validator(mode="after")
     def _colors_can_be_split(self) -> "CMCConfig":
         if isinstance(self.view, ImageViewConfig) and self.view.normalize:
@@ -113,6 +122,7 @@ class CMC(Method):
                     "cmc compares colors of images, or the sensors of a table: choose another "
                     "--method"
                 )
+            config.for_network(backbone)
             self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
             widths = [backbone.num_features] * len(config.split)
         if len(widths) < 2:

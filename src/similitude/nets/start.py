@@ -21,7 +21,7 @@ class Start:
             and without a file.
         state: Its weights, under timm's names and in the order of the network's own state_dict.
         image_size: Side of the images it was made for, in pixels.
-        mean: Per channel (red, green, blue), of pixels in [0, 1].
+        mean: Per channel (of three: red, green, blue), of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1]; positive.
         report: Sentences on what was loaded, renamed, left out and assumed, and why.
     """
@@ -31,8 +31,8 @@ class Start:
     backbone: Any
     state: dict[str, Tensor] = field(repr=False)
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     report: list[str] = field(repr=False)
 
     @property
@@ -41,7 +41,7 @@ class Start:
         return fingerprint_of(self.state)
 
     def build(self) -> nn.Module:
-        """The backbone with these weights, in evaluation mode: images [N, 3, H, W] to [N, D].
+        """The backbone with these weights, in evaluation mode: images [N, C, H, W] to [N, D].
 
         Torch's global generator is left as it was. The network is marked so that methods which
         draw the first weights themselves (MoCo v3, CMC) leave these as they are.

@@ -30,6 +30,7 @@ def choose_adapting(
     chosen = for_short_runs(method, around, batch_size)
     for name, (value, why) in chosen.method.adapting().items():
         chosen = because(chosen, why, **{f"method.{name}": value})
+    chosen = chosen.changed(channels=start.backbone.input_channels)
     its = f"those of {start.name}"
     size = start.image_size
     network = {"backbone": start.backbone, "mean": start.mean, "std": start.std}
@@ -65,7 +66,9 @@ def starting_from(recipe: Recipe, start: Start) -> Recipe:
     update = {"name": start.name, "fingerprint": start.fingerprint}
     return recipe.changed(
         backbone=start.backbone,
-        data=recipe.data.changed(mean=start.mean, std=start.std),
+        data=recipe.data.changed(
+            channels=start.backbone.input_channels, mean=start.mean, std=start.std
+        ),
         init=config.changed(**update),
     )
 

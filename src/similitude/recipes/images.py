@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from similitude.distributed import world_size
+from similitude.errors import UserError
 from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, check_input
 from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
@@ -265,10 +266,37 @@ class Images(Chooser):
         return RECIPES["small.simclr"]()
 
     def settle(self, recipe: Recipe, source: ImageSource) -> Recipe:
-        """With the range of deep pictures, where it was measured."""
+        """With the range of deep pictures, where it was measured.
+
+        Raises:
+            UserError: the source decodes other channels or another depth.
+        """
+        data = image_data(recipe)
+        if (source.channels, source.depth) != (data.channels, data.depth):
+            wanted = data if (source.channels, source.depth) == (3, 8) else source
+            raise UserError(
+                f"{source.name} gives {source.channels} channels of {source.depth} bits, and the "
+                f"recipe says {data.channels} of {data.depth}: give --set channels="
+                f"{wanted.channels} --set depth={wanted.depth}"
+            )
         if image_data(recipe).value_range is not None or source.values is None:
             return recipe
         return because(recipe, "measured on these pictures", value_range=source.values)
+
+    def to_fit(self, recipe: Recipe, around: Surroundings) -> Recipe:
+        """With a network of as many channels, and views that do without colors where none are."""
+        data = image_data(recipe)
+        recipe = recipe.with_value("backbone.channels", data.channels)
+        if data.depth == 16 and recipe.precision == "auto":
+            why = "bfloat16 would keep 8 of the 16 bits"
+            recipe = because(recipe, why, precision="float32")
+        if data.channels == 3:
+            return recipe
+        why = f"hue, saturation and gray are of three channels, and there are {data.channels}"
+        for name, view in image_views(recipe.method.view_configs).items():
+            without = {f"method.{name}.{field}": v for field, v in view.of_colors.items()}
+            recipe = because(recipe, why, **without)
+        return recipe
 
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> BackboneConfig:
         """The network of this name, with the stem and norms of that of a recipe."""
@@ -277,10 +305,11 @@ class Images(Chooser):
         if keep and name == other.name:
             return other
         if name not in PLAIN_RESNETS:
-            return BackboneConfig(name=name)
+            return BackboneConfig(name=name, channels=other.channels)
         # Only plain ResNets have a small-image stem, and a normalization that one may choose.
         options = {k: v for k, v in other.options.items() if k == "norm_layer"}
-        return BackboneConfig(name=name, stem=other.stem, options=options)
+        own = {"channels": other.channels, "stem": other.stem, "options": options}
+        return BackboneConfig(name=name, **own)
 
     def sizes(self, recipe: Recipe, given: Collection[str], *, views: bool) -> Recipe:
         """Canvases and, unless they are given, views that fit the image size."""

@@ -45,7 +45,7 @@ def look_at(images: ImageSet) -> Looks:
     places = torch.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).long()
     pixels = images.pixels[places]
     gray = bool((pixels == pixels[:, :1]).all())
-    light = pixels.float().mean(dim=1) / 255
+    light = pixels.float().mean(dim=1) / torch.iinfo(pixels.dtype).max
     if len(pixels) < FEWEST:
         return Looks(gray, True)
     return Looks(gray, not (_is_symmetric(light) and _is_undirected(light)))
@@ -105,7 +105,8 @@ def choose_looks(recipe: Recipe, images: ImageSet, given: Collection[str] = ()) 
                 turned = "these pictures look alike whichever side is up"
                 recipe = because(recipe, turned, **{f"{where}.turn": 0.75})
             if view.jitter_probability > 0:
-                jitter = tuple(map(max, jitter, STRONG_JITTER))
+                strong = STRONG_JITTER if images.channels == 3 else (*STRONG_JITTER[:2], 0.0, 0.0)
+                jitter = tuple(map(max, jitter, strong))
                 why = "light and stain differ where these come from"
         if looks.gray:
             jitter, why = (*jitter[:2], 0.0, 0.0), "these pictures are gray"
@@ -120,7 +121,8 @@ def choose_normalization(recipe: Recipe, images: ImageSet, given: Collection[str
     """Mean and standard deviation of the pixels, unless one of them is given."""
     if {"mean", "std"} & set(given):
         return recipe
-    few = images.pixels[:: max(1, len(images) // 2000)].float() / 255
+    few = images.pixels[:: max(1, len(images) // 2000)]
+    few = few.float() / torch.iinfo(few.dtype).max
     mean = few.mean(dim=(0, 2, 3)).tolist()
     std = few.std(dim=(0, 2, 3)).clamp_min(0.05).tolist()  # an all-black channel has none
     measured = {"mean": [round(m, 4) for m in mean], "std": [round(s, 4) for s in std]}

@@ -93,7 +93,7 @@ def _write_format(run: Run, model: Exported, target: Path, form: Export, images:
         )
     with new_folder(target) as folder, tempfile.TemporaryDirectory() as place:
         form.write(model, folder)
-        files = _write_jpegs(run, images, Path(place))
+        files = _write_files(run, images, Path(place))
         code = form.snippet(model, str(folder))
         told = _compared(run, form, model, code, files)
         card = model_card(run, form.library, form.snippet(model, target.name), told)
@@ -113,11 +113,13 @@ def exported(run: Run) -> Exported:
     return Exported(alone.eval(), network, data, facts, is_wrapped)
 
 
-def _write_jpegs(run: Run, images: object, place: Path) -> list[Path]:
-    """Some real images as JPEG files: those that are given, or that the run keeps."""
+def _write_files(run: Run, images: object, place: Path) -> list[Path]:
+    """Some real images as files: those that are given, or the pictures that the run keeps."""
+    folder = place / "images"
+    folder.mkdir()
     if images is None:
         kept = read_embedding(run.path / "embedding.npz")
-        if kept is None:
+        if kept is None or not run.recipe.data.are_pictures:
             raise UserError(
                 f"{run.path} keeps no images to compare with: give some, --images PHOTOS"
             )
@@ -126,8 +128,10 @@ def _write_jpegs(run: Run, images: object, place: Path) -> list[Path]:
         data = run.recipe.data
         source = run.modality.open_all(images, data)[0]
         some = run.modality.load_some(source, range(min(NUM_COMPARED, len(source))), data)
+        if not data.are_pictures:
+            return run.modality.as_files(some, data, folder)
         pictures = some.thumbnails(THUMBNAIL_SIZE)
-    files = [place / f"{number}.jpg" for number in range(len(pictures))]
+    files = [folder / f"{number}.jpg" for number in range(len(pictures))]
     for file, picture in zip(files, pictures, strict=True):
         Image.fromarray(picture).save(file, quality=95)
     return files
@@ -160,8 +164,9 @@ def _compared(
         )
     embedded = run.embed(str(files[0].parent)).x
     cosine = float(F.cosine_similarity(together, embedded).min())
+    kind = "JPEG" if files[0].suffix == ".jpg" else files[0].suffix
     told = [
-        f"Loaded without similitude and compared on {len(files)} JPEG files, together and one "
+        f"Loaded without similitude and compared on {len(files)} {kind} files, together and one "
         "alone.",
         f"Largest difference to the run's features of the same input: {difference:.1e}, of "
         f"numbers up to {largest:.2g}.",
@@ -177,8 +182,8 @@ def _compared(
 
 def _elsewhere(form: Export, code: str, files: Sequence[Path]) -> dict[str, Any]:
     """What another process makes of the files with this code alone."""
-    target = files[0].parent / "found.npz"
-    script = files[0].parent / "check.py"
+    place = files[0].parent.parent
+    target, script = place / "found.npz", place / "check.py"
     script.write_text(_CHECK.format(code=code), encoding="utf-8")
     command = [sys.executable, str(script), str(target), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -26,6 +26,7 @@ from similitude.runs.checkpoint import load_backbone
 from similitude.runs.folder import is_held
 from similitude.runs.gallery import write_gallery
 from similitude.runs.run import Run
+from similitude.runs.starts import fitted
 from similitude.sample import DataConfig
 
 
@@ -51,6 +52,7 @@ def score_run(
     if (told := told_single(train_source)) is not None:
         listener.say(told)
     config = run.recipe.data
+    published = fitted(published, run.modality, config, listener)
     train = run.load_source(train_source, listener)
     test = None if test_source is None else run.load_source(test_source, listener)
     known: list[Parts] = [(train, test)]  # as the run has them, and in one other way at a time

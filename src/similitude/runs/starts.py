@@ -5,11 +5,12 @@ from pathlib import Path
 
 from similitude.errors import UserError
 from similitude.files.writing import as_path
-from similitude.modalities import DEFAULT_KIND, modality
+from similitude.listener import Listener
+from similitude.modalities import DEFAULT_KIND, Modality, modality
 from similitude.nets.start import Start
 from similitude.runs.checkpoint import kept_alone, kept_weights, load_checkpoint, read_start
 from similitude.runs.folder import CHECKPOINT, settle
-from similitude.sample import NetworkConfig
+from similitude.sample import DataConfig, NetworkConfig
 
 
 def open_start(
@@ -46,6 +47,21 @@ def open_start(
 def opened(against: Sequence[str | Path | Start]) -> list[Start]:
     """What ``evaluate --against`` names: published weights by name, a file, or a run."""
     return [open_start(given) if isinstance(given, str | Path) else given for given in against]
+
+
+def fitted(
+    starts: Sequence[Start], its: Modality, config: DataConfig | None, listener: Listener
+) -> list[Start]:
+    """Starts as samples of a config need them; what is changed is told.
+
+    Raises:
+        UserError: one does not fit such samples.
+    """
+    found = [its.start_for(start, config) for start in starts]
+    for before, after in zip(starts, found, strict=True):
+        if after is not before:
+            listener.say(f"{after.name}: {after.report[-1]}")
+    return found
 
 
 def _of_run(folder: Path, backbone: NetworkConfig | None) -> Start:

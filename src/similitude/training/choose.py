@@ -100,7 +100,7 @@ def choose(
     name = method_name(request)
     if request.recipe is not None:
         chosen = named_recipe(request.recipe, name)
-        inits = [a for a in request.overrides if a.partition("=")[0] == "init"]
+        inits = [a for a in request.settings if a.partition("=")[0] == "init"]
         chosen = override(chosen, inits)
         if chosen.init is not None and start is None:
             raise UserError(
@@ -142,9 +142,9 @@ def choose_views(request: PretrainRequest, chooser: Chooser, around: Surrounding
     """The recipe that is asked for, as far as a look at its views needs it."""
     if request.recipe is not None:
         named = named_recipe(request.recipe, method_name(request))
-        return chooser.to_fit(override(named, request.overrides), around)
+        return chooser.to_fit(override(named, request.settings), around)
     chosen = chooser.choose(method_name(request) or chooser.default_method, around)
-    chosen = chooser.to_fit(override(chosen, request.overrides), around)
+    chosen = chooser.to_fit(override(chosen, request.settings), around)
     return chooser.sizes(chosen, request.overridden, views=True)
 
 
@@ -164,7 +164,9 @@ def fit_to_samples(
 def opened_with(request: PretrainRequest, chooser: Chooser) -> DataConfig | None:
     """What is said of the data before it is opened; None where nothing is."""
     recipe = request.recipe
-    said = [a for a in request.overrides if touched_fields([a]) & set(_data_fields(chooser))]
+    if wrong := request.form.keys() - _data_fields(chooser):
+        raise UserError(f"--{min(wrong)} is of images, and this data has none: leave it out")
+    said = [a for a in request.settings if touched_fields([a]) & set(_data_fields(chooser))]
     if recipe is None and not said:
         return None
     # of no recipe any will do
@@ -235,7 +237,7 @@ def _with_given(
     }
     given = {field: value for field, value in given.items() if value is not None}
     reasons = {f: r for f, r in recipe.reasons.items() if f.split(".")[0] not in given}
-    return override(recipe.changed(**given, reasons=reasons), request.overrides)
+    return override(recipe.changed(**given, reasons=reasons), request.settings)
 
 
 def _refuse_what_start_decides(given: Collection[str]) -> None:

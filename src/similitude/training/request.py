@@ -156,6 +156,20 @@ class PretrainRequest:
         least=1,
         decides=True,
     )
+    channels: int | None = option(
+        None,
+        "Of an image: 1 is gray, 4 of a PNG are RGBA, more those of the files. Default: 3, RGB.",
+        cli=int,
+        least=1,
+        decides=True,
+    )
+    depth: int | None = option(
+        None,
+        "Bits that are kept of a pixel, 8 or 16. Default: 8.",
+        cli=int,
+        metavar="BITS",
+        decides=True,
+    )
     out: str | Path | None = option(
         None, "The run folder. Default: runs/NAME-METHOD.", cli=str, metavar="PATH"
     )
@@ -217,9 +231,20 @@ class PretrainRequest:
         return {"resume": self.resume, "overwrite": self.overwrite}
 
     @property
+    def settings(self) -> tuple[str, ...]:
+        """What --set gives, and options that are the same in fewer letters."""
+        return (*(f"{name}={number}" for name, number in self.form.items()), *self.overrides)
+
+    @property
+    def form(self) -> dict[str, int]:
+        """What is given of how images are kept."""
+        form = {"channels": self.channels, "depth": self.depth}
+        return {name: number for name, number in form.items() if number is not None}
+
+    @property
     def overridden(self) -> set[str]:
         """The fields that --set gives."""
-        paths = (assignment.partition("=")[0].strip() for assignment in self.overrides)
+        paths = (assignment.partition("=")[0].strip() for assignment in self.settings)
         return {path.removeprefix("data.") for path in paths}
 
     def check(self) -> None:

@@ -1,5 +1,6 @@
 """Published weights of image networks: from a file, from timm, by name."""
 
+from similitude.images.starts.channels import widened
 from similitude.images.starts.norms import unfit_norm, with_batchnorm
 from similitude.images.starts.opening import of_run, open_start
 from similitude.images.starts.published import EFFICIENTNET_LITE0 as DEFAULT_START
@@ -14,5 +15,6 @@ __all__ = [
     "of_run",
     "open_start",
     "unfit_norm",
+    "widened",
     "with_batchnorm",
 ]

@@ -1,6 +1,6 @@
 """Color operations on batches with parameters per sample; pixels are floats in [0, 1].
 
-Letters: N samples, s side of a view.
+Letters: N samples, C channels, s side of a view.
 """
 
 import torch
@@ -11,15 +11,17 @@ _GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's and PIL's luma (ITU-R 60
 _SIGN = -(1 << 31)  # the bit of a float32 that holds its sign
 
 
-def to_grey(images: Float[Tensor, "N 3 s s"]) -> Float[Tensor, "N s s"]:
-    """Luma of every pixel."""
+def to_grey(images: Float[Tensor, "N C s s"]) -> Float[Tensor, "N s s"]:
+    """Luma of every pixel; of other channels than red, green and blue their mean."""
+    if images.shape[1] != 3:
+        return images.mean(1)
     red, green, blue = images.unbind(1)
     grey = red * _GREY_WEIGHTS[0]
     return grey.add_(green, alpha=_GREY_WEIGHTS[1]).add_(blue, alpha=_GREY_WEIGHTS[2])
 
 
 def blend_(
-    images: Float[Tensor, "N 3 s s"],
+    images: Float[Tensor, "N C s s"],
     factor: Float[Tensor, " N"],
     grey_weight: Float[Tensor, " N"],
     mean_weight: Float[Tensor, " N"],
@@ -36,7 +38,7 @@ def blend_(
     torch.addcmul(grey[:, None], images, factor[:, None, None, None], out=images).clamp_(0.0, 1.0)
 
 
-def scale_brightness_(images: Float[Tensor, "N 3 s s"], factor: Float[Tensor, " N"]) -> None:
+def scale_brightness_(images: Float[Tensor, "N C s s"], factor: Float[Tensor, " N"]) -> None:
     """``clamp(factor * x, 0, 1)``, in place."""
     images.mul_(factor[:, None, None, None]).clamp_(0.0, 1.0)
 
@@ -72,6 +74,6 @@ def shift_hue_(images: Float32[Tensor, "N 3 s s"], turns: Float32[Tensor, " N"])
     torch.addcmul(high, hue, chroma, out=red)
 
 
-def solarize(images: Float[Tensor, "N 3 s s"], threshold: float) -> Float[Tensor, "N 3 s s"]:
+def solarize(images: Float[Tensor, "N C s s"], threshold: float) -> Float[Tensor, "N C s s"]:
     """Inverts every value at or above the threshold."""
     return torch.where(images >= threshold, 1.0 - images, images)

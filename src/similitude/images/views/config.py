@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,24 +23,43 @@ class ImageFacts:
 
     Attributes:
         size: Side of a view in pixels, unless a view's config asks for another one.
-        mean: Per channel (red, green, blue), of pixels in [0, 1].
+        mean: Per channel (of three: red, green, blue), of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1]; positive.
     """
 
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"ImageFacts.size is {self.size}; give a side of at least 1 pixel.")
         if min(self.std) <= 0:
             raise UserError(f"ImageFacts.std is {self.std}; every channel must be above 0.")
+        if len(self.mean) != len(self.std):
+            raise UserError(
+                f"ImageFacts has {len(self.mean)} means and {len(self.std)} std; give one of each "
+                "for every channel."
+            )
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return len(self.mean)
 
     @property
     def numbers(self) -> int:
         """Numbers of an image as a network takes it."""
-        return 3 * self.size**2
+        return self.channels * self.size**2
+
+
+def told_channels(channels: int) -> str:
+    """Images of so many channels, in words."""
+    return f"images of {channels} channel{'' if channels == 1 else 's'}"
+
+
+def _listed(value: Any) -> str:
+    return f"[{', '.join(f'{v:g}' for v in value)}]" if isinstance(value, tuple) else f"{value:g}"
 
 
 def image_views(views: Mapping[str, ViewConfig]) -> dict[str, "ImageViewConfig"]:
@@ -53,7 +72,8 @@ class ImageViewConfig(ViewConfig):
 
     The operations run in this order: crop, flip, turn, jitter, grey, blur, solarize, normalize. The
     MoCo family flips last, which gives the same pixels: every operation after the crop commutes
-    with a mirror. Defaults are those of MoCo v2.
+    with a mirror. Defaults are those of MoCo v2. Saturation, hue and grey are of red, green and
+    blue; of other channels brightness and contrast change all alike.
 
     Attributes:
         size: Side of the view in pixels; ``None`` takes the side of the image's spec.
@@ -115,6 +135,27 @@ class ImageViewConfig(ViewConfig):
                 "image, so end at 1 or below."
             )
         return self
+
+    @property
+    def of_colors(self) -> dict[str, Any]:
+        """Fields that need red, green and blue, with the values that do without."""
+        fields: dict[str, Any] = {"grey": 0.0} if self.grey > 0 else {}
+        if self.jitter_probability > 0 and max(self.jitter[2:]) > 0:
+            fields["jitter"] = (*self.jitter[:2], 0.0, 0.0)
+        return fields
+
+    def check_channels(self, facts: ImageFacts) -> None:
+        """Refuse to change colors where there are none.
+
+        Raises:
+            UserError: says what to set.
+        """
+        if facts.channels != 3 and (fields := self.of_colors):
+            settings = " and ".join(f"{name}={_listed(value)}" for name, value in fields.items())
+            raise UserError(
+                f"a view changes colors, which {told_channels(facts.channels)} do not have: set "
+                f"its {settings}"
+            )
 
     def on(self, facts: ImageFacts) -> View[Canvases]:
         """The view of images of which these facts are true."""

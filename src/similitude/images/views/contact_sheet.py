@@ -1,12 +1,13 @@
 """A picture of what a method learns to make the same: originals beside their random views.
 
-Letters: N samples, S side of a canvas, s side of a view; of patches, R rows, C columns, side p.
+Letters: N samples, C channels, S side of a canvas, s side of a view; of patches, R rows, C
+columns, side p, ch channels.
 """
 
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -34,15 +35,30 @@ def _cell_side(size: int) -> int:
     return size * max(1, round(_CELL / size)) if size < _LARGEST_CELL else _LARGEST_CELL
 
 
-def _picture(pixels: UInt8[Tensor, "3 s s"], width: int, height: int) -> Image.Image:
-    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+def as_shown(pixels: UInt[Tensor, "*N C s s"]) -> UInt8[Tensor, "*N 3 s s"]:
+    """What a picture shows of pixels: 8 bits of the first three channels, of fewer the first."""
+    if pixels.shape[-3] != 3:
+        pixels = pixels.narrow(-3, 0, 3 if pixels.shape[-3] > 3 else 1)
+        pixels = pixels.expand(*pixels.shape[:-3], 3, -1, -1)
+    if pixels.dtype != torch.uint8:
+        pixels = (pixels.float() * (255 / torch.iinfo(pixels.dtype).max)).round().to(torch.uint8)
+    return pixels
+
+
+def told_shown(channels: int) -> str:
+    """Which of so many channels a picture shows, in words; empty where it shows all."""
+    return "" if channels in (1, 3) else "channels 1-3" if channels > 3 else "channel 1"
+
+
+def _picture(pixels: UInt[Tensor, "C s s"], width: int, height: int) -> Image.Image:
+    picture = Image.fromarray(as_shown(pixels).permute(1, 2, 0).contiguous().numpy())
     # nearest is faithful where whole pixels repeat; anything else would alias
     repeats = width % picture.width == 0 and height % picture.height == 0
     method = Image.Resampling.NEAREST if repeats else Image.Resampling.LANCZOS
     return picture.resize((width, height), method)
 
 
-def _original(pixels: UInt8[Tensor, "3 S S"], aspect: float, cell: int) -> Image.Image:
+def _original(pixels: UInt[Tensor, "C S S"], aspect: float, cell: int) -> Image.Image:
     """The canvas in the shape of its original, centered in a cell."""
     width = max(1, round(cell * min(1.0, aspect)))
     height = max(1, round(cell / max(1.0, aspect)))
@@ -52,11 +68,11 @@ def _original(pixels: UInt8[Tensor, "3 S S"], aspect: float, cell: int) -> Image
 
 
 def _to_pixels(
-    images: Float[Tensor, "N *grid 3 s s"], normalized: bool, image: ImageFacts
-) -> UInt8[Tensor, "N *grid 3 s s"]:
+    images: Float[Tensor, "N *grid C s s"], normalized: bool, image: ImageFacts
+) -> UInt8[Tensor, "N *grid C s s"]:
     images = images.cpu()
     if normalized:
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (image.mean, image.std))
         images = images * std + mean
     return (images * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
 
@@ -66,12 +82,12 @@ def _is_normalized(view: View[Any]) -> bool:
     return not isinstance(view, ImageView | PatchView) or view.config.normalize
 
 
-def _side_by_side(patches: UInt8[Tensor, "N R C 3 p p"]) -> UInt8[Tensor, "N 3 H W"]:
+def _side_by_side(patches: UInt8[Tensor, "N R C ch p p"]) -> UInt8[Tensor, "N ch H W"]:
     """A grid of patches as one picture, with white lines between them."""
-    n, rows, columns, _, size, _ = patches.shape
+    n, rows, columns, channels, size, _ = patches.shape
     gap = max(1, size // 8)
     step = size + gap
-    out = patches.new_full((n, 3, rows * step - gap, columns * step - gap), _BACKGROUND[0])
+    out = patches.new_full((n, channels, rows * step - gap, columns * step - gap), _BACKGROUND[0])
     for row in range(rows):
         for column in range(columns):
             top, left = row * step, column * step
@@ -128,6 +144,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT_SIZE)
     draw.text((_MARGIN, _MARGIN), "original", fill=_INK, font=font)
+    shown = told_shown(images.pixels.shape[1])
+    draw.text((_MARGIN, _MARGIN - _FONT_SIZE - 3), shown, fill=_FAINT, font=font)
     for number, left in enumerate(lefts):
         title = f"view {number + 1}"
         draw.text((left, _MARGIN), title, fill=_INK, font=font)

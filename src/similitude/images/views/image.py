@@ -1,7 +1,7 @@
-"""Views of images: whole uint8 batches in, float32 batches out, parameters drawn per sample.
+"""Views of images: whole batches of integers in, float32 out, parameters drawn per sample.
 
-Letters: N samples, V views that are drawn alike, M = V N: all samples of the first view, then those
-of the next; S side of a canvas, s side of a view.
+Letters: N samples, C channels, V views that are drawn alike, M = V N: all samples of the first
+view, then those of the next; S side of a canvas, s side of a view.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 from torch import Tensor
 
 from similitude.images.canvases import Canvases
@@ -36,7 +36,7 @@ _DEVICE_BYTES = 1 << 28
 def _chunk_length(canvases: Tensor, size: int, views: int = 1) -> int:
     """Canvases of a chunk, whose operations are split over all threads."""
     # bytes of a sample: its views in floats, the canvas as it is and in floats
-    one = 3 * (4 * views * size**2 + 5 * canvases.shape[-1] ** 2)
+    one = canvases.shape[1] * (4 * views * size**2 + 5 * canvases.shape[-1] ** 2)
     on_cpu = canvases.device.type == "cpu"
     room = torch.get_num_threads() * _CACHE_BYTES if on_cpu else _DEVICE_BYTES
     return max(1, room // one)
@@ -70,6 +70,9 @@ class ImageView(View[Canvases]):
     config: ImageViewConfig
     facts: ImageFacts
 
+    def __post_init__(self) -> None:
+        self.config.check_channels(self.facts)
+
     @property
     def size(self) -> int:
         """Side of the view in pixels."""
@@ -92,7 +95,7 @@ class ImageView(View[Canvases]):
             canvas_size=rows.pixels.shape[-1],
         )
 
-    def apply(self, rows: Canvases, choices: ViewParameters) -> Sequence[Float[Tensor, "N 3 s s"]]:
+    def apply(self, rows: Canvases, choices: ViewParameters) -> Sequence[Float[Tensor, "N C s s"]]:
         """Makes the views that the parameters describe.
 
         Args:
@@ -109,7 +112,7 @@ class ImageView(View[Canvases]):
         views = len(parameters.top) // n if n else 1
         # The choices stay on the CPU, where deciding on them does not wait for another device.
         drawn = parameters.mapped(lambda field: field.cpu().view(views, n))
-        made = torch.empty(views, n, 3, self.size, self.size, device=device)
+        made = torch.empty(views, n, canvases.shape[1], self.size, self.size, device=device)
         length = _chunk_length(canvases, self.size, views)
         for start in range(0, n, length):
             part = slice(start, min(start + length, n))
@@ -121,9 +124,9 @@ class ImageView(View[Canvases]):
 
     def _make(
         self,
-        canvases: UInt8[Tensor, "N 3 S S"],
+        canvases: UInt[Tensor, "N C S S"],
         parameters: ViewParameters,
-        out: Float[Tensor, "V N 3 s s"],
+        out: Float[Tensor, "V N C s s"],
     ) -> None:
         """Makes views of a chunk into ``out``, whose parameters follow each other in its order."""
         config, device = self.config, canvases.device
@@ -161,7 +164,7 @@ class ImageView(View[Canvases]):
 
     def _jitter_(
         self,
-        images: Float[Tensor, "N 3 s s"],
+        images: Float[Tensor, "N C s s"],
         hue: Float[Tensor, " N"],
         blends: _Blends,
         turns: Sequence[int],
@@ -179,7 +182,7 @@ class ImageView(View[Canvases]):
         for turn, end in enumerate(turns[:-1]):
             self._take_turn_(images[:end], blends.of(slice(end), turn))
 
-    def _take_turn_(self, images: Float[Tensor, "N 3 s s"], blends: Sequence[Tensor]) -> None:
+    def _take_turn_(self, images: Float[Tensor, "N C s s"], blends: Sequence[Tensor]) -> None:
         brightness, contrast, saturation, _ = self.config.jitter
         if len(images) == 0:
             return
@@ -189,20 +192,20 @@ class ImageView(View[Canvases]):
             scale_brightness_(images, blends[0])
 
 
-def _turn_(images: Float[Tensor, "N 3 s s"], quarters: Int[Tensor, " N"]) -> None:
+def _turn_(images: Float[Tensor, "N C s s"], quarters: Int[Tensor, " N"]) -> None:
     for count in (1, 2, 3):
         which = (quarters == count).nonzero().squeeze(1).to(images.device)
         turned = images.index_select(0, which).rot90(count, dims=(2, 3))
         images.index_copy_(0, which, turned)
 
 
-def _normalize_(images: Float[Tensor, "N 3 s s"], facts: ImageFacts) -> None:
+def _normalize_(images: Float[Tensor, "N C s s"], facts: ImageFacts) -> None:
     for channel, (mean, std) in enumerate(zip(facts.mean, facts.std, strict=True)):
         plane = images[:, channel]
         torch.add(plane.new_tensor(-mean / std), plane, alpha=1.0 / std, out=plane)
 
 
-def evaluation_view(rows: Canvases, facts: ImageFacts) -> Float[Tensor, "N 3 s s"]:
+def evaluation_view(rows: Canvases, facts: ImageFacts) -> Float[Tensor, "N C s s"]:
     """The view without chance: the whole canvas, resized with anti-aliasing and normalized.
 
     Args:
@@ -210,16 +213,16 @@ def evaluation_view(rows: Canvases, facts: ImageFacts) -> Float[Tensor, "N 3 s s
         facts: Side, mean and std of the result.
 
     Returns:
-        Float32 of shape [N, 3, s, s].
+        Float32 of shape [N, C, s, s].
     """
     canvases = rows.pixels
-    n, side = canvases.shape[0], canvases.shape[-1]
-    out = torch.empty(n, 3, facts.size, facts.size, device=canvases.device)
+    n, channels, _, side = canvases.shape
+    out = torch.empty(n, channels, facts.size, facts.size, device=canvases.device)
     length = _chunk_length(canvases, facts.size)
     for start in range(0, n, length):
         part = canvases[start : start + length]
         if side == facts.size:
-            images = part.to(torch.float32).mul_(1.0 / 255.0)
+            images = part.to(torch.float32).mul_(1.0 / rows.white)
         else:
             zero = torch.zeros(len(part), dtype=torch.int64)
             images = crop_and_resize(

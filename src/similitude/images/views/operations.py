@@ -1,7 +1,7 @@
 """What may happen to a view after its colors were jittered: a class for each operation, in order.
 
-A class, and a probability of its name in ``ImageViewConfig``, add one. N samples of a batch, of
-which the operation happens to B.
+A class, and a probability of its name in ``ImageViewConfig``, add one. N samples of C channels in a
+batch, of which the operation happens to B.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ class Operation(ABC):
     @abstractmethod
     def apply_(
         self,
-        images: Float[Tensor, "N 3 s s"],
+        images: Float[Tensor, "N C s s"],
         which: Int[Tensor, " B"],
         drawn: Mapping[str, Float[Tensor, " B"]],
         config: ImageViewConfig,
@@ -46,13 +46,13 @@ class Operation(ABC):
 
 
 class Grey(Operation):
-    """Gray, in three equal channels."""
+    """Gray, in three equal channels; of red, green and blue."""
 
     name = "grey"
 
     def apply_(
         self,
-        images: Float[Tensor, "N 3 s s"],
+        images: Float[Tensor, "N C s s"],
         which: Int[Tensor, " B"],
         drawn: Mapping[str, Tensor],
         config: ImageViewConfig,
@@ -71,7 +71,7 @@ class Blur(Operation):
 
     def apply_(
         self,
-        images: Float[Tensor, "N 3 s s"],
+        images: Float[Tensor, "N C s s"],
         which: Int[Tensor, " B"],
         drawn: Mapping[str, Tensor],
         config: ImageViewConfig,
@@ -88,7 +88,7 @@ class Solarize(Operation):
 
     def apply_(
         self,
-        images: Float[Tensor, "N 3 s s"],
+        images: Float[Tensor, "N C s s"],
         which: Int[Tensor, " B"],
         drawn: Mapping[str, Tensor],
         config: ImageViewConfig,

@@ -1,13 +1,13 @@
 """An image cut into an overlapping grid of patches, each of which is then changed on its own.
 
-N samples, R rows and C columns of the grid, G = R C patches, M = N G, s side of the image that is
-cut, p side of a patch, q side of the part of a patch that is shown.
+N samples of ch channels, R rows and C columns of the grid, G = R C patches, M = N G, s side of the
+image that is cut, p side of a patch, q side of the part of a patch that is shown.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,6 +68,15 @@ class PatchViewConfig(ImageViewConfig):
     patch_grey: Probability = 0.0
     patch_drop: Probability = 0.0
 
+    @property
+    def of_colors(self) -> dict[str, Any]:
+        """See ImageViewConfig; to drop all but one channel is for three too."""
+        names = ("patch_grey", "patch_drop")
+        fields = super().of_colors | {name: 0.0 for name in names if getattr(self, name) > 0}
+        if self.patch_jitter_probability > 0 and max(self.patch_jitter[2:]) > 0:
+            fields["patch_jitter"] = (*self.patch_jitter[:2], 0.0, 0.0)
+        return fields
+
     def on(self, facts: ImageFacts) -> View[Canvases]:
         """The view of images of which these facts are true."""
         return PatchView(self, facts)
@@ -120,8 +129,8 @@ def patch_starts(size: int, patch_size: int, grid: int) -> Int[Tensor, " grid"]:
 
 
 def cut_patches(
-    images: Float[Tensor, "N 3 H W"], patch_size: int, grid: int
-) -> Float[Tensor, "N R C 3 p p"]:
+    images: Float[Tensor, "N ch H W"], patch_size: int, grid: int
+) -> Float[Tensor, "N R C ch p p"]:
     """The patches of images, nothing changed.
 
     Raises:
@@ -147,6 +156,7 @@ class PatchView(View[Canvases]):
 
     def __post_init__(self) -> None:
         _ = self.starts  # refuses a grid that does not fit
+        self.config.check_channels(self.facts)
 
     @cached_property
     def _whole(self) -> ImageView:
@@ -173,7 +183,7 @@ class PatchView(View[Canvases]):
 
     def apply(
         self, rows: Canvases, choices: Sequence[PatchParameters]
-    ) -> Sequence[Float[Tensor, "N R C 3 p p"]]:
+    ) -> Sequence[Float[Tensor, "N R C ch p p"]]:
         """Makes the patches that the parameters describe.
 
         Args:
@@ -229,7 +239,7 @@ class PatchView(View[Canvases]):
             kept=number["patch channel"].where(happens["patch drop"], _ALL_CHANNELS),
         )
 
-    def _make(self, rows: Canvases, parameters: PatchParameters) -> Float[Tensor, "N R C 3 p p"]:
+    def _make(self, rows: Canvases, parameters: PatchParameters) -> Float[Tensor, "N R C ch p p"]:
         config, grid, size = self.config, self.config.grid, self.config.patch_size
         (images,) = self._whole.apply(rows, parameters.image)
         top = parameters.top.view(-1, grid, grid) + self.starts[:, None]
@@ -252,14 +262,14 @@ class PatchView(View[Canvases]):
             channel = torch.arange(3, device=patches.device)[:, None, None]
             stays = (kept == _ALL_CHANNELS) | (kept == channel)
             patches = patches.where(stays, mean)
-        out = mean.expand(len(patches), 3, size, size).clone()
+        out = mean.expand(len(patches), -1, size, size).clone()
         border = slice((size - self.shown) // 2, (size - self.shown) // 2 + self.shown)
         out[:, :, border, border] = patches
         if config.normalize:
             out.sub_(mean).div_(out.new_tensor(self.facts.std)[:, None, None])
         return out.unflatten(0, (-1, grid, grid))
 
-    def _jitter_(self, patches: Float[Tensor, "M 3 q q"], chosen: PatchParameters) -> None:
+    def _jitter_(self, patches: Float[Tensor, "M ch q q"], chosen: PatchParameters) -> None:
         if self.config.patch_jitter_probability == 0:
             return
         which = chosen.jitter.nonzero().squeeze(1)
@@ -271,8 +281,9 @@ class PatchView(View[Canvases]):
         none = torch.zeros_like(hue)
         blend_(some, brightness, none, none)
         blend_(some, contrast, none, 1.0 - contrast)
-        blend_(some, saturation, 1.0 - saturation, none)
-        shift_hue_(some, hue)
+        if some.shape[1] == 3:
+            blend_(some, saturation, 1.0 - saturation, none)
+            shift_hue_(some, hue)
         patches.index_copy_(0, which.to(patches.device), some)
 
 

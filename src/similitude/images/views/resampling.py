@@ -6,8 +6,8 @@ so does a blur. ``embedding_bag`` makes such sums, without the zeros of a matrix
 The weights are those of ``torch.nn.functional.interpolate(..., antialias=True)``: a filter centered
 on the output pixel, widened by the scale where the crop shrinks, cut at the box and renormalized.
 
-Letters: N images, B crops or blurs of them, S side of a canvas, s side of a view, L length of a
-line, M intervals, P planes, K taps: pixels or lines that are summed for one.
+Letters: N images, C channels, B crops or blurs of them, S side of a canvas, s side of a view, L
+length of a line, M intervals, P planes, K taps: pixels or lines that are summed for one.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt
 from torch import Tensor
 
 _NO_WEIGHT = 2.0**-28  # of a tap of a blur: the sum of all is one, in numbers of 24 bits
@@ -94,31 +94,32 @@ class _Taps(NamedTuple):
 
 
 def _sum_lines(
-    images: Float[Tensor, "N 3 S L"], which: Int[Tensor, " B"], taps: _Taps
+    images: Float[Tensor, "N C S L"], which: Int[Tensor, " B"], taps: _Taps
 ) -> Float[Tensor, "P s L"]:
-    """Weighted sums of whole lines of the three planes of some images; P is 3 B."""
-    lines, device = images.shape[2], images.device
-    plane = torch.arange(3, dtype=torch.int32, device=device)
-    first = (which.to(torch.int32)[:, None] * 3 + plane) * lines
+    """Weighted sums of whole lines of the planes of some images; P is C B."""
+    channels, lines, device = images.shape[1], images.shape[2], images.device
+    plane = torch.arange(channels, dtype=torch.int32, device=device)
+    first = (which.to(torch.int32)[:, None] * channels + plane) * lines
     number = taps.pixel.to(device)[:, None] + first[:, :, None, None]
     weight = taps.weight.to(device)[:, None].expand(number.shape)
     number, weight = (t.reshape(-1, number.shape[3]) for t in (number, weight))
     table = images.view(-1, images.shape[3])
     summed = F.embedding_bag(number, table, per_sample_weights=weight, mode="sum")
-    return summed.view(3 * len(which), -1, images.shape[3])
+    return summed.view(channels * len(which), -1, images.shape[3])
 
 
 def _resample(
-    images: Float[Tensor, "N 3 S S"], which: Int[Tensor, " B"], rows: _Taps, columns: _Taps
-) -> Float[Tensor, "B 3 s s"]:
+    images: Float[Tensor, "N C S S"], which: Int[Tensor, " B"], rows: _Taps, columns: _Taps
+) -> Float[Tensor, "B C s s"]:
     """Weighted sums of rows, then of columns, of some images."""
-    turned = _transpose(_sum_lines(images, which, rows)).unflatten(0, (-1, 3))
+    planes = (-1, images.shape[1])
+    turned = _transpose(_sum_lines(images, which, rows)).unflatten(0, planes)
     every = torch.arange(len(turned), dtype=torch.int32, device=images.device)
-    return _transpose(_sum_lines(turned, every, columns)).unflatten(0, (-1, 3))
+    return _transpose(_sum_lines(turned, every, columns)).unflatten(0, planes)
 
 
 def crop_and_resize(
-    canvases: UInt8[Tensor, "N 3 S S"],
+    canvases: UInt[Tensor, "N C S S"],
     which: Int[Tensor, " B"],
     top: Int[Tensor, " B"],
     left: Int[Tensor, " B"],
@@ -128,11 +129,11 @@ def crop_and_resize(
     *,
     size: int,
     interpolation: str,
-) -> Float[Tensor, "B 3 s s"]:
+) -> Float[Tensor, "B C s s"]:
     """One resampling per crop: cut a box, mirror it, resize it to ``size``.
 
     Args:
-        canvases: Pixels in 0..255.
+        canvases: Pixels from 0 to the largest value of their type.
         which: Canvas of each crop; this and the other choices are on the CPU.
         top: First row of each box.
         left: First column of each box.
@@ -147,7 +148,7 @@ def crop_and_resize(
     """
     n, device = len(which), canvases.device
     if n == 0:
-        return torch.empty(0, 3, size, size, device=device)
+        return torch.empty(0, canvases.shape[1], size, size, device=device)
     pixels, weights = resize_taps(
         torch.cat([top, left]),
         torch.cat([height, width]),
@@ -155,7 +156,7 @@ def crop_and_resize(
         size=size,
         interpolation=interpolation,
     )
-    weights[:n].mul_(1.0 / 255.0)
+    weights[:n].mul_(1.0 / torch.iinfo(canvases.dtype).max)
     rows, columns = _Taps(pixels[:n], weights[:n]), _Taps(pixels[n:], weights[n:])
     images = canvases.to(torch.float32, memory_format=torch.contiguous_format)
     out = _resample(images, which.to(device), rows, columns)
@@ -174,7 +175,7 @@ def _reflected(size: int, reach: int) -> Int[Tensor, "s K"]:
 
 
 def gaussian_blur_(
-    images: Float32[Tensor, "N 3 s s"],
+    images: Float32[Tensor, "N C s s"],
     which: Int[Tensor, " B"],
     sigma: Float32[Tensor, " B"],
     *,
