@@ -134,7 +134,6 @@ distill run photos                                     | run
 distill nowhere photos                                 | nowhere
 export run -o weights.pth                              | .safetensors
 export run -o out --to onx                             | onnx
-export run -o w.safetensors --images photos            | --images
 embed run photos -o e.parquet --patches                | .npz
 export nowhere -o w.safetensors                        | nowhere
 report nowhere                                         | nowhere

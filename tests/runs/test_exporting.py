@@ -95,6 +95,16 @@ def test_the_printed_python_gives_the_vectors_of_embed(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["small", "narrow", "vit"])
+def test_weights_are_loaded_and_compared_too(network, runs, photos, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    told = runs(network).export(weights, images=photos)
+    assert "compared on 8 JPEG files" in told
+    assert float(told.split("same input: ")[1].split(",")[0]) <= 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.slow
 def test_the_card_says_data_recipe_scores_and_license_and_no_path(runs, photos, tmp_path):
     run = runs("resnet")
     run.evaluate(photos, protocols="knn")

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from similitude.errors import UserError, did_you_mean
-from similitude.files.writing import as_path, check_writable, new_folder
+from similitude.files.writing import as_path, check_writable, new_folder, replacing
 from similitude.modalities import modality
 from similitude.nets.export import Export, Exported
 from similitude.report.read import read_embedding
@@ -42,6 +43,19 @@ outputs = [features(inputs), features(inputs[:1])]
 together, alone = (numpy.asarray(output) for output in outputs)
 numpy.savez(target, inputs=numpy.asarray(inputs), together=together, alone=alone)
 """
+# The printed Python of weights prepares one file at a time.
+_ALL_AT_ONCE = """
+one = prepare
+
+
+def prepare(files):
+    return torch.cat([one(file) for file in files])
+
+
+@torch.inference_mode()
+def features(inputs):
+    return backbone(inputs)
+"""
 
 
 def export_run(run: Run, path: str | Path, to: str, images: object) -> str:
@@ -52,24 +66,37 @@ def export_run(run: Run, path: str | Path, to: str, images: object) -> str:
         known = [DEFAULT, *formats]
         noun = modality(model.data.kind).noun
         raise UserError(f"no export of {noun} to {to!r}: {did_you_mean(to, known)}")
-    if to == DEFAULT:
-        if images is not None:
-            raise UserError(
-                "weights in safetensors are as they are in the run, and nothing is compared: leave "
-                "--images out, or ask for another format by --to"
-            )
-        return _write_weights(run, model, as_path(path))
-    return _write_format(run, model, as_path(path), formats[to], images)
+    if to != DEFAULT:
+        return _write_format(run, model, as_path(path), formats[to], images)
+    if images is not None and not formats:
+        raise UserError("only networks of images are compared on images: leave --images out")
+    return _write_weights(run, model, as_path(path), images, is_compared=bool(formats))
 
 
-def _write_weights(run: Run, model: Exported, target: Path) -> str:
+def _write_weights(
+    run: Run, model: Exported, target: Path, images: object, *, is_compared: bool
+) -> str:
     if target.suffix != ".safetensors":
         raise UserError(
             f"cannot export to {target}: the name must end in .safetensors, and other formats are "
             "asked for by --to"
         )
     check_writable(target)
-    export_backbone(model.backbone.state_dict(), target)
+    told: list[str] = []
+    with replacing(target) as weights, tempfile.TemporaryDirectory() as place:
+        export_backbone(model.backbone.state_dict(), weights)
+        if is_compared and not model.is_wrapped:
+            if images is None and not _keeps_pictures(run):
+                told = ["Not compared: the run keeps no images, and --images PHOTOS gives some."]
+            else:
+                code = f"{_loading(run, model, weights)}\n{_ALL_AT_ONCE}"
+                files = _write_files(run, images, Path(place))
+                told = _compared(run, DEFAULT, model.backbone, code, files)
+    return "\n".join([*(f"# {sentence}" for sentence in told), _loading(run, model, target)])
+
+
+def _loading(run: Run, model: Exported, weights: Path) -> str:
+    """Python that loads the weights."""
     if model.is_wrapped:
         return (
             "import similitude as sim\n\n"
@@ -77,7 +104,7 @@ def _write_weights(run: Run, model: Exported, target: Path) -> str:
             f"backbone = sim.load({str(run.path)!r}).backbone\n"
             f"{model.network.preparing_snippet(model.data, model.facts)}"
         )
-    return model.network.loading_snippet(str(target), model.data, model.facts)
+    return model.network.loading_snippet(str(weights), model.data, model.facts)
 
 
 def _write_format(run: Run, model: Exported, target: Path, form: Export, images: object) -> str:
@@ -95,7 +122,7 @@ def _write_format(run: Run, model: Exported, target: Path, form: Export, images:
         form.write(model, folder)
         files = _write_files(run, images, Path(place))
         code = form.snippet(model, str(folder))
-        told = _compared(run, form, model, code, files)
+        told = _compared(run, form.name, form.reference(model), code, files)
         card = model_card(run, form.library, form.snippet(model, target.name), told)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return "\n".join([*(f"# {sentence}" for sentence in told), form.snippet(model, str(target))])
@@ -137,29 +164,33 @@ def _write_files(run: Run, images: object, place: Path) -> list[Path]:
     return files
 
 
+def _keeps_pictures(run: Run) -> bool:
+    return run.recipe.data.are_pictures and (run.path / "embedding.npz").exists()
+
+
 def _compared(
-    run: Run, form: Export, model: Exported, code: str, files: Sequence[Path]
+    run: Run, to: str, reference: nn.Module, code: str, files: Sequence[Path]
 ) -> list[str]:
     """Sentences on how far the exported features are from the run's.
 
     Raises:
         UserError: the files cannot be loaded, or give other features.
     """
-    found = _elsewhere(form, code, files)
+    found = _elsewhere(to, code, files)
     inputs = torch.from_numpy(found["inputs"])
     with torch.inference_mode():
-        ours = form.reference(model)(inputs)
+        ours = reference(inputs)
     together, alone = (torch.from_numpy(found[name]) for name in ("together", "alone"))
     if together.shape != ours.shape or alone.shape != ours[:1].shape:
         raise UserError(
-            f"the export to {form.name} gives {list(together.shape)} of {len(files)} images and "
+            f"the export to {to} gives {list(together.shape)} of {len(files)} images and "
             f"{list(alone.shape)} of one, and the run {list(ours.shape)}: nothing was written"
         )
     difference = max(float((t - ours[: len(t)]).abs().max()) for t in (together, alone))
     largest = float(ours.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):
         raise UserError(
-            f"the export to {form.name} gives other features than the run, up to {difference:.1g} "
+            f"the export to {to} gives other features than the run, up to {difference:.1g} "
             f"of {largest:.2g}: nothing was written; report this with recipe.yaml"
         )
     embedded = run.embed(str(files[0].parent)).x
@@ -180,7 +211,7 @@ def _compared(
     return told
 
 
-def _elsewhere(form: Export, code: str, files: Sequence[Path]) -> dict[str, Any]:
+def _elsewhere(to: str, code: str, files: Sequence[Path]) -> dict[str, Any]:
     """What another process makes of the files with this code alone."""
     place = files[0].parent.parent
     target, script = place / "found.npz", place / "check.py"
@@ -189,6 +220,6 @@ def _elsewhere(form: Export, code: str, files: Sequence[Path]) -> dict[str, Any]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise UserError(f"the export to {form.name} cannot be loaded, nothing was written: {last}")
+        raise UserError(f"the export to {to} cannot be loaded, nothing was written: {last}")
     with np.load(target) as found:
         return dict(found)
