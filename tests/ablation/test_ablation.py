@@ -16,6 +16,7 @@ import torch
 from builders import random_images
 from similitude import ablation, experiment, transfer
 from similitude.ablation import ablate, findings, studies, work
+from similitude.ablation.design import Design
 from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
 from similitude.ablation.study import COLLAPSED, Cell, Study
@@ -485,7 +486,8 @@ def test_without_data_a_study_takes_cifar10_or_says_that_it_takes_digits(monkeyp
 
     monkeypatch.setattr(samples, "open_source", absent)
     ears = CtrlC(0, 0)
-    source, test = ablation._open(samples.MODALITY, None, ears)
+    design = Design(None, None, "simsiam", [], None, (), None, None, samples.MODALITY)
+    source, test = ablation._open(design, None, ears)
     assert source.name == "digits train"
     assert test is not None
     assert test.name == "digits test"

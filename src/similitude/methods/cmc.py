@@ -84,8 +84,14 @@ class CMCConfig(MethodConfig):
     ema_decay: float = Field(default=0.5, ge=0, le=1)  # of a row of a bank
 
     def for_network(self, network: nn.Module) -> "CMCConfig":
+        if isinstance(network, Towers):
+            return self
+        if not isinstance(self.view, ImageViewConfig):
+            raise UserError(
+                "cmc compares colors of images, or the sensors of a table: choose another --method"
+            )
         channels = getattr(getattr(network, "built_from", None), "input_channels", 3)
-        if channels != 3 and not isinstance(network, Towers):
+        if channels != 3:
             raise UserError(
                 "cmc splits images into colors, which are red, green and blue, and these have "
                 f"{channels} channel{'' if channels == 1 else 's'}: choose another --method"
@@ -111,18 +117,12 @@ class CMC(Method):
 
     def __init__(self, backbone: Backbone, config: CMCConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config.for_network(backbone)
         dim = config.projection_dim
         if isinstance(backbone, Towers):
             self.backbone = backbone
             widths = list(backbone.widths.values())
         else:
-            if not isinstance(config.view, ImageViewConfig):
-                raise UserError(
-                    "cmc compares colors of images, or the sensors of a table: choose another "
-                    "--method"
-                )
-            config.for_network(backbone)
             self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
             widths = [backbone.num_features] * len(config.split)
         if len(widths) < 2:
