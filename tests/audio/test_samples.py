@@ -1,6 +1,9 @@
 """A folder of sounds is pretrained, scored, reported, embedded and resumed as one of photos is."""
 
+import base64
 import io
+import json
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +13,10 @@ import torch
 from PIL import Image
 
 import similitude as sim
+from similitude.embeddings import answer, outliers
+from similitude.embeddings.answer import pictures_of
 from similitude.errors import UserError
+from similitude.evaluation import Features
 from similitude.listener import Silent
 from similitude.modalities import modality_of
 from similitude.runs.metrics import read_metrics
@@ -159,3 +165,29 @@ def test_a_page_plays_what_it_shows(tones, tmp_path):
     assert end - begin == pytest.approx(length)
     piece, pause = wave[int(begin * rate) : int(end * rate)], wave[int(end * rate) + 300 :][:300]
     assert np.abs(piece).max() > 10 * np.abs(pause).max()
+
+
+def test_a_page_of_answers_plays_what_it_shows(tones, tmp_path, monkeypatch):
+    monkeypatch.setattr(answer, "MAX_HEARD", 3)
+    names = [f"{part}/{i:02d}.wav" for part in ("low", "high") for i in range(4)]
+    places = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    rows = Features(places, None, names)
+    outliers(rows, pictures=tones / "train", output=tmp_path / "far.csv", count=5)
+    page = (tmp_path / "far.html").read_text()
+    heard = re.findall(r'data-heard="(\d+) ([\d.]+) ([\d.]+)"', page)
+    assert len(heard) == 3
+    assert "Click one to hear it" in page
+    points = json.loads(re.search(r'id="points">(.*?)</script>', page, re.DOTALL)[1])
+    wave, rate = soundfile.read(io.BytesIO(base64.b64decode(points["tracks"][0])))
+    assert all(0 <= float(begin) < float(end) <= len(wave) / rate for _, begin, end in heard)
+
+
+def test_a_sound_is_found_in_the_track_that_it_is_in(tones):
+    tracks: list[bytes] = []
+    looks = pictures_of(tones).of(["train/low/02.wav", "test/high/05.wav"], tracks)
+    for name, pitch in (("train/low/02.wav", 218), ("test/high/05.wav", 1546)):
+        track, begin, end = looks[name].heard
+        wave, rate = soundfile.read(io.BytesIO(tracks[track]))
+        piece = wave[int(begin * rate) : int(end * rate)]
+        loudest = np.abs(np.fft.rfft(piece)).argmax() / (end - begin)
+        assert abs(loudest - pitch) < 6

@@ -19,6 +19,14 @@ from similitude.report.answers import MAX_SHOWN, Shown, write_answers_page
 from similitude.report.page import is_ours
 
 SIDE = 56  # of a picture, in pixels
+MAX_HEARD = 200  # samples that a page plays: those of three seconds are 2 MB
+
+
+class Look(NamedTuple):
+    """How a sample looks, and where it is heard: the number of a track, begin and end in it."""
+
+    picture: UInt8[np.ndarray, "h w 3"]
+    heard: tuple[int, float, float] | None = None
 
 
 class Pictures:
@@ -27,18 +35,29 @@ class Pictures:
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
 
-    def of(self, names: Sequence[str]) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-        """Thumbnails of those samples that are there and can be read."""
-        found: dict[str, np.ndarray] = {}
-        asked = set(names)
+    def of(self, names: Sequence[str], tracks: list[bytes]) -> dict[str, Look]:
+        """Thumbnails of those samples that are there and can be read.
+
+        Sounds are put into further tracks: the first of the names.
+        """
+        found: dict[str, Look] = {}
+        asked, heard = set(names), set(names[:MAX_HEARD])
         for part in self.parts:
             wanted = [i for i, name in enumerate(part.names) if part.prefix + name in asked]
             for first in range(0, len(wanted), BLOCK):
                 samples = part.load(wanted[first : first + BLOCK])
-                if len(samples):
-                    pictures = samples.thumbnails(SIDE)
-                    shown = zip(samples.names, pictures, strict=True)
-                    found |= {part.prefix + name: picture for name, picture in shown}
+                if not len(samples):
+                    continue
+                of_part = [part.prefix + name for name in samples.names]
+                pictures = samples.thumbnails(SIDE)
+                found |= {n: Look(p) for n, p in zip(of_part, pictures, strict=True)}
+                played = [i for i, name in enumerate(of_part) if name in heard]
+                if samples.can_be_heard and played:
+                    track, times = samples.subset(played).track()
+                    for i, (begin, end) in zip(played, times.tolist(), strict=True):
+                        place = (len(tracks), begin, end)
+                        found[of_part[i]] = found[of_part[i]]._replace(heard=place)
+                    tracks.append(track)
         return found
 
 
@@ -135,17 +154,23 @@ class Answer:
                 break
             shown.append(Group(group.head, group.items[:room]))
             room -= len(group.items) + (group.head is not None)
-        looks = pictures.of([item.name for group in shown for item in group.items])
+        tracks: list[bytes] = []
+        looks = pictures.of([item.name for group in shown for item in group.items], tracks)
         heads = [group.head for group in shown if group.head is not None]
-        asked = {} if self.asked is None else self.asked.of(heads)
+        asked = {} if self.asked is None else self.asked.of(heads, tracks)
+
+        def as_shown(name: str, caption: str, look: Look | None) -> Shown:
+            return Shown(name, caption, *(look or (None, None)))
+
         rows = [
             (
-                None if head is None else Shown(head, "", asked.get(head)),
-                [Shown(item.name, item.caption, looks.get(item.name)) for item in items],
+                None if head is None else as_shown(head, "", asked.get(head)),
+                [as_shown(item.name, item.caption, looks.get(item.name)) for item in items],
             )
             for head, items in shown
         ]
-        write_answers_page(page, self.title, self.told, rows, self.count - len(shown))
+        left_out = self.count - len(shown)
+        write_answers_page(page, self.title, self.told, rows, left_out, tracks)
 
 
 def check_answer(output: str | Path | None) -> Path | None:

@@ -1,5 +1,6 @@
 """The page of an answer about embeddings: samples side by side, in rows."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,31 @@ MAX_SHOWN = 2000  # pictures on a page
 
 @dataclass(frozen=True)
 class Shown:
-    """A sample on the page: its name, a number about it, and how it looks, where that is known."""
+    """A sample on the page.
+
+    Attributes:
+        name: Of the sample.
+        caption: A number about it.
+        picture: How it looks, where that is known.
+        heard: Which track it is heard in, and from which second to which.
+    """
 
     name: str
     caption: str
     picture: UInt8[np.ndarray, "h w 3"] | None
+    heard: tuple[int, float, float] | None = None
 
 
 Row = tuple[Shown | None, Sequence[Shown]]  # what was asked about, if anything, and what was found
 
 
 def write_answers_page(
-    path: Path, title: str, told: str, rows: Sequence[Row], left_out: int
+    path: Path,
+    title: str,
+    told: str,
+    rows: Sequence[Row],
+    left_out: int,
+    tracks: Sequence[bytes] = (),
 ) -> None:
     """Write one self-contained HTML file.
 
@@ -38,6 +52,7 @@ def write_answers_page(
         told: a sentence below it.
         rows: what is shown, at most 2,000 samples.
         left_out: rows that found no place.
+        tracks: sound files in which samples are heard.
     """
     every = [shown for head, found in rows for shown in ([head] if head else []) + list(found)]
     pictures = [shown.picture for shown in every if shown.picture is not None]
@@ -55,6 +70,6 @@ def write_answers_page(
         cell=lambda shown: cells.get(id(shown)),
         visible=visible,
         figures={},
-        points=None,
+        points={"tracks": [b64encode(t).decode() for t in tracks]} if tracks else None,
     )
     write_text(path, html)

@@ -316,7 +316,7 @@ def _points(pictures: gallery.Gallery) -> dict[str, Any]:
         "neighbors": pictures.neighbors.tolist(),
         "columns": pictures.sprite.columns,
         "rows": pictures.sprite.rows,
-        "track": pictures.track,
+        "tracks": [pictures.track],
     }
 
 

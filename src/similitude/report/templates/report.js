@@ -41,7 +41,7 @@
   const drawAll = () => Promise.all(plots.map(draw));
 
   const ready = drawAll().then(() => {
-    if (points) exploreMap();
+    if (figures.map) exploreMap();
     document.documentElement.dataset.ready = "true";
   });
   const redraw = () => ready.then(drawAll).then(() => document.dispatchEvent(new Event("themed")));
@@ -67,17 +67,19 @@
     redraw();
   });
 
-  // Sounds stand one after the other in a single file, which is decoded at the first click.
-  let sound = null;
+  // Sounds stand one after the other in a few files, each of which is decoded at its first click.
+  let context = null;
   let source = null;
+  const tracks = {};
+  const decoded = (track) => {
+    const bytes = Uint8Array.from(atob(points.tracks[track]), (letter) => letter.charCodeAt(0));
+    return context.decodeAudioData(bytes.buffer);
+  };
   const play = async (element) => {
-    const [begin, end] = element.dataset.heard.split(" ").map(Number);
-    if (!sound) {
-      const context = new AudioContext();
-      const bytes = Uint8Array.from(atob(points.track), (letter) => letter.charCodeAt(0));
-      sound = context.decodeAudioData(bytes.buffer).then((buffer) => ({ context, buffer }));
-    }
-    const { context, buffer } = await sound;
+    const [track, begin, end] = element.dataset.heard.split(" ").map(Number);
+    context ??= new AudioContext();
+    tracks[track] ??= decoded(track);
+    const buffer = await tracks[track];
     source?.stop();
     source = new AudioBufferSourceNode(context, { buffer });
     source.connect(context.destination);
