@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 from rich.text import Text
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
 from similitude.decision import words
 from similitude.decision.plan import Planned, Standing, costs
@@ -278,7 +278,8 @@ def _way(
         planned.title,
         planned.row,
         score_of(right, tested.units),
-        float(balanced_accuracy_score(tested.y, said)),
+        # of the classes that are tested: others may be said
+        float(recall_score(tested.y, said, labels=np.unique(tested.y), average="macro")),  # type: ignore[arg-type]
         float(f1_score(tested.y, said, average="macro", zero_division=0)),  # type: ignore[arg-type]
         difference(ways[best], right, tested.units),
         is_candidate,
