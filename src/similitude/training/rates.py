@@ -25,9 +25,7 @@ def learning_rate(recipe: Recipe, progress: Progress) -> float:
         return warmup_cosine(peak, end, warmup, fraction, start=start)
     if config.schedule == "step":
         return step_decay(peak, config.step_milestones, config.step_factor, fraction)
-    if config.schedule == "constant":
-        return peak
-    raise NotImplementedError(config.schedule)
+    return peak  # constant
 
 
 def weight_decay(recipe: Recipe, progress: Progress) -> float:
