@@ -280,8 +280,8 @@ def test_pictures_of_an_answer_are_shown_without_a_word_on_channels(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(3):
             write(tmp_path / name / f"{i}.png", i)
-    shown = pictures_of(tmp_path / "many").of(["1.npy"])
-    assert shown["1.npy"].shape == (56, 56, 3)
+    shown = pictures_of(tmp_path / "many").of(["1.npy"], tracks=[])
+    assert shown["1.npy"].picture.shape == (56, 56, 3)
     assert open_source(tmp_path / "alpha").shown_channels() == 3
 
 

@@ -167,9 +167,10 @@ def test_names_from_outside_never_become_markup(make_run):
         (run / file).write_text(json.dumps(loaded))
     (run / "recipe.yaml").write_text(json.dumps({"method": {"name": evil}, "reasons": {"x": evil}}))
     (run / "metrics.csv").write_text(f"step,epoch,loss,{evil}\n0,1,2,3\n1,2,3,4\n")
-    other = make_run("plain", count=24)
-    clean = Page(write_report([other])).tags
-    for page in (Page(write_report([run])), Page(write_report([run, other]))):
+    plain, other = make_run("plain", count=24), make_run("other", count=24)
+    for runs in ([run], [run, other]):
+        page = Page(write_report(runs))
+        clean = Page(write_report([plain, other][: len(runs)])).tags
         assert "alert(1)" in page.source
         assert evil not in page.source
         assert "onerror=alert(2)>" not in re.sub(r"&lt;.*?&gt;", "", page.source)
