@@ -64,7 +64,8 @@ def test_the_network_of_the_sensor_that_is_kept_is_exported_alone(pairs, tmp_pat
     found: dict = {}
     exec(snippet, found)  # as a user does
     if kept == ["photo"]:
-        assert "import similitude" not in snippet and "from similitude" not in snippet
+        assert "import similitude" not in snippet
+        assert "from similitude" not in snippet
         mine = found["backbone"](found["prepare"](pairs.parent / "01.png"))[0].detach()
         torch.testing.assert_close(mine, run.embed(pairs).x[1], rtol=1e-5, atol=1e-5)
         again = sim.pretrain(

@@ -1,6 +1,6 @@
 """An encoder of Hugging Face's gives its own features, by its own tokens."""
 
-import importlib.util
+import sys
 
 import pytest
 import torch
@@ -63,8 +63,8 @@ def test_what_is_no_encoder_is_one_sentence(encoder, tmp_path):
         HuggingFaceText(f"hf:{tmp_path}")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is not None, reason="it is there")
-def test_without_the_library_the_extra_is_named():
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'similitude\[transformers\]'"):
         TextNetworkConfig(name="hf:any/model").build()
 
