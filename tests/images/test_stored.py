@@ -83,14 +83,17 @@ def test_channels_of_a_file_are_those_of_the_picture(channels, dtype, layout):
     assert np.array_equal(found.permute(1, 2, 0).numpy(), array)
 
 
-@pytest.mark.parametrize("kind", ["tiff", "png", "npy"])
+@pytest.mark.parametrize("kind", ["tiff", "png", "npy", "ppm"])
 def test_sixteen_bits_of_colors_stay_what_they_are(kind):
     cv2 = pytest.importorskip("cv2")
     file = {
         "tiff": lambda: tiff(SIXTEEN, photometric="rgb"),
         "png": lambda: io.BytesIO(cv2.imencode(".png", SIXTEEN[..., ::-1])[1].tobytes()),
         "npy": lambda: npy(SIXTEEN),
+        "ppm": lambda: io.BytesIO(b"P6\n7 6\n65535\n" + SIXTEEN.astype(">u2").tobytes()),
     }[kind]()
+    if kind in ("png", "ppm"):
+        assert stored.look(file, 3, 8, 10).is_cut
 
     found = stored.decode(file, None, None, 3, 16)
 

@@ -163,6 +163,8 @@ def _read(file: ByteFile, kind: str, size: int | None, channels: int) -> Stored:
         with decoding.opened(file) as image:
             if not (decoding.has_cut_colors(image) or _has_more_samples(image)):
                 return _picture(image, size, channels)
+            if image.format == "PPM":
+                return _deep_ppm(file, image)
     except UnreadableError:
         if kind != "tiff":
             raise  # Pillow knows TIFFs of few kinds
@@ -204,6 +206,14 @@ def _deep_png(file: ByteFile) -> Stored:
     content = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
     samples = decode_image(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
     return Stored(samples, has_alpha=samples.shape[2] in (2, 4))
+
+
+def _deep_ppm(file: ByteFile, image: Image.Image) -> Stored:
+    (_, extents, offset, (_, largest)) = image.tile[0]
+    width, height = extents[2:]
+    file.seek(offset)
+    samples = np.frombuffer(file.read(), ">u2", width * height * 3).reshape(height, width, 3)
+    return Stored((samples.astype(np.uint32) * 65_535 // largest).astype(np.uint16))
 
 
 def _tiff(file: ByteFile) -> Stored:
