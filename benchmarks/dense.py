@@ -2,15 +2,18 @@
 
     python benchmarks/dense.py boxes STEEL --out OUT
     python benchmarks/dense.py masks CELLS --out OUT
+    python benchmarks/dense.py boxes STEEL --runs MOCO BYOL
 
 STEEL holds images/CLASS/*.jpg and boxes-voc/*.xml (NEU-DET); CELLS holds set1/ and set2/ with
 images/ and masks/. Adapting sees all images that do not test, and no label; then a small Faster
 R-CNN or FCN on a feature pyramid learns from a few labeled ones, all of it, with one recipe for
 every row. Seeds draw the labeled images, their order and the heads' weights; the images that test
-are always the same. The adapted run stays in OUT and is trained once. Prints a Markdown table.
+are always the same. The adapted run stays in OUT and is trained once. With --runs the rows are the
+backbones of these runs, and random weights of the first one's. Prints a Markdown table.
 """
 
 import argparse
+import copy
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -31,7 +34,6 @@ from torchvision.transforms.functional import normalize
 import similitude as sim
 from similitude.evaluation.scores import mean_score
 from similitude.images.feature_maps import FeatureMaps
-from similitude.nets.start import Start
 from similitude.runs.starts import open_start
 
 START = "efficientnet-lite0"
@@ -40,6 +42,8 @@ WIDTH = 64  # channels of the pyramid
 BATCH = 8
 LR = 5e-4  # of AdamW, peak of one cycle
 Target = dict[str, Tensor]
+Scale = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of the channels
+Build = Callable[[], nn.Module]
 
 
 def image(path: Path, side: int = SIDE) -> Tensor:
@@ -135,7 +139,7 @@ class Boxes:
         targets = [boxes_of(place / f"{file.stem}.xml", self.classes) for file in files]
         return [image(file) for file in files], targets
 
-    def scores(self, backbone: nn.Module, start: Start, seed: int, steps: int) -> list[float]:
+    def scores(self, backbone: nn.Module, scale: Scale, seed: int, steps: int) -> list[float]:
         drawn = np.random.default_rng(seed)
         few = [files[i] for files in self.pool for i in drawn.permutation(len(files))[: self.each]]
         images, targets = self.read(few)
@@ -147,8 +151,8 @@ class Boxes:
             pyramid,
             min_size=SIDE,
             max_size=SIDE,
-            image_mean=start.mean,
-            image_std=start.std,
+            image_mean=scale[0],
+            image_std=scale[1],
             rpn_anchor_generator=AnchorGenerator(((24,), (48,), (96,)), ((0.5, 1.0, 2.0),) * 3),
             rpn_post_nms_top_n_train=200,
             rpn_post_nms_top_n_test=200,
@@ -180,14 +184,14 @@ class Masks:
         self.tested = [first[:100], sorted((folder / "set2" / "images").iterdir())]
         self.unlabeled, self.each = first[100:], each
 
-    def read(self, files: list[Path], start: Start) -> tuple[Tensor, Tensor]:
+    def read(self, files: list[Path], scale: Scale) -> tuple[Tensor, Tensor]:
         shown = torch.stack([image(file) for file in files])
         drawn = [classes_of(file.parents[1] / "masks" / file.name) for file in files]
-        return normalize(shown, list(start.mean), list(start.std)), torch.stack(drawn)
+        return normalize(shown, *map(list, scale)), torch.stack(drawn)
 
-    def scores(self, backbone: nn.Module, start: Start, seed: int, steps: int) -> list[float]:
+    def scores(self, backbone: nn.Module, scale: Scale, seed: int, steps: int) -> list[float]:
         drawn = np.random.default_rng(seed).permutation(len(self.unlabeled))[: self.each]
-        images, classes = self.read([self.unlabeled[i] for i in drawn], start)
+        images, classes = self.read([self.unlabeled[i] for i in drawn], scale)
         maps = FeatureMaps(backbone, SIDE, ["out", "1", "2"])  # FCN takes "out", the finest
         pyramid = nn.Sequential(maps, FeaturePyramidNetwork(maps.channels, WIDTH))
         segmenter = FCN(pyramid, FCNHead(WIDTH, 3))
@@ -198,7 +202,7 @@ class Masks:
         train(segmenter, loss, len(images), steps)
         found = []
         for files in self.tested:
-            images, classes = self.read(files, start)
+            images, classes = self.read(files, scale)
             with torch.inference_mode():
                 said = torch.cat([segmenter(some)["out"].argmax(1) for some in images.split(20)])
             true, ours = classes.flatten().numpy(), said.flatten().numpy()
@@ -217,33 +221,54 @@ def adapt(files: list[Path], out: Path, epochs: int) -> None:
     sim.pretrain(images, init=START, epochs=epochs, out=out, overwrite=True)
 
 
+def adapted_rows(unlabeled: list[Path], out: Path, epochs: int) -> tuple[dict[str, Build], Scale]:
+    """The start with random weights, its own, and adapted ones."""
+    start = open_start(START)
+    if not (out / "health.json").exists():
+        with ProcessPoolExecutor(1) as apart:  # its memory is given back
+            apart.submit(adapt, unlabeled, out, epochs).result()
+    run = sim.load(out)
+    rows: dict[str, Build] = {
+        "random weights": start.backbone.build,
+        START: start.build,
+        f"{START} adapted": lambda: copy.deepcopy(run.backbone),
+    }
+    return rows, (start.mean, start.std)
+
+
+def run_rows(folders: list[Path]) -> tuple[dict[str, Build], Scale]:
+    """Random weights, and those of some runs, which all read images in one scale."""
+    runs = {"/".join(folder.parts[-2:]): sim.load(folder) for folder in folders}
+    first = next(iter(runs.values()))
+    rows: dict[str, Build] = {"random weights": first.recipe.backbone.build}
+    rows |= {name: lambda run=run: copy.deepcopy(run.backbone) for name, run in runs.items()}
+    return rows, (first.recipe.data.mean, first.recipe.data.std)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path)
+    where.add_argument("--runs", type=Path, nargs="+")
     parser.add_argument("--each", type=int, default=10, help="labeled images, of each kind")
     parser.add_argument("--steps", type=int, default=150, help="of the detector or segmenter")
     parser.add_argument("--epochs", type=int, default=4, help="of adapting")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    study, start = STUDIES[args.study](args.folder, args.each), open_start(START)
-    out = args.out / f"{args.study}-adapted"
-    if not (out / "health.json").exists():
-        with ProcessPoolExecutor(1) as apart:  # its memory is given back
-            apart.submit(adapt, study.unlabeled, out, args.epochs).result()
-    run = sim.load(out)
-    rows = {
-        "random weights": start.backbone.build,
-        START: start.build,
-        f"{START} adapted": lambda: run.backbone,
-    }
+    study = STUDIES[args.study](args.folder, args.each)
+    if args.runs:
+        rows, scale = run_rows(args.runs)
+    else:
+        out = args.out / f"{args.study}-adapted"
+        rows, scale = adapted_rows(study.unlabeled, out, args.epochs)
     print(f"| backbone | {' | '.join(study.columns)} |\n|---|{'---|' * len(study.columns)}")
     for name, build in rows.items():
         found = []
         for seed in range(args.seeds):
             torch.manual_seed(seed)
-            found.append(study.scores(build(), start, seed, args.steps))
+            found.append(study.scores(build(), scale, seed, args.steps))
         cells = [mean_score(list(of_column)).to_text() for of_column in zip(*found, strict=True)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
