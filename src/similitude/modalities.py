@@ -103,12 +103,13 @@ class Modality(ABC):
     ) -> Any:
         """The samples of a source."""
 
-    def of_files(self, files: Any, sensor: str) -> Any:
+    def of_files(self, files: Any, sensor: str, config: Any | None = None) -> Any:
         """The source of what a ``FileSource`` names; of a kind with ``suffixes``.
 
         Args:
             files: the entries of a column of a table.
             sensor: name of the column, which may say what of the files is meant.
+            config: of type ``data_config``, where a recipe is known already.
         """
         raise NotImplementedError
 

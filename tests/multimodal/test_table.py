@@ -1,7 +1,12 @@
 """What the columns of a table are, and which of its entries are missing."""
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
+from builders import random_images
+from similitude import pretrain
 from similitude.modalities import modality
 from similitude.multimodal.samples import MODALITY
 
@@ -36,3 +41,45 @@ def test_an_entry_that_several_rows_name_is_loaded_once(pairs):
     )
     assert photos.names == ["00.png", "01.png"]
     assert source.rows_of("photo", photos.names).tolist() == [0, 0, 1]
+
+
+@pytest.fixture
+def fields(tmp_path):
+    """A table of arrays of five channels, deep ones, beside photos."""
+    drawn = np.random.default_rng(0)
+    rows = ["field,photo"]
+    for i, photo in enumerate(random_images(12).thumbnails(16)):
+        np.save(tmp_path / f"{i}.npy", drawn.integers(0, 4096, (16, 16, 5)).astype(np.uint16))
+        Image.fromarray(photo).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.npy,{i}.png")
+    table = tmp_path / "fields.csv"
+    table.write_text("\n".join(rows))
+    return table
+
+
+def test_arrays_are_images_with_the_channels_that_they_have(fields):
+    source = MODALITY.open_training(fields, None)
+
+    assert source.kinds == {"field": "image", "photo": "image"}
+    assert [source.column(name).channels for name in source.kinds] == [5, 3]
+    assert source.column("field").values == (0, 4095)
+    assert any(note.startswith("field: some pictures are deeper") for note in source.notes)
+
+
+@pytest.mark.slow
+def test_a_run_says_how_every_sensor_is_decoded_and_reads_later_tables_so(fields):
+    widths = [f"backbone.towers.{name}.network.base_width=4" for name in ("field", "photo")]
+    run = pretrain(
+        fields,
+        out=fields.parent / "run",
+        epochs=1,
+        batch_size=6,
+        report=False,
+        overrides=[*widths, "sensors.field.depth=16"],
+    )
+    data = run.recipe.data.sensors["field"]
+    assert (data.channels, data.depth, data.value_range) == (5, 16, (0, 4095))
+    for i in range(12):  # darker ones: shown in the range of those before
+        np.save(fields.parent / f"{i}.npy", np.full((16, 16, 5), 819, np.uint16))
+    later = MODALITY.load(MODALITY.open_part(fields, None, run.recipe.data), run.recipe.data)
+    assert later.of["field"].pixels.unique().tolist() == [65535 // 5]

@@ -103,7 +103,9 @@ class Sounds(Modality):
     suffixes: ClassVar[tuple[str, ...]] = SOUNDS.suffixes
     is_streamed = True
 
-    def of_files(self, files: FileSource, sensor: str) -> FileSource:
+    def of_files(
+        self, files: FileSource, sensor: str, config: AudioData | None = None
+    ) -> FileSource:
         """Files as they are; of videos some may be silent."""
         return replace(files, may_lack=not all(is_sound(name) for name in files.names))
 

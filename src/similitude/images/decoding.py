@@ -207,7 +207,7 @@ def is_white_zero(image: Image.Image) -> bool:
 def has_cut_colors(image: Image.Image) -> bool:
     """Whether the file has colors of 16 bits, of which Pillow gives 8."""
     tiles = getattr(image, "tile", None)  # of those that are read from a file
-    args = tiles[0].args if tiles else ""
+    args: Any = tiles[0].args if tiles else ""
     if image.format == "PPM" and image.mode == "RGB":
         return args[-1] > 255  # the largest value
     return not is_deep(image) and ";16" in str(args if isinstance(args, str) else args[:1])

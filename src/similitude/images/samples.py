@@ -20,6 +20,7 @@ from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
 from similitude.images.loading import load_images, load_some, pack_images
 from similitude.images.opening import Range, open_parts, open_source, open_stream
 from similitude.images.source import ImageSource, encoded
+from similitude.images.stored import ARRAYS
 from similitude.images.tiles import cut_into_tiles
 from similitude.images.views import ImageFacts, ImageViewConfig, PatchViewConfig
 from similitude.listener import Listener
@@ -38,12 +39,16 @@ class Images(Modality):
     data_config = ImageData
     network_config = BackboneConfig
     view_configs: ClassVar = {"image": ImageViewConfig, "patches": PatchViewConfig}
-    suffixes: ClassVar[tuple[str, ...]] = IMAGES.suffixes
+    suffixes: ClassVar[tuple[str, ...]] = (*IMAGES.suffixes, *ARRAYS.suffixes)
     is_streamed = True
 
-    def of_files(self, files: FileSource, sensor: str) -> ImageSource:
-        """Files as images, deep ones in the range that they have together."""
-        return open_source(encoded(files))
+    def of_files(
+        self, files: FileSource, sensor: str, config: ImageData | None = None
+    ) -> ImageSource:
+        """Files as images, with the channels of the first where nothing is said."""
+        source = encoded(files)
+        form = _form(config) or {"channels": source.shown_channels()}
+        return open_source(source, values=_values(config), **form)
 
     def claims(self, data: Any) -> bool:
         """Whatever no other kind claims is taken for images, and refused as such."""

@@ -208,8 +208,8 @@ def _deep_png(file: ByteFile) -> Stored:
     return Stored(samples, has_alpha=samples.shape[2] in (2, 4))
 
 
-def _deep_ppm(file: ByteFile, image: Image.Image) -> Stored:
-    (_, extents, offset, (_, largest)) = image.tile[0]
+def _deep_ppm(file: ByteFile, image: Any) -> Stored:
+    _, extents, offset, (_, largest) = image.tile[0]
     width, height = extents[2:]
     file.seek(offset)
     samples = np.frombuffer(file.read(), ">u2", width * height * 3).reshape(height, width, 3)

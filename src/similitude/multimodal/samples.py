@@ -114,7 +114,9 @@ class Sensors(Modality):
             return self._one(data, config, lambda kind, own: kind.open_training(data, own))
         if (kind := self._kind_of_folder(data)) is not None:
             return table_of(kind.open_training(data, None, resumed=resumed), kind.sensors)
-        return open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)
+        table = open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)
+        said = [f"{name}: {note}" for name in table.kinds for note in table.column(name).notes]
+        return replace(table, notes=(*table.notes, *said))
 
     def open_part(self, data: Any, split: str | None, config: SensorData | None) -> Any:
         """A part of a table, or of the data of one sensor."""
@@ -171,7 +173,7 @@ class Sensors(Modality):
         for name, own in config.sensors.items():
             if name not in source.kinds or not any(source.cells[name]):
                 continue
-            column = source.column(name)
+            column = source.column(name, own)
             of[name] = modality(own.kind).load(column, own, on_progress)
             where[name] = source.rows_of(name, of[name].names)
             unreadable += [] if getattr(column, "may_lack", False) else of[name].unreadable

@@ -54,27 +54,41 @@ class TableSource(Source):
         """A hash of the table, and of length and time of every file that it names."""
         digest = hashlib.sha256(f"{self.name}\0{self.stamp}".encode())
         for sensor in self.kinds:
-            digest.update(self.column(sensor).fingerprint().encode())
+            named = self._files(sensor) or self.column(sensor)
+            digest.update(named.fingerprint().encode())
         return digest.hexdigest()
 
-    def column(self, sensor: str) -> Source:
-        """The samples of one sensor, each once, in the order of their names."""
-        kind = modality(self.kinds[sensor])
-        values = sorted({cell for cell in self.cells[sensor] if cell})
-        name = f"{self.name}, column {sensor}"
+    def column(self, sensor: str, config: Any | None = None) -> Source:
+        """The samples of one sensor, each once, in the order of their names.
+
+        Args:
+            sensor: a column's name.
+            config: of its data, where a recipe is known already.
+        """
+        kind, files = modality(self.kinds[sensor]), self._files(sensor)
+        if files is None:
+            return kind.of_texts(self._name(sensor), self._values(sensor))
+        return kind.of_files(files, sensor, config)
+
+    def _files(self, sensor: str) -> FolderSource | None:
+        """What the cells of a column name, or None where they are texts."""
+        kind, values = modality(self.kinds[sensor]), self._values(sensor)
         if not kind.suffixes:
-            return kind.of_texts(name, values)
-        return kind.of_files(
-            FolderSource(
-                name=name,
-                names=[visible(value) for value in values],
-                folder=self.folder,
-                files=values,
-                base=self.folder,
-                wanted=Wanted(kind.kind, kind.suffixes),
-            ),
-            sensor,
+            return None
+        return FolderSource(
+            name=self._name(sensor),
+            names=[visible(value) for value in values],
+            folder=self.folder,
+            files=values,
+            base=self.folder,
+            wanted=Wanted(kind.kind, kind.suffixes),
         )
+
+    def _name(self, sensor: str) -> str:
+        return f"{self.name}, column {sensor}"
+
+    def _values(self, sensor: str) -> list[str]:
+        return sorted({cell for cell in self.cells[sensor] if cell})
 
     def rows_of(self, sensor: str, names: Sequence[str]) -> Int[Tensor, " N"]:
         """Position of each sample's entry among loaded ones of these names, -1 where missing."""

@@ -1,6 +1,7 @@
 """Recipes for images: every choice with its reason."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -61,6 +62,13 @@ LADDER = (
     Rung(160, "resnet18", None),
     Rung(224, "resnet50", None),
 )
+
+
+@dataclass(frozen=True)
+class ImageSurroundings(Surroundings):
+    """Those of images, with what they are decoded to."""
+
+    channels: int = 3
 
 
 def choose_recipe(
@@ -215,13 +223,16 @@ def _of_resnet(usual: Recipe) -> dict[str, Any]:
 class Images(Chooser):
     """What :mod:`similitude.training.choose` asks about images."""
 
-    def surroundings(self, source: ImageSource, num_samples: int | None = None) -> Surroundings:
+    def surroundings(
+        self, source: ImageSource, num_samples: int | None = None
+    ) -> ImageSurroundings:
         """The sides of some of the images, from their headers."""
         sizes = source.probe_sizes()
         if not sizes:  # no header can be read: decoding says why, or gets further than the headers
             sizes = [(load_images(source).size,) * 2]
         sides = [min(size) for size in sizes]
-        return Surroundings.of(source, sides, num_samples)
+        around = Surroundings.of(source, sides, num_samples)
+        return ImageSurroundings(**vars(around), channels=source.channels)
 
     def choose(
         self,
@@ -233,7 +244,9 @@ class Images(Chooser):
         own_network: bool = False,
     ) -> Recipe:
         """See :func:`choose_recipe`."""
-        return choose_recipe(method, around, batch_size, minutes, own_backbone=own_network)
+        recipe = choose_recipe(method, around, batch_size, minutes, own_backbone=own_network)
+        channels = around.channels if isinstance(around, ImageSurroundings) else 3
+        return recipe if channels == 3 else because(recipe, "the images' own", channels=channels)
 
     def adapt(
         self, method: str, around: Surroundings, start: Any, batch_size: int | None = None

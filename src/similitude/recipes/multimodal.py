@@ -127,6 +127,21 @@ class Multimodal(Chooser):
         assert isinstance(beside.backbone, TowersConfig)
         return beside.backbone
 
+    def settle(self, recipe: Recipe, source: Any) -> Recipe:
+        """With what each kind finds in its column."""
+        assert isinstance(source, TableSource)
+        own_sources = {
+            name: source.column(name, own)
+            for name, own in recipe.data.sensors.items()  # type: ignore[attr-defined]
+            if name in source.kinds
+        }
+        return _each(
+            recipe,
+            lambda name, own: (
+                _chooser_of(own).settle(own, own_sources[name]) if name in own_sources else own
+            ),
+        )
+
     def to_fit(self, recipe: Recipe, around: Surroundings) -> Recipe:
         """With what each network must know of its sensor."""
         if not isinstance(around, SensorSurroundings):

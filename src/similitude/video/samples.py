@@ -106,7 +106,9 @@ class Videos(Modality):
     is_streamed = True
     sensors: ClassVar[Mapping[str, str]] = {"frames": "video", "flow": "video", "sound": "audio"}
 
-    def of_files(self, files: FolderSource, sensor: str) -> VideoSource:
+    def of_files(
+        self, files: FolderSource, sensor: str, config: VideoData | None = None
+    ) -> VideoSource:
         """Files; of a column called flow or gray that is looked at."""
         shows: Shown = sensor if sensor in CHANNELS else "frames"  # type: ignore[assignment]
         return VideoSource(**{f.name: getattr(files, f.name) for f in fields(files)}, shows=shows)
