@@ -88,6 +88,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), f"{link}: no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_tests_and_benchmarks_that_are_named_exist(page):
+    named = re.findall(r"\b(?:tests|benchmarks)/[\w/]+\.py\b", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_floors_of_dependencies_have_the_reasons_that_are_given():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     floors = re.findall(r"\| `([a-z-]+>=[0-9.]+)` \|", (ROOT / "docs/security.md").read_text())
