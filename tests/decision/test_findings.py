@@ -69,8 +69,11 @@ def test_of_what_cannot_be_told_apart_the_cheapest_is_taken(tmp_path):
     found = decision(tmp_path, holdout(60), rates)
     assert found.use == "net"  # though others are above it
     assert not found.is_certain
-    assert "cannot be told apart on so few as 60 test images" in found.sentence
-    assert "take the cheapest, net as it is, under a linear probe." in found.sentence
+    assert "cannot be told apart for sure on so few as 60 test images" in found.sentence
+    assert "take the cheapest, net as it is, under a linear probe; net fine-tuned is " in (
+        found.sentence
+    )
+    assert found.sentence.endswith(" points above it here.")
     assert found.smallest is not None
     assert f"{100 * found.smallest:.1f} points" in found.sentence
 
@@ -87,7 +90,33 @@ def test_labels_that_the_best_saves_against_the_next_are_told(tmp_path):
     assert found.saved is not None
     # 0.6 of 0.9 is reached between one label (0.5) and five (0.7) of 200
     assert 193 < found.saved.low <= found.saved.labels <= found.saved.high < 199.5
-    assert any(s.startswith(f"net is as accurate as {OWN} on 200") for s in found.remarks)
+    assert any(" is as accurate as " in s and s.startswith("net with ") for s in found.remarks)
+
+
+def test_what_the_table_shows_to_be_worse_is_not_advised_though_it_is_cheapest(tmp_path):
+    y = np.arange(18) % 2
+
+    def right(count):
+        return {"linear": np.where(np.arange(18) < count, y, 1 - y)[None]}
+
+    rows = {"raw pixels": Row(right(10), 1.0), "net": Row(right(15), 1.0)}
+    tested = holdout(18, classes=2, y=y)
+    given = {"minutes": 10.0, "seed": 0, "is_complete": True}
+    rows |= {RANDOM: Row(right(14), 1.0), OWN: Row(right(14), 1.0)}
+    rows |= {"net adapted": Row(right(14), 1.0)}
+    found = decided(tmp_path, EVERYTHING, rows, tested, **given)
+    raw = next(way for way in found.ways if way.title == "raw pixels")
+    assert raw.is_candidate  # among five ways five of eighteen are no proof
+    assert raw.behind.is_above
+    assert found.use == RANDOM
+    assert "take the cheapest that is not below the best" in found.sentence
+
+
+def test_groups_are_what_more_is_needed_of(tmp_path):
+    films = holdout(600, units=np.arange(600) // 100)
+    found = decision(tmp_path, films, CLEAR | {OWN: 0.8})
+    assert "so few as 600 test images of 6 groups" in found.sentence
+    assert " groups would tell the first two" in found.sentence
 
 
 def test_uneven_classes_are_told_with_balanced_accuracy_beside(tmp_path):
@@ -134,6 +163,16 @@ def test_what_was_left_out_and_what_is_unfinished_are_said(tmp_path):
     )
     assert f"Left out: {OWN}, {OWN} and fine-tuned: too few steps." in found.remarks
     assert found.sentence.startswith("So far: ")
+    assert f"Not tried yet: {', '.join(found.waiting)}." in found.remarks
+    assert found.waiting[0] == RANDOM
+
+
+def test_how_the_advised_way_is_used_is_told(tmp_path):
+    frozen = decision(tmp_path, holdout(500), CLEAR)
+    assert any("SimilitudeEncoder('net')" in s for s in frozen.remarks)
+    tuned = decision(tmp_path, holdout(500), CLEAR | {"net fine-tuned": 0.99})
+    place = tmp_path / "net-fine-tuned"
+    assert f"To use it: sim.load({str(place)!r}).predict(DATA)" in tuned.remarks
 
 
 def test_a_decision_is_plain_json_with_a_table_that_is_read_as_others(tmp_path):

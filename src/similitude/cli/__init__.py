@@ -74,12 +74,12 @@ def evaluate(
     devices: Devices = None,
 ) -> None:
     """Score the backbone beside raw pixels, random and published weights; write the report."""
+    from similitude.api import load
     from similitude.cli.console import Console
-    from similitude.runs.run import Run
     from similitude.transfer import is_classifier
 
     console = Console()
-    trained = Run(run, method=method)
+    trained = load(run, method=method)
     with console:
         table = trained.evaluate(
             data,
@@ -110,10 +110,10 @@ def retrieve(
     ] = None,
 ) -> None:
     """Find photos by texts, or entries of other sensors by each other; write the report."""
+    from similitude.api import load
     from similitude.cli.console import Console
-    from similitude.runs.run import Run
 
-    console, trained = Console(), Run(run)
+    console, trained = Console(), load(run)
     with console:
         table = trained.retrieve(data, prompts=prompt or (), listener=console)
     console.print(table.render())
@@ -282,9 +282,9 @@ def export(
     method: OwnMethod = None,
 ) -> None:
     """Write the backbone for use elsewhere, and print Python that loads and feeds it."""
-    from similitude.runs.run import Run
+    from similitude.api import load
 
-    snippet = Run(run, method=method).export(output, to=to, images=images)
+    snippet = load(run, method=method).export(output, to=to, images=images)
     typer.echo(f"{visible(f'# written: {output}')}\n{snippet}")
 
 

@@ -155,7 +155,10 @@ class _Deciding:
             for planned in self.everything:
                 self._do(planned)
         except (KeyboardInterrupt, SystemExit) as ended:
-            self._conclude(is_complete=False, with_page=True)
+            decision = self._conclude(is_complete=False, with_page=True)
+            if decision is not None:
+                self.listener.say(decision.sentence)
+                self.listener.say(f"not tried yet: {', '.join(decision.waiting) or 'nothing'}")
             self.listener.say(
                 f"stopped; what there is, is in {self.folder}, and the same command goes on"
             )

@@ -58,6 +58,18 @@ class Holdout:
     nouns: str
     plain: list[str]
 
+    @property
+    def num_units(self) -> int:
+        """Groups of test samples, each a group of its own where none were given."""
+        return len(np.unique(self.units))
+
+    @property
+    def counted(self) -> str:
+        """The test samples, and of how many groups they are, in words."""
+        samples = f"{len(self.y):,} test {self.nouns}"
+        groups = self.num_units
+        return samples if groups == len(self.y) else f"{samples} of {groups:,} groups"
+
 
 @dataclass(frozen=True)
 class Way:
@@ -93,7 +105,8 @@ class Decision:
         sentence: Which way to use, and why.
         use: The title of that way.
         is_certain: Whether all others are below it for sure, and nothing was left out that might be
-            better; where they are not, it is the cheapest of those that cannot be told apart.
+            better; where they are not, it is the cheapest of those that cannot be told apart and
+            that no comparison with the best alone shows to be worse.
         ways: The best first.
         smallest: The smallest difference between the best and the next that would be told for sure,
             0..1; None of a single way.
@@ -103,6 +116,7 @@ class Decision:
         class_names: Of the C classes.
         copies: Test samples that are nearly training samples, with these.
         left_out: Title -> why it was not trained.
+        waiting: Titles that were not tried yet.
         remarks: Further sentences.
         is_complete: Whether everything was done; if not, the same command goes on.
     """
@@ -119,6 +133,7 @@ class Decision:
     class_names: list[str]
     copies: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     is_complete: bool = True
 
@@ -210,7 +225,9 @@ def decided(
     untried = [p for p in everything if p.title in left_out and p.start not in behind]
     can_be_told = _perfect(ways, best, units).is_above
     cost = costs(everything)
-    use = min(candidates, key=cost.__getitem__)
+    # a pair alone says more than one among many: what it shows to be worse is not advised
+    level = [t for t in candidates if not difference(ways[best], ways[t], units).is_above]
+    use = min(level, key=cost.__getitem__)
     by_title = {planned.title: planned for planned in everything}
     found = [
         _way(by_title[title], rows[title], ways, best, tested, title in candidates)
@@ -221,12 +238,13 @@ def decided(
         error = error_each(len(order))
         beside = above(ways[best], ways[order[1]], units)
         smallest = beside.reach(error)
-        needed = samples_needed(beside, len(tested.y), error)
+        needed = samples_needed(beside, tested.num_units, error)
     table = _table(everything, rows, tested, notes)
     saved = _saved(use if len(candidates) == 1 else best, by_title, rows, tested, seed)
     predicted = rows[use].predicted[by_title[use].column][0]
     every = list(range(len(tested.class_names)))
     confusion = confusion_matrix(tested.y, predicted, labels=every).tolist()
+    waiting = [p.title for p in everything if p.title not in rows and p.title not in left_out]
     remarks = words.remarks(
         found,
         tested,
@@ -235,6 +253,8 @@ def decided(
         left_out=left_out,
         trained={title: row.remark for title, row in rows.items() if row.remark},
         minutes=minutes,
+        waiting=waiting,
+        how=words.how_to_use(by_title[use], folder),
     )
     sentence = words.sentence(
         [way for way in found if way.is_candidate],
@@ -242,6 +262,7 @@ def decided(
         by_title[use],
         tested,
         folder,
+        is_cheapest=use == min(candidates, key=cost.__getitem__),
         smallest=smallest,
         needed=needed,
         untried="" if not untried else "minutes" if can_be_told else "test",
@@ -260,6 +281,7 @@ def decided(
         tested.class_names,
         list(copies),
         left_out,
+        waiting,
         remarks,
         is_complete,
     )

@@ -43,6 +43,7 @@ def sentence(
     tested: "Holdout",
     folder: Path,
     *,
+    is_cheapest: bool,
     smallest: float | None,
     needed: int | None,
     untried: Literal["", "minutes", "test"],
@@ -56,14 +57,15 @@ def sentence(
         use: The one that is advised.
         tested: The test samples.
         folder: Of the decision.
+        is_cheapest: Whether it is the cheapest of the candidates.
         smallest: The difference that would be told for sure, 0..1.
-        needed: Test samples that would tell the best from the next.
+        needed: Test samples, or groups of them, that would tell the best from the next.
         untried: Why something was left out that might be better: the minutes are too few for it, or
             the test to show it.
         is_complete: Whether everything was done.
     """
     so_far = "" if is_complete else "So far: "
-    best, count = candidates[0], f"{len(tested.y):,} test {tested.nouns}"
+    best, count = candidates[0], tested.counted
     what = phrase(use, folder)
     if len(candidates) == 1:
         because = f"it names {best.score.to_text()} % of the {count} right"
@@ -78,13 +80,25 @@ def sentence(
         return f"{so_far}Use {what}, because {because}."
     titles = [way.title for way in candidates]
     shown = join(titles if len(titles) < 6 else [*titles[:4], f"{len(titles) - 4} others"])
-    told = "" if smallest is None else f" (a difference shows from {100 * smallest:.1f} points on)"
+    told = ""
+    if smallest is not None:
+        told = f" (a difference shows from {100 * smallest:.1f} points on)"
+        if smallest >= 1:
+            told = " (no difference could show)"
     more = ""
-    if needed is not None and needed > len(tested.y):
-        more = f"; some {_round(needed):,} would tell the first two"
+    if needed is not None and needed > tested.num_units:
+        of = "" if tested.num_units == len(tested.y) else " groups"
+        more = f"; some {_round(needed):,}{of} would tell the first two"
+    advice = f"take the cheapest, {what}"
+    if not is_cheapest:
+        advice = f"take the cheapest that is not below the best beside it alone, {what}"
+    ahead = ""
+    if use.title != best.title:
+        own = next(way for way in candidates if way.title == use.title)
+        ahead = f"; {best.title} is {own.behind.to_text().lstrip('+')} points above it here"
     return (
-        f"{so_far}{shown} cannot be told apart on so few as {count}{told}{more}: take the "
-        f"cheapest, {what}."
+        f"{so_far}{shown} cannot be told apart for sure on so few as {count}{told}{more}: "
+        f"{advice}{ahead}."
     )
 
 
@@ -102,12 +116,14 @@ def remarks(
     left_out: Mapping[str, str],
     trained: Mapping[str, str],
     minutes: float,
+    waiting: Sequence[str],
+    how: str | None,
 ) -> list[str]:
     """Sentences beside the one: labels saved, uneven classes, what was left out or went wrong."""
     told = []
     if smallest is not None:
         told.append(
-            f"On {len(tested.y):,} test {tested.nouns} a difference between the first two shows "
+            f"On {tested.counted} a difference between the first two shows "
             f"from {100 * smallest:.1f} points on, {len(ways)} ways being compared."
         )
     if saved is not None:
@@ -125,21 +141,38 @@ def remarks(
     for why in dict.fromkeys(left_out.values()):
         titles = [title for title, its in left_out.items() if its == why]
         told.append(f"Left out: {', '.join(titles)}: {why}.")
+    if waiting:
+        told.append(f"Not tried yet: {', '.join(waiting)}.")
     if any(way.row == OWN for way in ways):
         told.append(
             f"Networks were trained in {minutes:g} minutes altogether, once each: longer ones, or "
             "another seed, may give others. Intervals are of these networks."
         )
+    if how is not None:
+        told.append(f"To use it: {how}")
     return told
+
+
+def how_to_use(planned: Planned, folder: Path) -> str | None:
+    """A line that uses a way on further data; None of plain numbers and random networks."""
+    if planned.task == "plain" or planned.row == RANDOM:
+        return None
+    if planned.task == "finetune":
+        place = folder / slug(SUPERVISED if planned.row == SUPERVISED else planned.title)
+        return f"sim.load({str(place)!r}).predict(DATA)"
+    model = planned.start if planned.task == "frozen" else str(folder / slug(planned.title))
+    return f"make_pipeline(SimilitudeEncoder({model!r}), StandardScaler(), LogisticRegression())"
 
 
 def _labels(ours: str, theirs: str, saved: Saved) -> str:
     """What the label curves say."""
-    if saved.labels <= 0 and saved.high <= 0:
-        return f"{ours} saves no labels against {theirs}."
-    fewer = f"{'at least ' if saved.is_least else ''}{saved.labels:,.0f}"
+    reach = ""
     if saved.low < saved.high:
-        fewer += f" ({saved.low:,.0f} to {saved.high:,.0f})"
+        reach = f" ({saved.low:,.0f} to {saved.high:,.0f} fewer)"
+    if round(saved.labels) <= 0:
+        return f"{ours} saves no labels against {theirs}{reach}."
+    least = ", the fewest that were tried," if saved.is_least else ""
     return (
-        f"{ours} is as accurate as {theirs} on {saved.of:,.0f} labels per class with {fewer} fewer."
+        f"{ours} with {saved.of - saved.labels:,.0f} labels per class{least} is as accurate as "
+        f"{theirs} with {saved.of:,.0f}{reach}."
     )

@@ -39,24 +39,34 @@ class Pixels(nn.Module):
         backbone: Of images of the facts.
         facts: Of what it takes.
         depth: Bits of a pixel, which says what is white.
+        classifying: Makes logits [N, K] of features; they are given beside these.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, facts: ImageFacts, depth: int = 8) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        facts: ImageFacts,
+        depth: int = 8,
+        classifying: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.classifying = backbone, classifying
         self.size, self.white = facts.size, 2**depth - 1
         self.register_buffer("mean", torch.tensor(facts.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(facts.std)[:, None, None])
 
-    def forward(self, pixels: Shaped[Tensor, "N C C ch"]) -> Float[Tensor, "N D"]:
-        """Features of images."""
+    def forward(
+        self, pixels: Shaped[Tensor, "N C C ch"]
+    ) -> Float[Tensor, "N D"] | tuple[Float[Tensor, "N D"], Float[Tensor, "N K"]]:
+        """Features of images, and logits of these where there are classes."""
         x = pixels.permute(0, 3, 1, 2).float() / self.white
         if x.shape[-1] != self.size:
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return self.backbone((x - self.mean) / self.std)
+        h = self.backbone((x - self.mean) / self.std)
+        return h if self.classifying is None else (h, self.classifying(h))
 
 
 class _OfNormalized(Export):
@@ -267,29 +277,39 @@ def features(inputs):
 class _OfPixels(Export):
     """A format that holds the whole computation, from pixels on, and takes every network."""
 
+    holds_classes = True
     file: ClassVar[str]
     runtime: ClassVar[str]  # the module that loads the file
 
     def reference(self, model: Exported) -> nn.Module:
-        return Pixels(plain_convolutions(model.backbone), model.facts, model.data.depth).eval()
+        backbone = plain_convolutions(model.backbone)
+        return Pixels(backbone, model.facts, model.data.depth, model.classifying).eval()
 
     def write(self, model: Exported, folder: Path) -> None:
         side = canvas_side(model.data, model.facts)
         # neither runtime has all it takes for integers of 16 bits without a sign
         dtype = torch.uint8 if model.data.depth == 8 else torch.int32
         example = torch.zeros(2, side, side, model.data.channels, dtype=dtype)
-        self.save(self.reference(model), example, folder / self.file)
+        self.save(self.reference(model), example, folder / self.file, _outputs(model))
 
     @abstractmethod
-    def save(self, module: nn.Module, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
+    def save(
+        self,
+        module: nn.Module,
+        example: Shaped[Tensor, "2 C C ch"],
+        path: Path,
+        outputs: Sequence[str],
+    ) -> None:
         """Write the computation, for any number of images."""
 
     @abstractmethod
-    def loading(self, path: str) -> str:
-        """Python that loads the file, and defines ``features``."""
+    def loading(self, path: str, outputs: Sequence[str]) -> str:
+        """Python that loads the file, and defines a function for each output."""
 
     def snippet(self, model: Exported, folder: str) -> str:
         side = canvas_side(model.data, model.facts)
+        outputs = _outputs(model)
+        names = f"\n\n\nCLASSES = {list(model.class_names)!r}" if len(outputs) > 1 else ""
         return f'''import {self.runtime}
 {opening_snippet(model.data, model.facts)}
 
@@ -299,11 +319,11 @@ def prepare(files):
     return np.stack([np.asarray(opened(file)) for file in files])
 
 
-{self.loading(f"{folder}/{self.file}")}'''
+{self.loading(f"{folder}/{self.file}", outputs)}{names}'''
 
 
 class Onnx(_OfPixels):
-    """One .onnx file, input ``pixels``, output ``features``."""
+    """One .onnx file, input ``pixels``, output ``features``, and ``logits`` of a classifier."""
 
     name = "onnx"
     library = "onnx"
@@ -312,25 +332,35 @@ class Onnx(_OfPixels):
     file = "model.onnx"
     runtime = "onnxruntime"
 
-    def save(self, module: nn.Module, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
+    def save(
+        self,
+        module: nn.Module,
+        example: Shaped[Tensor, "2 C C ch"],
+        path: Path,
+        outputs: Sequence[str],
+    ) -> None:
         torch.onnx.export(
             module,
             (example,),
             path,
             input_names=["pixels"],
-            output_names=["features"],
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
 
-    def loading(self, path: str) -> str:
-        return f"""session = onnxruntime.InferenceSession({path!r})
+    def loading(self, path: str, outputs: Sequence[str]) -> str:
+        functions = [
+            f"""
 
 
-def features(inputs):
-    return session.run(["features"], {{"pixels": inputs}})[0]"""
+def {name}(inputs):
+    return session.run([{name!r}], {{"pixels": inputs}})[0]"""
+            for name in outputs
+        ]
+        return "".join([f"session = onnxruntime.InferenceSession({path!r})", *functions])
 
 
 class TorchExport(_OfPixels):
@@ -341,18 +371,32 @@ class TorchExport(_OfPixels):
     file = "model.pt2"
     runtime = "torch"
 
-    def save(self, module: nn.Module, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
+    def save(
+        self,
+        module: nn.Module,
+        example: Shaped[Tensor, "2 C C ch"],
+        path: Path,
+        outputs: Sequence[str],
+    ) -> None:
         batch = torch.export.Dim("batch")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
 
-    def loading(self, path: str) -> str:
-        return f"""network = torch.export.load({path!r}).module()
+    def loading(self, path: str, outputs: Sequence[str]) -> str:
+        functions = [
+            f"""
 
 
 @torch.inference_mode()
-def features(inputs):
-    return network(torch.from_numpy(inputs))"""
+def {name}(inputs):
+    return network(torch.from_numpy(inputs)){"" if len(outputs) == 1 else f"[{i}]"}"""
+            for i, name in enumerate(outputs)
+        ]
+        return "".join([f"network = torch.export.load({path!r}).module()", *functions])
+
+
+def _outputs(model: Exported) -> tuple[str, ...]:
+    return ("features",) if model.classifying is None else ("features", "logits")
 
 
 def _of_arrays(

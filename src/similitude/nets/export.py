@@ -16,6 +16,8 @@ class Exported(NamedTuple):
         data: The :class:`DataConfig` of its samples.
         facts: What its input is like.
         is_wrapped: Whether the method keeps more than what ``network`` builds.
+        classifying: What makes logits [N, C] of features, of a classifier.
+        class_names: Of these logits.
     """
 
     backbone: nn.Module
@@ -23,6 +25,8 @@ class Exported(NamedTuple):
     data: Any
     facts: Any
     is_wrapped: bool
+    classifying: nn.Module | None = None
+    class_names: tuple[str, ...] = ()
 
 
 class Export(ABC):
@@ -33,12 +37,15 @@ class Export(ABC):
         library: What the model card says that it is for.
         needs: Packages that have to be there, by the names under which they are imported.
         extra: The extra of similitude that brings them; empty where all have them.
+        holds_classes: Whether it takes a classifier's logits too; else its features alone.
     """
 
     name: ClassVar[str]
     library: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
+
+    holds_classes: ClassVar[bool] = False
 
     def unfit(self, model: Exported) -> str | None:
         """Why this backbone cannot be written in the format, in a few words; None where it can."""
@@ -53,9 +60,13 @@ class Export(ABC):
         """Python without similitude that uses these files.
 
         It defines ``prepare(files)``, the input of the network for N files by the format's own
-        preprocessing, and ``features(inputs)``, [N, D].
+        preprocessing, and ``features(inputs)``, [N, D]. Where the format holds classes and there
+        are some, ``logits(inputs)``, [N, C], and their names, ``CLASSES``.
         """
 
     @abstractmethod
     def reference(self, model: Exported) -> nn.Module:
-        """The backbone, for the inputs that ``prepare`` of the snippet makes."""
+        """The backbone, for the inputs that ``prepare`` of the snippet makes.
+
+        Where ``logits`` are defined too it gives both.
+        """

@@ -27,23 +27,33 @@ def model_card(run: Run, library: str, code: str, told: Sequence[str]) -> str:
         told: sentences on how it was checked.
     """
     recipe = run.pretraining
-    after = "" if run.labeled_stage is None else f", then {run.labeled_stage}"
     method = recipe.method.title or recipe.method.name
+    before = f"trained with {method} without labels" if run.learned_without_labels else None
+    stages = ", then ".join(filter(None, (before, run.labeled_stage)))
+    gives = "a row of features [D]"
+    if run.class_names:
+        gives += f" and logits of {len(run.class_names)} classes"
     license_name, license_sentence = _license(run)
-    head: dict[str, Any] = {"library_name": library, "pipeline_tag": "image-feature-extraction"}
-    head |= {"tags": ["self-supervised", recipe.method.name]}
+    task = "image-classification" if run.class_names else "image-feature-extraction"
+    head: dict[str, Any] = {"library_name": library, "pipeline_tag": task}
+    if run.learned_without_labels:
+        head |= {"tags": ["self-supervised", recipe.method.name]}
     if license_name is not None:
         head["license"] = license_name
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-        f"# {recipe.backbone.name}, trained with {method} without labels{after}\n",
-        f"It makes a row of features [D] of an image. {_data(run)}\n",
+        f"# {recipe.backbone.name}, {stages}\n",
+        f"It makes {gives} of an image. {_data(run)}\n",
         f"## Use\n\nRun this where the folder lies.\n\n```python\n{code}\n```\n",
         "## Checked\n\n" + "".join(f"- {visible(sentence)}\n" for sentence in told),
         f"## Scores\n\n{_scores(read_scores(run.path / 'evaluation.json'))}",
         f"## License\n\n{license_sentence}\n",
-        f"## Recipe of the training without labels\n\n```yaml\n{_recipe(run)}```\n",
     ]
+    if run.learned_without_labels:
+        parts.append(f"## Recipe of the training without labels\n\n```yaml\n{_recipe(run)}```\n")
+    if run.labeled_settings:
+        settings = yaml.safe_dump(run.labeled_settings, sort_keys=False)
+        parts.append(f"## Recipe of the training on labels\n\n```yaml\n{settings}```\n")
     return "\n".join(parts)
 
 

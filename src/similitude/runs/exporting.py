@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.errors import UserError, did_you_mean
@@ -25,6 +25,10 @@ from similitude.runs.run import Run
 
 DEFAULT = "safetensors"
 TOLERANCE = 1e-4  # of features up to 1 in size, and of larger ones relative to them
+FEATURES_ONLY = (
+    "These are its features alone: its classes go with onnx and torch-export, and "
+    "sim.load(RUN).predict(DATA) gives them."
+)
 LOW_COSINE = 0.99  # below it, neighbors found by one kind of features are not those of the other
 NUM_COMPARED = 8
 THUMBNAIL_SIZE = 512  # pixels at most, of images that are given
@@ -39,9 +43,12 @@ target, *files = sys.argv[1:]
 inputs = prepare(files)
 import numpy
 
-outputs = [features(inputs), features(inputs[:1])]
-together, alone = (numpy.asarray(output) for output in outputs)
-numpy.savez(target, inputs=numpy.asarray(inputs), together=together, alone=alone)
+found = dict(inputs=inputs)
+for name in ("features", "logits"):
+    if name in globals():
+        output = globals()[name]
+        found[name], found[name + "_alone"] = output(inputs), output(inputs[:1])
+numpy.savez(target, **dict((name, numpy.asarray(array)) for name, array in found.items()))
 """
 # The printed Python of weights prepares one file at a time.
 _ALL_AT_ONCE = """
@@ -92,6 +99,8 @@ def _write_weights(
                 code = f"{_loading(run, model, weights)}\n{_ALL_AT_ONCE}"
                 files = _write_files(run, images, Path(place))
                 told = _compared(run, DEFAULT, model.backbone, code, files)
+    if run.class_names:
+        told.append(FEATURES_ONLY)
     return "\n".join([*(f"# {sentence}" for sentence in told), _loading(run, model, target)])
 
 
@@ -123,9 +132,21 @@ def _write_format(run: Run, model: Exported, target: Path, form: Export, images:
         files = _write_files(run, images, Path(place))
         code = form.snippet(model, str(folder))
         told = _compared(run, form.name, form.reference(model), code, files)
-        card = model_card(run, form.library, form.snippet(model, target.name), told)
+        if run.class_names and not form.holds_classes:
+            told.append(FEATURES_ONLY)
+        use = "\n".join([form.snippet(model, target.name), *_use(model, form)])
+        card = model_card(run, form.library, use, told)
         (folder / "README.md").write_text(card, encoding="utf-8")
-    return "\n".join([*(f"# {sentence}" for sentence in told), form.snippet(model, str(target))])
+    code = form.snippet(model, str(target))
+    return "\n".join([*(f"# {sentence}" for sentence in told), code, *_use(model, form)])
+
+
+def _use(model: Exported, form: Export) -> list[str]:
+    """How what a snippet defines is called."""
+    use = ["", "", '# features(prepare(["photo.jpg"]))']
+    if model.class_names and form.holds_classes:
+        use.append('# CLASSES[logits(prepare(["photo.jpg"]))[0].argmax()]')
+    return use
 
 
 def exported(run: Run) -> Exported:
@@ -137,7 +158,8 @@ def exported(run: Run) -> Exported:
         alone = run.backbone.cpu()
     else:
         alone.load_state_dict(weights)
-    return Exported(alone.eval(), network, data, facts, is_wrapped)
+    classes = run.classifying, run.class_names
+    return Exported(alone.eval(), network, data, facts, is_wrapped, *classes)
 
 
 def _write_files(run: Run, images: object, place: Path) -> list[Path]:
@@ -177,30 +199,36 @@ def _compared(
         UserError: the files cannot be loaded, or give other features.
     """
     found = _elsewhere(to, code, files)
-    inputs = torch.from_numpy(found["inputs"])
+    arrays = {name: torch.from_numpy(array) for name, array in found.items()}
     with torch.inference_mode():
-        ours = reference(inputs)
-    together, alone = (torch.from_numpy(found[name]) for name in ("together", "alone"))
-    if together.shape != ours.shape or alone.shape != ours[:1].shape:
-        raise UserError(
-            f"the export to {to} gives {list(together.shape)} of {len(files)} images and "
-            f"{list(alone.shape)} of one, and the run {list(ours.shape)}: nothing was written"
-        )
-    difference = max(float((t - ours[: len(t)]).abs().max()) for t in (together, alone))
-    largest = float(ours.abs().max())
-    if not difference <= TOLERANCE * max(1.0, largest):
-        raise UserError(
-            f"the export to {to} gives other features than the run, up to {difference:.1g} "
-            f"of {largest:.2g}: nothing was written; report this with recipe.yaml"
+        ours = reference(arrays["inputs"])
+    told = []
+    outputs = [ours] if isinstance(ours, Tensor) else ours
+    for what, mine in zip(("features", "logits"), outputs, strict=False):
+        together, alone = arrays[what], arrays[f"{what}_alone"]
+        if together.shape != mine.shape or alone.shape != mine[:1].shape:
+            raise UserError(
+                f"the export to {to} gives {list(together.shape)} of {len(files)} images and "
+                f"{list(alone.shape)} of one, and the run {list(mine.shape)}: nothing was written"
+            )
+        difference = max(float((t - mine[: len(t)]).abs().max()) for t in (together, alone))
+        largest = float(mine.abs().max())
+        if not difference <= TOLERANCE * max(1.0, largest):
+            raise UserError(
+                f"the export to {to} gives other {what} than the run, up to {difference:.1g} "
+                f"of {largest:.2g}: nothing was written; report this with recipe.yaml"
+            )
+        told.append(
+            f"Largest difference to the run's {what} of the same input: {difference:.1e}, of "
+            f"numbers up to {largest:.2g}."
         )
     embedded = run.embed(str(files[0].parent)).x
-    cosine = float(F.cosine_similarity(together, embedded).min())
+    cosine = float(F.cosine_similarity(arrays["features"], embedded).min())
     kind = "JPEG" if files[0].suffix == ".jpg" else files[0].suffix
     told = [
         f"Loaded without similitude and compared on {len(files)} {kind} files, together and one "
         "alone.",
-        f"Largest difference to the run's features of the same input: {difference:.1e}, of "
-        f"numbers up to {largest:.2g}.",
+        *told,
         f"Lowest cosine with `embed` of the same files, which has its own decoding: {cosine:.5f}.",
     ]
     if cosine < LOW_COSINE:

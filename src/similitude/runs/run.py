@@ -96,6 +96,26 @@ class Run:
         return None
 
     @property
+    def learned_without_labels(self) -> bool:
+        """Whether there was a pretraining at all."""
+        return True
+
+    @property
+    def labeled_settings(self) -> dict[str, Any]:
+        """How it was trained on labels; empty if it was not."""
+        return {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of what it tells apart; none where nothing was learned from labels."""
+        return ()
+
+    @property
+    def classifying(self) -> nn.Module | None:
+        """What makes logits [N, C] of features [N, D]; None where there are no classes."""
+        return None
+
+    @property
     def split_seed(self) -> int:
         """Draws the images that are held out; a run and all that is made from it share it."""
         return self.recipe.seed
@@ -328,7 +348,8 @@ class Run:
         """Call the method of this name in a process for each device."""
         return run_on_devices(
             _in_a_process,
-            {"run": self.path, "method": self.method_name, "what": what, **arguments},
+            {"kind": type(self), "run": self.path, "method": self.method_name, "what": what}
+            | arguments,
             devices=devices or 1,
             listener=listener,
         )
@@ -387,8 +408,10 @@ class Run:
         return write_report([self.path])
 
 
-def _in_a_process(*, run: Path, method: str | None, what: str, **arguments: Any) -> Any:
-    return getattr(Run(run, method=method), what)(**arguments)
+def _in_a_process(
+    *, kind: type[Run], run: Path, method: str | None, what: str, **arguments: Any
+) -> Any:
+    return getattr(kind(run, method=method), what)(**arguments)
 
 
 def _with_own_norms(recipe: Recipe) -> Recipe:

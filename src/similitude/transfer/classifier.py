@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from similitude.errors import UserError
 from similitude.evaluation import Features, extract_features
@@ -73,6 +73,19 @@ class Classifier(Run):
         return f"fine-tuned on labels of {len(self.class_names)} classes"
 
     @property
+    def learned_without_labels(self) -> bool:
+        """Whether there was a pretraining, not random or published weights alone."""
+        init = self.transfer.network.init
+        straight = init is not None and init.name == self.transfer.source
+        return not (straight or getattr(self.transfer, "from_scratch", False))
+
+    @property
+    def labeled_settings(self) -> dict[str, Any]:
+        """The recipe of the training on labels, without the network's and without paths."""
+        told = {"network", "source", "data", "reasons"}
+        return self.transfer.model_dump(mode="json", exclude=told)
+
+    @property
     def split_seed(self) -> int:
         """The seed of the pretraining: what fine-tuning held out stays held out."""
         return self.transfer.network.seed
@@ -98,6 +111,11 @@ class Classifier(Run):
         load_network(network, self.checkpoint.method, recipe.method.kept, self.path)
         arithmetic_of(recipe).place(network.backbone)
         return network.eval()
+
+    @property
+    def classifying(self) -> nn.Module:
+        """Head and logits: features [N, D] to [N, C], on the CPU."""
+        return nn.Sequential(self.network.head, self.network.logits).cpu().float()
 
     def predict(
         self, data: Any, *, split: str | None = None, listener: Listener | None = None
