@@ -95,10 +95,13 @@ def test_numbers_are_ordered_by_value(source, table):
     [
         (
             "a.png,x\nq.png,y\nr.png,y\n",
-            r"labels\.csv: 2 of 3 rows match no image.*line 2: 'q\.png'",
+            r"labels\.csv: 2 of 3 rows match no sample.*line 2: 'q\.png'",
         ),
-        ("file,label\nq.png,y\n", r"1 of 1 rows match no image.*line 2: 'q\.png'.*called 'a\.png'"),
-        ("d.png,x\n", r"line 1: 'd\.png' is the name of several images"),
+        (
+            "file,label\nq.png,y\n",
+            r"1 of 1 rows match no sample.*line 2: 'q\.png'.*called 'a\.png'",
+        ),
+        ("d.png,x\n", r"line 1: 'd\.png' is the name of several samples"),
         ("a.png,x\na.png,y\n", r"line 2: 'a\.png' is labeled 'y' here and 'x' before"),
         ("a.png\n", r"line 1 has 1 column"),
         ("file,label\n", "holds no label"),
@@ -142,7 +145,20 @@ def test_one_table_for_all_splits(tmp_path, make_image, table):
         assert (test[0].tolist(), test[1]) == ([2, 0], ["x", "y", "z"])
         train = read_labels(path, open_source(root, split="train"))
         assert (train[0].tolist(), train[1]) == ([0, 1], ["x", "y", "z"])
-    with pytest.raises(UserError, match=r"1 of 2 rows match no image.*'e\.png'"):
+    with pytest.raises(UserError, match=r"1 of 2 rows match no sample.*'e\.png'"):
         read_labels(table("a.png,x\ne.png,y\n"), open_source(root, split="train"))
-    with pytest.raises(UserError, match="1 of 1 rows match no image"):
+    with pytest.raises(UserError, match="1 of 1 rows match no sample"):
         read_labels(table("test/c.png,x\n"), open_source(root, split="train"))
+
+
+def test_a_table_of_more_than_this_folder_is_taken_where_it_labels_all_of_it(
+    source, table, tmp_path
+):
+    rows = "".join(f"{name},{i % 2}\n" for i, name in enumerate(source.names))
+    labels, _ = read_labels(table(f"file,label\n{rows}elsewhere/z.png,1\n"), source)
+    assert labels.tolist() == [i % 2 for i in range(len(source))]
+
+
+def test_a_header_without_a_label_is_refused_and_not_read_by_position(source, table):
+    with pytest.raises(UserError, match="no column 'label': its columns are file, group"):
+        read_labels(table("file,group\na.png,3\n"), source)

@@ -106,7 +106,11 @@ def test_all_nodes_are_embedded_and_those_of_the_parts_are_scored(file, tmp_path
     train = np.arange(len(arrays["y"])) % 3 == 0
     np.savez(file, **arrays, train_mask=train, test_mask=~train)
     run = sim.pretrain(file, out=tmp_path / "r", epochs=4, report=False)
-    assert run.embed(file).names == [f"{i:05d}" for i in range(NODES)]
+    found, own = run.embed(file), {}
+    assert found.names == [f"{i:05d}" for i in range(NODES)]
+    snippet = run.export(tmp_path / "kept.safetensors")
+    exec(snippet.replace("GRAPH", str(file)), own)  # as a user does
+    torch.testing.assert_close(own["features"].detach(), found.x, rtol=1e-4, atol=1e-5)
     assert run.evaluate(file, protocols=["knn"]).num_train == NODES // 3
 
 

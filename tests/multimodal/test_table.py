@@ -7,6 +7,8 @@ from PIL import Image
 
 from builders import random_images
 from similitude import pretrain
+from similitude.decision.parts import open_parts
+from similitude.errors import UserError
 from similitude.modalities import modality
 from similitude.multimodal.samples import MODALITY
 
@@ -83,3 +85,14 @@ def test_a_run_says_how_every_sensor_is_decoded_and_reads_later_tables_so(fields
         np.save(fields.parent / f"{i}.npy", np.full((16, 16, 5), 819, np.uint16))
     later = MODALITY.load(MODALITY.open_part(fields, None, run.recipe.data), run.recipe.data)
     assert later.of["field"].pixels.unique().tolist() == [65535 // 5]
+
+
+def test_a_column_of_files_that_are_not_there_is_one_sentence(fields):
+    fields.write_text("field,photo\nelsewhere/0.npy,0.png\nelsewhere/1.npy,1.png\n")
+    with pytest.raises(UserError, match=r"none of the 2 files in column field .*0.npy'"):
+        MODALITY.open_training(fields, None)
+
+
+def test_a_decision_looks_at_every_column(pairs):
+    some = open_parts(pairs, None, None, None, 0).some()
+    assert list(some.of) == ["photo", "depth", "text"]

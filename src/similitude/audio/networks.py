@@ -55,7 +55,8 @@ from similitude.audio.spectrograms import Mel
 from similitude.audio.views import AudioFacts
 
 facts = {facts!r}
-# waves: [N, samples] in [-1, 1], at {facts.mel.rate} samples a second, of any length
+# waves: [N, samples] at {facts.mel.rate} samples a second, in [-1, 1] (of 16 bits: / 32768).
+# Of any length: `embed` takes the middle {facts.seconds:g} s, with silence around what is shorter.
 features = backbone({inputs})"""
 
     def _built(self) -> nn.Module:

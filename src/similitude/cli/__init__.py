@@ -62,6 +62,14 @@ def evaluate(
     ] = None,
     labels: Labels = None,
     method: OwnMethod = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|LEVEL",
+            help="What belongs together and stays on one side: a column of --labels, or the level "
+            "of a folder, 1 the first (that of the classes).",
+        ),
+    ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the few labels.")] = 10,
     against: Annotated[
         list[str] | None,
@@ -85,6 +93,7 @@ def evaluate(
             data,
             protocols=protocol,
             labels=labels,
+            group=group,
             draws=draws,
             against=against or (),
             devices=devices,

@@ -174,7 +174,7 @@ def decide(
         typer.Option(
             metavar="COLUMN|LEVEL",
             help="What belongs together and stays on one side of the test: a column of --labels, "
-            "or the level of a folder, 1 the first.",
+            "or the level of a folder, 1 the first (that of the classes).",
         ),
     ] = None,
     settings: Settings = None,

@@ -71,6 +71,12 @@ def read_groups(csv_path: str | Path, source: Source, column: str) -> list[str]:
     return [given.get(i, "") for i in range(len(source))]
 
 
+def columns_of(csv_path: str | Path) -> list[str]:
+    """What the first row of such a table says, in small letters."""
+    rows = read_table(as_path(csv_path))
+    return [cell.strip().lower() for cell in next(rows, (0, []))[1]]
+
+
 def _given(
     path: Path, source: Source, columns: Sequence[str]
 ) -> tuple[dict[int, str], list[tuple[int, str, str]]]:
@@ -90,7 +96,7 @@ def _given(
             unmatched.append((line, file))
         elif i < 0:
             raise UserError(
-                f"{path} line {line}: {file!r} is the name of several images; write the folder too"
+                f"{path} line {line}: {file!r} is the name of several samples; write the folder too"
             )
         elif given.setdefault(i, label) != label:
             raise UserError(
@@ -100,14 +106,15 @@ def _given(
         elsewhere = _positions(file_names(folder.base, folder.wanted))
         elsewhere |= {name.split("/", 1)[-1]: 0 for name in elsewhere}
         unmatched = [row for row in unmatched if row[1] not in elsewhere]
-    if unmatched or not given:
+    # a table of more than this folder labels all of it; one with a wrong name leaves it without
+    if (unmatched and len(given) < len(source)) or not given:
         if not rows:
             raise UserError(f"{path} holds no label: it needs the columns file,label")
         line, file = unmatched[0] if unmatched else (rows[0][0], rows[0][1])
         count = len(unmatched) or len(rows)
         raise UserError(
-            f"{path}: {count} of {len(rows)} rows match no image of {source.name}, the first is "
-            f"line {line}: {file!r} (an image there is called {source.names[0]!r})"
+            f"{path}: {count} of {len(rows)} rows match no sample of {source.name}, the first is "
+            f"line {line}: {file!r} (one there is called {source.names[0]!r})"
             + ("; call the columns of a header file,label" if line == 1 and count == 1 else "")
         )
     return given, rows
@@ -133,11 +140,11 @@ def _rows(
         header = [cell.strip().lower() for cell in table[0][1]]
         file_column = next((i for i, c in enumerate(header) if c in _FILE_COLUMNS), 0)
         named = next((i for i, c in enumerate(header) if c in columns), None)
-        if named is None and columns is not LABEL_COLUMNS:
+        if named is None:
             raise UserError(
                 f"{path} has no column {columns[0]!r}: its columns are {', '.join(header)}"
             )
-        label_column = 1 if named is None else named
+        label_column = named
         table = table[1:]
     elif columns is not LABEL_COLUMNS:
         raise UserError(f"{path} has no header that names a column {columns[0]!r}: add one")

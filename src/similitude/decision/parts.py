@@ -3,7 +3,6 @@
 Letters: N test samples, M training samples.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from similitude.data.labels import read_groups
 from similitude.data.source import Source
 from similitude.errors import UserError
 from similitude.evaluation.draws import held_out, random_keys, rank_within_class
 from similitude.evaluation.evaluate import TEST_FRACTION
+from similitude.evaluation.grouping import groups_of, held_out_groups, shared_groups, units_of
 from similitude.modalities import Modality, chooser, modality_of
 from similitude.randomness import permutation
 from similitude.runs.scoring import labeled_parts
@@ -102,7 +100,7 @@ class Parts:
 
     def some(self) -> Samples[Any]:
         """A few training samples, to see what they are like."""
-        config = self.config or chooser(self.modality.kind).any_recipe().data
+        config = self.config or chooser(self.modality.kind).any_data(self.train.source)
         return self.modality.load_some(self.train.source, self.train.positions[:2], config)
 
     @property
@@ -153,7 +151,7 @@ def open_parts(
         )
     first, second = labeled_parts(kind, data if labeled is None else labeled, labels, config)
     groups = [
-        None if group is None else _groups(source, group, labels)
+        None if group is None else groups_of(source, group, labels)
         for source in (first, second)
         if source is not None
     ]
@@ -167,18 +165,8 @@ def open_parts(
         mine, theirs = groups if group is not None else (None, None)
         mask = torch.ones(len(second), dtype=torch.bool)
         if mine is not None and theirs is not None:
-            mask = torch.tensor([name == "" or name not in set(mine) for name in theirs])
-            if not bool(mask.any()):
-                raise UserError(
-                    f"--group {group}: everything in {second.name} belongs to a group of "
-                    f"{first.name}: give another group, or one part without a test part"
-                )
-            if not bool(mask.all()):
-                shared = sorted(set(mine) & set(theirs) - {""})
-                notes.append(
-                    f"{len(shared)} groups are in both parts ({', '.join(shared[:3])}): their "
-                    f"{int((~mask).sum())} test samples are left out."
-                )
+            mask, told = shared_groups(mine, theirs, first.name, second.name)
+            notes += told
         train = _part(first, torch.ones(len(first), dtype=torch.bool), mine)
         test = _part(second, mask, theirs)
         beside = set()
@@ -195,59 +183,19 @@ def open_parts(
     return Parts(kind, first.name, train, test, class_names, pool, positions, notes, config)
 
 
-def _groups(source: Source, group: str, labels: str | Path | None) -> list[str]:
-    """What each sample belongs to; empty where nothing is said."""
-    if not group.isdecimal():
-        if labels is None:
-            raise UserError(
-                f"--group {group} is a column of the table of labels: give --labels, or the level "
-                "of a folder as a number, 1 for the first"
-            )
-        return read_groups(labels, source, group)
-    level = int(group)
-    folders = [name.split("/")[:-1] for name in source.names]
-    if level < 1 or any(len(found) < level for found in folders):
-        deepest = min(map(len, folders))
-        raise UserError(
-            f"--group {group}: {source.name} has {deepest} levels of folders above every sample: "
-            "give one of them, or a column of --labels"
-        )
-    return ["/".join(found[:level]) for found in folders]
-
-
 def _held_out(source: Source, groups: list[str] | None, seed: int) -> Bool[Tensor, " N"]:
     """Mask of a fifth of the labeled samples, of each class, and of whole groups."""
     y = source.labels
     assert y is not None
     if groups is None:
         return held_out(y, TEST_FRACTION, seed) & (y >= 0)
-    known = (y >= 0).nonzero()[:, 0].numpy()
-    units = _units(groups)
-    if len(np.unique(units[known])) < 2:
-        raise UserError("--group: all labeled samples are of one group, and none can be held out")
-    folds = StratifiedGroupKFold(round(1 / TEST_FRACTION), shuffle=True, random_state=seed)
-    try:
-        _, out = next(folds.split(known, y.numpy()[known], units[known]))
-    except ValueError as error:
-        raise UserError(
-            f"--group: the classes and groups of {source.name} cannot be split ({error}): give a "
-            "test part"
-        ) from error
-    mask = torch.zeros(len(source), dtype=torch.bool)
-    mask[known[out]] = True
-    # what has no label goes with its group
-    return mask | torch.from_numpy(np.isin(units, units[known[out]]))
-
-
-def _units(groups: Sequence[str]) -> Int[np.ndarray, " N"]:
-    """A number for each group; a sample of none is alone."""
-    return np.unique([name or f"\0{i}" for i, name in enumerate(groups)], return_inverse=True)[1]
+    return held_out_groups(y, groups, TEST_FRACTION, seed)
 
 
 def _part(source: Source, mask: Bool[Tensor, " N"], groups: list[str] | None) -> Part:
     assert source.labels is not None
     chosen = (mask & (source.labels >= 0)).nonzero()[:, 0]
-    units = np.arange(len(source)) if groups is None else _units(groups)
+    units = np.arange(len(source)) if groups is None else units_of(groups)
     return Part(source, chosen.tolist(), source.labels[chosen], units[chosen.numpy()])
 
 

@@ -4,7 +4,7 @@ Letters: N rows of a batch, D features of the output; of a layer n nodes that it
 it makes, C features of a node, H heads, e edges and loops.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,16 @@ class GraphNetworkConfig(NetworkConfig):
                 f"the {2 * self.width} features of a layer do not divide among {self.heads} heads"
             )
         return self
+
+    def preparing_snippet(self, data: Any, facts: Any) -> str:
+        """Python that makes of files what the network takes."""
+        own = type(data)
+        return f"""\
+from {own.__module__} import MODALITY, {own.__name__}
+
+data = {own.__name__}.model_validate({data.model_dump()!r})
+graphs = MODALITY.load(MODALITY.open_part("GRAPH", None, data), data)  # whatever `embed` takes
+features = backbone(graphs.clean(graphs.take(slice(None)), None))"""
 
     def build(self) -> nn.Module:
         """The network with random weights."""

@@ -28,6 +28,7 @@ from similitude.files.reading import MAX_LIST, read_bytes
 from similitude.files.writing import as_path
 from similitude.modalities import KINDS, modality
 
+_MARKS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NAME, LABEL, SPLIT = ("name", "id"), ("label", "class"), ("split", "part")
 SOUND = ("sound", "audio")  # columns in which a video stands for its sound
@@ -179,7 +180,7 @@ def _read(path: Path) -> tuple[TableSource, list[str]]:
             f"{path} has no column of files or texts: a row names the files of a sample"
         )
     cells = {name: columns[name] for name in kinds}
-    cells = {s: _there(path.parent, values, kinds[s]) for s, values in cells.items()}
+    cells = {s: _there(path, s, values, kinds[s]) for s, values in cells.items()}
     kept = [i for i in range(len(rows)) if any(values[i] for values in cells.values())]
     if not kept:
         raise UserError(f"no file that {path} names is there: paths are relative to its folder")
@@ -223,11 +224,18 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _there(folder: Path, cells: list[str], kind: str) -> list[str]:
+def _there(path: Path, column: str, cells: list[str], kind: str) -> list[str]:
     """The cells, without the files that are not there."""
     if not modality(kind).suffixes:
         return cells
-    return [cell if cell and (folder / cell).is_file() else "" for cell in cells]
+    there = [cell if cell and (path.parent / cell).is_file() else "" for cell in cells]
+    if not any(there):
+        named = [cell for cell in cells if cell]
+        raise UserError(
+            f"none of the {len(named):,} files in column {visible(column)} of {path} is there, the "
+            f"first is {visible(named[0])!r}: paths are relative to {path.parent}"
+        )
+    return there
 
 
 def _csv(path: Path) -> tuple[list[str], list[list[str]], str]:
@@ -246,7 +254,8 @@ def _csv(path: Path) -> tuple[list[str], list[list[str]], str]:
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise UserError(
-                f"row {number} of {path} has {len(row)} cells, and the header has {len(header)}"
+                f"row {number} of {path} has {len(row)} cells, and the header has {len(header)}: "
+                f"cells are separated by {_MARKS[mark]}, which a text has to hold in quotes"
             )
     _check_header(path, header, len(rows))
     stripped = [[cell.strip() for cell in row] for row in rows]

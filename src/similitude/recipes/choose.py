@@ -63,6 +63,10 @@ class Chooser(ABC):
     def any_recipe(self) -> Recipe:
         """One whose data fields are those of all."""
 
+    def any_data(self, source: Any) -> Any:
+        """A config with which some samples of a source can be looked at."""
+        return self.any_recipe().data
+
     @abstractmethod
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> NetworkConfig:
         """The network of this name, in the way of a recipe's.

@@ -117,6 +117,12 @@ class Multimodal(Chooser):
         """One whose data fields are those of all."""
         return clip()
 
+    def any_data(self, source: TableSource) -> SensorData:
+        """That of every column."""
+        kinds = source.kinds.items()
+        own = {name: chooser(kind).any_data(source.column(name)) for name, kind in kinds}
+        return SensorData(sensors=own)
+
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> TowersConfig:
         """The towers of the recipe."""
         if name != "towers":

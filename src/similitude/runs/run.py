@@ -9,6 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from similitude.data.labels import columns_of
 from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
@@ -270,6 +271,7 @@ class Run:
         *,
         protocols: str | Sequence[str] | None = None,
         labels: str | Path | None = None,
+        group: str | None = None,
         draws: int = 10,
         against: Sequence[str | Path | Start] = (),
         devices: int | None = None,
@@ -286,6 +288,8 @@ class Run:
             data: labeled images: a named set, or a folder with one subfolder for each class.
             protocols: any of "knn", "linear", "few" (a linear probe on few labels); by default all.
             labels: a CSV file of ``file,label`` rows, for folders without class subfolders.
+            group: what belongs together and is kept on one side: a column of ``labels``, or the
+                level of a folder, 1 the first.
             draws: random draws of the few labels.
             against: published weights that get a row each, on images of their own size:
                 "efficientnet-lite0", "timm:NAME", a file or a run.
@@ -299,21 +303,31 @@ class Run:
         Raises:
             UserError: no labels or too few, or labels that do not match.
         """
+        from similitude.evaluation.grouping import groups_of
         from similitude.runs.scoring import labeled_parts, score_run  # which scores a run
 
         protocols = check_protocols(protocols)  # before any image is read
         refuse_links(self.path)
         check_writable(self.path / "evaluation.json")
         if wants_processes(devices, 1):
-            asked = {"protocols": protocols, "labels": labels, "draws": draws, "against": against}
-            return self._in_processes("evaluate", devices, listener, data=data, **asked)
+            asked = {"protocols": protocols, "labels": labels, "group": group, "draws": draws}
+            asked |= {"data": data, "against": against}
+            return self._in_processes("evaluate", devices, listener, **asked)
         join_processes()
         published = first_then_others(lambda: opened(against))
         check_names([weights.name for weights in published])
         sources = first_then_others(
             lambda: labeled_parts(self.modality, data, labels, self.recipe.data)
         )
-        return score_run(self, sources, published, protocols, draws, listener or Silent())
+        heard = listener or Silent()
+        groups = ()
+        if group is not None:
+            groups = [groups_of(s, group, labels) for s in sources if s is not None]
+        elif labels is not None and "group" in columns_of(labels):
+            heard.say(
+                f"{labels} has a column group: --group group keeps what belongs together on one side"
+            )
+        return score_run(self, sources, published, protocols, draws, heard, groups)
 
     def retrieve(
         self, data: object, *, prompts: Sequence[str] = (), listener: Listener | None = None

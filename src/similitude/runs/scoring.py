@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,7 +17,8 @@ from similitude.distributed import rank
 from similitude.errors import UserError
 from similitude.evaluation import ScoreTable, read_scores
 from similitude.evaluation.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
-from similitude.evaluation.evaluate import Entrant, Parts, evaluate_entrants
+from similitude.evaluation.evaluate import TEST_FRACTION, Entrant, Parts, evaluate_entrants
+from similitude.evaluation.grouping import held_out_groups, shared_groups, units_of
 from similitude.files.writing import as_path, write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
@@ -37,6 +39,7 @@ def score_run(
     protocols: Sequence[str],
     draws: int,
     listener: Listener,
+    groups: Sequence[Sequence[str]] = (),
 ) -> ScoreTable:
     """The table that :meth:`Run.evaluate` gives, and keeps in the run.
 
@@ -47,6 +50,7 @@ def score_run(
         protocols: names of probes.
         draws: random draws of the few labels.
         listener: hears how it goes.
+        groups: what each sample of a source belongs to, which is kept on one side; by source.
     """
     train_source, test_source = sources
     if (told := told_single(train_source)) is not None:
@@ -55,6 +59,8 @@ def score_run(
     published = fitted(published, run.modality, config, listener)
     train = run.load_source(train_source, listener)
     test = None if test_source is None else run.load_source(test_source, listener)
+    kept, told = _kept_apart(run, sources, groups)
+    train, test = _cut((train, test), sources, kept)
     known: list[Parts] = [(train, test)]  # as the run has them, and in one other way at a time
 
     def loaded(wanted: DataConfig) -> Parts:
@@ -67,7 +73,7 @@ def score_run(
         del known[1:]  # room for the next ones
         first = run.load_as(wanted, train_source, listener)
         second = None if test_source is None else run.load_as(wanted, test_source, listener)
-        known.append((first, second))
+        known.append(_cut((first, second), sources, kept))
         return known[1]
 
     def row_of(weights: Start) -> Entrant:
@@ -103,7 +109,7 @@ def score_run(
         for weights in published
         if weights.image_size != run.facts.size
     ]
-    table = replace(table, notes=[*table.notes, *notes])
+    table = replace(table, notes=[*told, *table.notes, *notes])
     listener.progress("evaluating", steps, steps)
     place = run.path / "evaluation.json"
     of_step = f"these are scores of step {run.checkpoint.step:,}"
@@ -127,6 +133,40 @@ def score_run(
     if run.is_outdated:  # the training may have looked for such scores before they were there
         place.unlink(missing_ok=True)
     return table
+
+
+def _kept_apart(
+    run: Run, sources: tuple[Any, Any], groups: Sequence[Sequence[str]]
+) -> tuple[Any, list[str]]:
+    """Masks of what is learned from and tested on, for a cut by groups; None without groups."""
+    if not groups:
+        return None, []
+    first, second = sources
+    everything = torch.ones(len(first), dtype=torch.bool)
+    if second is not None:
+        mask, told = shared_groups(groups[0], groups[1], first.name, second.name)
+        return (everything, mask), told
+    out = held_out_groups(first.labels, groups[0], TEST_FRACTION, run.split_seed)
+    count = len(np.unique(units_of(groups[0])[out.numpy()]))
+    told = (
+        f"There is no test part: {int(out.sum()):,} samples, all of {count:,} groups, were held "
+        "out. Intervals are over samples: those of decide are over groups, and wider."
+    )
+    return (~out, out), [told]
+
+
+def _cut(parts: Parts, sources: tuple[Any, Any], kept: Any) -> Parts:
+    """Loaded parts by masks over their sources, some of whose samples may not be readable."""
+    if kept is None:
+        return parts
+    train, test = parts
+
+    def those(samples: Any, source: Any, mask: Any) -> Any:
+        names = {name for name, keep in zip(source.names, mask.tolist(), strict=True) if keep}
+        return samples.subset([i for i, name in enumerate(samples.names) if name in names])
+
+    second = (train, sources[0]) if test is None else (test, sources[1])
+    return those(train, sources[0], kept[0]), those(*second, kept[1])
 
 
 def _before(run: Run) -> list[Entrant]:

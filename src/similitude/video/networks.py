@@ -66,8 +66,11 @@ import torch
 from similitude.video.decoding import {decode}
 
 facts = {facts!r}
-with open("clip.mp4", "rb") as file:  # of any length
+with open("clip.mp4", "rb") as file:
     clip = torch.from_numpy({decode}(file, {data.rate!r}, {facts.size}))
+# of any length: `embed` takes the middle frames, and repeats the last one of what is shorter
+begin = max(0, (len(clip) - {facts.frames}) // 2)
+clip = clip[(begin + torch.arange({facts.frames})).clamp_max(len(clip) - 1)]
 features = backbone(facts.normalized(facts.shown(clip[None])))"""
 
 
