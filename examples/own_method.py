@@ -1,7 +1,7 @@
 """A method and a view of your own: say what a covered picture shows.
 
     python examples/own_method.py PHOTOS --minutes 10
-    similitude pretrain PHOTOS --method own_method:Uncover       (in the folder of this file)
+    similitude pretrain DATA --method own_method:Uncover       (in the folder of this file)
 
 One view of each photo is whole, the other has a gray square. From the features of the covered one a
 predictor is to tell the features of the whole one, which get no gradient.

@@ -1,4 +1,4 @@
-"""similitude: learn representations from unlabeled images by comparing views of the same thing.
+"""similitude: learn representations from unlabeled data by comparing views of the same thing.
 
     import similitude as sim
 

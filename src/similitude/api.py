@@ -1,5 +1,6 @@
 """The verbs of the command line as functions: what is asked for, a recipe, a run."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
         if plan.given is not None and recipe.method != plan.request.method:
             raise UserError(
                 f"the method is for {plan.given.config.num_samples} samples, and there are "  # type: ignore[attr-defined]
-                f"{len(images)} images: make it with num_samples={len(images)}"
+                f"{len(images)}: make it with num_samples={len(images)}"
             )
     if len(images) < recipe.batch_size:
         raise too_few_samples(len(images), plan.source.name, recipe.batch_size)
@@ -120,6 +121,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
         command = how_to_resume(
             "pretrain", request.data, out=folder, method=recipe.method.name, options=_processes()
         )
+        begin = time.perf_counter()
         run = train(
             images,
             plan.source.name,
@@ -137,7 +139,8 @@ def _pretrain(request: PretrainRequest) -> Run | None:
             goes_on=command,
         )
     if run is not None and short is not None:
-        listener.say(f"whatever the verdict: {short}")
+        took = time.perf_counter() - begin
+        listener.say(f"{too_few_steps(recipe, len(images), plan.device, took)}, as it went")
     return run
 
 
@@ -191,7 +194,7 @@ def _opened(
     said = opened_with(request, chooser) if checkpoint is None else checkpoint.recipe.data
     source = kind.open_training(request.data, said, resumed=checkpoint is not None)
     if len(source) < 2:
-        raise UserError(f"{source.name} has 1 image, but learning needs at least 2: add images")
+        raise UserError(f"{source.name} has 1 sample, but learning needs at least 2: add samples")
     together = f", shared by {world_size()} processes" if world_size() > 1 else ""
     listener.say(f"{len(source):,} {source.noun or kind.noun} in {source.name}{together}")
     for note in source.notes:

@@ -177,7 +177,7 @@ def test_too_few_labels_are_counted(similitude, run_folder, tmp_path):
     (tmp_path / "few.csv").write_text(f"file,label\n{names[0]},a\n{names[1]},b\n")
     code, _, err = similitude("evaluate", run_folder, flat, "--labels", "few.csv")
     assert code == 2
-    assert "2 labeled images of 2 classes" in err
+    assert "2 labeled samples of 2 classes" in err
 
 
 def test_embeddings_are_named_and_the_same_in_both_formats(similitude, run_folder, photos):

@@ -99,7 +99,7 @@ def test_labels_may_come_from_a_csv(similitude, tmp_path):
         "finetune", "run", flat, "--labels", "labels.csv", "--out", "c", *FAST
     )
     assert code == 0, err
-    assert "32 labeled images of 2 classes to learn from, 8 to test on (a fifth, held out)" in out
+    assert "32 labeled samples of 2 classes to learn from, 8 to test on (a fifth, held out)" in out
 
 
 def test_a_flat_folder_is_enough_to_distil(similitude, tmp_path):
@@ -115,7 +115,7 @@ def test_a_data_set_with_a_test_part_is_tested_on_it(similitude, tmp_path):
     write_photos(tmp_path / "both" / "test", 12)
     code, out, err = similitude("finetune", "run", "both", "--out", "c", *FAST)
     assert code == 0, err
-    assert "32 labeled images of 2 classes to learn from, 12 to test on\n" in out
+    assert "32 labeled samples of 2 classes to learn from, 12 to test on\n" in out
 
 
 def test_ctrl_c_ends_cleanly_and_resume_goes_on(similitude, monkeypatch):

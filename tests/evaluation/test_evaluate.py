@@ -252,7 +252,7 @@ def test_without_a_test_part_a_fifth_is_held_out(digit_images: ImageSet) -> None
     found = scored(nn.Flatten(), digit_images, None, protocols=("knn",))
     assert found.num_train + found.num_test == 300
     assert found.num_test == pytest.approx(60, abs=5)
-    assert "20% of the labeled images were held out" in found.notes[0]
+    assert "20% of the labeled samples were held out" in found.notes[0]
     assert list(found.rows) == ["raw pixels", "pretrained backbone"]
 
 

@@ -117,7 +117,7 @@ def test_subset_and_labeled(digits: tuple[Features, Features]) -> None:
     y = train.y.clone()
     y[::2] = -1
     assert len(Features(train.x, y, train.names).labeled()) == 600
-    with pytest.raises(UserError, match="none of the images has a label"):
+    with pytest.raises(UserError, match="none of the samples has a label"):
         Features(train.x, None, train.names).labeled()
     with pytest.raises(UserError, match="2 names"):
         Features(torch.zeros(3, 1), None, ["a", "b"])

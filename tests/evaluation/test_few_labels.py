@@ -114,7 +114,7 @@ def test_a_class_with_too_few_samples_skips_the_column_and_says_why(
     assert small.y is not None
     assert set(few_label_accuracies(small, test, (1, 5, 8), draws=2)) == {1, 5}
     assert few_label_skips(small.y, (1, 5, 8)) == {
-        8: "No column for 8 labels per class: class 3 has only 7 labeled training images."
+        8: "No column for 8 labels per class: class 3 has only 7 labeled training samples."
     }
     assert few_label_skips(small.y, (7,)) == {}
     names = ["zero", "one", "two", "three", *"456789"]

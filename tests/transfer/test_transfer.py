@@ -368,7 +368,7 @@ def test_labels_are_the_fraction_and_the_test_part_stays(run, tmp_path):
         run, random_images(200), label_fraction=0.1, out=tmp_path / "c", epochs=1, listener=heard
     )
     # a fifth is held out of 200 images, and a tenth of the 160 others has labels
-    assert "16 labeled images of 4 classes to learn from, 40 to test on" in heard.sentences[0]
+    assert "16 labeled samples of 4 classes to learn from, 40 to test on" in heard.sentences[0]
 
 
 def test_what_is_held_out_does_not_depend_on_the_seed_of_fine_tuning(run, tmp_path, monkeypatch):

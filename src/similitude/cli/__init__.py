@@ -14,7 +14,7 @@ from similitude.training.request import DistillRequest, FinetuneRequest, Pretrai
 
 app = typer.Typer(
     name="similitude",
-    help="Learn representations from unlabeled images by comparing views of the same thing.",
+    help="Learn representations from unlabeled data by comparing views of the same thing.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,7 +43,7 @@ def _options(
 @app.command()
 @with_options(PretrainRequest)
 def pretrain(**options: Any) -> None:
-    """Train a backbone on images without labels; what is not given is chosen and explained."""
+    """Train a backbone on data without labels; what is not given is chosen and explained."""
     from similitude import api
     from similitude.cli.console import Console
 
@@ -132,7 +132,7 @@ def retrieve(
 @app.command()
 @with_options(FinetuneRequest)
 def finetune(**options: Any) -> None:
-    """Make a classifier of a run: train backbone, head and logits on labeled images."""
+    """Make a classifier of a run: train backbone, head and logits on labeled samples."""
     from similitude.cli.console import Console
     from similitude.transfer import finetune
 

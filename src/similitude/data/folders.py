@@ -209,7 +209,12 @@ def _cannot_list(folder: str | Path, error: OSError) -> UserError:
 def _nothing_in(folder: Path, wanted: Wanted, others: Counter[str]) -> UserError:
     looked = " ".join(wanted.suffixes)
     there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
+    here = {path.name for path in folder.iterdir()}
+    why = "it is empty" if not here else "there are no files to be seen"
+    if here >= _OF_A_RUN:
+        why = "it is the folder of a run"
+    elif there:
+        why = f"there are only other files ({there})"
     return UserError(
-        f"no {wanted.noun} in {folder}: looked there and in its subfolders for {looked}"
-        + (f"; there are only other files ({there})" if there else "; it is empty")
+        f"no {wanted.noun} in {folder}: looked there and in its subfolders for {looked}; {why}"
     )

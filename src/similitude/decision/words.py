@@ -172,7 +172,9 @@ def _labels(ours: str, theirs: str, saved: Saved) -> str:
     if round(saved.labels) <= 0:
         return f"{ours} saves no labels against {theirs}{reach}."
     least = ", the fewest that were tried," if saved.is_least else ""
+    needed = saved.of - saved.labels
     return (
-        f"{ours} with {saved.of - saved.labels:,.0f} labels per class{least} is as accurate as "
+        f"{ours} with {needed:,.0f} label{'' if round(needed) == 1 else 's'} per class{least} is "
+        "as accurate as "
         f"{theirs} with {saved.of:,.0f}{reach}."
     )

@@ -21,7 +21,7 @@ from similitude.evaluation import Features, extract_features
 from similitude.files.writing import as_path
 from similitude.listener import Listener
 from similitude.method import Method
-from similitude.modalities import DEFAULT_KIND, Modality, modality
+from similitude.modalities import DEFAULT_KIND, KINDS, Modality, modality
 from similitude.nets.start import Start
 from similitude.nets.weights import fingerprint_of
 from similitude.runs.run import Run
@@ -98,8 +98,9 @@ def open_embedder(
 
 
 def _names_weights(model: str | Path, its: Modality) -> bool:
-    """Whether these are published weights, not the folder of a run."""
-    if its.starts is not None and str(model) in its.starts.NAMED:
+    """Whether these are published weights, of this kind of data or another, and no run's folder."""
+    kinds = [kind.starts for kind in (its, *map(modality, KINDS)) if kind.starts is not None]
+    if any(str(model) in starts.NAMED for starts in kinds):
         return True
     return str(model).startswith("timm:") or as_path(model).is_file()
 

@@ -232,9 +232,14 @@ def duplicates(
 
     more = sum(len(group) - 1 for group in found)
     told = (
-        f"{len(found):,} groups of samples with a cosine of {threshold:g} and more; without "
-        f"duplicates {len(x) - more:,} of {len(x):,} are left"
+        f"{len(found):,} group{'' if len(found) == 1 else 's'} of samples with a cosine of "
+        f"{threshold:g} and more; without duplicates {len(x) - more:,} of {len(x):,} are left"
     )
+    if 2 * more > len(x):
+        told += (
+            ". That is more than half: either the data is full of copies, or these embeddings "
+            "hardly differ, and say nothing of copies"
+        )
     both = sum(len({names[i].partition("/")[0] for i in g} & {"train", "test"}) == 2 for g in found)
     if both:
         told += f". {both:,} groups lie in the training and the test part"

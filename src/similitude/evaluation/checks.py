@@ -41,6 +41,6 @@ def check_labeled(
     y = y.to(x.device, torch.int64)
     known = y >= 0
     if not bool(known.any()):
-        raise UserError("none of the rows has a label: a probe needs labeled images")
+        raise UserError("none of the rows has a label: a probe needs labeled samples")
     x = check_features(x)
     return (x, y) if bool(known.all()) else (x[known], y[known])

@@ -43,7 +43,7 @@ def held_out(y: Int[Tensor, " N"], fraction: float, seed: int) -> Bool[Tensor, "
     out = rank_within_class(random_keys(seed, 0, len(y), "hold out"), y) < size[inverse]
     if not bool(out.any()):
         raise UserError(
-            f"no class has two labeled images among {len(y)}, so none can be held out: "
-            "label more images"
+            f"no class has two labeled samples among {len(y)}, so none can be held out: "
+            "label more samples"
         )
     return out

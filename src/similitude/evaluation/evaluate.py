@@ -311,7 +311,7 @@ def _notes(
     notes = []
     if held_out:
         notes.append(
-            f"There is no test part: {TEST_FRACTION:.0%} of the labeled images were held out."
+            f"There is no test part: {TEST_FRACTION:.0%} of the labeled samples were held out."
         )
     for protocol in protocols:
         notes += PROBES[protocol].notes(labels, k, class_names)

@@ -61,7 +61,7 @@ class Features:
             UserError: If no row has one.
         """
         if self.y is None or not bool((self.y >= 0).any()):
-            raise UserError("none of the images has a label: a probe needs labels to be scored")
+            raise UserError("none of the samples has a label: a probe needs labels to be scored")
         return self if bool((self.y >= 0).all()) else self.subset(self.y >= 0)
 
 

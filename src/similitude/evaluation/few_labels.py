@@ -116,13 +116,13 @@ def few_label_skips(
     """For each k that some class has not enough samples for, a sentence that says so."""
     classes, counts = torch.unique(y[y >= 0], return_counts=True)
     if len(classes) == 0:
-        raise UserError("none of the training images has a label")
+        raise UserError("none of the training samples has a label")
     smallest = int(counts.argmin())
     number = int(classes[smallest])
     name = str(number) if class_names is None else repr(class_names[number])
     return {
         k: f"No column for {k} label{'' if k == 1 else 's'} per class: class "
-        f"{name} has only {int(counts[smallest])} labeled training image"
+        f"{name} has only {int(counts[smallest])} labeled training sample"
         f"{'' if counts[smallest] == 1 else 's'}."
         for k in labels_per_class
         if counts[smallest] < k

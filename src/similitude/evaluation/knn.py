@@ -47,7 +47,7 @@ class KNNProbe:
         x, y = check_labeled(x, y)
         if self.k > len(x):
             raise UserError(
-                f"k = {self.k} neighbors need at least as many labeled training images; there "
+                f"k = {self.k} neighbors need at least as many labeled training samples; there "
                 f"are {len(x)}: choose a smaller k"
             )
         # Sorted by class, "the first of equals" is also "the lowest class of equals".

@@ -30,7 +30,7 @@ class Neighbors(Probe):
     ) -> list[str]:
         if k <= len(labels):
             return []
-        return [f"kNN uses all {len(labels)} labeled training images instead of {k}."]
+        return [f"kNN uses all {len(labels)} labeled training samples instead of {k}."]
 
 
 class Linear(Probe):

@@ -66,7 +66,7 @@ class Title(NamedTuple):
 
 
 TITLES = {
-    "knn": Title("kNN", "kNN", "vote of the nearest training images; nothing is trained"),
+    "knn": Title("kNN", "kNN", "vote of the nearest training samples; nothing is trained"),
     "linear": Title(
         "linear", "linear probe", "one linear layer trained on all labels, backbone frozen"
     ),

@@ -96,8 +96,8 @@ def _constant_features(r: Readings) -> Iterator[Finding]:
         yield Finding(
             "collapsed",
             f"The backbone gives nearly the same features for every image ({numbers}).",
-            "Keep the stop-gradient and the predictor, lower the learning rate, and for a "
-            "contrastive method use more negatives (a larger batch or queue).",
+            "Lower the learning rate. Where no others are pushed away, keep stop-gradient and "
+            "predictor; where they are, use more of them (a larger batch or queue).",
         )
     elif relative < LOW_STD:
         yield Finding(

@@ -91,14 +91,24 @@ def choose_epochs(
     return because(recipe, reason, epochs=epochs)
 
 
-def too_few_steps(recipe: Recipe, num_images: int, device: torch.device) -> str | None:
-    """A sentence where a run ends before it can have learned; None where it does not."""
+def too_few_steps(
+    recipe: Recipe, num_images: int, device: torch.device, took: float | None = None
+) -> str | None:
+    """A sentence where a run ends before it can have learned; None where it does not.
+
+    Args:
+        recipe: Of the run.
+        num_images: Of the data set.
+        device: Where it trains.
+        took: Seconds of the run, where it has ended; else they are estimated.
+    """
     per_epoch = max(1, num_images // recipe.batch_size)
     steps = recipe.epochs * per_epoch
     enough = recipe.data.fewest_steps if recipe.init is None else FEWEST_ADAPTING
     if steps >= enough:
         return None
-    seconds = enough * seconds_per_step(recipe, device)
+    each = seconds_per_step(recipe, device) if took is None else took / steps
+    seconds = enough * each
     return (
         f"{steps:,} steps are too few to learn from: {enough:,} would take --epochs "
         f"{-(-enough // per_epoch)}, about {in_words(seconds)} here"

@@ -40,7 +40,7 @@ class _Curve:
 
 
 CURVES = (
-    _Curve("loss", "Loss", "Dashed: chance, the loss of a network that tells no images apart."),
+    _Curve("loss", "Loss", "Dashed: chance, the loss of a network that tells no samples apart."),
     _Curve(
         "knn", "Online kNN, %", "A quick vote of neighbors. At 0: the untrained backbone.", True
     ),
@@ -56,7 +56,7 @@ CURVES = (
         "What all unit projections have in common. Near 1: collapsed.",
     ),
     _Curve("effective_rank", "Effective rank", "How many directions the features really use."),
-    _Curve("alignment", "Alignment", "Distance between two views of an image. Lower is closer."),
+    _Curve("alignment", "Alignment", "Distance between two views of a sample. Lower is closer."),
     _Curve("uniformity", "Uniformity", "How evenly features fill the sphere. Lower is more even."),
     _Curve("drift", "Drift", "How far the features are from those of the weights at the start."),
     _Curve("lr", "Learning rate", "Warm-up, then decay."),
@@ -65,7 +65,7 @@ KNOWN = {"step", "epoch", "chance_loss", "loss_floor", "feature_dim", "stopped_e
 KNOWN |= {"knn_raw", "knn_start", "knn_queries", "copies"}
 KNOWN |= {curve.column for curve in CURVES}
 EXTRA_TITLES = {
-    "images_per_second": "Images per second",
+    "images_per_second": "Samples per second",
     "waiting_share": "Share of time waiting for data",
     "projection_std": "Spread of the projections",
     "extra_center_share": "Center share of the extra gradient",

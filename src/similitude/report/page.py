@@ -21,7 +21,7 @@ from similitude.report.read import RunSummary, flatten, read_run
 from similitude.report.retrieval import build_retrieval
 from similitude.runs.folder import refuse_links
 
-ENVIRONMENT_TITLES = {"num_images": "images", "waiting_share": "share of time waiting for data"}
+ENVIRONMENT_TITLES = {"num_images": "samples", "waiting_share": "share of time waiting for data"}
 # What differs between any two runs says nothing about why their results differ.
 PER_RUN = {"command", "started", "ended", "seconds", "images_per_second", "waiting_share", "title"}
 

@@ -132,11 +132,11 @@ def read_run(path: Path) -> RunSummary:
     path = as_path(path)
     settle(path)
     if not path.is_dir():
-        raise UserError(f"no such run folder: {path}; `similitude pretrain PHOTOS` makes one")
+        raise UserError(f"no such run folder: {path}; `similitude pretrain DATA` makes one")
     if not (path / "recipe.yaml").is_file():
         raise UserError(
             f"{path} is not a run folder: it holds no recipe.yaml; "
-            f"`similitude pretrain PHOTOS --out {path}` makes one"
+            f"`similitude pretrain DATA --out {path}` makes one"
         )
     recipe = _mapping(path / "recipe.yaml")
     if "stage" in recipe:

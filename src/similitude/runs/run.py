@@ -58,11 +58,11 @@ class Run:
         self.method_name = None if method is None else given_method(method)
         settle(self.path)
         if not self.path.is_dir():
-            raise UserError(f"no such run: {self.path}; make one with: similitude pretrain PHOTOS")
+            raise UserError(f"no such run: {self.path}; make one with: similitude pretrain DATA")
         if not self.checkpoint_path.exists():
             raise UserError(
                 f"{self.path} is not a run: it has no checkpoints/last.ckpt; "
-                f"make one with: similitude pretrain PHOTOS --out {self.path}"
+                f"make one with: similitude pretrain DATA --out {self.path}"
             )
 
     @property
@@ -324,9 +324,7 @@ class Run:
         if group is not None:
             groups = [groups_of(s, group, labels) for s in sources if s is not None]
         elif labels is not None and "group" in columns_of(labels):
-            heard.say(
-                f"{labels} has a column group: --group group keeps what belongs together on one side"
-            )
+            heard.say(f"{labels} has a column group: --group group keeps each group on one side")
         return score_run(self, sources, published, protocols, draws, heard, groups)
 
     def retrieve(

@@ -135,6 +135,14 @@ def score_run(
     return table
 
 
+def _below(source: Any) -> str:
+    """A hint where the folders of the classes are one level further down."""
+    places = [name.split("/") for name in source.names]
+    if {len(place) for place in places} != {3} or len({place[0] for place in places}) > 1:
+        return ""
+    return f"; its classes are one level down: give {source.name}/{places[0][0]}"
+
+
 def _kept_apart(
     run: Run, sources: tuple[Any, Any], groups: Sequence[Sequence[str]]
 ) -> tuple[Any, list[str]]:
@@ -206,8 +214,8 @@ def labeled_parts(
     for source in sources:
         if source.labels is None:
             raise UserError(
-                f"{source.name} has no labels to score against: sort the images into one subfolder "
-                "for each class, or give --labels labels.csv with rows FILE,LABEL"
+                f"{source.name} has no labels to score against: sort them into one subfolder "
+                f"for each class, or give --labels labels.csv with rows FILE,LABEL{_below(source)}"
             )
     train = sources[0]
     for test in sources[1:]:
@@ -216,7 +224,7 @@ def labeled_parts(
     classes, counts = train.labels[train.labels >= 0].unique(return_counts=True)
     if int((counts >= 2).sum()) < 2:
         raise UserError(
-            f"{train.name} has {int(counts.sum())} labeled images of {len(classes)} classes: "
-            "scores need at least two classes with two images each"
+            f"{train.name} has {int(counts.sum())} labeled samples of {len(classes)} classes: "
+            "scores need at least two classes with two samples each"
         )
     return train, sources[1] if len(sources) > 1 else None

@@ -200,13 +200,13 @@ def named_recipe(recipe: str | Path | Recipe, method: str | None) -> Recipe:
 
 
 def too_few_samples(number: int, name: str, batch_size: int) -> UserError:
-    """The sentence on fewer images than a batch holds."""
-    advice = "add images"
+    """The sentence on fewer samples than a batch holds."""
+    advice = "add samples"
     if number >= 16:  # a comparison of fewer is none
         fitting = 2 ** max(3, (number // 4).bit_length() - 1)
         advice += f" or use --batch-size {fitting}"
     return UserError(
-        f"{number} images in {name} are fewer than one batch of {batch_size}; {advice}"
+        f"{number} samples in {name} are fewer than one batch of {batch_size}; {advice}"
     )
 
 

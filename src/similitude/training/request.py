@@ -108,10 +108,10 @@ class PretrainRequest:
     """What :func:`similitude.pretrain` is asked for; what is None or empty is chosen."""
 
     data: Any = argument(
-        "A folder of images or sounds (flat or nested, no labels needed), an .npy, .npz or .pack "
-        "file, a graph, a table (CSV, Parquet) of several sensors, or one of: fashion-mnist, "
+        "A folder of images, sounds or videos (flat or nested, no labels needed), an .npy, .npz or "
+        ".pack file, a graph, a table (CSV, Parquet) of several sensors, or one of: fashion-mnist, "
         "cifar10, cifar100, stl10, digits.",
-        metavar="PHOTOS",
+        metavar="DATA",
     )
     _: KW_ONLY
     method: AnyMethod | None = option(
@@ -144,7 +144,7 @@ class PretrainRequest:
         decides=True,
     )
     epochs: int | None = option(
-        None, "Passes over the images, instead of --minutes.", cli=int, least=1, decides=True
+        None, "Passes over the data, instead of --minutes.", cli=int, least=1, decides=True
     )
     batch_size: int | None = option(
         None, "Images the loss compares. Default: chosen.", cli=int, least=2, decides=True
@@ -324,7 +324,7 @@ class FinetuneRequest:
     )
     lr: float | None = option(None, "Peak learning rate. Default: chosen.", cli=float, decides=True)
     epochs: int | None = option(
-        None, "Passes over the labeled images. Default: chosen.", cli=int, least=1, decides=True
+        None, "Passes over the labeled samples. Default: chosen.", cli=int, least=1, decides=True
     )
     batch_size: int | None = option(
         None, "Images in a step. Default: chosen.", cli=int, least=2, decides=True

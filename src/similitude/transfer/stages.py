@@ -131,7 +131,7 @@ def finetune(request: FinetuneRequest) -> Classifier | None:
     with _training_into(folder, resume=resume, overwrite=overwrite):
         log = Log(listener, folder / "log.txt")
         log.say(
-            f"{len(parts.train):,} labeled images of {len(parts.class_names)} classes to learn "
+            f"{len(parts.train):,} labeled samples of {len(parts.class_names)} classes to learn "
             f"from, {len(parts.test):,} to test on"
             + (" (a fifth, held out)" if parts.held_out else "")
         )
