@@ -95,6 +95,31 @@ def test_the_printed_python_gives_the_vectors_of_embed(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "torch-export", "safetensors"])
+def test_a_classifier_goes_with_its_classes_where_the_format_holds_them(
+    to, runs, photos, tmp_path, monkeypatch
+):
+    options = {"out": tmp_path / "c", "epochs": 2, "batch_size": 8}
+    tuned = sim.finetune(runs("small").path, photos, **options)
+    monkeypatch.chdir(tmp_path)
+    if to == "safetensors":
+        assert "sim.load(RUN).predict(DATA)" in tuned.export("b.safetensors", images=photos)
+        return
+    needed(to)
+    code = tuned.export("exported", to=to, images=photos)
+    monkeypatch.setitem(sys.modules, "similitude", None)
+    names: dict = {}
+    exec(code, names)
+    files = sorted(photos.rglob("*.png"))
+    logits = torch.as_tensor(names["logits"](names["prepare"](files)))
+    monkeypatch.undo()
+    known = tuned.predict(photos)
+    rows = [known.names.index(file.relative_to(photos).as_posix()) for file in files]
+    torch.testing.assert_close(logits.softmax(1), known.probabilities[rows], atol=1e-3, rtol=0)
+    assert tuple(names["CLASSES"]) == tuned.class_names
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["small", "narrow", "vit"])
 def test_weights_are_loaded_and_compared_too(network, runs, photos, tmp_path):
     weights = tmp_path / "w.safetensors"

@@ -8,7 +8,7 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from builders import TinyBackbone, random_images, small_recipe, write_photos
+from builders import Ears, TinyBackbone, random_images, small_recipe, write_photos
 from similitude.errors import UserError
 from similitude.images import samples
 from similitude.images.image_set import ImageSet
@@ -87,6 +87,19 @@ def test_raw_pixels_do_not_depend_on_the_run(tmp_path: Path) -> None:
     assert one.rows["raw pixels"] == other.rows["raw pixels"]
     assert one.rows["random backbone"] != other.rows["random backbone"]
     assert one.key.split("-")[1] == other.key.split("-")[1]  # the same pixels, to the bit
+
+
+def test_what_belongs_together_is_held_out_together(run: Run, photos: Path, tmp_path: Path) -> None:
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = [f"{name},{i % 3},{i // 6}" for i, name in enumerate(names)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,label,group", *rows]))
+    heard = Ears()
+    run.evaluate(photos, labels=table, protocols="knn", listener=heard)
+    assert any("has a column group: --group group" in line for line in heard.sentences)
+    found = run.evaluate(photos, labels=table, group="group", protocols="knn")
+    assert (found.num_train, found.num_test) in {(36, 12), (42, 6)}  # of eight groups of six
+    assert "groups, were held out." in found.notes[0]
 
 
 def test_published_weights_get_a_row_on_images_of_their_own_size(run: Run, photos: Path) -> None:

@@ -311,6 +311,8 @@ def test_a_classifier_does_what_a_run_does(classifier, tmp_path):
     classifier.export(tmp_path / "backbone.safetensors")
     card = model_card(classifier, "onnx", "code", [])
     assert "without labels, then fine-tuned on labels of 4 classes" in card
+    assert "and logits of 4 classes" in card
+    assert "## Recipe of the training on labels" in card
     with pytest.raises(sim.UserError, match="is a classifier"):
         classifier.report()
 

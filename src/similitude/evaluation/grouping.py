@@ -100,9 +100,10 @@ def shared_groups(
     if bool(mask.all()):
         return mask, []
     shared = sorted(set(train) & set(test) - {""})
+    count = f"{len(shared)} groups are" if len(shared) > 1 else "1 group is"
     return mask, [
-        f"{len(shared)} groups are in both parts ({', '.join(shared[:3])}): their "
-        f"{int((~mask).sum())} test samples are left out."
+        f"{count} in both parts ({', '.join(shared[:3])}): their {int((~mask).sum())} test samples "
+        "are left out."
     ]
 
 

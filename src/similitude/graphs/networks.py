@@ -56,7 +56,7 @@ from {own.__module__} import MODALITY, {own.__name__}
 
 data = {own.__name__}.model_validate({data.model_dump()!r})
 graphs = MODALITY.load(MODALITY.open_part("GRAPH", None, data), data)  # whatever `embed` takes
-features = backbone(graphs.clean(graphs.take(slice(None)), None))"""
+features = backbone(graphs.clean(graphs.take(slice(None)), data.facts([])))"""
 
     def build(self) -> nn.Module:
         """The network with random weights."""
