@@ -299,6 +299,7 @@ class Samples(ABC, Generic[R]):
 
     noun: ClassVar[str] = "images"  # what several samples are called
     raw_name: ClassVar[str] = "raw pixels"  # the row of :meth:`raw`
+    pictured: ClassVar[str] = ""  # a sentence on what thumbnails show, where one has to be told
     can_be_heard: ClassVar[bool] = False
     is_text: ClassVar[bool] = False  # whose names are the samples themselves
     # Whether one pass of a network sees all of them, so that it may as well be for all.

@@ -46,6 +46,7 @@ class SoundSet(Samples[Clips]):
 
     noun: ClassVar[str] = "sounds"
     raw_name: ClassVar[str] = "raw log-mel"
+    pictured: ClassVar[str] = "A picture of a sound is its spectrogram, low tones below."
     can_be_heard: ClassVar[bool] = True
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Clips:

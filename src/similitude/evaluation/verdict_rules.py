@@ -286,8 +286,8 @@ def _worse_than_its_start(r: Readings) -> Iterator[Finding]:
     if _is_clearly_below(r.knn, r.knn_random, r.knn_queries):
         yield Finding(
             "doubtful",
-            f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_random:.1f} % of the "
-            "weights it started from.",
+            f"Among training samples kNN accuracy is {100 * r.knn:.1f} %, below the "
+            f"{100 * r.knn_random:.1f} % of the weights it started from.",
             "Use the published weights as they are, or stay nearer to them "
             "(--set init.average=0.75, --set init.frozen=0.8).",
         )
@@ -302,8 +302,8 @@ def _worse_than_raw_pixels(r: Readings) -> Iterator[Finding]:
         )
         yield Finding(
             "doubtful",
-            f"kNN accuracy is {100 * r.knn:.1f} %, below the {100 * r.knn_raw:.1f} % of raw "
-            "pixels.",
+            f"Among training samples kNN accuracy is {100 * r.knn:.1f} %, below the "
+            f"{100 * r.knn_raw:.1f} % of raw pixels.",
             f"{begin}Choose views that keep what distinguishes the classes.",
         )
 
@@ -314,8 +314,8 @@ def _no_better_than_random(r: Readings) -> Iterator[Finding]:
     if r.knn <= r.knn_random:
         yield Finding(
             "doubtful",
-            f"kNN accuracy is {100 * r.knn:.1f} %, not above the {100 * r.knn_random:.1f} % of the "
-            "same backbone with random weights.",
+            f"Among training samples kNN accuracy is {100 * r.knn:.1f} %, not above the "
+            f"{100 * r.knn_random:.1f} % of the same backbone with random weights.",
             "Train longer, or choose views that keep what distinguishes the classes (milder crops "
             "and color changes).",
         )

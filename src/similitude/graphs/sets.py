@@ -41,6 +41,7 @@ class NodeSet(Samples[Nodes]):
 
     noun: ClassVar[str] = "nodes"
     raw_name: ClassVar[str] = "raw features"
+    pictured: ClassVar[str] = "A picture of a node is its features as a square, row by row."
     seen_together: ClassVar[bool] = True
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Nodes:
@@ -105,6 +106,7 @@ class GraphSet(Samples[FewGraphs]):
 
     noun: ClassVar[str] = "graphs"
     raw_name: ClassVar[str] = "mean of raw features"
+    pictured: ClassVar[str] = "A picture of a graph is its edges as a matrix."
 
     def take(self, index: Int[Tensor, " M"] | slice) -> FewGraphs:
         """The graphs at these positions."""

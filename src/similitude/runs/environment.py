@@ -46,6 +46,7 @@ def write_environment(
         "data": data,
         "num_images": len(images),
         "noun": images.noun,
+        "pictured": images.pictured,
         **({"title": title} if title else {}),
         "unreadable": len(images.unreadable),
         "ended": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -67,7 +67,7 @@ def features(inputs):
 
 def export_run(run: Run, path: str | Path, to: str, images: object) -> str:
     """What :meth:`Run.export` does."""
-    model = exported(run)
+    to, model = to.lower(), exported(run)
     formats = modality(model.data.kind).exports
     if to != DEFAULT and to not in formats:
         known = [DEFAULT, *formats]

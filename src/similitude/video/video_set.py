@@ -44,6 +44,7 @@ class VideoSet(Samples[Films]):
     partners: Int[Tensor, "N K"] | None = None
 
     noun: ClassVar[str] = "videos"
+    pictured: ClassVar[str] = "A picture of a video is its middle frame."
 
     @property
     def raw_name(self) -> str:  # type: ignore[override]
