@@ -80,6 +80,18 @@ def test_what_is_given_is_left_as_it_is(clouds):
 
 
 @pytest.mark.slow
+def test_pictures_of_other_data_are_refused(file, photos):
+    with pytest.raises(UserError, match=r"no sample of .*e\.npz is in"):
+        outliers(file, count=3, pictures=photos)
+
+
+def test_embeddings_that_hardly_differ_are_no_copies(clouds):
+    alike = Features(clouds.x * 0 + clouds.x[:1], None, clouds.names)
+    answer = duplicates(alike, threshold=0.9)
+    assert answer.told.startswith("1 group of samples")
+    assert "hardly differ" in answer.told
+
+
 def test_a_model_and_data_do_without_a_file_and_show_pictures(start, photos, tmp_path):
     shutil.copy(photos / "class0" / "photo004.png", photos / "class1" / "copy <b>.png")
     ears = Ears()

@@ -35,6 +35,11 @@ class Pictures:
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
 
+    def has_some(self, names: Sequence[str]) -> bool:
+        """Whether any of these samples is there."""
+        asked = set(names)
+        return any(part.prefix + name in asked for part in self.parts for name in part.names)
+
     def of(self, names: Sequence[str], tracks: list[bytes]) -> dict[str, Look]:
         """Thumbnails of those samples that are there and can be read.
 

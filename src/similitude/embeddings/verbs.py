@@ -77,6 +77,10 @@ def _open(
         )
     else:
         features = read_embeddings(embeddings)
+    if pictures is not None and shown is not None and not shown.has_some(features.names):
+        raise UserError(
+            f"no sample of {embeddings} is in {pictures}: --pictures takes what was embedded"
+        )
     if len(features) < least:
         raise UserError(f"{len(features)} embeddings are too few: there must be {least} at least")
     unit = unit_rows(features.x.numpy())
