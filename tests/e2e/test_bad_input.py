@@ -22,7 +22,7 @@ pretrain nowhere                                       | no folder or file nowhe
 pretrain empty                                         | no image in empty
 pretrain ''                                            | DATA is empty
 pretrain ' '                                           | DATA is empty
-pretrain one                                           | 1 image
+pretrain one                                           | 1 sample
 pretrain text.txt                                      | text.txt is a file
 pretrain cut.npy                                       | cannot read cut.npy
 pretrain cut.npz                                       | cannot read cut.npz
@@ -87,7 +87,7 @@ pretrain photos --resume --out run --epochs 9          | leave out
 pretrain photos --devices 0                            | --devices
 pretrain photos --num-nodes 0                          | --num-nodes
 pretrain photos --nonsense                             | --nonsense
-pretrain                                               | PHOTOS
+pretrain                                               | DATA
 evaluate nowhere classes                               | nowhere
 evaluate photos classes                                | photos
 evaluate run nowhere                                   | no folder or file nowhere
@@ -99,7 +99,7 @@ evaluate run classes --draws 0                         | --draws
 evaluate run photos --labels nowhere.csv               | nowhere.csv
 evaluate run photos --labels text.txt                  | text.txt
 evaluate run photos --labels quote.csv                 | line 2 cannot be read
-evaluate run photos --labels other.csv                 | match no image
+evaluate run photos --labels other.csv                 | match no sample
 evaluate run pair --labels other.csv                   | pair has two parts
 evaluate run pair --labels nowhere.csv                 | nowhere.csv
 evaluate run classes --against nowhere.pth             | nowhere.pth

@@ -124,7 +124,7 @@ def test_what_a_table_lacks_is_one_sentence(tmp_path):
         ("photo,text\n", "has no rows"),
         ("photo,text\na.png\n", "row 2 of .* has 1 cells, and the header has 2"),
         ("number,size\n1,2\n", "has no column of files or texts"),
-        ("photo,split\na.png,train\n", "no file that .* names is there"),
+        ("photo,split\na.png,train\n", "none of the 1 files in column photo of .* is there"),
         ("text,Text\na,b\n", "two columns of .* have one name"),
         ("name,text\na,x\na,y\n", "has the name 'a' more than once"),
         ("type,text\na,b\n", "the column 'type' of .*: rename it"),
