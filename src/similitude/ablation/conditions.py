@@ -139,8 +139,8 @@ CONDITIONS: dict[str, Study] = {
                 "70.6 against 69.9 (ImageNet, 200 epochs; Chen and He 2021, Tab. 4)"
             ),
             "MoCo v2: finetuned above BYOL": (
-                "as the start of a detector, which is not trained here: 57.0 against 55.3 (VOC, "
-                "AP; Chen and He 2021, Tab. 5)"
+                "as the start of a detector, which benchmarks/dense.py trains: 57.0 against 55.3 "
+                "(VOC, AP; Chen and He 2021, Tab. 5)"
             ),
         },
         epochs=6,
