@@ -281,7 +281,7 @@ class _OfPixels(Export):
     file: ClassVar[str]
     runtime: ClassVar[str]  # the module that loads the file
 
-    def reference(self, model: Exported) -> nn.Module:
+    def reference(self, model: Exported) -> Pixels:
         backbone = plain_convolutions(model.backbone)
         return Pixels(backbone, model.facts, model.data.depth, model.classifying).eval()
 
@@ -290,16 +290,10 @@ class _OfPixels(Export):
         # neither runtime has all it takes for integers of 16 bits without a sign
         dtype = torch.uint8 if model.data.depth == 8 else torch.int32
         example = torch.zeros(2, side, side, model.data.channels, dtype=dtype)
-        self.save(self.reference(model), example, folder / self.file, _outputs(model))
+        self.save(self.reference(model), example, folder / self.file)
 
     @abstractmethod
-    def save(
-        self,
-        module: nn.Module,
-        example: Shaped[Tensor, "2 C C ch"],
-        path: Path,
-        outputs: Sequence[str],
-    ) -> None:
+    def save(self, module: Pixels, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         """Write the computation, for any number of images."""
 
     @abstractmethod
@@ -332,19 +326,13 @@ class Onnx(_OfPixels):
     file = "model.onnx"
     runtime = "onnxruntime"
 
-    def save(
-        self,
-        module: nn.Module,
-        example: Shaped[Tensor, "2 C C ch"],
-        path: Path,
-        outputs: Sequence[str],
-    ) -> None:
+    def save(self, module: Pixels, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         torch.onnx.export(
             module,
             (example,),
             path,
             input_names=["pixels"],
-            output_names=list(outputs),
+            output_names=list(_outputs(module)),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             external_data=False,
@@ -371,13 +359,7 @@ class TorchExport(_OfPixels):
     file = "model.pt2"
     runtime = "torch"
 
-    def save(
-        self,
-        module: nn.Module,
-        example: Shaped[Tensor, "2 C C ch"],
-        path: Path,
-        outputs: Sequence[str],
-    ) -> None:
+    def save(self, module: Pixels, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         batch = torch.export.Dim("batch")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
@@ -395,7 +377,7 @@ def {name}(inputs):
         return "".join([f"network = torch.export.load({path!r}).module()", *functions])
 
 
-def _outputs(model: Exported) -> tuple[str, ...]:
+def _outputs(model: Exported | Pixels) -> tuple[str, ...]:
     return ("features",) if model.classifying is None else ("features", "logits")
 
 

@@ -183,7 +183,7 @@ def _read(path: Path) -> tuple[TableSource, list[str]]:
     cells = {s: _there(path, s, values, kinds[s]) for s, values in cells.items()}
     kept = [i for i in range(len(rows)) if any(values[i] for values in cells.values())]
     if not kept:
-        raise UserError(f"no file that {path} names is there: paths are relative to its folder")
+        raise UserError(f"no row of {path} has an entry: a row names the files of a sample")
     if len(kept) < len(rows):
         notes.append(f"{len(rows) - len(kept)} rows of {path} are left out: they have no entry")
     labels, class_names = numbered_classes(special(LABEL) or [])
