@@ -67,6 +67,16 @@ def test_what_a_terminal_has_no_sign_for_is_spelled(encoding, shown):
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_module_that_catches_everything_does_not_go_on(tmp_path, number):
+    """As modules do that ask whether another is there."""
+    module = "import signal\ntry:\n    signal.raise_signal({})\nexcept BaseException:\n    pass\n"
+    (tmp_path / "catches.py").write_text(module.format(int(number)))
+    how = f"sys.path.insert(0, {str(tmp_path)!r}); import catches; print('went on')"
+    done = run(RUNNING, how)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+
+
 @pytest.mark.parametrize("where", [LOADING, RUNNING])
 def test_sigterm_gives_143_and_says_what_to_do(where):
     done = run(where, "import signal; signal.raise_signal(signal.SIGTERM)")

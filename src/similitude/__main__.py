@@ -7,12 +7,14 @@ import signal
 import sys
 import unicodedata
 
-from similitude.listener import INTERRUPTED, TERMINATED, end
+from similitude.listener import INTERRUPTED, TERMINATED, end_anywhere
 
 
 def main() -> None:
     """The command line; Ctrl-C and SIGTERM end it without a traceback, even while it is loading."""
-    signal.signal(signal.SIGTERM, lambda number, _: end(number))
+    signal.signal(signal.SIGTERM, end_anywhere)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, end_anywhere)
     codecs.register_error("similitude.spelled", _spelled)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

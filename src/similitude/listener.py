@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn, Protocol, runtime_checkable
 
 from similitude.errors import visible
@@ -99,6 +100,21 @@ def end(number: int, *, told: bool = False) -> NoReturn:
             os.write(2, b"stopped: give the same command again; with --resume if it had begun\n")
         raise SystemExit(TERMINATED)
     raise KeyboardInterrupt
+
+
+def end_anywhere(number: int, frame: FrameType | None) -> NoReturn:
+    """End what is under way; the handler of Ctrl-C and SIGTERM where nothing else hears them.
+
+    Within an import the process ends at once, without an exception: a module may take that for a
+    missing part of itself and go on, or go on with a part of itself missing.
+    """
+    try:
+        end(number)
+    finally:
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                os._exit(128 + number)
+            frame = frame.f_back
 
 
 @contextmanager

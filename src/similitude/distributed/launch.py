@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 
 from similitude.distributed import MEETING, is_launched
 from similitude.errors import UserError
-from similitude.listener import INTERRUPTED, TERMINATED, Listener, end, hearing
+from similitude.listener import INTERRUPTED, TERMINATED, Listener, end, end_anywhere, hearing
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 20.0  # for the other processes, once one has failed
@@ -232,6 +232,7 @@ def _child(
     threading.Thread(target=end_with_parent, daemon=True).start()
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C comes through the parent alone, and so once
+    signal.signal(signal.SIGINT, end_anywhere)
     os.environ.update(place)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(max(1, (cores or 1) // int(place["LOCAL_WORLD_SIZE"])))
