@@ -10,6 +10,15 @@ import jaxtyping
 import pytest
 import torch
 
+# Annotations are checked where shapes are; the others pyright checks, without costing time here.
+SOURCE = Path(__file__).parents[1] / "src"
+WITH_SHAPES = [
+    ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    for file in SOURCE.rglob("*.py")
+    if "jaxtyping" in file.read_text(encoding="utf-8")
+]
+jaxtyping.install_import_hook(WITH_SHAPES, "typecheck.check")
+
 SHARED = Path(os.environ.get("SIMILITUDE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -37,9 +46,10 @@ def _reproducible() -> None:
 
 @contextmanager
 def _without_checks() -> Iterator[None]:
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from similitude.recipes import cifar10
 from similitude.report import read_run, write_report
 from similitude.runs.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 TINY = [
     "batch_size=16",

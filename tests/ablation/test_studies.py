@@ -19,7 +19,7 @@ from similitude.recipes import Recipe, find_recipe, override
 from similitude.recipes.choose import set_num_samples
 from similitude.recipes.sizes import input_sizes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 CELLS = [(name, cell) for name, study in STUDIES.items() for cell in study.cells]
 EXPECTED = [(name, e) for name, study in STUDIES.items() for e in study.expected]

@@ -21,7 +21,7 @@ from similitude.nets.start import Start
 from similitude.runs.run import Run
 from similitude.transfer import Classifier
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 MINUTES = 0.03  # a few steps of each training
 
 

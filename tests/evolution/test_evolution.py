@@ -21,7 +21,7 @@ from similitude.listener import Silent
 from similitude.recipes import load_recipe
 from similitude.runs.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 TINY = [
     "batch_size=16",

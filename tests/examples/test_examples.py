@@ -1,6 +1,6 @@
 """Every program in examples/ runs, and prints what it promises."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -10,17 +10,23 @@ from PIL import Image
 
 from builders import write_photos
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200)}
 
 
-def printed(name: str, *arguments: object) -> str:
-    command = [sys.executable, EXAMPLES / name, *arguments]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """What a program prints; in this process, since a new one loads for longer than it works."""
+
+    def run(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [str(word) for word in (EXAMPLES / name, *arguments)])
+        monkeypatch.syspath_prepend(EXAMPLES)
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def test_there_is_a_test_of_each():
     assert [file.name for file in EXAMPLES.glob("*.py") if file.name not in text] == []
 
 
-def test_a_run_is_trained_judged_scored_and_exported(photos, tmp_path):
+def test_a_run_is_trained_judged_scored_and_exported(printed, photos, tmp_path):
     out = tmp_path / "run"
     text = printed("pretrain_and_evaluate.py", photos, photos, "--minutes", 0.01, "--out", out)
     assert "raw pixels" in text
@@ -43,25 +49,25 @@ def test_a_run_is_trained_judged_scored_and_exported(photos, tmp_path):
     assert (out / "backbone.safetensors").exists()
 
 
-def test_a_decision_is_a_sentence(photos, tmp_path):
+def test_a_decision_is_a_sentence(printed, photos, tmp_path):
     text = printed("decide.py", photos, photos, "--minutes", 0.02, "--out", tmp_path / "d")
     assert "raw pixels" in text
     assert (tmp_path / "d" / "decision.html").exists()
 
 
-def test_an_own_method_with_an_own_view_trains(photos, tmp_path):
+def test_an_own_method_with_an_own_view_trains(printed, photos, tmp_path):
     out = tmp_path / "run"
     text = printed("own_method.py", photos, "--minutes", 0.01, "--out", out)
     assert "steps" in text
     assert "own_method:Uncover" in (out / "recipe.yaml").read_text()
 
 
-def test_an_own_backbone_is_loaded_again(photos, tmp_path):
+def test_an_own_backbone_is_loaded_again(printed, photos, tmp_path):
     options = ["--minutes", 0.01, "--width", 4, "--out", tmp_path / "run"]
     assert printed("own_backbone.py", photos, *options).startswith("Plain ")
 
 
-def test_scikit_learn_classifies_embeddings(photos, tmp_path):
+def test_scikit_learn_classifies_embeddings(printed, photos, tmp_path):
     out = tmp_path / "run"
     printed("own_method.py", photos, "--minutes", 0.01, "--out", out)
     weights = out / "backbone.safetensors"
@@ -70,7 +76,7 @@ def test_scikit_learn_classifies_embeddings(photos, tmp_path):
     assert "of class class0" in text
 
 
-def test_sounds_are_scored_beside_spectrograms(tmp_path):
+def test_sounds_are_scored_beside_spectrograms(printed, tmp_path):
     soundfile = pytest.importorskip("soundfile", reason="needs: pip install 'similitude[audio]'")
     time = np.arange(3200) / 8000
     for part, count in (("train", 16), ("test", 4)):
@@ -85,7 +91,7 @@ def test_sounds_are_scored_beside_spectrograms(tmp_path):
     assert "log-mel" in text
 
 
-def test_a_graph_is_scored_beside_its_neighbors_mean(tmp_path):
+def test_a_graph_is_scored_beside_its_neighbors_mean(printed, tmp_path):
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 40)
     edges = rng.integers(0, 80, (2, 600))
@@ -96,7 +102,7 @@ def test_a_graph_is_scored_beside_its_neighbors_mean(tmp_path):
     assert "a node is" in printed("graph.py", tmp_path / "g.npz", *options)
 
 
-def test_a_text_finds_photos(tmp_path):
+def test_a_text_finds_photos(printed, tmp_path):
     pytest.importorskip("tokenizers", reason="needs: pip install 'similitude[text]'")
     rows = ["photo,text,split"]
     for i in range(40):

@@ -20,7 +20,7 @@ from similitude.training import pretrain as training
 from similitude.training import recorder as recording
 from similitude.training.pretrain import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 CPU = torch.device("cpu")
 STEPS = 4  # of an epoch; one measurement each
