@@ -132,6 +132,7 @@ class CMC(Method):
         self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in banks)
         pairs = permutations(range(len(widths)), 2)
         self.pairs = [pair for pair in pairs if config.graph == "full" or 0 in pair]
+        self.normalized: set[int] = set()  # pairs that have a Z; a GPU is asked until then alone
         # Z of each pair; 0 until a batch has come
         self.register_buffer("normalizers", torch.zeros(len(self.pairs)))
 
@@ -217,7 +218,9 @@ class CMC(Method):
         if config.loss == "softmax":
             return mean(partial(bank_softmax, temperature=config.temperature), features)
         options = {"temperature": config.temperature, "num_samples": config.num_samples}
-        if self.normalizers[pair] == 0:  # once, from the first batch that has such a pair
+        if pair not in self.normalized and bool(self.normalizers[pair] > 0):
+            self.normalized.add(pair)
+        if pair not in self.normalized:  # once, from the first batch that has such a pair
             z = mean(partial(instance_normalizer, **options), features.detach())
             self.normalizers[pair] = mean_over_processes(z)
         loss = partial(instance_nce, normalizer=self.normalizers[pair].clone(), **options)

@@ -19,7 +19,6 @@ in DIET-CP), and BatchNorm sees the whole batch. As there, every parameter decay
 import math
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -104,9 +103,8 @@ class DIET(Method):
     def _floor(self) -> float:
         """The entropy of the smoothed target, below which no loss can be."""
         n, s = self.config.num_samples, self.config.label_smoothing
-        target = torch.tensor([1 - s + s / n, s / n], dtype=torch.float64)
-        own, other = torch.special.entr(target).tolist()
-        return own + (n - 1) * other
+        own, other = 1 - s + s / n, s / n
+        return -own * math.log(own) - ((n - 1) * other * math.log(other) if s else 0.0)
 
     def before_step(self, progress: Progress) -> None:
         if progress.fraction < self.config.freeze_backbone:

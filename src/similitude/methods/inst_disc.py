@@ -95,6 +95,7 @@ class InstDisc(Method):
             self.classifier = nn.Linear(dim, config.num_samples, bias=False)
         self.bank = MemoryBank(config.num_samples, dim)
         self.register_buffer("normalizer", torch.zeros(()))  # Z; 0 until a batch has come
+        self.is_normalized = False  # whether one has; a GPU is asked until then alone
 
     def views(self, facts: Any) -> MultiView:
         return MultiView(self.config.view.on(facts))
@@ -127,7 +128,8 @@ class InstDisc(Method):
         candidates = torch.cat([index[:, None], noise], dim=1)
         options = {"temperature": config.temperature, "num_samples": config.num_samples}
         # the first batch of the run gives Z alone (Sec. 3.2)
-        decay = config.normalizer_decay if self.normalizer > 0 else 0.0
+        self.is_normalized = self.is_normalized or bool(self.normalizer > 0)
+        decay = config.normalizer_decay if self.is_normalized else 0.0
         if decay < 1:
             estimate = partial(instance_normalizer, **options)
             z = mean_over_bank_rows(estimate, v.detach(), bank, candidates)

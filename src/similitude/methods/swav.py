@@ -91,6 +91,7 @@ class SwAV(Method):
         self.prototypes = nn.Linear(dim, config.num_prototypes, bias=False)
         # Unit embeddings of earlier batches, newest first; zeros until it is full.
         self.register_buffer("queue_rows", torch.zeros(ASSIGNED, config.queue_length, dim))
+        self.is_queue_full = False  # a GPU is asked while it fills alone
 
     def views(self, facts: Any) -> MultiView:
         view, local = self.config.view.on(facts), self.config.local_view.on(facts)
@@ -98,6 +99,9 @@ class SwAV(Method):
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         config, count = self.config, len(batch.views)
+        queues = bool(config.queue_length) and progress.epoch >= config.queue_start_epoch
+        if queues and not self.is_queue_full:
+            self.is_queue_full = bool(self.queue_rows[0, -1].any())
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         h = multi_crop_features(self.backbone, batch.views)
@@ -111,7 +115,7 @@ class SwAV(Method):
             **output_readings(embeddings[0]),
             "prototype_entropy": _usage_entropy(torch.cat(scores[:ASSIGNED])),
         }
-        if config.queue_length and progress.epoch >= config.queue_start_epoch:
+        if queues:
             self._enqueue(embeddings)
         return StepOutput(loss, features=h[: len(batch.index)].detach(), metrics=metrics)
 
@@ -121,10 +125,10 @@ class SwAV(Method):
         if config.assignment == "softmax":
             return (scores / config.epsilon).softmax(dim=1)
         everybody = gather(scores)
-        queue = self.queue_rows[view]
-        if len(queue) and bool(queue[-1].any()):  # full
+        if self.is_queue_full:
             # A copy: the queue moves on before a backward pass through the codes.
-            everybody = torch.cat([everybody, self.prototypes(queue.clone())])
+            queue = self.queue_rows[view].clone()
+            everybody = torch.cat([everybody, self.prototypes(queue)])
         q = sinkhorn(everybody, epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
         return q[rank() * n : (rank() + 1) * n]
 
@@ -145,5 +149,7 @@ class SwAV(Method):
 def _usage_entropy(scores: Tensor) -> Tensor:
     """Entropy in nats of how often each prototype is the nearest one; 0: always the same one."""
     nearest = gather(scores.argmax(dim=1))
-    share = torch.bincount(nearest, minlength=scores.shape[1]) / len(nearest)
+    # not bincount: it asks the numbers for the largest, and a GPU would have to be waited for
+    share = scores.new_zeros(scores.shape[1]).index_add_(0, nearest, scores.new_ones(len(nearest)))
+    share = share / len(nearest)
     return -torch.special.xlogy(share, share).sum()
