@@ -1,15 +1,19 @@
 """Which number without labels goes with accuracy: rank correlations over a folder of runs.
 
     python benchmarks/label_free.py FOLDER LABELED [--column linear] [--samples 500] [--views 10]
+    python benchmarks/label_free.py FOLDER [--column linear]
 
 Every run in FOLDER that was evaluated gives one point: each number on the training images of
 LABELED, and the accuracy in its evaluation.json. Prints the numbers of all runs and Spearman's rank
 correlation of each with the accuracy, as Markdown. A number is said to be good where more is
 better, so those where less is better (uniformity, alignment, the distance of alpha from 1) are
-turned.
+turned. Without LABELED the runs may be of several data sets, and what counts are pairs of networks
+in one run's evaluation.json: which share of them each number puts into the order of the accuracies.
 """
 
 import argparse
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -38,11 +42,14 @@ MOST_IMAGES = 2_500
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("labeled", help="what the runs were evaluated on")
+    parser.add_argument("labeled", nargs="?", help="what the runs were evaluated on")
     parser.add_argument("--column", default="linear", help="of the score table")
     parser.add_argument("--samples", type=int, default=500, help="images whose views are compared")
     parser.add_argument("--views", type=int, default=10, help="of each of these")
     args = parser.parse_args()
+    if args.labeled is None:
+        print_pairs(sorted(args.folder.rglob("evaluation.json")), args.column)
+        return
     names, accuracies, rows = [], [], []
     for place in sorted(p for p in args.folder.iterdir() if (p / "evaluation.json").exists()):
         table = read_scores(place / "evaluation.json")
@@ -75,15 +82,46 @@ def main() -> None:
     print(f"| Spearman's rho, {len(rows)} runs | | {' | '.join(f'{rho:.2f}' for rho in found)} |")
 
 
+def print_pairs(places: list[Path], column: str) -> None:
+    """How many pairs of networks on the same data each number puts in order, as Markdown."""
+    right: Counter[str] = Counter()
+    every: Counter[str] = Counter()
+    for place in places:
+        table = read_scores(place)
+        if table is None:
+            continue
+        known = [name for name in table.label_free if table.rows.get(name, {}).get(column)]
+        rows = {name: turned(table.label_free[name]) for name in known}
+        if len(rows) > 1:
+            found = list(rows.values())
+            halves = (column_of(found, k) for k in ("cluster_learnability", "intrinsic_dimension"))
+            for row, value in zip(found, clid(*halves).tolist(), strict=True):
+                row["clid"] = value
+        for one, other in combinations(rows, 2):
+            ahead = table.rows[one][column].mean - table.rows[other][column].mean
+            for key in rows[one].keys() & rows[other].keys():
+                right[key] += (rows[one][key] - rows[other][key]) * ahead > 0
+                every[key] += 1
+    print("| number | pairs in the order of the accuracies |")
+    print("|---|---|")
+    for key, number in every.items():
+        print(f"| {key} | {right[key]} of {number} |")
+
+
+def turned(numbers: dict[str, float]) -> dict[str, float]:
+    """With more for better."""
+    found = numbers | {"uniformity": -numbers["uniformity"]}
+    if "alpha_req" in found:
+        found["alpha_req"] = -abs(found["alpha_req"] - 1)
+    return found
+
+
 def numbers_of(run: Run, labeled: str, samples: int, views: int) -> dict[str, float]:
     """All numbers of one run, turned so that more should be better."""
     data = run.recipe.data
     source = run.modality.open_parts(labeled, data)[0]
     images = run.load_as(data, source, Silent()).spread(MOST_IMAGES)
-    found = label_free_numbers(extract_features(run.backbone, images, run.facts).x)
-    found["uniformity"] = -found["uniformity"]
-    if "alpha_req" in found:
-        found["alpha_req"] = -abs(found["alpha_req"] - 1)
+    found = turned(label_free_numbers(extract_features(run.backbone, images, run.facts).x))
     h = features_of_views(run, images.spread(samples), views)
     return found | {
         "lidar": lidar(h),
