@@ -1,10 +1,14 @@
 """What is chosen for graphs: how much of one a step sees, and rates that fit it."""
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from similitude.graphs.graph import Graph
 from similitude.graphs.samples import GraphSource
+from similitude.method import Batch, Progress
+from similitude.methods import build_method
 from similitude.recipes import RECIPES, find_recipe
 from similitude.recipes.graphs import CHOOSER, NEIGHBORS
 from similitude.training.choose import choose
@@ -54,6 +58,23 @@ def test_graph_barlow_twins_is_the_published_one():
     assert (recipe.optimizer.name, recipe.optimizer.weight_decay) == ("adamw", 1e-5)
     assert recipe.method.projector_layers == 0
     assert recipe.method.off_diagonal_weight == 1 / recipe.backbone.width == 1 / 256
+
+
+@pytest.mark.parametrize(("name", "target"), [("barlow_twins", 0), ("barlow_twins_hsic", -1)])
+def test_the_loss_is_the_published_one_without_a_projector(name, target):
+    """Written again with NumPy, from Sec. 3.3 of Bielak et al.: lambda = 1 / D."""
+    config = find_recipe(f"graphs.graph_{name}").method.changed(off_diagonal_weight=1 / 6)
+    backbone = nn.Identity()
+    backbone.num_features = 6
+    views = [torch.randn(40, 6, dtype=torch.float64) for _ in range(2)]
+    views[1] += views[0]
+    method = build_method(config, backbone).double()
+    found = method.training_loss(Batch(views, torch.arange(40)), Progress(0, 10, 10)).loss.item()
+    a, b = ((z - z.mean(axis=0)) / z.std(axis=0) for z in (view.numpy() for view in views))
+    c = a.T @ b / 40
+    own = np.eye(6, dtype=bool)
+    expected = ((1 - c[own]) ** 2).sum() + ((target - c[~own]) ** 2).sum() / 6
+    assert found == pytest.approx(expected, rel=1e-4)  # BatchNorm adds 1e-5 to the variance
 
 
 def test_grace_has_two_kinds_of_views():
