@@ -43,7 +43,5 @@ def test_equal_products_are_at_chance():
 
 def test_a_cut_that_is_too_short_is_one_sentence():
     method, _ = made()
-    with pytest.raises(
-        UserError, match="too short to predict anything"
-    ):
+    with pytest.raises(UserError, match="too short to predict anything"):
         method.training_loss(Batch([torch.randn(5, 1, 200).double()], torch.arange(5)), START)
