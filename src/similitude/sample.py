@@ -94,14 +94,14 @@ class Config(BaseModel):
         return type(self).model_validate(values | fields)
 
 
-class ViewConfig(Config):
+class ViewConfig(Config, ABC):
     """How a view is drawn. A subclass adds ``kind: Literal["..."] = "..."``."""
 
     kind: str
 
+    @abstractmethod
     def on(self, facts: Any) -> View[Any]:
         """The view of samples of which these facts are true."""
-        raise NotImplementedError
 
     @property
     def inputs(self) -> int:
@@ -117,7 +117,7 @@ class ViewConfig(Config):
         return self
 
 
-class DataConfig(Config):
+class DataConfig(Config, ABC):
     """What a recipe decides of a kind of data. A subclass adds ``kind: Literal["..."] = "..."``."""
 
     kind: str
@@ -131,13 +131,13 @@ class DataConfig(Config):
     # A sentence on samples that are cut for training and whole for all else, or None.
     told_cut: ClassVar[str | property | None] = None
 
+    @abstractmethod
     def facts(self, views: Collection[ViewConfig]) -> Facts:
         """The facts that views, of which all are given, and evaluations depend on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def noise(self, number: int) -> Rows:
         """Random rows as large as those of training, for a look at a step."""
-        raise NotImplementedError
 
     def view_cost(self, views: Sequence[Any]) -> float:
         """What the views of one sample cost to make, in pixels of images."""
@@ -160,7 +160,7 @@ class DataConfig(Config):
         return self
 
 
-class NetworkConfig(Config):
+class NetworkConfig(Config, ABC):
     """Which network is trained and kept."""
 
     name: str
@@ -168,9 +168,9 @@ class NetworkConfig(Config):
     # Channels of an input, where it has some.
     input_channels: ClassVar[int | property] = 3
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """The network with random weights; it maps a view to [N, D] and has ``num_features``, D."""
-        raise NotImplementedError
 
     def alone(self, data: DataConfig, facts: Any) -> "Alone":
         """The network that is used after a training with these; of several, the one kept."""
