@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from similitude.data.classes import check_classes, has_labels
 from similitude.data.source import Source
+from similitude.devices import best_device
 from similitude.errors import UserError, did_you_mean
 from similitude.evaluation import ScoreTable, evaluate_entrants
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
@@ -196,7 +196,7 @@ def train_or_resume(
             data,
             recipe,
             folder,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=best_device(),
             listener=listener,
             checkpoint=load_checkpoint(path, method=recipe.method.name) if saved else None,
             stop_collapsed=True,

@@ -4,7 +4,7 @@ N samples, P projection size, Q length of the queue, K logits, or rows drawn for
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,7 +91,11 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(
-        self, index: Int[Tensor, " N"], features: Float[Tensor, "N P"], decay: float
+        self,
+        index: Int[Tensor, " N"],
+        features: Float[Tensor, "N P"],
+        decay: float,
+        known: Bool[Tensor, " N"] | None = None,
     ) -> None:
         """Row i <- unit(decay * row i + (1 - decay) * features).
 
@@ -99,10 +103,14 @@ class MemoryBank(nn.Module):
             index: rows to move, without repetition, each in 0 .. num_samples - 1.
             features: unit norm.
             decay: weight of the old value, in [0, 1]; 0.5 in InstDisc and CMC.
+            known: which rows to move, where not all.
         """
         old = self.features.index_select(0, index)
         new = torch.lerp(features.to(old), old, decay)
-        self.features.index_copy_(0, index, F.normalize(new, dim=1))
+        new = F.normalize(new, dim=1)
+        if known is not None:
+            new = torch.where(known[:, None], new, old)
+        self.features.index_copy_(0, index, new)
 
     def extra_repr(self) -> str:
         """Number of samples and size, for print."""

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from similitude.devices import moved
+
 _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step of splitmix64's counter
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9
@@ -97,7 +99,7 @@ def uniforms(
     views = [view] if isinstance(view, int) else view
     counts = tuple(purposes.items())
     offsets = torch.stack([_offsets(seed, epoch, one, counts) for one in views], dim=2)
-    offsets = offsets.to(index.device)
+    offsets = moved(offsets, index.device)
     sample = (index.to(torch.int64) + 1).mul_(_signed(_GOLDEN))
     bits = _mix_(_mix_(sample + offsets[0]).add_(offsets[1])).flatten(1)
     # 24 bits are what a float32 below one holds exactly, so that 1.0 never comes out

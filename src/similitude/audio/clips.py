@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
+from similitude.devices import moved
+
 
 @dataclass(frozen=True)
 class Waves:
@@ -78,4 +80,4 @@ class Clips:
     def middle(self, size: int) -> Float[Tensor, "N size"]:
         """The middle of each clip, with silence around shorter ones."""
         begin = torch.div(self.length - size, 2, rounding_mode="floor")
-        return self.waves.cut(self.index, begin, size).to(self.device)
+        return moved(self.waves.cut(self.index, begin, size), self.device)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from similitude.devices import moved
 from similitude.sample import NetworkConfig
 
 
@@ -141,7 +142,8 @@ class PairTransformer(nn.Module):
     def forward(self, x: Float[Tensor, "N C F T"]) -> Float[Tensor, "N t D"]:
         """A vector for each pair of frames."""
         embedded = self.embedding(pairs_of_frames(x))
-        return self.encoder(embedded + positions(*embedded.shape[1:]).to(embedded))
+        places = moved(positions(*embedded.shape[1:]), embedded.device)
+        return self.encoder(embedded + places.to(embedded.dtype))
 
 
 class FrameTransformer(nn.Module):

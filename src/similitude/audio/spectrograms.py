@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from similitude.devices import moved
+
 EPSILON = torch.finfo(torch.float32).eps  # keeps the logarithm of silence finite
 
 
@@ -46,7 +48,7 @@ def log_mel(waves: Float[Tensor, "N S"], mel: Mel) -> Float[Tensor, "N 1 F T"]:
     centered, silence beyond the ends): within 1e-4 of its largest value before the logarithm.
     """
     power = _power(waves, mel.window, mel.hop)
-    filters = mel_filters(mel).to(waves.device)
+    filters = moved(mel_filters(mel), waves.device)
     return (filters @ power).add_(EPSILON).log_()[:, None]
 
 

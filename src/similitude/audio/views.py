@@ -15,6 +15,7 @@ from torch import Tensor
 
 from similitude.audio.clips import Clips, Waves
 from similitude.audio.spectrograms import EPSILON, Mel, log_mel
+from similitude.devices import moved
 from similitude.errors import UserError
 from similitude.randomness import uniforms
 from similitude.sample import Draw, View, ViewConfig
@@ -168,25 +169,25 @@ class AudioView(View[Clips]):
         seconds = facts.seconds if config.seconds is None else config.seconds
         size = max(1, round(seconds * facts.mel.rate))
         index = rows.index.repeat(u["views"])
-        waves = _cut(rows.waves, index, u["cut"][:, 0], size, self._speed(u)).to(rows.device)
+        waves = moved(_cut(rows.waves, index, u["cut"][:, 0], size, self._speed(u)), rows.device)
         if config.reverb:
             waves = self._reverb(waves, u)
         if config.noise:
             waves = self._noise(waves, u)
         if config.gain_db:
             gain = 10 ** (config.gain_db * (2 * u["gain"] - 1) / 20)
-            waves = waves * gain.to(waves.device)
+            waves = waves * moved(gain, waves.device)
         if facts.raw:
             return waves[:, None].chunk(u["views"])
         x = facts.normalized(waves)
         if config.mix:
             which = (u["mix"][:, 1] * len(rows.waves)).long()
-            other = _cut(rows.waves, which, u["mix"][:, 2], size, None).to(rows.device)
-            x = mix(x, facts.normalized(other), config.mix * u["mix"][:, 0].to(x.device))
+            other = moved(_cut(rows.waves, which, u["mix"][:, 2], size, None), rows.device)
+            x = mix(x, facts.normalized(other), config.mix * moved(u["mix"][:, 0], x.device))
         if config.resize:
             x = resize_crop(x, config.resize_range, u["resize"])
         if config.fade:
-            ends = config.fade * (2 * u["fade"].to(x.device) - 1)
+            ends = config.fade * (2 * moved(u["fade"], x.device) - 1)
             along = torch.linspace(0, 1, x.shape[3], device=x.device)
             x = x + torch.lerp(ends[:, :1], ends[:, 1:], along)[:, None, None]
         if config.mask_time:
@@ -202,7 +203,7 @@ class AudioView(View[Clips]):
     def _hidden(self, x: Float[Tensor, "M 1 F T"], u: Mapping[str, Any]) -> Tensor:
         pairs = -(-x.shape[3] // 2)
         hidden = self._uniforms(u, "hidden", pairs) < self.config.hide_frames
-        shown = ~hidden.repeat_interleave(2, dim=1)[:, None, None, : x.shape[3]].to(x.device)
+        shown = ~moved(hidden.repeat_interleave(2, dim=1), x.device)[:, None, None, : x.shape[3]]
         return torch.cat([x * shown, x], dim=1)
 
     def _speed(self, u: Mapping[str, Any]) -> Float[Tensor, " M"] | None:
@@ -221,23 +222,23 @@ class AudioView(View[Clips]):
     def _reverb(self, waves: Float[Tensor, "M S"], u: Mapping[str, Any]) -> Float[Tensor, "M S"]:
         low, high = self.config.reverb_seconds
         rate, size = self.facts.mel.rate, waves.shape[1]
-        decay = (low + (high - low) * u["reverb"][:, 1]).to(waves.device)
+        decay = moved(low + (high - low) * u["reverb"][:, 1], waves.device)
         time = torch.arange(min(size, round(high * rate)), device=waves.device) / rate
-        room = self._white(u, "room", len(time)).to(waves.device)
+        room = moved(self._white(u, "room", len(time)), waves.device)
         room = room * torch.exp(-6.9 * time / decay[:, None])  # 60 dB
         room = room / room.norm(dim=1, keepdim=True)
         n = size + len(time)
         wet = torch.fft.irfft(torch.fft.rfft(waves, n) * torch.fft.rfft(room, n), n)[:, :size]
         loudness = waves.norm(dim=1, keepdim=True) / wet.norm(dim=1, keepdim=True).clamp_min(1e-9)
-        happens = (u["reverb"][:, :1] < self.config.reverb).to(waves.device)
+        happens = moved(u["reverb"][:, :1] < self.config.reverb, waves.device)
         return torch.where(happens, (waves + loudness * wet) / 2, waves)
 
     def _noise(self, waves: Float[Tensor, "M S"], u: Mapping[str, Any]) -> Float[Tensor, "M S"]:
         low, high = self.config.noise_db
-        decibel = low + (high - low) * u["noise"][:, 1:].to(waves.device)
+        decibel = low + (high - low) * moved(u["noise"][:, 1:], waves.device)
         loudness = waves.square().mean(1, keepdim=True).sqrt() * 10 ** (-decibel / 20)
-        noise = self._white(u, "white noise", waves.shape[1]).to(waves.device)
-        happens = (u["noise"][:, :1] < self.config.noise).to(waves.device)
+        noise = moved(self._white(u, "white noise", waves.shape[1]), waves.device)
+        happens = moved(u["noise"][:, :1] < self.config.noise, waves.device)
         return torch.where(happens, waves + loudness * noise, waves)
 
 
@@ -303,7 +304,8 @@ def resize_crop(
     rows, columns = places(top, height, bands, bands), places(left, width, frames, frames)
     grid = torch.stack(
         [columns[:, None, :].expand(-1, bands, -1), rows[:, :, None].expand(-1, -1, frames)], dim=3
-    ).to(x)
+    )
+    grid = moved(grid, x.device).to(x.dtype)
     return F.grid_sample(x, grid, mode="bicubic", padding_mode="zeros", align_corners=True)
 
 
@@ -315,7 +317,7 @@ def _masked(
     width = u[:, :1] * share * length
     start = u[:, 1:] * (length - width)
     position = torch.arange(length) + 0.5
-    hidden = ((position >= start) & (position < start + width)).to(x.device)
+    hidden = moved((position >= start) & (position < start + width), x.device)
     shape = [len(x), 1, 1, 1]
     shape[dim] = length
     return torch.where(hidden.view(shape), x.mean(dim=(2, 3), keepdim=True), x)

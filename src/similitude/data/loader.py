@@ -27,7 +27,7 @@ class RowBatch(NamedTuple):
 
     Attributes:
         rows: The samples.
-        index: Position of each in the data set, shape [B].
+        index: Position of each in the data set, shape [B]; on the CPU, where views are drawn.
         epoch: Number of the pass over the data, from 0.
         partners: A partner of each sample, drawn anew in every epoch; the sample itself where it
             has none. None if they were not asked for.
@@ -144,13 +144,7 @@ class Loader:
     def _gather(self, index: Tensor, epoch: int, beside: Tensor | None) -> RowBatch:
         rows = self.samples.take(index).to(self.device)
         partners = None if beside is None else self.samples.take(beside).to(self.device)
-        return RowBatch(rows, self._move(index), epoch, partners)
-
-    def _move(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            # the copy of pinned memory runs beside the computation that uses the last batch
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        return RowBatch(rows, index, epoch, partners)
 
 
 def draw_partners(

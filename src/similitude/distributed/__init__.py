@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from similitude.devices import take_own_device
 from similitude.errors import UserError
 
 T = TypeVar("T")
@@ -83,9 +84,7 @@ def join_processes() -> None:
                 f"the environment has WORLD_SIZE and RANK without {', '.join(missing)}: start the "
                 "processes with torchrun or --devices, or unset WORLD_SIZE to have one"
             )
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = take_own_device(int(os.environ["LOCAL_RANK"]))
         where: dict[str, Any] = {}
         if meeting := os.environ.get(MEETING):
             number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
+from similitude.devices import CHOSEN, best_device, number_of
 from similitude.distributed import MEETING, is_launched
 from similitude.errors import UserError
 from similitude.listener import INTERRUPTED, TERMINATED, Listener, end, end_anywhere, hearing
@@ -38,9 +39,11 @@ def wants_processes(devices: int | None, num_nodes: int) -> bool:
         raise UserError(f"{devices} devices on {num_nodes} machines; give at least 1 of each")
     if is_launched() or devices * num_nodes == 1:
         return False
-    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+    device = best_device()
+    if device.type == "cuda" and device.index is None and devices > number_of("cuda"):
         raise UserError(
-            f"{devices} devices are asked for and this machine has {torch.cuda.device_count()}"
+            f"{devices} devices are asked for and this machine has {number_of('cuda')}: ask for no "
+            f"more, or let them share one with {CHOSEN}=cuda:0"
         )
     return True
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from similitude.data.files import Wanted
 from similitude.data.folders import FolderSource
+from similitude.devices import best_device
 from similitude.distributed import first_then_others
 from similitude.errors import UserError, told_unreadable, visible
 from similitude.evaluation import Features, extract_features
@@ -93,7 +94,7 @@ def open_embedder(
     if not isinstance(model, Start):
         network = None if backbone is None else its.network_config(name=backbone)
         model = open_start(model, backbone=network, kind=kind)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     return Embedder(model.build().to(device), its, start=model, told=model.report)
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from similitude.devices import best_device
 from similitude.errors import UserError
 from similitude.evaluation.knn import nearest_rows
 from similitude.listener import Listener, Silent
@@ -31,7 +32,7 @@ class ExactIndex:
     """
 
     def __init__(self, x: Float[Tensor, "N D"]) -> None:
-        self.bank = x.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.bank = x.to(best_device())
 
     def search(self, queries: Float[Tensor, "Q D"], k: int, listener: Listener) -> Found:
         """Cosines and positions of the K nearest rows of each query, nearest first.

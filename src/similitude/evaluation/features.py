@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from similitude.devices import computing_in
 from similitude.distributed import gather, rank, world_size
 from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
@@ -117,10 +118,7 @@ def extract_features(
         backbone.to(place).eval()
         for i in range(0, count, batch_size):
             rows = samples.take(slice(first + i, first + min(count, i + batch_size))).to(place)
-            with (
-                torch.inference_mode(),
-                torch.autocast(place.type, autocast_dtype, enabled=autocast_dtype is not None),
-            ):
+            with torch.inference_mode(), computing_in(autocast_dtype or torch.float32, place):
                 view = samples.clean(rows, facts)
                 if channels_last:
                     view = in_channels_last(view)

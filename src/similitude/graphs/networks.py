@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.sparse import mm
 
+from similitude.devices import computing_in
 from similitude.graphs.graph import GraphInput, Hop
 from similitude.sample import NetworkConfig
 
@@ -203,7 +204,7 @@ class GraphNetwork(nn.Module):
 
     def forward(self, graph: GraphInput) -> Float[Tensor, "N D"]:
         """Features of the nodes or graphs that are asked for."""
-        with torch.autocast(graph.device.type, enabled=False):  # no sparse product in bfloat16
+        with computing_in(torch.float32, graph.device):  # no sparse product in bfloat16
             first, *between, last = graph.of_layers(self.layers)
             h = graph.x.to(self.norm.weight.dtype)
             h = self.act(self.norm(self.first(h, first)))

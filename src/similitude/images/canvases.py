@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt
 from torch import Tensor
 
+from similitude.devices import moved
 from similitude.errors import UserError
 
 DEPTHS = {torch.uint8: 8, torch.uint16: 16}  # bits of a pixel, by how canvases keep it
@@ -54,7 +55,4 @@ class Canvases:
 
     def to(self, device: torch.device) -> "Canvases":
         """The same with the pixels on a device; a copy to a GPU may still be on its way."""
-        if device.type == "cuda":
-            # the copy of pinned memory runs beside the computation that uses the last batch
-            return Canvases(self.pixels.pin_memory().to(device, non_blocking=True), self.aspect)
-        return Canvases(self.pixels.to(device), self.aspect)
+        return Canvases(moved(self.pixels, device), self.aspect)

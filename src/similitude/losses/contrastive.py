@@ -196,6 +196,7 @@ def instance_nce(
     temperature: float,
     normalizer: float | Float[Tensor, ""],
     num_samples: int,
+    weight: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
     """Noise-contrastive estimation of the instance's probability (InstDisc, arXiv:1805.01978).
 
@@ -209,6 +210,7 @@ def instance_nce(
         temperature: positive; 0.07 in the paper.
         normalizer: Z, a constant: n times the mean of exp(row . feature / t) over a first batch.
         num_samples: n, the number of rows of the bank.
+        weight: of each sample in the mean; 1 by default.
 
     Returns:
         The sum over the 1 + K rows, mean over the N samples; 0 or more. It is
@@ -218,10 +220,10 @@ def instance_nce(
     log_z = normalizer.log() if isinstance(normalizer, Tensor) else math.log(normalizer)
     log_p = _candidates(features, bank_rows, temperature) - log_z
     # log(P + noise), without exponentials of a large logit
-    log_either = torch.logaddexp(log_p, log_p.new_tensor(math.log(noise + 1e-7)))
+    log_either = torch.logaddexp(log_p, log_p.new_full((), math.log(noise + 1e-7)))
     is_data = log_p[:, 0] - log_either[:, 0]
     is_noise = (math.log(noise) - log_either[:, 1:]).sum(dim=1)
-    return -(is_data + is_noise).mean()
+    return -_mean(is_data + is_noise, weight)
 
 
 @full_precision
@@ -231,6 +233,7 @@ def instance_normalizer(
     *,
     temperature: float,
     num_samples: int,
+    weight: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
     """The estimate of Z for :func:`instance_nce` (InstDisc, arXiv:1805.01978, eq. 8).
 
@@ -239,11 +242,13 @@ def instance_normalizer(
         bank_rows: as for the loss.
         temperature: as for the loss.
         num_samples: n, the number of rows of the bank.
+        weight: as for the loss.
 
     Returns:
         n times the mean of exp(row . feature / t).
     """
-    return num_samples * _candidates(features, bank_rows, temperature).exp().mean()
+    each = _candidates(features, bank_rows, temperature).exp()
+    return num_samples * (each.mean() if weight is None else _mean(each.mean(dim=1), weight))
 
 
 @full_precision
@@ -270,7 +275,11 @@ def instance_softmax(
 
 @full_precision
 def bank_softmax(
-    features: Float[Tensor, "N P"], bank_rows: Float[Tensor, "N C P"], *, temperature: float
+    features: Float[Tensor, "N P"],
+    bank_rows: Float[Tensor, "N C P"],
+    *,
+    temperature: float,
+    weight: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
     """InfoNCE whose keys are rows of a memory bank (MoCo, arXiv:1911.05722, Fig. 2b), in nats.
 
@@ -278,12 +287,17 @@ def bank_softmax(
         features: unit norm.
         bank_rows: column 0 is the sample's own row, the others its K negatives.
         temperature: positive; 0.07 in MoCo v1 and CMC.
+        weight: of each sample in the mean; 1 by default.
 
     Returns:
         Mean over the N samples, 0 or more. log(1 + K) when all similarities are equal.
     """
     logits = _candidates(features, bank_rows, temperature)
-    return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+    return _mean(logits.logsumexp(dim=1) - logits[:, 0], weight)
+
+
+def _mean(x: Float[Tensor, " N"], weight: Float[Tensor, " N"] | None) -> Float[Tensor, ""]:
+    return x.mean() if weight is None else (weight * x).mean()
 
 
 @torch.no_grad()

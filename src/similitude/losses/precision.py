@@ -7,6 +7,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from similitude.devices import computing_in
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -22,8 +24,9 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(loss)
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next((t.device.type for t in _tensors((*args, *kwargs.values()))), "cpu")
-        with torch.autocast(device, enabled=False):
+        tensors = _tensors((*args, *kwargs.values()))
+        device = next((t.device for t in tensors), torch.device("cpu"))
+        with computing_in(torch.float32, device):
             return loss(
                 *(_upcast(a) for a in args),  # type: ignore[arg-type]
                 **{name: _upcast(a) for name, a in kwargs.items()},  # type: ignore[arg-type]

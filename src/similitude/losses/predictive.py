@@ -36,7 +36,7 @@ def cpc_info_nce(
     scores = torch.einsum("mp,mcp->mc", predictions, targets)
     log_p = scores[:, 0] - scores.logsumexp(dim=1)
     if log_eps > 0:
-        log_p = torch.logaddexp(log_p, log_p.new_tensor(math.log(log_eps)))
+        log_p = torch.logaddexp(log_p, log_p.new_full((), math.log(log_eps)))
     return -log_p.mean()
 
 

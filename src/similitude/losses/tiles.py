@@ -64,10 +64,11 @@ def mean_in_tiles(
 
 
 def mean_over_bank_rows(
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[..., Tensor],
     features: Float[Tensor, "N P"],
     bank: Float[Tensor, "B P"],
     index: Int[Tensor, "N C"],
+    weight: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, ""]:
     """``loss(features, bank[index])``, a mean over samples, without all N x C rows in memory.
 
@@ -76,11 +77,18 @@ def mean_over_bank_rows(
         features: one row for each sample.
         bank: one row for each sample of the data set.
         index: rows of the bank that each sample is compared with.
+        weight: of each sample in the mean, where the loss takes one: ``loss(..., weight=...)``.
     """
+
+    # its gradient for the bank is faster than that of bank[index]
+    def of_tile(some: Tensor, index: Tensor, *others: Tensor) -> Tensor:
+        *weights, bank = others
+        given = {"weight": weights[0]} if weights else {}
+        return loss(some, F.embedding(index, bank), **given)
+
     return mean_in_tiles(
-        # its gradient for the bank is faster than that of bank[index]
-        lambda some, index, bank: loss(some, F.embedding(index, bank)),
-        [features, index],
+        of_tile,
+        [features, index, *([] if weight is None else [weight])],
         [bank],
         width=index.shape[1] * bank.shape[1],
     )

@@ -160,7 +160,7 @@ class CMC(Method):
         """The sum over the pairs, against the other samples of the batch."""
         everyone = [gather(features) for features in v]
         valid = None if there is None else [gather(own) for own in there]
-        scale = v[0].new_tensor(1 / self.config.temperature)
+        scale = v[0].new_full((), 1 / self.config.temperature)
         losses = [
             # of a pair in both orders the mean, and both orders are in the sum
             matched_softmax(
@@ -184,36 +184,27 @@ class CMC(Method):
         rows_of = torch.cat([batch.index[:, None], drawn], dim=1)
         losses = []
         for pair, (a, b) in enumerate(self.pairs):
-            if there is None:
-                losses.append(self._loss(pair, v[a], banks[b].features, rows_of))
-                continue
-            valid = there[a] & there[b]
-            # makes a mean over own samples that over the valid samples of all processes
-            weight = valid.sum() / mean_over_processes(valid.sum().to(v[a])).clamp_min(1e-9)
-            features = v[a][valid]
-            losses.append(self._loss(pair, features, banks[b].features, rows_of[valid], weight))
+            weight = None
+            if there is not None:
+                # makes a mean over own samples that over the valid samples of all processes
+                valid = (there[a] & there[b]).to(v[a])
+                weight = valid * (len(valid) / mean_over_processes(valid.sum()).clamp_min(1e-9))
+            losses.append(self._loss(pair, v[a], banks[b].features, rows_of, weight))
         index = gather(batch.index)
         for number, (bank, features) in enumerate(zip(banks, v, strict=True)):
             found = gather(features.detach())
-            known = slice(None) if there is None else gather(there[number])
-            bank.update(index[known], found[known], config.ema_decay)
+            known = None if there is None else gather(there[number])
+            bank.update(index, found, config.ema_decay, known)
         return torch.stack(losses).sum()
 
     def _loss(
-        self,
-        pair: int,
-        features: Tensor,
-        bank: Tensor,
-        rows_of: Tensor,
-        weight: float | Tensor = 1.0,
+        self, pair: int, features: Tensor, bank: Tensor, rows_of: Tensor, weight: Tensor | None
     ) -> Tensor:
         """Of one ordered pair: features of a view against rows of another view's bank."""
         config = self.config
 
         def mean(of: Callable[..., Tensor], features: Tensor) -> Tensor:
-            if not len(features):
-                return features.sum()
-            return weight * mean_over_bank_rows(of, features, bank, rows_of)
+            return mean_over_bank_rows(of, features, bank, rows_of, weight)
 
         if config.loss == "softmax":
             return mean(partial(bank_softmax, temperature=config.temperature), features)
@@ -223,7 +214,9 @@ class CMC(Method):
         if pair not in self.normalized:  # once, from the first batch that has such a pair
             z = mean(partial(instance_normalizer, **options), features.detach())
             self.normalizers[pair] = mean_over_processes(z)
-        loss = partial(instance_nce, normalizer=self.normalizers[pair].clone(), **options)
+        z = self.normalizers[pair]
+        z = torch.where(z > 0, z, 1)  # no such pair has come: every weight is 0
+        loss = partial(instance_nce, normalizer=z, **options)
         return mean(loss, features)
 
     def chance_loss(self, batch_size: int) -> float:

@@ -97,7 +97,7 @@ class DIET(Method):
             temperature=self.config.temperature,
         )
         h1, z1 = (x.detach()[: len(batch.index)] for x in (h, z))
-        metrics = {**output_readings(z1), "loss_floor": loss.new_tensor(self._floor())}
+        metrics = {**output_readings(z1), "loss_floor": loss.new_full((), self._floor())}
         return StepOutput(loss, features=h1, metrics=metrics)
 
     def _floor(self) -> float:

@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from similitude.devices import moved
 from similitude.distributed import gather, mean_over_processes, rank
 from similitude.errors import UserError, did_you_mean
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
@@ -232,7 +233,7 @@ class ELo(Method):
         drawn = uniforms(
             0, progress.step, batch.index, 0, {"which": 1, "order": self._frames(seen)}
         )
-        shuffled = (drawn["which"][:, 0] < 0.5).to(device)
+        shuffled = moved(drawn["which"][:, 0] < 0.5, device)
         if len(kinds) < 2:
             shuffled = torch.full_like(shuffled, "order" in kinds)
         if not kinds:
@@ -241,7 +242,7 @@ class ELo(Method):
         for name in self.timed:
             clips = of[name]
             time = torch.arange(clips.shape[2], device=device)
-            order = drawn["order"][:, : len(time)].argsort(dim=1).to(device)
+            order = moved(drawn["order"][:, : len(time)].argsort(dim=1), device)
             order = torch.where(shuffled[:, None], order, time.flip(0))
             rows = torch.arange(n, device=device)[:, None]
             of[name] = clips.transpose(1, 2)[rows, order].transpose(1, 2)

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from similitude.devices import moved
 from similitude.distributed import gather, own_rows, own_share
 from similitude.images.views import ImageViewConfig
 from similitude.losses import in_batch_info_nce, repulsion
@@ -83,7 +84,7 @@ class EndToEnd(Method):
     def _keys(self, view: Any, progress: Progress) -> Tensor:
         """Keys of the whole batch [M, P], any norm; each process encodes a random part of it."""
         views = gathered(view)
-        order = permutation(0, progress.step, len(views)).to(view.device)
+        order = moved(permutation(0, progress.step, len(views)), view.device)
         k = self.projector(self.backbone(rows_at(views, own_rows(order))))
         return gather(k)[order.argsort()]
 

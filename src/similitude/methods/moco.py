@@ -29,6 +29,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from similitude.devices import moved
 from similitude.distributed import gather, own_rows
 from similitude.images.views import ImageViewConfig
 from similitude.losses import info_nce, repulsion
@@ -142,7 +143,7 @@ class MoCo(Method):
         A query and its key so meet other samples in BatchNorm (Sec. 3.3, Shuffling BN).
         """
         views = gathered(view)
-        order = permutation(0, progress.step, len(views)).to(view.device)
+        order = moved(permutation(0, progress.step, len(views)), view.device)
         k = self.target_projector(self.target_backbone(rows_at(views, own_rows(order))))
         return gather(F.normalize(k, dim=1))[order.argsort()]
 

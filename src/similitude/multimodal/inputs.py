@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from similitude.devices import moved
 from similitude.sample import Rows
 
 
@@ -32,7 +33,7 @@ class SensorRows:
         """The same on a device."""
         return SensorRows(
             {name: rows.to(device) for name, rows in self.of.items()},
-            {name: there.to(device) for name, there in self.present.items()},
+            {name: moved(there, device) for name, there in self.present.items()},
         )
 
 
@@ -66,7 +67,7 @@ class SensorInputs:
 
     def to(self, device: torch.device) -> "SensorInputs":
         """The same on a device."""
-        return self.each(lambda x: x.to(device))
+        return self.each(lambda x: moved(x, device))
 
     def clone(self) -> "SensorInputs":
         """A copy."""

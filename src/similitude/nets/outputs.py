@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from similitude.devices import widest
 from similitude.distributed import mean_over_processes, world_size
 
 _TINY = 1e-12
@@ -56,10 +57,10 @@ def output_readings(
         - ``extra_residual_cosine``: of all r_e and all r, E[r_e . r] over their lengths, -1..1;
           below 0 it takes apart what is correlated.
     """
-    unit = F.normalize(z.float(), dim=1).double()  # exact enough for a difference of squares
+    unit = widest(F.normalize(z.float(), dim=1))  # exact enough for a difference of squares
     parts = [unit, unit.square()]
     if extra is not None:
-        some, extra = unit[: len(extra)], extra.double()
+        some, extra = unit[: len(extra)], widest(extra)
         products = (some * extra, some.square(), extra.square())
         parts += [some, extra, *(product.sum(dim=1, keepdim=True) for product in products)]
     sizes = [part.shape[1] for part in parts]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from similitude.devices import computing_in, random_state, random_state_set_to
 from similitude.errors import UserError
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -55,7 +56,7 @@ class Arithmetic:
                 x = in_channels_last(x)
             if self.dtype == torch.float32:
                 return forward(x)
-            with torch.autocast(x.device.type, dtype=self.dtype):
+            with computing_in(self.dtype, x.device):
                 return forward(x).to(x.dtype)
 
         return run
@@ -107,7 +108,7 @@ class GradientCache:
             inputs, states, outputs = x.split(self.micro_batch_size), [], []
             with torch.no_grad():
                 for part in inputs:
-                    states.append(_random_state(x.device))
+                    states.append(random_state(x.device))
                     outputs.append(forward(part))
             features = torch.cat(outputs)
             if torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()):
@@ -126,7 +127,7 @@ class GradientCache:
             buffers = {name: b.clone() for name, b in call.module.named_buffers()}
             grads = call.features.grad.split(self.micro_batch_size)
             for part, state, grad in zip(call.inputs, call.random_states, grads, strict=True):
-                with _random_state_set_to(state, part.device):
+                with random_state_set_to(state, part.device):
                     call.forward(part).backward(grad)
             with torch.no_grad():
                 for name, buffer in call.module.named_buffers():
@@ -213,17 +214,3 @@ def _patched(module: Any, forward: Callable[[Tensor], Tensor]) -> Iterator[None]
         yield
     finally:
         del module.forward  # ... until it is gone
-
-
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-@contextmanager
-def _random_state_set_to(state: Tensor, device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state, device)
-        else:
-            torch.set_rng_state(state)
-        yield

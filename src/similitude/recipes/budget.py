@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from similitude.devices import capability_of, name_of
+
 
 @dataclass(frozen=True)
 class Work:
@@ -153,11 +155,10 @@ class Machine:
 
 def machine(device: torch.device) -> Machine:
     """The machine with this device."""
-    if device.type == "cuda":
-        major = torch.cuda.get_device_capability(device)[0]
+    if device.type != "cpu":
+        major = capability_of(device)
         rates = _GPUS[max(key for key in _GPUS if key <= major)]
-        name = torch.cuda.get_device_name(device)
-        return Machine(name, 1, rates.times(0.5), rates if major >= 8 else None)
+        return Machine(name_of(device), 1, rates.times(0.5), rates if major >= 8 else None)
     cores = torch.get_num_threads()
     flags = _processor_flags()
     if "amx_bf16" in flags:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from similitude.data.source import Source
+from similitude.devices import best_device
 from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import MethodConfig, Role
@@ -32,9 +33,8 @@ class Surroundings:
         cls, source: Source, short_sides: Sequence[int] = (), num_samples: int | None = None
     ) -> "Surroundings":
         """Those of so many samples of a source, on this machine."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         count = len(source) if num_samples is None else num_samples
-        return cls(count, short_sides, device, source.name)
+        return cls(count, short_sides, best_device(), source.name)
 
     @property
     def short_side(self) -> int:

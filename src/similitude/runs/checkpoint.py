@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from similitude.devices import best_device, on_cpu, random_state, set_random_state
 from similitude.errors import UserError
 from similitude.files.reading import check_archive, check_file
 from similitude.files.writing import write_with
@@ -35,7 +36,7 @@ class Checkpoint(NamedTuple):
     method: dict[str, Tensor]  # state_dict of the method: networks, memory, everything
     optimizer: dict[str, Any]  # state_dict of the optimizer; read by the optimizer alone
     random_state: Tensor  # torch's global generator, for dropout and the like
-    cuda_random_state: Tensor | None  # that of the GPU, if there was one
+    cuda_random_state: Tensor | None  # that of the GPU, of whatever kind, if there was one
     images: str  # fingerprint of the training images
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # training time so far
     version: str  # of similitude
@@ -49,8 +50,10 @@ class Checkpoint(NamedTuple):
     def restore_random_state(self) -> None:
         """Put the global generators where they were."""
         torch.set_rng_state(self.random_state)
-        if self.cuda_random_state is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(self.cuda_random_state)
+        device, state = best_device(), self.cuda_random_state
+        # not where the checkpoint comes from another kind of GPU
+        if device.type != "cpu" and state is not None and state.shape == random_state(device).shape:
+            set_random_state(state, device)
 
 
 def save_checkpoint(
@@ -68,6 +71,7 @@ def save_checkpoint(
     Raises:
         UserError: the disk is full or cannot be written; an older checkpoint at ``path`` stays.
     """
+    device = best_device()
     content = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
@@ -75,7 +79,7 @@ def save_checkpoint(
         "method": method.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random_state": torch.get_rng_state(),
-        "cuda_random_state": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "cuda_random_state": random_state(device) if device.type != "cpu" else None,
         "images": images,
         "seconds": seconds,
         "version": version("similitude"),
@@ -83,7 +87,7 @@ def save_checkpoint(
 
     # through memory: torch's own writer to a file hides why it failed
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(on_cpu(content), buffer)
     write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 

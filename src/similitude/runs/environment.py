@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from similitude.devices import name_of
 from similitude.distributed import world_size
 from similitude.files.writing import write_text
 from similitude.runs.metrics import Metrics
@@ -41,7 +42,7 @@ def write_environment(
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "device": name_of(device),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": data,
         "num_images": len(images),

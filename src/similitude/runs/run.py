@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from similitude.data.labels import columns_of
+from similitude.devices import best_device
 from similitude.distributed import first_then_others, join_processes
 from similitude.distributed.launch import run_on_devices, wants_processes
 from similitude.errors import UserError
@@ -369,7 +370,7 @@ class Run:
     @property
     def device(self) -> torch.device:
         """Where features are computed: on the GPU, if there is one."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return best_device()
 
     def load_source(self, source: Any, listener: Listener) -> Any:
         """Decode samples as this run has them, and say what is left out."""

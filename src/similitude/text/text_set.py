@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from similitude.devices import moved
 from similitude.sample import MultiView, Samples
 from similitude.text.views import TextFacts
 
@@ -72,7 +73,7 @@ class TextSet(Samples[Texts]):
 
     def clean(self, rows: Texts, facts: TextFacts) -> Int[Tensor, "N L"]:
         """The tokens of each text."""
-        return facts.tokens(rows.texts).to(rows.device)
+        return moved(facts.tokens(rows.texts), rows.device)
 
     def raw(self, beside: Sequence["TextSet"] = ()) -> Float[Tensor, "N D"]:
         """How often each word is there, of unit length: words are hashed into 1,024 columns."""

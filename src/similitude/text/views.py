@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from pydantic import Field
 from torch import Tensor
 
+from similitude.devices import moved
 from similitude.randomness import uniforms
 from similitude.sample import Draw, View, ViewConfig
 from similitude.text.hugging_face import tokens_of_encoder
@@ -79,6 +80,6 @@ class TextView(View[Any]):
         """Tokens [N, L], one batch for each view."""
         tokens = self.facts.tokens(rows.texts)
         return [
-            tokens.masked_fill(hidden & (tokens != PAD), UNKNOWN_NUMBER).to(rows.device)
+            moved(tokens.masked_fill(hidden & (tokens != PAD), UNKNOWN_NUMBER), rows.device)
             for hidden in choices
         ]

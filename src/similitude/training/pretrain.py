@@ -113,8 +113,8 @@ def train(
                 "other names or another number): resume with the same images"
             )
         load_strictly(method, checkpoint.method, f"method {recipe.method.name!r} of {folder}")
+    method.to(device)  # before the optimizer takes its parameters
     module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
-    module.to(device)
     share_state_of_first(method)
     monitor = None
     if first:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import profile, schedule
+
+from similitude.devices import profiled
 
 WARM_UP = 5  # steps that are not timed: memory is taken, kernels are chosen
 STEPS = 30  # that are timed
@@ -32,9 +34,8 @@ NETWORKS = ("backbone", "target backbone", "heads and loss", "backward")
 def step_profiler(device: torch.device) -> profile:
     """A profiler whose ``step()`` is to be called after every training step."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it tells of its start and its end otherwise
-    on_gpu = [ProfilerActivity.CUDA] if device.type == "cuda" else []
     return profile(
-        activities=[ProfilerActivity.CPU, *on_gpu],
+        activities=profiled(device),
         schedule=schedule(wait=0, warmup=WARM_UP, active=STEPS, repeat=1),
         acc_events=True,
     )

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from similitude.data.loader import RowBatch
+from similitude.devices import moved, widest
 from similitude.distributed import average_gradients, mean_over_processes, world_size
 from similitude.method import Batch, Method, Progress
 from similitude.nets import convert_sync_batchnorm, drop_gradients
@@ -66,6 +67,7 @@ class Pretraining(nn.Module):
                 epoch=batch.epoch,
                 partners=batch.partners,
             )
+        index = moved(batch.index, self.device)
         rate, decay = learning_rate(recipe, progress), weight_decay(recipe, progress)
         for group in optimizer.param_groups:
             if not group.get("fixed_lr"):
@@ -75,7 +77,7 @@ class Pretraining(nn.Module):
         cache = GradientCache(recipe.micro_batch_size) if recipe.micro_batch_size else None
         with computing(self.method, self.arithmetic, cache, self.compiled):
             with record_function("heads and loss"):
-                output = self.method.training_loss(Batch(views, batch.index), progress)
+                output = self.method.training_loss(Batch(views, index), progress)
             optimizer.zero_grad()
             with record_function("backward"):
                 output.loss.backward()
@@ -93,5 +95,5 @@ class Pretraining(nn.Module):
         self.step += 1
         with record_function("records"):
             metrics = {"loss": output.loss.detach(), **output.metrics}
-            means = mean_over_processes(torch.stack([value.double() for value in metrics.values()]))
+            means = mean_over_processes(torch.stack([widest(value) for value in metrics.values()]))
             return dict(zip(metrics, means, strict=True))

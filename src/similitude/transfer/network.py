@@ -123,9 +123,12 @@ class Criterion(NamedTuple):
 
 def from_labels(labels: Int[Tensor, " N"], num_classes: int) -> Criterion:
     """Cross-entropy to the labels of the images, which are 0 to C - 1."""
+    copies: dict[torch.device, Tensor] = {}
 
     def judge(logits: Tensor, view: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        y = labels[index.cpu()].to(index.device)
+        if index.device not in copies:  # once: it would be waited for in every step
+            copies[index.device] = labels.to(index.device)
+        y = copies[index.device][index]
         right = logits.detach().argmax(1) == y
         return F.cross_entropy(logits, y), {"train_accuracy": right.float().mean()}
 

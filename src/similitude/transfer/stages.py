@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from similitude.devices import best_device
 from similitude.distributed.launch import refuse_processes
 from similitude.errors import UserError
 from similitude.files.writing import as_path
@@ -380,7 +381,7 @@ def _student(teacher: Recipe, backbone: str | NetworkConfig | None) -> Recipe:
 
 def _frozen(teacher: Classifier, micro_batch_size: int | None) -> Callable[[Tensor], Tensor]:
     """The teacher as a function of views that nothing trains, in its own arithmetic."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     network = teacher.network.to(device).requires_grad_(False)
     backbone = arithmetic_of(teacher.transfer.network).wrap(network.backbone)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from similitude.devices import best_device
 from similitude.errors import UserError
 from similitude.evaluation import LinearProbe, extract_features
 from similitude.evaluation.few_labels import FIXED_PENALTY
@@ -63,7 +64,7 @@ def begin_with_probe_(
     network: ClassifierNetwork, images: Samples[Any], recipe: FinetuneRecipe
 ) -> None:
     """Give the logits the weights of a linear probe on the features as they are."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     below = nn.Sequential(network.backbone, network.head)
     found = extract_features(below, images, recipe.network.facts, device=device)
     assert found.y is not None
@@ -109,7 +110,7 @@ def train_network(
         UserError: other images than those of the training to resume, or the loss diverged.
     """
     log = Log(listener, folder / "log.txt")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     training = recipe.training
     method = training.method
     key = f"{images.fingerprint()}-{targets:08x}"
@@ -123,11 +124,10 @@ def train_network(
                 "other names, labels or another teacher): resume with the same"
             )
         load_network(network, checkpoint.method, method.kept, folder)
-    learner = Learner(network, method, recipe.view, criterion)
+    learner = Learner(network, method, recipe.view, criterion).to(device)
     module = Pretraining(
         learner, training, steps_per_epoch=len(images) // recipe.batch_size, first_step=first_step
     )
-    module.to(device)
     if checkpoint is None:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
         for field, reason in recipe.reasons.items():

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from similitude.devices import moved
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -73,4 +75,4 @@ class Films:
     def middle(self, count: int) -> Tensor:
         """The middle frames of each video, [N, T, C, S, S]."""
         begin = torch.div(self.length - count, 2, rounding_mode="floor").clamp_min(0)
-        return self.frames.cut(self.index, begin, count).to(self.device)
+        return moved(self.frames.cut(self.index, begin, count), self.device)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from similitude.devices import constants
 from similitude.sample import MultiView, Samples
 from similitude.video.films import Films, Frames
 from similitude.video.views import Shown, VideoFacts
@@ -119,7 +120,7 @@ class VideoSet(Samples[Films]):
         for clips in [some.clean(rows, facts), *made]:
             frames = clips.shape[2]
             picked = [i * frames // SHOWN for i in range(SHOWN)] if frames >= SHOWN else [0]
-            std, mean = clips.new_tensor(facts.std), clips.new_tensor(facts.mean)
+            std, mean = constants(facts.std, clips), constants(facts.mean, clips)
             for i in picked:
                 shown = clips[:, :, i] * std[:, None, None] + mean[:, None, None]
                 tiles = _pictures(shown, facts.size)

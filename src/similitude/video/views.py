@@ -13,6 +13,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from similitude.devices import constants, moved
 from similitude.randomness import uniforms
 from similitude.sample import Draw, View, ViewConfig
 from similitude.video.decoding import FLOW_UNIT
@@ -56,12 +57,12 @@ class VideoFacts:
             return x.float() * FLOW_UNIT
         x = x.float() / 255
         if self.shows == "gray":
-            x = (x * x.new_tensor(_GRAY)[:, None, None]).sum(2, keepdim=True)
+            x = (x * constants(_GRAY, x)[:, None, None]).sum(2, keepdim=True)
         return x
 
     def normalized(self, x: Float[Tensor, "M T C S S"]) -> Float[Tensor, "M C T S S"]:
         """As a network takes it."""
-        mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
+        mean, std = constants(self.mean, x), constants(self.std, x)
         return ((x - mean[:, None, None]) / std[:, None, None]).transpose(1, 2).contiguous()
 
 
@@ -142,8 +143,8 @@ class VideoView(View[Films]):
         index = rows.index.repeat(u["views"])
         room = (torch.from_numpy(rows.frames.length[index.numpy()]) - count).clamp_min(0)
         begin = (u["cut"][:, 0].double() * (room + 1)).long()
-        x = facts.shown(rows.frames.cut(index, begin, count).to(rows.device))
-        numbers = {name: v.to(x.device) for name, v in u.items() if isinstance(v, Tensor)}
+        x = facts.shown(moved(rows.frames.cut(index, begin, count), rows.device))
+        numbers = {name: moved(v, x.device) for name, v in u.items() if isinstance(v, Tensor)}
         x = self._through_window(x, numbers)
         if facts.shows != "flow":
             x = self._in_other_light(x, numbers)
@@ -186,6 +187,6 @@ class VideoView(View[Films]):
         contrast = (1 + config.contrast * (2 * u["contrast"] - 1)).view(shape)
         x = torch.lerp(x.mean((1, 2, 3, 4), keepdim=True), x, contrast).clamp(0, 1)
         if x.shape[2] == 3 and config.grey:
-            gray = (x * x.new_tensor(_GRAY)[:, None, None]).sum(2, keepdim=True)
+            gray = (x * constants(_GRAY, x)[:, None, None]).sum(2, keepdim=True)
             x = torch.where((u["grey"] < config.grey).view(shape), gray, x)
         return x

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt
 from torch import Tensor
 
+from similitude.devices import computing_in, moved
 from similitude.images.canvases import Canvases
 from similitude.images.views.color import blend_, scale_brightness_, shift_hue_
 from similitude.images.views.config import ImageFacts, ImageViewConfig
@@ -60,7 +61,7 @@ def _blends(parameters: ViewParameters, device: torch.device) -> _Blends:
     factor = torch.stack(factors, dim=1).gather(1, operation)
     rest = 1.0 - factor
     weights = factor, rest * (operation == _SATURATION), rest * (operation == _CONTRAST)
-    return _Blends(*(field.to(device) for field in weights))
+    return _Blends(*(moved(field, device) for field in weights))
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class ImageView(View[Canvases]):
             part = slice(start, min(start + length, n))
             chosen = drawn.mapped(lambda field, part=part: field[:, part].flatten())
             # pixels are float32, whatever the caller computes in
-            with torch.autocast(device.type, enabled=False):
+            with computing_in(torch.float32, device):
                 self._make(canvases[part], chosen, made[:, part])
         return list(made)
 
@@ -151,7 +152,7 @@ class ImageView(View[Canvases]):
         )
         if config.turn > 0:
             _turn_(images, parameters.quarter_turns)
-        self._jitter_(images, parameters.hue.to(device), _blends(parameters, device), turns)
+        self._jitter_(images, moved(parameters.hue, device), _blends(parameters, device), turns)
         for operation in OPERATIONS:
             if getattr(config, operation.name) > 0:
                 which = parameters.operations[operation.name].nonzero().squeeze(1)
@@ -159,7 +160,9 @@ class ImageView(View[Canvases]):
                 operation.apply_(images, which, values, config)
         if config.normalize:
             _normalize_(images, self.facts)
-        for view, places in zip(out, order.argsort().to(device).split(len(canvases)), strict=True):
+        for view, places in zip(
+            out, moved(order.argsort(), device).split(len(canvases)), strict=True
+        ):
             torch.index_select(images, 0, places, out=view)
 
     def _jitter_(
@@ -194,7 +197,7 @@ class ImageView(View[Canvases]):
 
 def _turn_(images: Float[Tensor, "N C s s"], quarters: Int[Tensor, " N"]) -> None:
     for count in (1, 2, 3):
-        which = (quarters == count).nonzero().squeeze(1).to(images.device)
+        which = moved((quarters == count).nonzero().squeeze(1), images.device)
         turned = images.index_select(0, which).rot90(count, dims=(2, 3))
         images.index_copy_(0, which, turned)
 
@@ -202,7 +205,7 @@ def _turn_(images: Float[Tensor, "N C s s"], quarters: Int[Tensor, " N"]) -> Non
 def _normalize_(images: Float[Tensor, "N C s s"], facts: ImageFacts) -> None:
     for channel, (mean, std) in enumerate(zip(facts.mean, facts.std, strict=True)):
         plane = images[:, channel]
-        torch.add(plane.new_tensor(-mean / std), plane, alpha=1.0 / std, out=plane)
+        torch.add(plane.new_full((), -mean / std), plane, alpha=1.0 / std, out=plane)
 
 
 def evaluation_view(rows: Canvases, facts: ImageFacts) -> Float[Tensor, "N C s s"]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from similitude.devices import moved
 from similitude.images.views.color import solarize, to_grey
 from similitude.images.views.config import ImageViewConfig
 from similitude.images.views.resampling import gaussian_blur_
@@ -58,7 +59,7 @@ class Grey(Operation):
         config: ImageViewConfig,
     ) -> None:
         """See :func:`color.to_grey`."""
-        where = which.to(images.device)
+        where = moved(which, images.device)
         grey = to_grey(images.index_select(0, where))
         images.index_copy_(0, where, grey[:, None].expand(-1, 3, -1, -1))
 
@@ -94,7 +95,7 @@ class Solarize(Operation):
         config: ImageViewConfig,
     ) -> None:
         """See :func:`color.solarize`."""
-        where = which.to(images.device)
+        where = moved(which, images.device)
         inverted = solarize(images.index_select(0, where), config.solarize_threshold)
         images.index_copy_(0, where, inverted)
 

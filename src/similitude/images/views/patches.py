@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from similitude.devices import constants, moved
 from similitude.errors import UserError
 from similitude.images.canvases import Canvases
 from similitude.images.views.color import blend_, shift_hue_, to_grey
@@ -144,7 +145,7 @@ def _windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
     """Squares of ``size`` pixels from the places [N or 1, R, C] of each image."""
     windows = images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)
     sample = torch.arange(len(images), device=images.device)[:, None, None]
-    return windows[sample, top.to(images.device), left.to(images.device)]
+    return windows[sample, moved(top, images.device), moved(left, images.device)]
 
 
 @dataclass(frozen=True)
@@ -253,10 +254,10 @@ class PatchView(View[Canvases]):
             patches = patches.where(~_beside(chosen.flip, patches), patches.flip(3))
         self._jitter_(patches, chosen)
         if config.patch_grey > 0:
-            which = chosen.grey.nonzero().squeeze(1).to(patches.device)
+            which = moved(chosen.grey.nonzero().squeeze(1), patches.device)
             grey = to_grey(patches.index_select(0, which))
             patches.index_copy_(0, which, grey[:, None].expand(-1, 3, -1, -1))
-        mean = patches.new_tensor(self.facts.mean)[:, None, None]
+        mean = constants(self.facts.mean, patches)[:, None, None]
         if config.patch_drop > 0:
             kept = _beside(chosen.kept, patches)
             channel = torch.arange(3, device=patches.device)[:, None, None]
@@ -266,16 +267,17 @@ class PatchView(View[Canvases]):
         border = slice((size - self.shown) // 2, (size - self.shown) // 2 + self.shown)
         out[:, :, border, border] = patches
         if config.normalize:
-            out.sub_(mean).div_(out.new_tensor(self.facts.std)[:, None, None])
+            out.sub_(mean).div_(constants(self.facts.std, out)[:, None, None])
         return out.unflatten(0, (-1, grid, grid))
 
     def _jitter_(self, patches: Float[Tensor, "M ch q q"], chosen: PatchParameters) -> None:
         if self.config.patch_jitter_probability == 0:
             return
-        which = chosen.jitter.nonzero().squeeze(1)
-        some = patches.index_select(0, which.to(patches.device))
+        chance = chosen.jitter.nonzero().squeeze(1)
+        which = moved(chance, patches.device)
+        some = patches.index_select(0, which)
         brightness, contrast, saturation, hue = (
-            field[which].to(patches.device)
+            moved(field[chance], patches.device)
             for field in (chosen.brightness, chosen.contrast, chosen.saturation, chosen.hue)
         )
         none = torch.zeros_like(hue)
@@ -284,11 +286,11 @@ class PatchView(View[Canvases]):
         if some.shape[1] == 3:
             blend_(some, saturation, 1.0 - saturation, none)
             shift_hue_(some, hue)
-        patches.index_copy_(0, which.to(patches.device), some)
+        patches.index_copy_(0, which, some)
 
 
 def _beside(values: Tensor, patches: Tensor) -> Tensor:
-    return values.to(patches.device)[:, None, None, None]
+    return moved(values, patches.device)[:, None, None, None]
 
 
 def _in_original(

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int, UInt
 from torch import Tensor
 
+from similitude.devices import moved
+
 _NO_WEIGHT = 2.0**-28  # of a tap of a blur: the sum of all is one, in numbers of 24 bits
 
 
@@ -100,8 +102,8 @@ def _sum_lines(
     channels, lines, device = images.shape[1], images.shape[2], images.device
     plane = torch.arange(channels, dtype=torch.int32, device=device)
     first = (which.to(torch.int32)[:, None] * channels + plane) * lines
-    number = taps.pixel.to(device)[:, None] + first[:, :, None, None]
-    weight = taps.weight.to(device)[:, None].expand(number.shape)
+    number = moved(taps.pixel, device)[:, None] + first[:, :, None, None]
+    weight = moved(taps.weight, device)[:, None].expand(number.shape)
     number, weight = (t.reshape(-1, number.shape[3]) for t in (number, weight))
     table = images.view(-1, images.shape[3])
     summed = F.embedding_bag(number, table, per_sample_weights=weight, mode="sum")
@@ -159,7 +161,7 @@ def crop_and_resize(
     weights[:n].mul_(1.0 / torch.iinfo(canvases.dtype).max)
     rows, columns = _Taps(pixels[:n], weights[:n]), _Taps(pixels[n:], weights[n:])
     images = canvases.to(torch.float32, memory_format=torch.contiguous_format)
-    out = _resample(images, which.to(device), rows, columns)
+    out = _resample(images, moved(which, device), rows, columns)
     return out.clamp_(0.0, 1.0) if interpolation == "bicubic" else out
 
 
@@ -199,12 +201,12 @@ def gaussian_blur_(
     # below 0, so that a sigma that is no number shows.
     reaches = (kernel > _NO_WEIGHT).sum(dim=1).sub_(1).clamp_(min=0)
     order, numbers = reaches.argsort(stable=True), torch.bincount(reaches).tolist()
-    kernel, which = (values.index_select(0, order).to(device) for values in (kernel, which))
+    kernel, which = (moved(values.index_select(0, order), device) for values in (kernel, which))
     parts = zip(kernel.split(numbers), which.split(numbers), strict=True)
     for reach, (half, some) in enumerate(parts):
         if len(some) > 0:
             half = half[:, : reach + 1]
             weights = torch.cat([half[:, 1:].flip(1), half], dim=1)[:, None].expand(-1, size, -1)
-            pixels = _reflected(size, reach).to(device).expand(len(some), -1, -1)
+            pixels = moved(_reflected(size, reach), device).expand(len(some), -1, -1)
             taps = _Taps(pixels, weights)
             images.index_copy_(0, some, _resample(images, some, taps, taps))
