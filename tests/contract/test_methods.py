@@ -90,6 +90,18 @@ def test_nothing_is_left_out_of_the_state(method):
 
 
 @pytest.mark.slow
+def test_a_method_that_has_trained_forgets_it_when_other_weights_are_loaded(method):
+    fresh = copy.deepcopy(method)
+    for seed in range(5):  # memory is full, and known to be
+        method.training_loss(random_batch(method, seed=seed), START)
+    method.load_state_dict(fresh.state_dict())
+    for seed in (6, 7):
+        batch = random_batch(method, seed=seed)
+        loss, expected = (m.training_loss(batch, START).loss for m in (method, fresh))
+        assert torch.equal(loss, expected)
+
+
+@pytest.mark.slow
 def test_loss_reads_memory_from_before_the_batch(method, monkeypatch):
     drift(method)
     twin = copy.deepcopy(method)

@@ -133,6 +133,7 @@ class CMC(Method):
         pairs = permutations(range(len(widths)), 2)
         self.pairs = [pair for pair in pairs if config.graph == "full" or 0 in pair]
         self.normalized: set[int] = set()  # pairs that have a Z; a GPU is asked until then alone
+        self.register_load_state_dict_post_hook(_ask_again)
         # Z of each pair; 0 until a batch has come
         self.register_buffer("normalizers", torch.zeros(len(self.pairs)))
 
@@ -228,3 +229,7 @@ class CMC(Method):
         noise = k / n
         either = 1 / n + noise + 1e-7
         return len(self.pairs) * (math.log(n * either) + k * math.log(either / noise))
+
+
+def _ask_again(method: CMC, _: Any) -> None:
+    method.normalized.clear()  # other weights have been loaded

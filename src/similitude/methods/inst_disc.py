@@ -96,6 +96,7 @@ class InstDisc(Method):
         self.bank = MemoryBank(config.num_samples, dim)
         self.register_buffer("normalizer", torch.zeros(()))  # Z; 0 until a batch has come
         self.is_normalized = False  # whether one has; a GPU is asked until then alone
+        self.register_load_state_dict_post_hook(_ask_again)
 
     def views(self, facts: Any) -> MultiView:
         return MultiView(self.config.view.on(facts))
@@ -144,3 +145,7 @@ class InstDisc(Method):
         noise = k / n
         either = 1 / n + noise + 1e-7
         return math.log(n * either) + k * math.log(either / noise)
+
+
+def _ask_again(method: InstDisc, _: Any) -> None:
+    method.is_normalized = False  # other weights have been loaded

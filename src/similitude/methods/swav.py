@@ -92,6 +92,7 @@ class SwAV(Method):
         # Unit embeddings of earlier batches, newest first; zeros until it is full.
         self.register_buffer("queue_rows", torch.zeros(ASSIGNED, config.queue_length, dim))
         self.is_queue_full = False  # a GPU is asked while it fills alone
+        self.register_load_state_dict_post_hook(_ask_again)
 
     def views(self, facts: Any) -> MultiView:
         view, local = self.config.view.on(facts), self.config.local_view.on(facts)
@@ -144,6 +145,10 @@ class SwAV(Method):
 
     def chance_loss(self, batch_size: int) -> float:
         return math.log(self.config.num_prototypes)
+
+
+def _ask_again(method: SwAV, _: Any) -> None:
+    method.is_queue_full = False  # other weights have been loaded
 
 
 def _usage_entropy(scores: Tensor) -> Tensor:
