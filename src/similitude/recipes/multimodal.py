@@ -224,6 +224,7 @@ def _of_sensor(recipe: Recipe, name: str) -> Recipe:
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         micro_batch_size=recipe.micro_batch_size,
+        activation_checkpointing=recipe.activation_checkpointing,
     )
 
 

@@ -78,12 +78,23 @@ class Recipe(Config):
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     # PyTorch's fused kernel, or products and softmax, which are faster in bfloat16 on some CPUs.
     attention: Literal["auto", "fused", "plain"] = "auto"
+    # Blocks of the backbone keep their inputs alone, and run again in the backward pass.
+    activation_checkpointing: bool = False
     # Whether torch.compile makes kernels for the backbone; "auto" is no.
     compile: bool | Literal["auto"] = "auto"
     init: InitConfig | None = None  # None: random weights
     seed: int = Field(default=0, ge=0)
     # Why each automatic choice was made: field -> sentence. No effect on the run.
     reasons: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _compiled_or_computed_twice(self) -> "Recipe":
+        if self.compile is True and self.activation_checkpointing:
+            raise ValueError(
+                "torch.compile does not take activation_checkpointing here: set one of them to "
+                "false"
+            )
+        return self
 
     def with_value(self, path: str, value: Any) -> "Recipe":
         """The recipe with another value at a path such as ``optimizer.base_lr``."""
@@ -170,6 +181,7 @@ def arithmetic_of(recipe: Recipe) -> Arithmetic:
         torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32,
         channels_last=recipe.memory_format == "channels_last",
         plain_attention=recipe.attention == "plain",
+        activation_checkpointing=recipe.activation_checkpointing,
     )
 
 

@@ -14,6 +14,7 @@ from similitude.method import Method, MethodConfig
 from similitude.methods import METHODS, build_method, config_class, given_method, name_of
 from similitude.modalities import Modality, chooser, modality, modality_of
 from similitude.nets import convert_sync_batchnorm
+from similitude.nets.blocks import blocks_of
 from similitude.nets.start import Start
 from similitude.recipes import Recipe, find_recipe, override, touched_fields
 from similitude.recipes.arithmetic import choose_arithmetic
@@ -232,6 +233,7 @@ def _with_given(
         "backbone": None if start is not None else backbone,
         "batch_size": request.batch_size,
         "micro_batch_size": request.micro_batch_size,
+        "activation_checkpointing": request.activation_checkpointing or None,
         "seed": request.seed,
         "epochs": request.epochs,
     }
@@ -260,6 +262,11 @@ def _checked_network(recipe: Recipe, chooser: Chooser, start: Start | None) -> n
     """
     network = recipe.backbone.build()
     chooser.check(recipe, network)
+    if recipe.activation_checkpointing and not blocks_of(network):
+        raise UserError(
+            f"backbone {recipe.backbone.name!r} has no list of blocks (residual ones, or layers of "
+            "a transformer) that could be computed twice: leave out activation_checkpointing"
+        )
     if start is None:
         return network
     method = _with_little_memory(recipe, network)

@@ -156,6 +156,12 @@ class PretrainRequest:
         least=1,
         decides=True,
     )
+    activation_checkpointing: bool = option(
+        False,
+        "Compute the backbone's blocks twice instead of keeping what they compute.",
+        cli=bool,
+        decides=True,
+    )
     channels: int | None = option(
         None,
         "Of an image: 1 is gray, 4 of a PNG are RGBA, more those of the files. Default: 3, RGB.",
