@@ -17,6 +17,7 @@ from similitude.distributed import (
     world_size,
 )
 from similitude.distributed.launch import run_on_devices, wants_processes
+from similitude.distributed.sharding import check_sharding
 from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable, version_of, write_with
 from similitude.listener import Listener, Silent, how_to_resume
@@ -119,7 +120,11 @@ def _pretrain(request: PretrainRequest) -> Run | None:
     with ExitStack() as stack:
         folder = _hold(plan, recipe, stack)
         command = how_to_resume(
-            "pretrain", request.data, out=folder, method=recipe.method.name, options=_processes()
+            "pretrain",
+            request.data,
+            out=folder,
+            method=recipe.method.name,
+            options=_processes(shard=request.shard),
         )
         begin = time.perf_counter()
         run = train(
@@ -134,6 +139,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
             start=None if start is None else dict(start.state),
             stop_collapsed=request.stop_collapsed,
             report=request.report,
+            shard=request.shard,
             profile=request.profile,
             logs=request.log,
             goes_on=command,
@@ -215,6 +221,8 @@ def _opened(
             f"a batch of {recipe.batch_size} does not divide among {world_size()} processes: "
             f"choose a batch size that is a multiple of {world_size()}"
         )
+    if request.shard:
+        check_sharding(recipe.micro_batch_size, around.device)
     return _Plan(
         request, given, kind, chooser, source, around.device, recipe, start, checkpoint, version
     )
@@ -283,12 +291,13 @@ def _hold(plan: _Plan, recipe: Recipe, stack: ExitStack) -> Path:
     return decided_by_first(take)
 
 
-def _processes() -> list[str]:
-    """The options that start as many processes as there are."""
+def _processes(*, shard: bool) -> list[str]:
+    """The options that start as many processes as there are, with as much in each."""
     here = processes_of_machine()
     devices = ["--devices", str(here)] if here > 1 else []
     machines = world_size() // here
-    return devices + (["--num-nodes", str(machines)] if machines > 1 else [])
+    devices += ["--num-nodes", str(machines)] if machines > 1 else []
+    return devices + (["--shard"] if shard else [])
 
 
 def _pretrain_in_processes(request: PretrainRequest) -> Run | None:

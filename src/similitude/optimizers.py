@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import ParamsT
 
+from similitude.distributed.sharding import is_part, norms
 from similitude.errors import UserError
 
 # pyright: reportPrivateImportUsage=false
@@ -182,7 +183,7 @@ class LARC(Optimizer):
             return
         lr, decay = group["lr"], group["weight_decay"]
         grads = _gradients(w)
-        w_norm, g_norm = _norms(w), _norms(grads)
+        w_norm, g_norm = _norms(w, w), _norms(grads, w)
         q = group["trust_coefficient"] * w_norm / (g_norm + decay * w_norm + group["eps"])
         if group["clip"]:
             q = (q / lr).clamp_max(1.0)
@@ -205,15 +206,15 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def _trust_ratios(w: Tensors, u: Tensors, coefficient: float) -> tuple[Tensor, ...]:
-    w_norm, u_norm = _norms(w), _norms(u)
+    w_norm, u_norm = _norms(w, w), _norms(u, w)
     # Where u is 0 the quotient is infinite, and where() drops it.
     ratios = torch.where((w_norm > 0) & (u_norm > 0), coefficient * w_norm / u_norm, 1.0)
     return ratios.unbind()
 
 
-def _norms(tensors: Tensors) -> Tensor:
-    """One number for each tensor, in one tensor: no device is waited for."""
-    return torch.stack(torch._foreach_norm(tensors))
+def _norms(tensors: Tensors, of: Tensors) -> Tensor:
+    """One number for each tensor that belongs to a parameter, sharded or not, in one tensor."""
+    return norms(tensors, [is_part(parameter) for parameter in of])
 
 
 def _with_gradient(group: dict[str, Any]) -> list[Tensor]:

@@ -1,12 +1,11 @@
 """Stop anywhere and go on: the same bits as a run that never stopped, for every method."""
 
 import csv
-import signal
 
 import pytest
 import torch
 
-from builders import IMAGE_METHODS, random_images, small_recipe
+from builders import IMAGE_METHODS, StopAt, random_images, small_recipe
 from similitude.api import pretrain
 from similitude.errors import UserError
 from similitude.listener import Silent
@@ -16,17 +15,6 @@ from similitude.training.pretrain import train
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 CPU = torch.device("cpu")
-
-
-class StopAt(Silent):
-    """Presses Ctrl-C when a step is reported."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def progress(self, what, done, total, note=""):
-        if what == "training" and done == self.step:
-            signal.raise_signal(signal.SIGINT)
 
 
 def last(folder):

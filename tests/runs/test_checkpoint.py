@@ -47,8 +47,8 @@ def save(path, method, recipe):
         path,
         recipe=recipe,
         step=7,
-        method=method,
-        optimizer=optimizer,
+        method=method.state_dict(),
+        optimizer=optimizer.state_dict(),
         seconds=1.5,
         images="64-00000000",
     )

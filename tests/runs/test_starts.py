@@ -22,8 +22,8 @@ def run_of(name, folder, **changes):
         folder / "checkpoints" / "last.ckpt",
         recipe=recipe,
         step=7,
-        method=method,
-        optimizer=torch.optim.SGD(method.parameters(), lr=0.1),
+        method=method.state_dict(),
+        optimizer=torch.optim.SGD(method.parameters(), lr=0.1).state_dict(),
         seconds=1.5,
         images="64-00000000",
     )

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.distributed.tensor import DTensor
 
 from similitude.devices import take_own_device
 from similitude.errors import UserError
@@ -150,13 +151,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over processes.
 
     Called once, after everything has been propagated back: under micro-batches a parameter's
-    gradient grows in many small passes, and only the whole one is worth sending.
+    gradient grows in many small passes, and only the whole one is worth sending. Those of sharded
+    parameters are means already.
     """
     if world_size() == 1:
         return
     kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:
+        if parameter.grad is not None and not isinstance(parameter, DTensor):
             kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter.grad)
     for grads in kinds.values():  # one message for each kind of number
         whole = sum_over_processes(torch.cat([grad.flatten() for grad in grads]))

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+
+from similitude.distributed.sharding import norms, own_part
 
 # pyright: reportPrivateImportUsage=false
 # torch._foreach_* (what torch.optim itself runs on) treats all tensors in one call.
@@ -20,8 +23,9 @@ def clip_each_(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
         return
-    scales = [max_norm / (norm + 1e-6) for norm in torch._foreach_norm(grads)]
-    torch._foreach_mul_(grads, [scale.clamp_max(1.0) for scale in scales])
+    own = [own_part(grad) for grad in grads]
+    lengths = norms(own, [isinstance(grad, DTensor) for grad in grads])
+    torch._foreach_mul_(own, (max_norm / (lengths + 1e-6)).clamp_max(1.0).unbind())
 
 
 def drop_gradients(module: nn.Module) -> None:

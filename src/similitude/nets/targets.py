@@ -7,6 +7,8 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
+from similitude.distributed.sharding import own_part
+
 # pyright: reportPrivateImportUsage=false
 # torch._foreach_* (what torch.optim itself runs on) moves all tensors in one call.
 
@@ -42,4 +44,5 @@ def ema_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
     if any(t.shape != o.shape for t, o in pairs):
         raise ValueError("target and online networks differ in the shape of a parameter")
     if pairs:
-        torch._foreach_lerp_([t for t, _ in pairs], [o for _, o in pairs], 1 - decay)
+        targets, onlines = zip(*((own_part(t), own_part(o)) for t, o in pairs), strict=True)
+        torch._foreach_lerp_(targets, onlines, 1 - decay)

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,6 @@ from similitude.devices import best_device, on_cpu, random_state, set_random_sta
 from similitude.errors import UserError
 from similitude.files.reading import check_archive, check_file
 from similitude.files.writing import write_with
-from similitude.method import Method
 from similitude.methods import build_method
 from similitude.nets.adapting import averaged
 from similitude.nets.weights import RESTORE, fingerprint_of, load_strictly
@@ -61,12 +61,21 @@ def save_checkpoint(
     *,
     recipe: Recipe,
     step: int,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
+    method: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
     seconds: float,
     images: str,
 ) -> None:
     """Write a checkpoint atomically. It holds tensors, numbers and texts: no pickled objects.
+
+    Args:
+        path: the file.
+        recipe: of the run.
+        step: optimizer steps taken.
+        method: its state dict, with whole tensors.
+        optimizer: its state dict, with whole tensors.
+        seconds: training time so far.
+        images: fingerprint of the training images.
 
     Raises:
         UserError: the disk is full or cannot be written; an older checkpoint at ``path`` stays.
@@ -76,8 +85,8 @@ def save_checkpoint(
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
         "step": step,
-        "method": method.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "method": method,
+        "optimizer": optimizer,
         "random_state": torch.get_rng_state(),
         "cuda_random_state": random_state(device) if device.type != "cpu" else None,
         "images": images,

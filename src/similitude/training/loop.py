@@ -11,6 +11,7 @@ from torch.profiler import profile
 
 from similitude.data.loader import Loader
 from similitude.distributed import rank, world_size
+from similitude.distributed.sharding import load_whole_state
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
@@ -59,7 +60,7 @@ def run_steps(
     if checkpoint is not None:
         first_step = checkpoint.step
         try:
-            module.optimizer.load_state_dict(checkpoint.optimizer)
+            load_whole_state(module.optimizer, checkpoint.optimizer)
             for parameter, state in module.optimizer.state.items():
                 for value in state.values():
                     if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):

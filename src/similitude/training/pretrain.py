@@ -64,6 +64,7 @@ def train(
     start: dict[str, Tensor] | None = None,
     stop_collapsed: bool = False,
     report: bool = True,
+    shard: bool = False,
     profile: bool = False,
     logs: Sequence[str] = (),
     goes_on: str = "pretrain with resume=True",
@@ -83,6 +84,7 @@ def train(
             that is resumed has kept them.
         stop_collapsed: stop where two measurements in a row tell of a collapse.
         report: write report.html too.
+        shard: let each process keep a part of the backbones alone.
         profile: see :func:`run_steps`.
         logs: see `Recorder`.
         goes_on: what resumes the run, for whoever stops it.
@@ -114,8 +116,10 @@ def train(
             )
         load_strictly(method, checkpoint.method, f"method {recipe.method.name!r} of {folder}")
     method.to(device)  # before the optimizer takes its parameters
-    module = Pretraining(method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step)
     share_state_of_first(method)
+    module = Pretraining(
+        method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step, shard=shard
+    )
     monitor = None
     if first:
         monitor = OnlineMonitor(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from similitude.distributed.sharding import own_parameter
 from similitude.method import Method, Progress
 from similitude.nets.adapting import layer_scales, split_by_scale
 from similitude.optimizers import OPTIMIZERS
@@ -51,6 +52,7 @@ def build_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.init is not None and recipe.init.layer_decay < 1:
         groups = split_by_scale(groups, layer_scales(method.backbone, recipe.init.layer_decay))
     for group in groups:
+        group["params"] = [own_parameter(parameter) for parameter in group["params"]]
         # Groups without a decay of their own follow the recipe's; see Pretraining.
         group["scheduled_decay"] = "weight_decay" not in group
         group["lr"] = peak * group.setdefault("lr_scale", 1.0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from similitude.data.loader import Loader
 from similitude.distributed import any_process, rank
+from similitude.distributed.sharding import own_part, whole_in_first, whole_state_in_first
 from similitude.evaluation.online import OnlineMonitor
 from similitude.evaluation.verdict_rules import WARM_UP_STEPS
 from similitude.nets.precision import computing
@@ -121,7 +122,7 @@ class Recorder:
         measure = finished or progress.step % measure_every == 0
         save = measure or stopping or overdue
         # The loss is from before the step, which may have broken the weights.
-        broken = save and not _is_finite(module.method)
+        broken = save and any_process([not _is_finite(module.method)], module.device)[0]
         if broken or measure or stopping or progress.step % log_every == 0:
             values = self._flush(module)
             broken = broken or not math.isfinite(values["loss"])
@@ -166,14 +167,16 @@ class Recorder:
     def save(self, module: Pretraining) -> None:
         """Write the checkpoint now."""
         self._saved_at = time.perf_counter()
+        method = whole_in_first(module.method.state_dict())
+        optimizer = whole_state_in_first(module.optimizer)
         if not self._writes:
             return
         save_checkpoint(
             self.checkpoint_path,
             recipe=module.recipe,
             step=module.step,
-            method=module.method,
-            optimizer=module.optimizer,
+            method=method,
+            optimizer=optimizer,
             seconds=self.seconds,
             images=self.images,
         )
@@ -220,10 +223,11 @@ class Recorder:
             self.metrics.add({"step": step, "stopped_early": 1.0})
 
     def _measure(self, module: Pretraining) -> dict[str, float]:
-        if not self._writes or self.monitor is None:
+        backbone = module.whole_backbone()
+        if backbone is None or self.monitor is None:
             return {}
-        with computing(module.method, module.arithmetic):
-            return self.monitor.measure(module.method.kept_backbone, module.device)
+        with computing(nn.ModuleDict({"backbone": backbone}), module.arithmetic):
+            return self.monitor.measure(backbone, module.device)
 
     def _write(self, values: Mapping[str, float]) -> None:
         if not self._writes:
@@ -235,5 +239,6 @@ class Recorder:
 
 
 def _is_finite(method: nn.Module) -> bool:
-    """Whether every weight is a number, and all that is kept beside them: what a run resumes."""
-    return bool(torch.stack([t.isfinite().all() for t in method.state_dict().values()]).all())
+    """Whether every weight here is a number, and all that is kept beside them."""
+    values = (own_part(value) for value in method.state_dict().values())
+    return bool(torch.stack([value.isfinite().all() for value in values]).all())

@@ -214,6 +214,11 @@ class PretrainRequest:
         least=1,
         python='A script that asks for several needs `if __name__ == "__main__":`.',
     )
+    shard: bool = option(
+        False,
+        "Each process keeps a part of the backbone, its gradients and optimizer state (FSDP).",
+        cli=bool,
+    )
     num_nodes: int = option(1, "Machines; run the same command on each.", cli=int, least=1)
     stop_collapsed: bool = option(
         False, "End the run where two measurements in a row tell of a collapse."

@@ -1,17 +1,22 @@
 """One optimizer step of any Method for each batch."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from similitude.data.loader import RowBatch
 from similitude.devices import moved, widest
-from similitude.distributed import average_gradients, mean_over_processes, world_size
+from similitude.distributed import average_gradients, mean_over_processes, rank, world_size
+from similitude.distributed.sharding import hand_gradients_on, shard_, whole_in_first
 from similitude.method import Batch, Method, Progress
 from similitude.nets import convert_sync_batchnorm, drop_gradients
 from similitude.nets.adapting import freeze_
+from similitude.nets.blocks import blocks_of
 from similitude.nets.precision import GradientCache, backbones_of, compiled_forwards, computing
 from similitude.recipes import Recipe, arithmetic_of
+from similitude.runs.checkpoint import load_backbone
 from similitude.training.rates import build_optimizer, learning_rate, weight_decay
 
 
@@ -23,10 +28,18 @@ class Pretraining(nn.Module):
         recipe: how; its seed, batch size and optimizer are read here.
         steps_per_epoch: optimizer steps in an epoch.
         first_step: steps already taken by the run that this one resumes.
+        shard: let each process keep a part of the backbones alone, which must be the same in all
+            processes, and on their device.
     """
 
     def __init__(
-        self, method: Method, recipe: Recipe, *, steps_per_epoch: int, first_step: int = 0
+        self,
+        method: Method,
+        recipe: Recipe,
+        *,
+        steps_per_epoch: int,
+        first_step: int = 0,
+        shard: bool = False,
     ) -> None:
         super().__init__()
         self.method = convert_sync_batchnorm(method) if world_size() > 1 else method
@@ -34,10 +47,15 @@ class Pretraining(nn.Module):
         self.step = first_step
         self.steps_per_epoch = steps_per_epoch
         self.arithmetic = arithmetic_of(recipe)
+        self.shard = shard
+        # FSDP takes weights in their own order alone
+        placed = replace(self.arithmetic, channels_last=False) if shard else self.arithmetic
         for backbone in backbones_of(method):
-            self.arithmetic.place(backbone, for_training=True)
+            placed.place(backbone, for_training=True)
             if recipe.init is not None:
                 freeze_(backbone, recipe.init.frozen)
+            if shard:
+                shard_(backbone, blocks_of(backbone))
         # BatchNorm over processes sends messages, which no kernel can
         compiled = recipe.compile is True and world_size() == 1
         self.compiled = compiled_forwards(self.method) if compiled else None
@@ -54,6 +72,14 @@ class Pretraining(nn.Module):
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.method.parameters()).device
+
+    def whole_backbone(self) -> nn.Module | None:
+        """What is kept, to be measured: of a sharded network a copy, in the first process alone."""
+        kept = self.method.kept_backbone
+        if not self.shard:
+            return kept
+        state = whole_in_first(kept.state_dict())
+        return load_backbone(self.recipe, state).to(self.device) if rank() == 0 else None
 
     def training_step(self, batch: RowBatch) -> dict[str, Tensor]:
         """Move weights, targets and memory by one batch; the loss and other metrics."""
@@ -79,6 +105,7 @@ class Pretraining(nn.Module):
             with record_function("heads and loss"):
                 output = self.method.training_loss(Batch(views, index), progress)
             optimizer.zero_grad()
+            self.method.zero_grad()  # of sharded parameters the optimizer has parts
             with record_function("backward"):
                 output.loss.backward()
                 if cache is not None:
@@ -89,6 +116,7 @@ class Pretraining(nn.Module):
             self.method.before_step(progress)
             if recipe.init is not None and progress.fraction < recipe.init.head_warmup:
                 drop_gradients(self.method.backbone)  # heads of random weights would mislead it
+            hand_gradients_on(optimizer)
             optimizer.step()
         with record_function("targets and schedules"):
             self.method.after_step(progress)
