@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/large.py
 
 Steps of SimCLR in processes of their own, in float32. Prints one Markdown table: seconds of a
-processor in a step after the first, and the memory that a process held at most, and at the end, beyond
-what it held before it had a network.
+processor in a step after the first, and the memory that a process held at most, and at the end,
+beyond what it held before it had a network.
 """
 
 import argparse
