@@ -6,11 +6,12 @@ purpose, counter), so a view is the same in any batch, in any process and after 
 The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
 number generators"), chained over the parts.
 
-Letters: N samples, V views, M = V N.
+Letters: N samples, B places, V views, M = V N.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import isqrt
 from zlib import crc32
 
 import torch
@@ -23,6 +24,9 @@ _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step of splitmix64's counter
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 _MULTIPLIER_2 = 0x94D049BB133111EB
+
+MANY = 1 << 24  # samples: the order of as many is held, in 134 MB, and takes seconds to sort
+_ROUNDS = 8  # even
 
 
 def _signed(value: int) -> int:
@@ -119,6 +123,56 @@ def _offsets(
         keys += [key] * count
         steps += [_signed(_GOLDEN * (number + 1)) for number in range(count)]
     return torch.tensor([keys, steps], dtype=torch.int64, device="cpu")[:, :, None]
+
+
+class Order:
+    """A random order of ``range(n)``, of which any stretch is to be had: ``Order(0, 0, 9)[2:5]``.
+
+    Up to 2**24 samples it is :func:`permutation`. That of more is computed place by place and takes
+    no memory: a Feistel network on pairs (row, column), whose rounds add a hash of one half to the
+    other, so that it maps places to samples one to one; what falls beyond ``n`` goes through again
+    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+
+    def __init__(self, seed: int, epoch: int, n: int) -> None:
+        """Fix the order, which depends on the arguments and on nothing else.
+
+        Args:
+            seed: Of the run; any integer.
+            epoch: Number of the pass over the data.
+            n: Number of samples.
+        """
+        self._n = n
+        self._held = permutation(seed, epoch, n) if n <= MANY else None
+        purpose = crc32(b"order")
+        self._keys = [_signed(_key(seed, epoch, purpose, number)) for number in range(_ROUNDS)]
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, places: slice) -> Int[Tensor, " B"]:
+        """The samples at these places, int64 on the CPU, in memory of their own."""
+        if self._held is not None:
+            return self._held[places].clone()
+        found = self._permuted(torch.arange(*places.indices(self._n)))
+        while bool((beyond := found >= self._n).any()):
+            found[beyond] = self._permuted(found[beyond])
+        return found
+
+    def _permuted(self, place: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """A one-to-one map of ``range(rows * columns)``, which is hardly more than ``range(n)``."""
+        columns = isqrt(self._n - 1) + 1
+        rows = -(-self._n // columns)
+        row, column = place // columns, place % columns
+        for key in self._keys:
+            # the halves take turns: after an even number of rounds each is where it was
+            row, column = (row + self._hash(column, key)) % rows, column
+            row, column, rows, columns = column, row, columns, rows
+        return row * columns + column
+
+    def _hash(self, half: Int[Tensor, " B"], key: int) -> Int[Tensor, " B"]:
+        state = _mix_((half + 1).mul_(_signed(_GOLDEN)).add_(key))
+        return state.bitwise_and_((1 << 62) - 1)  # room for the sum
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int[Tensor, " n"]:

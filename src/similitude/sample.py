@@ -305,7 +305,7 @@ class Samples(ABC, Generic[R]):
     # Whether one pass of a network sees all of them, so that it may as well be for all.
     seen_together: ClassVar[bool] = False
 
-    names: list[str]
+    names: Sequence[str]
     labels: Int[Tensor, " N"] | None
     class_names: list[str] | None
     partners: Int[Tensor, "N K"] | None
@@ -394,5 +394,6 @@ class Samples(ABC, Generic[R]):
 
     def fingerprint(self) -> str:
         """Number and names in a few characters; positions are what views depend on."""
-        names = "\n".join(self.names).encode()
-        return f"{len(self)}-{zlib.crc32(names):08x}"
+        lazy = getattr(self.names, "checksum", None)  # of names that are not in memory
+        found = zlib.crc32("\n".join(self.names).encode()) if lazy is None else lazy()
+        return f"{len(self)}-{found:08x}"

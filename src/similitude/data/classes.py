@@ -1,6 +1,6 @@
 """Classes that are given as texts, and one numbering of them in all parts of a data set.
 
-Letters: N images.
+Letters: N images, C classes.
 """
 
 import re
@@ -16,6 +16,7 @@ from similitude.data.source import S, Source
 from similitude.errors import UserError
 
 _UNKNOWN = ("", "-1")
+_BLOCK = 1 << 20  # samples that are counted at once
 
 
 def numbered_classes(
@@ -47,6 +48,14 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def class_counts(labels: Int[Tensor, " N"], classes: int) -> Int[Tensor, " C"]:
+    """How many samples each class has, counted piece by piece: labels may be mapped."""
+    counts = torch.zeros(classes, dtype=torch.int64)
+    for some in labels.split(_BLOCK):
+        counts += some[some >= 0].bincount(minlength=classes)
+    return counts
 
 
 def has_labels(source: Source) -> bool:
@@ -96,7 +105,7 @@ def told_single(source: Source) -> str | None:
     """A sentence on classes that have a single image, which may be slips; None without any."""
     if source.labels is None or source.class_names is None:
         return None
-    counts = source.labels[source.labels >= 0].bincount(minlength=len(source.class_names))
+    counts = class_counts(source.labels, len(source.class_names))
     single = [name for name, n in zip(source.class_names, counts.tolist(), strict=True) if n == 1]
     if not single:
         return None

@@ -17,7 +17,7 @@ from similitude.data.cache import cache_folder
 from similitude.data.files import UnreadableError
 from similitude.data.source import FileSource
 from similitude.distributed import first_then_others
-from similitude.distributed.threads import cores, lone_threads
+from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
 from similitude.files.writing import replacing
 
@@ -124,7 +124,7 @@ def _write(
     dtype, shape = np.dtype(np.uint8), ()
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        for i, rows in enumerate(_in_order(total, decode, noun)):
+        for i, rows in enumerate(_in_order(total, decode, noun, source.readers)):
             if isinstance(rows, UnreadableError):
                 unreadable.append((source.names[i], str(rows)))
                 if len(unreadable) > MAX_UNREADABLE_SHARE * total and not source.may_lack:
@@ -158,11 +158,11 @@ def _write(
 
 
 def _in_order(
-    total: int, decode: Callable[[int], np.ndarray], noun: str
+    total: int, decode: Callable[[int], np.ndarray], noun: str, readers: int
 ) -> Iterator[np.ndarray | UnreadableError]:
     """The rows of every sample, or why there are none, decoded by all cores."""
     waiting: deque[Future[np.ndarray]] = deque()
-    with lone_threads(cores(), f"{noun}s") as threads:
+    with lone_threads(readers, f"{noun}s") as threads:
 
         def result() -> np.ndarray | UnreadableError:
             try:
@@ -172,7 +172,7 @@ def _in_order(
 
         for i in range(total):
             waiting.append(threads.submit(decode, i))
-            if len(waiting) > 4 * cores():
+            if len(waiting) > 4 * readers:
                 yield result()
         while waiting:
             yield result()

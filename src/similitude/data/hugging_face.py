@@ -15,6 +15,7 @@ from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regula
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
 from similitude.data.source import FileSource, numbered
+from similitude.data.stores import is_url
 from similitude.data.streams import Stream
 from similitude.errors import UserError
 from similitude.files.writing import as_path
@@ -56,7 +57,7 @@ def openers(wanted: Wanted) -> tuple[Opener, ...]:
     return (
         Opener(is_dataset, lambda data: found(data, "the data set")),
         Opener(
-            lambda data: str(data).startswith(PREFIX),
+            lambda data: str(data).startswith(PREFIX) and not is_url(data),
             lambda data: found(load_from_hub(str(data)), str(data)),
         ),
         Opener(

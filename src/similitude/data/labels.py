@@ -120,7 +120,7 @@ def _given(
     return given, rows
 
 
-def _positions(names: list[str], prefix: str = "") -> dict[str, int]:
+def _positions(names: Sequence[str], prefix: str = "") -> dict[str, int]:
     """Position by relative name and by bare name; -1 for a bare name of several images."""
     bare: dict[str, int] = {}
     names = [normalize("NFC", name) for name in names]

@@ -16,7 +16,7 @@ from torch.profiler import record_function
 
 from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
-from similitude.randomness import permutation, uniform
+from similitude.randomness import Order, uniform
 from similitude.sample import Rows, Samples
 
 _AHEAD = 2  # batches ready or under way: enough to hide a slow gather, little memory
@@ -43,8 +43,8 @@ class Loader:
     """The batches of steps ``first_step`` to ``total_steps - 1``.
 
     The batch of a step is a pure function of (seed, step, number of images, batch size): epoch e is
-    ``permutation(seed, e, N)`` cut into ``N // batch_size`` batches, and what is left over is
-    dropped. To resume, set ``first_step``. Every iteration starts at ``first_step``.
+    ``Order(seed, e, N)`` cut into ``N // batch_size`` batches, and what is left over is dropped. To
+    resume, set ``first_step``. Every iteration starts at ``first_step``.
 
     Attributes:
         steps_per_epoch: Whole batches of one pass.
@@ -104,7 +104,7 @@ class Loader:
         keep_freed_memory()  # whoever takes batches takes steps
         self.steps_per_epoch = len(samples) // batch_size
         self.waiting_seconds = 0.0
-        self._order: tuple[int, Tensor] | None = None
+        self._order: tuple[int, Order] | None = None
 
     def __len__(self) -> int:
         return max(0, self.total_steps - self.first_step)
@@ -133,10 +133,10 @@ class Loader:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order
         if order is None or order[0] != epoch:
-            order = self._order = (epoch, permutation(self.seed, epoch, len(self.samples)))
+            order = self._order = (epoch, Order(self.seed, epoch, len(self.samples)))
         length = self.batch_size // self.parts
         start = position * self.batch_size + self.part * length
-        index = order[1][start : start + length].clone()
+        index = order[1][start : start + length]
         if self.partners is None:
             return index, epoch, None
         return index, epoch, draw_partners(self.partners, index, seed=self.seed, epoch=epoch)

@@ -6,35 +6,31 @@ An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. It
 of its shard, the first word of the shard's name, or the first folder of its own name. Its class is
 what the file ``KEY.cls`` beside it says, KEY being its name up to the first dot.
 
-Only the headers are read at the start; an image is read where it lies, in any order. Nothing is
-unpacked.
+The headers are read once, see :mod:`similitude.data.shard_index`; an image is read where it lies,
+on a disk or behind a URL, in any order. Nothing is unpacked.
 """
 
-import hashlib
 import io
-import posixpath
-import re
 import tarfile
-from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from similitude.data.classes import numbered_classes
 from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted, told_unused
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import PARTS, parts_of
+from similitude.data.shard_index import ShardIndex, Shards, indexed
 from similitude.data.source import FileSource
+from similitude.data.stores import LOCAL, Store, expand_braces, files_of, is_url
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 
 SUFFIX = ".tar"
-_LABEL = ".cls"
-_LONGEST_LABEL = 1000  # bytes
+_HEADER = tarfile.BLOCKSIZE  # bytes, right before a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,61 +39,98 @@ class ShardSource(FileSource):
 
     Attributes:
         shards: The tar files.
-        places: Shape [N, 3]: number of the shard, first byte and length of each image.
+        index: Where everything lies in them.
+        rows: Which images of the index these are.
     """
 
-    shards: list[Path]
-    places: Int[np.ndarray, "N 3"]
+    shards: Shards
+    index: ShardIndex
+    rows: range | Int[np.ndarray, " N"]
+
+    @property
+    def readers(self) -> int:
+        return self.shards.store.readers
 
     def file(self, i: int) -> ByteFile:
-        shard, start, length = self.places[i].tolist()
+        """The content of sample ``i``, read with its header: a shard may have changed meanwhile.
+
+        Raises:
+            UnreadableError: it is too large.
+            UserError: the shard is another one now, or cannot be had.
+        """
+        number, start, length = self.index.place(int(self.rows[i]))
         if length > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
-        try:
-            with self.shards[shard].open("rb") as file:
-                file.seek(start)
-                return io.BytesIO(file.read(length))
-        except OSError as error:
-            raise UnreadableError((error.strerror or str(error)).lower()) from error
+        if length == 0:
+            return io.BytesIO()
+        path = self.shards.paths[number]
+        content = self.shards.store.read(path, start - _HEADER, start + length)
+        if len(content) < _HEADER + length or not _is_header(content[:_HEADER], length):
+            raise UserError(
+                f"{self.shards.store.shown(path)} has changed since its headers were read: "
+                f"{self.names[i]} is not where it was; go on with the shards as they were, or "
+                "start a new run"
+            )
+        return io.BytesIO(memoryview(content)[_HEADER:])
 
     def fingerprint(self) -> str:
-        """A hash of every shard's path, length and time."""
-        digest = hashlib.sha256()
-        for path in self.shards:
-            status = path.stat()
-            stamp = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
-            digest.update(stamp.encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        return self.shards.fingerprint()
+
+
+def _is_header(block: bytes, length: int) -> bool:
+    """Whether a block is the header of a file of this length."""
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size == length
+    except tarfile.HeaderError:
+        return False
+
+
+def _told_endless(index: ShardIndex, store: Store) -> tuple[str, ...]:
+    if not (endless := [store.shown(path) for path in index.endless]):
+        return ()
+    more = f" and {len(endless) - 1} more" if len(endless) > 1 else ""
+    return (f"{endless[0]}{more} may be cut off: there is no mark of an end",)
 
 
 def opener(wanted: Wanted) -> Opener:
-    """Tar files of what is wanted."""
+    """Tar files of what is wanted, named by a path or a URL."""
 
     def find(data: Any) -> Found:
-        name, shards = str(data), shards_of(as_path(data), wanted)
-        members, others = _members(shards, name, wanted)
+        name = str(data)
+        if is_url(data):
+            store, paths = files_of(name, SUFFIX, tuple(PARTS))
+            if not paths:
+                raise UserError(f"no {SUFFIX} files at {name}: name them, as s3://bucket/x-*.tar")
+        else:
+            store, paths = LOCAL, [str(path) for path in shards_of(as_path(data), wanted)]
+        shards = Shards.of(store, paths)
+        index = indexed(shards, name, wanted)
 
         def open_part(part: str | None) -> ShardSource:
-            kept = [m for m in members if part in (None, m.part)]
-            if not kept:
+            rows = index.rows(part)
+            if not len(rows):
                 raise UserError(
                     f"{name} has no split {part!r}: give the shards of each part by name"
                 )
-            labels, class_names = numbered_classes(m.label for m in kept)
+            labels, class_names = index.labels(rows)
             return ShardSource(
                 name=name if part is None else f"{name} {part}",
-                names=[m.name for m in kept],
+                names=index.names(rows),
                 labels=labels,
                 class_names=class_names,
-                notes=told_unused(name, wanted, others),
+                notes=told_unused(name, wanted, index.others) + _told_endless(index, store),
                 shards=shards,
-                places=np.array([(m.shard, m.start, m.length) for m in kept], dtype=np.int64),
+                index=index,
+                rows=rows,
             )
 
-        parts = parts_of({m.part for m in members if m.part is not None})
+        parts = parts_of(part for part in index.part_names if part is not None)
         return Found(open_part, parts, parts.get("train"))
 
-    return Opener(lambda data: is_path(data) and bool(shards_of(as_path(data), wanted)), find)
+    def claims(data: Any) -> bool:
+        return is_url(data) or (is_path(data) and bool(shards_of(as_path(data), wanted)))
+
+    return Opener(claims, find)
 
 
 def shards_of(path: Path, wanted: Wanted) -> list[Path]:
@@ -107,9 +140,12 @@ def shards_of(path: Path, wanted: Wanted) -> list[Path]:
     holds samples or other folders too is none of shards.
     """
     if not path.is_dir():
-        named = [path] if path.is_file() else path.parent.glob(path.name)
         is_shard = path.suffix.lower() == SUFFIX
-        return sorted(p for p in named if p.is_file()) if is_shard else []
+        if is_shard and "{" in path.name and not path.is_file():
+            # what is missing is told by its name
+            return [path.with_name(name) for name in expand_braces(path.name)]
+        found = [path] if path.is_file() else path.parent.glob(path.name)
+        return sorted(p for p in found if p.is_file()) if is_shard else []
     try:
         entries = [p for p in path.iterdir() if not p.name.startswith(".")]
     except OSError:  # who lists the folder next says why
@@ -121,94 +157,3 @@ def shards_of(path: Path, wanted: Wanted) -> list[Path]:
         return sorted(p for p in entries if p.suffix.lower() == SUFFIX and p.is_file())
     below = [shards_of(p, wanted) if p.name.lower() in PARTS else [] for p in folders]
     return list(chain.from_iterable(below)) if all(below) else []
-
-
-class _Member(NamedTuple):
-    part: str | None  # "train", "valid", ... as it is called there
-    name: str
-    shard: int
-    start: int  # first byte
-    length: int
-    label: str | None
-
-
-def _members(shards: list[Path], name: str, wanted: Wanted) -> tuple[list[_Member], Counter[str]]:
-    """The samples of all parts, by the headers alone, and how many files have another suffix.
-
-    Raises:
-        UserError: a file that is no tar file, or is compressed; no image in any; a class that is no
-            short text.
-    """
-    members: list[_Member] = []
-    others: Counter[str] = Counter()
-    in_folders = len({path.parent for path in shards}) > 1  # of parts
-    for number, path in enumerate(shards):
-        found, labels = _read(path, others, wanted)
-        of_shard = path.parent.name if in_folders else _first_word(path)
-        for file, (start, length) in found.items():
-            part, shown = of_shard, file
-            folder, slash, below = file.partition("/")
-            if slash and not in_folders and folder.lower() in PARTS:
-                part, shown = folder, below
-            if len(shards) > 1:
-                shown = f"{path.name}/{shown}"
-            members.append(_Member(part, shown, number, start, length, labels.get(_key(file))))
-    if not members:
-        raise UserError(
-            f"no {wanted.noun} in {name}: looked in {len(shards)} tar file(s) for "
-            f"{' '.join(wanted.suffixes)}"
-        )
-    return members, others
-
-
-def _first_word(path: Path) -> str | None:
-    word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
-    return word if word in PARTS else None
-
-
-def _read(
-    path: Path, others: Counter[str], wanted: Wanted
-) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Where the images of a shard lie, and the texts of its classes by key."""
-    files: dict[str, tuple[int, int]] = {}
-    links: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                name = posixpath.normpath(member.name)
-                if any(p.startswith(".") or p == "__MACOSX" for p in name.split("/")):
-                    continue
-                suffix = posixpath.splitext(name)[1].lower()
-                if member.islnk() or member.issym():
-                    folder = posixpath.dirname(name) if member.issym() else ""
-                    links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
-                elif not member.isfile():
-                    continue
-                elif suffix == _LABEL:
-                    if member.size > _LONGEST_LABEL:
-                        raise UserError(
-                            f"{name} in {path} is no class: it has more than {_LONGEST_LABEL} bytes"
-                        )
-                    content = tar.extractfile(member)
-                    text = b"" if content is None else content.read()
-                    labels[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
-                elif suffix in wanted.suffixes:
-                    files[name] = member.offset_data, member.size
-                else:
-                    others[suffix or "without suffix"] += 1
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path}: {error}; shards are tar files without compression"
-        ) from error
-    for name, target in links.items():
-        if posixpath.splitext(name)[1].lower() in wanted.suffixes:
-            files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file
-        elif _key(target) in labels and name.endswith(_LABEL):
-            labels[_key(name)] = labels[_key(target)]
-    return dict(sorted(files.items(), key=lambda file: file[1])), labels
-
-
-def _key(name: str) -> str:
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.partition(".")[0]

@@ -4,6 +4,7 @@ Letters: N samples, K partners at most.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.files import ByteFile
+from similitude.distributed.threads import cores
 
 S = TypeVar("S", bound="Source")
 
@@ -30,7 +32,7 @@ class Source(ABC):
     """
 
     name: str
-    names: list[str]
+    names: Sequence[str]
     labels: Int[Tensor, " N"] | None = None
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
@@ -76,6 +78,11 @@ class FileSource(Source):
     """
 
     may_lack: bool = False
+
+    @property
+    def readers(self) -> int:
+        """Threads that should read and decode at once: more than cores where files are far away."""
+        return cores()
 
     @abstractmethod
     def file(self, i: int) -> ByteFile:

@@ -307,7 +307,7 @@ def slug(title: str) -> str:
 
 
 def _features(samples: Samples[Any], x: Tensor, one_scale: bool = False) -> Features:
-    return Features(x, samples.labels, samples.names, one_scale)
+    return Features(x, samples.labels, list(samples.names), one_scale)
 
 
 def _read(path: Path) -> Row:

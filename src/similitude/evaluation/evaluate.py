@@ -239,7 +239,7 @@ def evaluate_entrants(
 
             def numbers(part: Samples[Any], name: str = name) -> Features:
                 one_scale = part.has_one_scale(name)
-                return Features(further[id(part)][name], part.labels, part.names, one_scale)
+                return Features(further[id(part)][name], part.labels, list(part.names), one_scale)
 
             score(name, pixels, numbers, plain=True)
     for entrant in entrants:

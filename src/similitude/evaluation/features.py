@@ -141,7 +141,7 @@ def extract_features(
     kept[:count] = ~samples.is_substitute[first : first + count]
     if over_processes and world_size() > 1:
         x, kept = (gather(t.to(place))[: len(samples)].cpu() for t in (x, kept))
-    features = Features(x, samples.labels, samples.names)
+    features = Features(x, samples.labels, list(samples.names))
     return features if bool(kept.all()) else features.subset(kept)
 
 
@@ -155,7 +155,7 @@ def raw_features(samples: Samples[Any], beside: Sequence[Samples[Any]] = ()) -> 
     if len(samples) == 0:
         raise UserError("there are no images to take pixels from")
     one_scale = samples.has_one_scale(samples.raw_name)
-    features = Features(samples.raw(beside), samples.labels, samples.names, one_scale)
+    features = Features(samples.raw(beside), samples.labels, list(samples.names), one_scale)
     substitute = samples.is_substitute
     return features.subset(~substitute) if bool(substitute.any()) else features
 

@@ -16,12 +16,13 @@ from similitude.evaluation.geometry import (
     uniformity,
 )
 from similitude.evaluation.knn import KNNProbe
-from similitude.randomness import permutation
+from similitude.randomness import MANY, Order
 from similitude.sample import Facts, MultiView, Samples
 
 FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
 QUERY_SHARE = 0.2  # of each class's watched images are asked for, the others vote
 NUM_ALIGNED = 500  # watched images at most whose views are compared
+_LOOKED_AT = 1 << 20  # of very many samples so many are looked at for labeled ones
 
 
 class OnlineMonitor:
@@ -46,7 +47,8 @@ class OnlineMonitor:
         start: nn.Module | None = None,
         size: int = 2500,
     ) -> None:
-        index = permutation(seed, -1, len(samples))
+        n = len(samples)
+        index = Order(seed, -1, n)[: n if n <= MANY else _LOOKED_AT]
         if samples.labels is not None:  # labeled samples first, for kNN; the others fill up
             index = index[(samples.labels[index] < 0).int().argsort(stable=True)]
         self.samples = samples.subset(index[:size].sort().values)

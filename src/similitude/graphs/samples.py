@@ -146,7 +146,7 @@ class Graphs(Modality):
         on_progress: Callable[[int, int], None] | None = None,
     ) -> NodeSet | GraphSet:
         """The nodes or graphs, which are in memory already."""
-        known = (source.index, source.names, source.labels, source.class_names)
+        known = (source.index, list(source.names), source.labels, source.class_names)
         if source.sizes is None:
             return NodeSet(source.graph, *known)
         return GraphSet(ManyGraphs(source.graph, source.sizes), *known)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from similitude.data.files import UnreadableError
 from similitude.data.streams import Block, Stream
-from similitude.distributed.threads import lone_threads
+from similitude.distributed.threads import cores, lone_threads
 from similitude.errors import UserError
 from similitude.images.arrays import ArraySource
 from similitude.images.decoding import to_canvas, to_canvases
@@ -28,7 +28,7 @@ from similitude.images.lazy import MAX_UNREADABLE_SHARE
 from similitude.images.source import ImageSource, check_number, encoded
 
 LARGEST_DEFAULT_SIZE = 256
-_CHUNK = 32  # images per task: large enough to hide the cost of handing it over
+_CHUNK = 32  # images per task of a core: large enough to hide the cost of handing it over
 _FEW = 1000  # images of a stream before the share of unreadable ones means something
 
 
@@ -108,13 +108,18 @@ class Decoder:
     on_progress: Callable[[int, int], None] | None = None
     found: Found = field(default_factory=Found)
 
+    @property
+    def chunk(self) -> int:
+        """Images per task; of more threads each has fewer, so that as many wait in memory."""
+        return max(1, _CHUNK * cores() // max(cores(), self.workers))
+
     def canvases(self) -> Iterator[UInt[np.ndarray, "M C S S"]]:
         """All canvases, some at a time, decoded in parallel, in the order of the source."""
         total, done = len(self.source), 0
         for canvases, found in self.chunks():
             yield canvases
             self.found.add(found)
-            done = min(total, done + _CHUNK)
+            done = min(total, done + self.chunk)
             self.found.check_share(self.source.name, done, total)
             if self.on_progress is not None:
                 self.on_progress(done, total)
@@ -122,7 +127,7 @@ class Decoder:
 
     def chunks(self) -> Iterator[_Chunk]:
         """Some canvases at a time, with what was found of them in their part of the source."""
-        starts = iter(range(0, len(self.source), _CHUNK))
+        starts = iter(range(0, len(self.source), self.chunk))
         waiting: deque[Future[_Chunk]] = deque()
         with lone_threads(self.workers, "decode") as pool:
             try:
@@ -141,7 +146,7 @@ class Decoder:
                     future.cancel()
 
     def _decode(self, start: int) -> _Chunk:
-        stop = min(len(self.source), start + _CHUNK)
+        stop = min(len(self.source), start + self.chunk)
         if isinstance(self.source, ArraySource):
             return _decode_rows(self.source, start, stop, self.size)
         found = Found()
@@ -198,7 +203,10 @@ class StreamDecoder:
             raise UserError(f"{stream.name} has no images")
         self.size = default_size(first) if size is None else size
         values = with_measured_values(first).values  # as the first ones are, so are all
-        nothing = Block(name=stream.name, names=[], files=[], class_names=stream.class_names)
+        self._names: list[str] = []  # of what has been listed
+        nothing = Block(
+            name=stream.name, names=self._names, files=[], class_names=stream.class_names
+        )
         self.source: ImageSource = encoded(nothing).decoded_as(**form)
         self.found = Found()
         self._workers, self._on_progress = workers, on_progress
@@ -207,7 +215,7 @@ class StreamDecoder:
 
     def canvases(self) -> Iterator[UInt[np.ndarray, "M C S S"]]:
         """All canvases, some at a time, decoded in parallel, in the order of the stream."""
-        labels, names, name = [], self.source.names, self.source.name
+        labels, names, name = [], self._names, self.source.name
         for block in self._blocks:
             for canvases, found in Decoder(block, self.size, self._workers).chunks():
                 yield canvases

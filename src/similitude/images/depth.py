@@ -1,5 +1,6 @@
 """Which values of deep pictures are black and white: one rule for all pictures of a data set."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,8 @@ def with_measured_values(source: ImageSource) -> ImageSource:
     if source.values is not None:
         return source
     n, k = len(source), min(_LOOKED_AT, len(source))
-    looks = [source.look(i * n // k, _VALUES) for i in range(k)]
+    with ThreadPoolExecutor(source.readers, "similitude-looks") as threads:
+        looks = list(threads.map(lambda i: source.look(i * n // k, _VALUES), range(k)))
     deep = [look.values for look in looks if look.values is not None]
     windows = [look.window for look in looks if look.window is not None]
     notes, kept = [], "; 8 bits of them are kept, and 16 with depth=16" if source.depth == 8 else ""

@@ -46,7 +46,7 @@ class ImageSet(Samples[Canvases]):
 
     pixels: UInt[Tensor, "N C S S"] | LazyCanvases
     aspect: Float[Tensor, " N"]
-    names: list[str]
+    names: Sequence[str]
     labels: Int[Tensor, " N"] | None = None
     class_names: list[str] | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -91,15 +91,17 @@ class ImageSet(Samples[Canvases]):
         if not isinstance(self.pixels, LazyCanvases) or not self.unreadable:
             return torch.zeros(len(self), dtype=torch.bool)
         unreadable = {name for name, _ in self.unreadable}
-        return torch.tensor([name in unreadable for name in self.names])
+        found = np.fromiter((name in unreadable for name in self.names), bool, len(self))
+        return torch.from_numpy(found)
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Canvases:
         """The canvases at these positions, in memory of their own unless it is a slice."""
+        if isinstance(self.pixels, LazyCanvases):
+            pixels, aspect = self.pixels.rows(self.pixels.positions(index))
+            return Canvases(torch.from_numpy(pixels), torch.from_numpy(aspect))
         if isinstance(index, slice):
             return Canvases(self.pixels[index], self.aspect[index])
-        # pixels first: the shape of an image is known once it is decoded
-        pixels = _rows(self.pixels, index)
-        return Canvases(pixels, _rows(self.aspect, index))
+        return Canvases(_rows(self.pixels, index), _rows(self.aspect, index))
 
     def clean(self, rows: Canvases, facts: ImageFacts) -> Float[Tensor, "M C s s"]:
         """The whole canvas, resized with anti-aliasing and normalized."""
@@ -152,6 +154,7 @@ class ImageSet(Samples[Canvases]):
                 memory (and the mapped file); anything else copies them.
         """
         rows: Tensor | slice
+        kept: Sequence[str]
         if isinstance(index, slice):
             rows = index
             kept = self.names[index]
@@ -160,17 +163,21 @@ class ImageSet(Samples[Canvases]):
             if rows.dtype == torch.bool:
                 rows = rows.nonzero()[:, 0]
             rows = rows.to(torch.int64)
-            kept = [self.names[i] for i in rows.tolist()]
-        pixels = self.pixels[rows]
-        if bool((substitute := self.is_substitute[rows]).any()):
-            rows, pixels = torch.arange(len(self))[rows][~substitute], pixels[~substitute]
-            kept = [self.names[i] for i in rows.tolist()]
+            kept = [self.names[int(i)] for i in rows.tolist()]
+        taken = self.take(rows)
+        pixels, aspect = taken.pixels, taken.aspect
+        if isinstance(self.pixels, LazyCanvases) and self.unreadable:
+            unreadable = {name for name, _ in self.unreadable}
+            good = torch.tensor([name not in unreadable for name in kept])
+            rows = torch.from_numpy(self.pixels.positions(rows))[good]
+            pixels, aspect = pixels[good], aspect[good]
+            kept = [name for name in kept if name not in unreadable]
         partners = self.partners
         if partners is not None:
             partners = partners_among(partners, torch.arange(len(self))[rows])
         return ImageSet(
             pixels=pixels,
-            aspect=self.aspect[rows],
+            aspect=aspect,
             names=kept,
             labels=None if self.labels is None else self.labels[rows],
             class_names=self.class_names,
@@ -191,8 +198,6 @@ def partners_among(partners: Int[Tensor, "N K"], kept: Int[Tensor, " M"]) -> Int
     return place[partners[kept]]
 
 
-def _rows(tensor: Tensor | LazyCanvases, index: Tensor) -> Tensor:
-    if isinstance(tensor, LazyCanvases):
-        return torch.from_numpy(tensor.rows(index.numpy()))
+def _rows(tensor: Tensor, index: Tensor) -> Tensor:
     # NumPy gathers in this thread alone; see the loader for what torch would do
     return torch.from_numpy(tensor.numpy()[index.numpy()])

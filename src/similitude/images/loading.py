@@ -71,7 +71,7 @@ def load_images(
             :func:`cache_folder`.
         memory_limit_bytes: Canvases that need more than this never stay in memory; by default a
             third of the memory that is free.
-        workers: Threads; by default one for each core.
+        workers: Threads; by default one for each core, and more where files are far away.
         on_progress: Called with (images done, images in all) now and then, in this thread.
 
     Raises:
@@ -89,14 +89,15 @@ def load_images(
         images = ready.image_set(torch.from_numpy(source.array), source)  # no decoding, no copy
         if source.opened is None:
             return images
-        mapped = LazyCanvases(source, size, workers or cores(), source.array)
+        mapped = LazyCanvases(source, size, workers or source.readers, source.array)
         mapped.take_as_complete(images.aspect, [])
         return dataclasses.replace(images, pixels=mapped)
+    readers = workers or source.readers
     # Rows of an array are there at once; tiles are cut from whole images, one after the other.
     if len(source) > LAZY_FROM and not isinstance(source, (ArraySource, TiledSource)):
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
-        return first_then_others(lambda: _lazily(source, size, folder, limit, workers or cores()))
-    decoder = Decoder(source, size, workers or cores(), on_progress)
+        return first_then_others(lambda: _lazily(source, size, folder, limit, readers))
+    decoder = Decoder(source, size, readers, on_progress)
     shape, dtype = (len(source), *source.canvas(size)), np.dtype(source.dtype)
     if math.prod(shape) * dtype.itemsize <= limit:
         pixels, count = np.empty(shape, dtype), 0
@@ -117,7 +118,7 @@ def load_some(source: ImageSource, positions: Sequence[int], size: int | None = 
         size: See :func:`load_images`.
     """
     size = default_size(source) if size is None else size
-    return _undecoded(source, LazyCanvases(source, size, cores(), None)).subset(positions)
+    return _undecoded(source, LazyCanvases(source, size, source.readers, None)).subset(positions)
 
 
 def pack_images(
@@ -153,7 +154,7 @@ def pack_images(
     else:
         check_number(source.name, len(source))
         size = default_size(source) if size is None else size
-        decoder = Decoder(source, size, cores(), on_progress)
+        decoder = Decoder(source, size, source.readers, on_progress)
 
     def listing(found: Found) -> dict[str, Any]:
         pixels = torch.empty(len(found.kept), 1, 0, 0, dtype=torch.uint8)
@@ -193,10 +194,10 @@ def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) 
 def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: int) -> ImageSet:
     """All images, to be decoded when they are needed, into memory, a file, or nowhere."""
     path = _place(source, size, folder)
-    everything = list(range(len(source)))
     facts = read_facts(path)
+    everything = None if facts is None else list(range(len(source)))
     if facts is not None and facts["kept"] == everything and facts["size"] == size:
-        found = Found(everything, facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
+        found = Found(facts["kept"], facts["aspect"], [(f, r) for f, r in facts["unreadable"]])
         pixels = map_canvases(path, facts)
         images = found.image_set(torch.from_numpy(pixels), source)
         if not images.unreadable:
@@ -209,7 +210,7 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
 
     def complete(lazy: LazyCanvases) -> None:
         facts = {**form_facts(source, size), "count": len(lazy), "aspect": lazy.aspect.tolist()}
-        facts |= {"unreadable": lazy.unreadable, "kept": everything}
+        facts |= {"unreadable": lazy.unreadable, "kept": list(range(len(lazy)))}
         mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
         try:
             partial.rename(mine)

@@ -4,6 +4,7 @@ Letters: N images, C channels, H height, W width.
 """
 
 from abc import abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from similitude.data.files import UnreadableError
 from similitude.data.source import FileSource, Source
+from similitude.distributed.threads import cores
 from similitude.errors import UserError
 from similitude.images import stored
 from similitude.images.decoding import DTYPES, ValueRange
@@ -36,6 +38,11 @@ class ImageSource(Source):
     def dtype(self) -> type[Any]:
         """NumPy's, of a decoded pixel."""
         return DTYPES[self.depth]
+
+    @property
+    def readers(self) -> int:
+        """See :attr:`FileSource.readers`."""
+        return cores()
 
     def canvas(self, size: int) -> tuple[int, int, int]:
         """Shape of a canvas of this side."""
@@ -84,7 +91,9 @@ class ImageSource(Source):
         Only headers are read; files without a readable one are left out.
         """
         count = min(sample, len(self))
-        sizes = [self.probe_size(i * len(self) // count) for i in range(count)]
+        some = [i * len(self) // count for i in range(count)]
+        with ThreadPoolExecutor(self.readers, "similitude-sizes") as threads:
+            sizes = list(threads.map(self.probe_size, some))
         return [size for size in sizes if size is not None]
 
 
@@ -101,6 +110,10 @@ class EncodedSource(ImageSource):
     @property
     def origin(self) -> Source:
         return self.files
+
+    @property
+    def readers(self) -> int:
+        return self.files.readers
 
     def read(self, i: int, size: int | None = None) -> UInt[Tensor, "C H W"]:
         with self.files.file(i) as file:

@@ -98,7 +98,7 @@ class TextKind(Modality):
         on_progress: Callable[[int, int], None] | None = None,
     ) -> TextSet:
         """The texts of a source."""
-        return TextSet(source.texts, source.names, source.labels, source.class_names)
+        return TextSet(source.texts, list(source.names), source.labels, source.class_names)
 
     def load_some(self, source: TextSource, positions: Sequence[int], config: TextData) -> TextSet:
         """Some of its texts."""

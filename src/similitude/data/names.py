@@ -1,0 +1,81 @@
+"""Names of very many samples, kept in a file and read one by one.
+
+Letters: N names.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from similitude.files.writing import checksum
+
+_BLOCK = 1 << 16  # names that are read at once
+
+
+class Names(Sequence[str]):
+    """Names that stay in two files: their text, joined by line feeds, and where each begins.
+
+    Args:
+        text: UTF-8.
+        bounds: int64, N + 1 of them: name i is ``text[bounds[i] : bounds[i + 1] - 1]``.
+        rows: Which of them these are.
+    """
+
+    def __init__(self, text: Path, bounds: Path, rows: range | np.ndarray) -> None:
+        self._text, self._bounds, self._rows = text, bounds, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Names": ...
+    def __getitem__(self, index: int | slice) -> "str | Names":
+        if isinstance(index, slice):
+            return Names(self._text, self._bounds, self._rows[index])
+        row = int(self._rows[index])
+        return self._read(row, row + 1)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _BLOCK):
+            rows = self._rows[start : start + _BLOCK]
+            if isinstance(rows, range) and rows.step == 1:
+                yield from self._read(rows.start, rows.stop)
+            else:
+                yield from (self._read(int(row), int(row) + 1)[0] for row in rows)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return self is other or all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def checksum(self) -> int:
+        """CRC-32 of the names joined by line feeds."""
+        if isinstance(self._rows, range) and self._rows.step == 1 and len(self):
+            start, stop = self._bound(self._rows.start), self._bound(self._rows.stop) - 1
+            with self._text.open("rb") as file:
+                file.seek(start)
+                return checksum(file, stop - start)
+        found, before = 0, b""
+        for name in self:
+            found, before = zlib.crc32(before + name.encode(), found), b"\n"
+        return found
+
+    def _bound(self, row: int) -> int:
+        return int(np.fromfile(self._bounds, np.int64, 1, offset=8 * row)[0])
+
+    def _read(self, start: int, stop: int) -> list[str]:
+        """Names ``start`` to ``stop - 1`` of all that the files hold."""
+        bounds = np.fromfile(self._bounds, np.int64, stop - start + 1, offset=8 * start)
+        with self._text.open("rb") as file:
+            file.seek(int(bounds[0]))
+            text = file.read(int(bounds[-1] - bounds[0]))
+        ends = (bounds - bounds[0]).tolist()
+        return [text[a : b - 1].decode() for a, b in pairwise(ends)]

@@ -1,0 +1,396 @@
+"""Where the samples of tar files lie: made once of their headers, kept in the cache, read in place.
+
+    index.json    facts, and the checksums of the other files
+    places        int64 [N, 2]: first byte and length of each sample in its shard
+    names         of all samples, joined by line feeds
+    bounds        int64 [N + 1]: where each name begins
+    parts         uint8 [N]: number of the part
+    labels        int64 [N]: number of the class, -1 where it is unknown; if any is known
+
+Samples stand in the order of the shards, and in each by their place. Whatever the number of
+samples, none of this is held in memory; labels are mapped.
+
+Letters: N samples.
+"""
+
+import hashlib
+import json
+import posixpath
+import re
+import shutil
+import tarfile
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm import tqdm
+
+from similitude.data.cache import cache_folder
+from similitude.data.classes import class_counts, numbered_classes
+from similitude.data.files import Wanted
+from similitude.data.names import Names
+from similitude.data.parts import PARTS
+from similitude.data.stores import Store
+from similitude.distributed import first_then_others
+from similitude.errors import UserError
+from similitude.files.writing import checksum, new_folder
+
+_FORMAT = 1  # larger when the same shards would give other files
+_LABEL = ".cls"
+_LONGEST_LABEL = 1000  # bytes
+_BLOCK = 1 << 20  # samples
+_COLUMNS = ("places", "names", "bounds", "parts", "labels")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Tar files and what tells one content of them from the next.
+
+    Attributes:
+        store: Where they lie.
+        paths: Each in the store.
+        sizes: Bytes of each.
+        stamps: Of each; another one once it has changed.
+    """
+
+    store: Store
+    paths: list[str]
+    sizes: list[int]
+    stamps: list[str]
+
+    @classmethod
+    def of(cls, store: Store, paths: Sequence[str]) -> "Shards":
+        """Those at these paths, which are looked for."""
+        facts = store.facts(paths)
+        return cls(store, list(paths), [size for size, _ in facts], [stamp for _, stamp in facts])
+
+    def fingerprint(self) -> str:
+        """A hash of every shard's place, length and time."""
+        stamps = "".join(self.stamps).encode(errors="surrogateescape")
+        return hashlib.sha256(stamps).hexdigest()
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The index of some shards.
+
+    Attributes:
+        folder: Of its files.
+        ends: How many samples there are up to the end of each shard.
+        part_names: Of the parts by number; None for what is of no part.
+        class_names: Of the classes that occur, or None.
+        others: How many files are not wanted, by suffix.
+        endless: Shards that end where another file could follow: tar files end with a mark.
+    """
+
+    folder: Path
+    ends: Int[np.ndarray, " S"]
+    part_names: list[str | None]
+    class_names: list[str] | None
+    others: Counter[str]
+    endless: list[str]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def place(self, row: int) -> tuple[int, int, int]:
+        """Number of the shard, first byte and length of a sample."""
+        start, length = np.fromfile(self.folder / "places", np.int64, 2, offset=16 * row).tolist()
+        return int(np.searchsorted(self.ends, row, "right")), start, length
+
+    def rows(self, part: str | None) -> "range | Int[np.ndarray, ' M']":
+        """The samples of a part; all for None."""
+        if part is None:
+            return range(len(self))
+        if part not in self.part_names:
+            return range(0)
+        if len(self.part_names) == 1:
+            return range(len(self))
+        is_in = np.memmap(self.folder / "parts", np.uint8, "r") == self.part_names.index(part)
+        first, last = int(is_in.argmax()), len(self) - int(is_in[::-1].argmax())
+        if int(np.count_nonzero(is_in)) == last - first:  # shards of a part stand together
+            return range(first, last)
+        return np.flatnonzero(is_in)
+
+    def names(self, rows: "range | Int[np.ndarray, ' M']") -> Names:
+        """Of these samples."""
+        return Names(self.folder / "names", self.folder / "bounds", rows)
+
+    def labels(
+        self, rows: "range | Int[np.ndarray, ' M']"
+    ) -> tuple[Int[Tensor, " M"], list[str]] | tuple[None, None]:
+        """The classes of these samples, and the names of those that occur among them."""
+        if self.class_names is None:
+            return None, None
+        # a private copy of what is changed, which nothing does; torch wants memory it could write
+        mapped = torch.from_numpy(np.memmap(self.folder / "labels", np.int64, "c"))
+        if isinstance(rows, range):
+            labels = mapped[rows.start : rows.stop]
+            if len(rows) == len(self):
+                return labels, self.class_names
+        else:
+            labels = mapped[torch.from_numpy(rows)]
+        count = class_counts(labels, len(self.class_names))
+        if not count.any():
+            return None, None
+        if (count > 0).all():
+            return labels, self.class_names
+        number = torch.cat([(count > 0).cumsum(0) - 1, torch.tensor([-1])])
+        kept = [name for name, n in zip(self.class_names, count.tolist(), strict=True) if n]
+        return number[labels], kept
+
+
+def indexed(shards: Shards, name: str, wanted: Wanted) -> ShardIndex:
+    """The index of some shards, made now or found in the cache.
+
+    Raises:
+        UserError: a file that is no tar file, is compressed or cut off; no sample in any; a class
+            that is no short text; no room on the disk.
+    """
+    key = f"{_FORMAT} {wanted.suffixes} {shards.fingerprint()}"
+    folder = cache_folder() / "shards" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def ready() -> dict[str, Any]:
+        facts = _read_facts(folder)
+        return _write(folder, shards, name, wanted) if facts is None else facts
+
+    facts = first_then_others(ready)
+    return ShardIndex(
+        folder,
+        np.cumsum(facts["counts"]),
+        facts["part_names"],
+        facts["class_names"],
+        Counter(facts["others"]),
+        facts["endless"],
+    )
+
+
+class _Scan(NamedTuple):
+    """What the headers of a shard say, sample by sample."""
+
+    names: list[str]
+    parts: list[str | None]
+    texts: list[str | None]  # of classes
+    places: list[tuple[int, int]]
+    others: Counter[str]
+    has_end: bool
+
+
+def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
+    """Read all headers, and write the files; their facts."""
+    if folder.exists():  # damaged
+        shutil.rmtree(folder, ignore_errors=True)
+    parts: dict[str | None, int] = {}
+    texts: dict[str, int] = {}
+    counts: list[int] = []
+    others: Counter[str] = Counter()
+    endless: list[str] = []
+    length = 0
+    try:
+        with new_folder(folder) as temporary:
+            columns = {c: (temporary / c).open("wb") for c in _COLUMNS}
+            try:
+                columns["bounds"].write(bytes(8))
+                for scan in _scans(shards, name, wanted):
+                    counts.append(len(scan.names))
+                    others += scan.others
+                    if not scan.has_end:
+                        endless.append(shards.paths[len(counts) - 1])
+                    encoded = [one.encode() + b"\n" for one in scan.names]
+                    lengths = np.array([len(one) for one in encoded], np.int64)
+                    columns["names"].write(b"".join(encoded))
+                    columns["bounds"].write((length + np.cumsum(lengths)).tobytes())
+                    length += int(lengths.sum())
+                    columns["places"].write(np.array(scan.places, np.int64).tobytes())
+                    numbers = [parts.setdefault(part, len(parts)) for part in scan.parts]
+                    columns["parts"].write(np.array(numbers, np.uint8).tobytes())
+                    known = [
+                        -1 if text is None else texts.setdefault(text, len(texts))
+                        for text in scan.texts
+                    ]
+                    columns["labels"].write(np.array(known, np.int64).tobytes())
+            finally:
+                for file in columns.values():
+                    file.close()
+            if not sum(counts):
+                raise UserError(
+                    f"no {wanted.noun} in {name}: looked in {len(shards.paths)} tar file(s) for "
+                    f"{' '.join(wanted.suffixes)}"
+                )
+            numbers, class_names = numbered_classes(texts)
+            _number(temporary / "labels", numbers)
+            facts = {
+                "counts": counts,
+                "part_names": list(parts),
+                "class_names": class_names,
+                "others": dict(others),
+                "endless": endless,
+                "checksums": {c: _checksum(temporary / c) for c in _COLUMNS},
+            }
+            (temporary / "index.json").write_text(json.dumps(facts), encoding="utf-8")
+    except UserError:
+        if (made := _read_facts(folder)) is not None:  # by another run, meanwhile
+            return made
+        raise
+    return facts
+
+
+def _number(path: Path, numbers: Int[Tensor, " T"] | None) -> None:
+    """Put the numbers of classes where those of texts stand; nothing where no class is known."""
+    if numbers is None:
+        path.write_bytes(b"")
+        return
+    number = np.append(numbers.numpy(), -1)  # the last entry is where -1 looks
+    mapped = np.memmap(path, np.int64, "r+")
+    for start in range(0, len(mapped), _BLOCK):
+        mapped[start : start + _BLOCK] = number[mapped[start : start + _BLOCK]]
+    mapped.flush()
+
+
+def _checksum(path: Path) -> int:
+    with path.open("rb") as file:
+        return checksum(file, path.stat().st_size)
+
+
+def _read_facts(folder: Path) -> dict[str, Any] | None:
+    """The facts of an index; None if there is none, or not a whole one."""
+    try:
+        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        total = sum(facts["counts"])
+        if {c: _checksum(folder / c) for c in _COLUMNS} != facts["checksums"]:
+            return None
+        places = (folder / "places").stat().st_size
+        return facts if total > 0 and places == 16 * total else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _scans(shards: Shards, name: str, wanted: Wanted) -> Iterator[_Scan]:
+    """The headers of all shards, some read at once, in the order of the shards."""
+    # of parts
+    in_folders = len({posixpath.dirname(path) for path in map(_posix, shards.paths)}) > 1
+    left = iter(range(len(shards.paths)))
+    waiting: deque[Future[_Scan]] = deque()
+    with (
+        ThreadPoolExecutor(shards.store.readers, "similitude-headers") as threads,
+        tqdm(total=len(shards.paths), desc=f"headers of {name}", delay=2, leave=False) as shown,
+    ):
+        try:
+            while True:
+                while len(waiting) < 2 * shards.store.readers:
+                    if (number := next(left, None)) is None:
+                        break
+                    waiting.append(threads.submit(_scan, shards, number, in_folders, wanted))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+                shown.update()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _posix(path: str) -> str:
+    return path.replace("\\", "/")
+
+
+def _scan(shards: Shards, number: int, in_folders: bool, wanted: Wanted) -> _Scan:
+    path = PurePosixPath(_posix(shards.paths[number]))
+    files, texts, others, has_end = _headers(shards, number, wanted)
+    of_shard = path.parent.name if in_folders else _first_word(path.name)
+    if of_shard is not None and of_shard.lower() not in PARTS:
+        of_shard = None
+    scan = _Scan([], [], [], [], others, has_end)
+    for file, place in files.items():
+        part, shown = of_shard, file
+        folder, slash, below = file.partition("/")
+        if slash and not in_folders and folder.lower() in PARTS:
+            part, shown = folder, below
+        if len(shards.paths) > 1:
+            shown = f"{path.name}/{shown}"
+        scan.names.append(shown.encode(errors="backslashreplace").decode())
+        scan.parts.append(part)
+        scan.texts.append(texts.get(_key(file)))
+        scan.places.append(place)
+    return scan
+
+
+def _first_word(name: str) -> str | None:
+    return re.split(r"[^a-z]", name.lower(), maxsplit=1)[0] or None
+
+
+class _Headers(NamedTuple):
+    """What lies in a shard."""
+
+    files: dict[str, tuple[int, int]]  # first byte and length of each sample
+    texts: dict[str, str]  # of classes, by key
+    others: Counter[str]
+    has_end: bool
+
+
+def _headers(shards: Shards, number: int, wanted: Wanted) -> _Headers:
+    path, size = shards.paths[number], shards.sizes[number]
+    shown = shards.store.shown(path)
+    files: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    others: Counter[str] = Counter()
+    try:
+        with (
+            shards.store.open(path, size) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as tar,
+        ):
+            for member in tar:
+                name = posixpath.normpath(member.name)
+                if any(p.startswith(".") or p == "__MACOSX" for p in name.split("/")):
+                    continue
+                suffix = posixpath.splitext(name)[1].lower()
+                if member.islnk() or member.issym():
+                    folder = posixpath.dirname(name) if member.issym() else ""
+                    links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
+                elif not member.isfile():
+                    continue
+                elif suffix == _LABEL:
+                    if member.size > _LONGEST_LABEL:
+                        raise UserError(
+                            f"{name} in {shown} is no class: it has more than {_LONGEST_LABEL} "
+                            "bytes"
+                        )
+                    content = tar.extractfile(member)
+                    text = b"" if content is None else content.read()
+                    texts[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
+                elif suffix in wanted.suffixes:
+                    # holes of a sparse file are not stored: it is none that could be read in place
+                    files[name] = (0, 0) if member.issparse() else (member.offset_data, member.size)
+                else:
+                    others[suffix or "without suffix"] += 1
+            stream.seek(tar.offset)
+            tail = stream.read(tarfile.BLOCKSIZE)  # tarfile takes whatever is no header for the end
+            if tail and tail != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"it is cut off or damaged at byte {tar.offset}")
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"cannot read {shown}: {error}; shards are tar files without compression"
+        ) from error
+    for name, target in links.items():
+        if posixpath.splitext(name)[1].lower() in wanted.suffixes:
+            files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file
+        elif _key(target) in texts and name.endswith(_LABEL):
+            texts[_key(name)] = texts[_key(target)]
+    return _Headers(
+        dict(sorted(files.items(), key=lambda file: file[1])), texts, others, bool(tail)
+    )
+
+
+def _key(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
