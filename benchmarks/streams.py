@@ -141,8 +141,8 @@ def index(url: str, each: int) -> None:
     shard_index._scan = scan
     size = sum(file.stat().st_size for file in made.folder.iterdir())
     print(
-        f"{len(made):,} samples in {len(paths):,} shards; headers: {rate:,.0f} samples a second of a core, "
-        f"{wall:,.0f} by the clock; "
+        f"{len(made):,} samples in {len(paths):,} shards; headers: {rate:,.0f} samples a second of "
+        f"a core, {wall:,.0f} by the clock; "
         f"index: {seconds:.0f} s without headers, {size / 1e9:.2f} GB, most memory "
         f"{status('VmHWM')} MB",
         flush=True,

@@ -1,10 +1,13 @@
 """The generator is uniform, independent in every argument, and frozen."""
 
+from collections import Counter
+
 import pytest
 import torch
 from scipy import stats
 
-from similitude.randomness import permutation, uniform, uniforms
+from similitude import randomness
+from similitude.randomness import Order, permutation, uniform, uniforms
 
 N = 20_000
 INDEX = torch.arange(N)
@@ -129,3 +132,49 @@ def test_permutation_mixes_places():
     # where sample 0 goes, and where samples 0 and 1 go relative to each other
     assert stats.chisquare(torch.bincount(places[:, 0], minlength=20).numpy()).pvalue > 1e-3
     assert abs((places[:, 0] < places[:, 1]).float().mean() - 0.5) < 4 * 0.5 / 4000**0.5
+
+
+def test_an_order_is_the_permutation_where_samples_are_not_very_many():
+    order = Order(3, 2, 1000)
+    assert torch.equal(order[:], permutation(3, 2, 1000))
+    assert torch.equal(order[10:20], permutation(3, 2, 1000)[10:20])
+    order[:].zero_()
+    assert torch.equal(order[:], permutation(3, 2, 1000))
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Orders that are computed place by place, as those of very many samples are."""
+    monkeypatch.setattr(randomness, "MANY", 0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 1000, 99_991])
+def test_a_computed_order_holds_every_sample_once(computed, n):
+    order = Order(0, 0, n)
+    assert torch.equal(order[:].sort().values, torch.arange(n))
+    assert torch.equal(order[n // 3 : n // 2], order[:][n // 3 : n // 2])
+
+
+def test_a_computed_order_is_always_the_same(computed):
+    """The numbers are those of runs that were begun before."""
+    assert Order(3, 0, 17)[:].tolist() == [
+        *(4, 1, 2, 0, 10, 14, 13, 8, 6, 11, 12, 3, 16, 9, 7, 5, 15)
+    ]
+    assert Order(3, 0, 10**8)[:3].tolist() == [79512500, 72497242, 29528875]
+
+
+def test_a_computed_order_mixes_places(computed):
+    """Samples of every stretch come to every stretch, and every order of four comes as often."""
+    order = Order(0, 0, 20_000)[:]
+    cells = (torch.arange(20_000) // 1000 * 20 + order // 1000).bincount(minlength=400)
+    assert ((cells - 50.0) ** 2 / 50).sum() < stats.chi2.ppf(0.999, 361)
+    assert abs(torch.corrcoef(torch.stack([order[1:], order[:-1]]).double())[0, 1]) < 0.03
+    counts = Counter(tuple(Order(0, epoch, 4)[:].tolist()) for epoch in range(480))
+    assert len(counts) == 24
+    assert sum((count - 20) ** 2 / 20 for count in counts.values()) < stats.chi2.ppf(0.999, 23)
+
+
+def test_a_computed_order_changes_with_seed_and_epoch(computed):
+    first = Order(0, 0, 10**8)[:1000]
+    for other in (Order(1, 0, 10**8), Order(0, 1, 10**8)):
+        assert (other[:1000] == first).sum() < 3

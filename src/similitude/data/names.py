@@ -1,10 +1,11 @@
-"""Names of very many samples, kept in a file and read one by one.
+"""Names of very many samples, of which none is held in memory.
 
 Letters: N names.
 """
 
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import overload
@@ -14,6 +15,45 @@ import numpy as np
 from similitude.files.writing import checksum
 
 _BLOCK = 1 << 16  # names that are read at once
+
+
+def _are_equal(ours: Sequence[str], other: object) -> bool:
+    if not isinstance(other, Sequence) or len(ours) != len(other):
+        return False
+    return ours is other or all(a == b for a, b in zip(ours, other, strict=True))
+
+
+def _checksum(names: Sequence[str]) -> int:
+    found, before = 0, b""
+    for name in names:
+        found, before = zlib.crc32(before + name.encode(), found), b"\n"
+    return found
+
+
+class Numbered(Sequence[str]):
+    """Names of samples that have none: ``00012``."""
+
+    def __init__(self, rows: range) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Numbered": ...
+    def __getitem__(self, index: int | slice) -> "str | Numbered":
+        if isinstance(index, slice):
+            return Numbered(self._rows[index])
+        return f"{self._rows[index]:05d}"
+
+    __eq__ = _are_equal
+    __hash__ = None  # type: ignore[assignment]
+
+    def checksum(self) -> int:
+        """CRC-32 of the names joined by line feeds."""
+        return _checksum(self)
 
 
 class Names(Sequence[str]):
@@ -49,24 +89,21 @@ class Names(Sequence[str]):
             else:
                 yield from (self._read(int(row), int(row) + 1)[0] for row in rows)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return self is other or all(a == b for a, b in zip(self, other, strict=True))
-
+    __eq__ = _are_equal
     __hash__ = None  # type: ignore[assignment]
 
-    def checksum(self) -> int:
-        """CRC-32 of the names joined by line feeds."""
+    @cached_property
+    def _joined(self) -> int:
         if isinstance(self._rows, range) and self._rows.step == 1 and len(self):
             start, stop = self._bound(self._rows.start), self._bound(self._rows.stop) - 1
             with self._text.open("rb") as file:
                 file.seek(start)
                 return checksum(file, stop - start)
-        found, before = 0, b""
-        for name in self:
-            found, before = zlib.crc32(before + name.encode(), found), b"\n"
-        return found
+        return _checksum(self)
+
+    def checksum(self) -> int:
+        """CRC-32 of the names joined by line feeds."""
+        return self._joined
 
     def _bound(self, row: int) -> int:
         return int(np.fromfile(self._bounds, np.int64, 1, offset=8 * row)[0])

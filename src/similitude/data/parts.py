@@ -1,5 +1,6 @@
 """The parts of a data set, by the names that people give them."""
 
+import re
 from collections.abc import Iterable
 
 PARTS = {
@@ -10,6 +11,12 @@ PARTS = {
     "validation": "val",
     "dev": "val",
 }  # name in small letters -> part
+
+
+def part_of_file(name: str) -> str | None:
+    """The part that a file's name begins with, as it is called there; None where it is none."""
+    word = re.split(r"[^a-z]", name.lower(), maxsplit=1)[0]
+    return word if word in PARTS else None
 
 
 def parts_of(names: Iterable[str]) -> dict[str, str]:

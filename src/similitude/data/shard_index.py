@@ -16,7 +16,6 @@ Letters: N samples.
 import hashlib
 import json
 import posixpath
-import re
 import shutil
 import tarfile
 from collections import Counter, deque
@@ -36,7 +35,7 @@ from similitude.data.cache import cache_folder
 from similitude.data.classes import class_counts, numbered_classes
 from similitude.data.files import Wanted
 from similitude.data.names import Names
-from similitude.data.parts import PARTS
+from similitude.data.parts import PARTS, part_of_file
 from similitude.data.stores import Store
 from similitude.distributed import first_then_others
 from similitude.errors import UserError
@@ -304,9 +303,9 @@ def _posix(path: str) -> str:
 def _scan(shards: Shards, number: int, in_folders: bool, wanted: Wanted) -> _Scan:
     path = PurePosixPath(_posix(shards.paths[number]))
     files, texts, others, has_end = _headers(shards, number, wanted)
-    of_shard = path.parent.name if in_folders else _first_word(path.name)
-    if of_shard is not None and of_shard.lower() not in PARTS:
-        of_shard = None
+    of_shard = part_of_file(path.name)
+    if in_folders:
+        of_shard = path.parent.name if path.parent.name.lower() in PARTS else None
     scan = _Scan([], [], [], [], others, has_end)
     for file, place in files.items():
         part, shown = of_shard, file
@@ -320,10 +319,6 @@ def _scan(shards: Shards, number: int, in_folders: bool, wanted: Wanted) -> _Sca
         scan.texts.append(texts.get(_key(file)))
         scan.places.append(place)
     return scan
-
-
-def _first_word(name: str) -> str | None:
-    return re.split(r"[^a-z]", name.lower(), maxsplit=1)[0] or None
 
 
 class _Headers(NamedTuple):

@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Requests under way at once: they wait for the network, not for a core.
 REQUESTS = 32
-BUFFER = 1 << 18  # bytes that a file which is read on asks for at once
+# Bytes that a file which is read on asks for at once. Headers of large samples are then read for a
+# small part of the bytes; larger ones are faster for each thread, where the network has the room.
+BUFFER = 1 << 14
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before what failed is asked for again
 _CONNECT_SECONDS, _SILENT_SECONDS = 10.0, 30.0  # of an http server
 
@@ -240,10 +242,10 @@ def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store,
     Raises:
         UserError: as :func:`open_url`, or nothing is listed.
     """
-    store, first = open_url(next(expand_braces(url)))
+    store, _ = open_url(next(expand_braces(url)))
     strip = type(store.fs)._strip_protocol
     paths = [cast(str, strip(one)) for one in expand_braces(url)]
-    if PurePosixPath(urlsplit(first).path).suffix.lower() != suffix:
+    if suffix_of(url) != suffix:
         below = [store.listed(f"{p.rstrip('/')}/*{suffix}") for p in paths]
         below += [
             [f for f in store.listed(f"{p.rstrip('/')}/*/*{suffix}") if _folder(f) in folders]
@@ -252,6 +254,11 @@ def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store,
     else:
         below = [store.listed(p) if "*" in p else [p] for p in paths]
     return store, list(chain.from_iterable(below))
+
+
+def suffix_of(url: str) -> str:
+    """In small letters; without what is asked for at an http address."""
+    return PurePosixPath(urlsplit(url).path).suffix.lower()
 
 
 def _folder(path: str) -> str:

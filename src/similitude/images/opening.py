@@ -64,7 +64,7 @@ def _of_two_parts(data: tuple[ImageSet, ImageSet]) -> Found:
     return Found(lambda part: _of_loaded(test if part == "test" else train), parts, "train")
 
 
-_objects, _on_hub, _saved = map(_of_files, hugging_face.openers(IMAGES))
+_objects, _on_hub, _saved, _parquet = map(_of_files, hugging_face.openers(IMAGES))
 
 # The first that claims what a user names opens it: one line adds a kind of source.
 OPENERS = (
@@ -83,6 +83,7 @@ OPENERS = (
         ),
     ),
     _on_hub,
+    _parquet,
     _of_files(shards.opener(IMAGES)),
     _saved,
     _of_files(Opener(_is_folder_of_arrays, folders.opener(ARRAYS).find)),
@@ -108,8 +109,9 @@ def open_source(
     Args:
         data: A folder of images, or of ``.npy`` files [H, W, C]; an ``.npy``, ``.npz`` or ``.pack``
             file, tar files in the WebDataset convention (one, a folder of them,
-            ``shards/train-*.tar``), a data set of Hugging Face's library (the object, a folder it
-            was saved to, ``hf:NAME``), an array or tensor (see :class:`ArraySource`), images that
+            ``shards/train-*.tar``, ``s3://bucket/train-{000..099}.tar``), a data set of Hugging
+            Face's library (the object, a folder it was saved to, ``hf:NAME``, ``.parquet`` files
+            at a URL), an array or tensor (see :class:`ArraySource`), images that
             are loaded already, or a pair of such, to train on and to test on, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
