@@ -50,8 +50,6 @@ def test_a_device_that_is_not_there_is_refused(two_gpus, monkeypatch, name):
 
 def test_processes_have_a_gpu_each_or_share_the_named_one(two_gpus, monkeypatch):
     assert [take_own_device(0), take_own_device(1)] == ["nccl", "nccl"]
-    with pytest.raises(UserError, match=r"process 3 of this machine has no GPU, of .* 2"):
-        take_own_device(2)
     monkeypatch.setenv(CHOSEN, "cuda:1")
     assert take_own_device(2) == "gloo"  # nccl refuses to share
     assert two_gpus == [0, 1, torch.device("cuda:1")]

@@ -7,14 +7,15 @@ import signal
 import sys
 import unicodedata
 
-from similitude.listener import INTERRUPTED, TERMINATED, end_anywhere
+from similitude.listener import INTERRUPTED, end_anywhere, stop_signals
 
 
 def main() -> None:
-    """The command line; Ctrl-C and SIGTERM end it without a traceback, even while it is loading."""
-    signal.signal(signal.SIGTERM, end_anywhere)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a script
-        signal.signal(signal.SIGINT, end_anywhere)
+    """The command line; stop signals end it without a traceback, even while it is loading."""
+    for number in stop_signals():
+        # a script lets what it runs in the background ignore Ctrl-C
+        if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end_anywhere)
     codecs.register_error("similitude.spelled", _spelled)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -27,9 +28,9 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as ended:
-        if ended.code not in (INTERRUPTED, TERMINATED):
+        if ended.code not in [128 + number for number in stop_signals()]:
             raise
-        code = ended.code
+        code = int(ended.code or 0)
     # Not sys.exit: Python kills itself with SIGINT at its end if the interrupt once passed through
     # exec, as of a dataclass being made while a module loads, although it has been caught since.
     for stream in (sys.stdout, sys.stderr):

@@ -35,6 +35,7 @@ from similitude.runs.folder import (
     check_run_folder,
     free_run_folder,
     replacing_run,
+    settle,
     training_in,
 )
 from similitude.runs.run import Run
@@ -49,6 +50,7 @@ from similitude.training.choose import (
     method_name,
     named_recipe,
     opened_with,
+    refuse_other_values,
     start_would_help,
     too_few_samples,
 )
@@ -94,6 +96,7 @@ def pretrain(request: PretrainRequest) -> Run | None:
 
 def _pretrain(request: PretrainRequest) -> Run | None:
     join_processes()
+    request = request.settled(lambda folder: decided_by_first(lambda: _is_saved(folder)))
     listener = request.listener if request.listener and rank() == 0 else Silent()
     plan = _plan(request, listener)
     images = _read(plan, listener)
@@ -150,6 +153,12 @@ def _pretrain(request: PretrainRequest) -> Run | None:
     return run
 
 
+def _is_saved(folder: Path) -> bool:
+    """Whether there is a run to go on with."""
+    settle(folder)
+    return folder.joinpath(*CHECKPOINT).exists()
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What is trained on, how, and from what."""
@@ -163,7 +172,7 @@ class _Plan:
     recipe: Recipe
     start: Start | None
     checkpoint: Checkpoint | None
-    version: Any  # of the checkpoint's file, when it was read
+    version: tuple[int, int]  # of the checkpoint's file, when it was read
 
 
 def _plan(request: PretrainRequest, listener: Listener) -> _Plan:
@@ -187,16 +196,18 @@ def _opened(
 ) -> _Plan:
     given = request.method if isinstance(request.method, Method) else None
     request = by_name(request)
-    check_run_folder(request.place, **request.modes)
+    if values is None:  # the first process may have begun to write when a slow one comes here
+        check_run_folder(request.place, **request.modes)
     request.check()
     check_loggers(request.log)
-    checkpoint, version = None, None
+    path = (request.place or Path()).joinpath(*CHECKPOINT)
+    checkpoint, version = None, version_of(path)
     if request.resume:
-        path = (request.place or Path()).joinpath(*CHECKPOINT)
         checkpoint = load_checkpoint(path, method=method_name(request))
-        version = version_of(path)
     kind = _kind_of(request, checkpoint)
     chooser = chooser_of(kind.kind)
+    if checkpoint is not None:
+        refuse_other_values(checkpoint.recipe, request, chooser)
     said = opened_with(request, chooser) if checkpoint is None else checkpoint.recipe.data
     source = kind.open_training(request.data, said, resumed=checkpoint is not None)
     if len(source) < 2:
@@ -280,7 +291,8 @@ def _hold(plan: _Plan, recipe: Recipe, stack: ExitStack) -> Path:
     def take() -> Path:
         folder = request.place or free_run_folder(request.data, recipe.method.name)
         stack.enter_context(training_in(folder, **request.modes))
-        if plan.version is not None and plan.version != version_of(folder.joinpath(*CHECKPOINT)):
+        known = request.resume or request.auto_resume
+        if known and plan.version != version_of(folder.joinpath(*CHECKPOINT)):
             raise UserError(
                 f"another command has gone on with the run in {folder}: give this one again"
             )

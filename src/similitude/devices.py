@@ -62,10 +62,7 @@ def take_own_device(local_rank: int) -> str:
         local_rank: number of this process on its machine.
 
     Returns:
-        The backend through which the processes talk. nccl needs a GPU for each process.
-
-    Raises:
-        UserError: more processes than GPUs.
+        The backend through which the processes talk; nccl needs a GPU for each.
     """
     device = best_device()
     if device.type != "cuda":
@@ -73,12 +70,8 @@ def take_own_device(local_rank: int) -> str:
     if device.index is not None:
         torch.cuda.set_device(device)
         return "gloo"
-    if local_rank >= number_of("cuda"):
-        raise UserError(
-            f"process {local_rank + 1} of this machine has no GPU, of which there are "
-            f"{number_of('cuda')}: start no more than those, or share one with {CHOSEN}=cuda:0"
-        )
-    torch.cuda.set_device(local_rank)
+    # Slurm may show each process its own GPU alone, which is then number 0
+    torch.cuda.set_device(local_rank % number_of("cuda"))
     return "nccl"
 
 

@@ -1,6 +1,8 @@
 """What passes between a command and whoever started it: sentences, progress, and signals to end.
 
-Signals are Ctrl-C, and SIGTERM, which Slurm, Docker and systemd send.
+Signals are Ctrl-C, and SIGTERM, which Slurm, Docker and systemd send; in a job of Slurm also
+SIGUSR1, which it sends before the time limit if it is asked to, and after which the job is queued
+again.
 """
 
 import os
@@ -14,11 +16,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Protocol, runtime_checkable
 
+from similitude import slurm
 from similitude.errors import visible
 from similitude.files.writing import writing_error
 
 INTERRUPTED = 128 + signal.SIGINT  # exit codes, as shells give them
 TERMINATED = 128 + signal.SIGTERM
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end what is under way."""
+    always = (signal.SIGINT, signal.SIGTERM)
+    return (*always, signal.SIGUSR1) if slurm.is_in_job() else always
 
 
 @runtime_checkable
@@ -92,18 +101,21 @@ def end(number: int, *, told: bool = False) -> NoReturn:
         told: whether somebody has said how to go on.
 
     Raises:
-        SystemExit: with 143, for SIGTERM: whoever sent it wants the process gone.
+        SystemExit: with 143, for SIGTERM: whoever sent it wants the process gone; with 138, for
+            SIGUSR1.
         KeyboardInterrupt: for Ctrl-C.
     """
-    if number == signal.SIGTERM:
-        if not told:  # not by print: the signal may have come within one
-            os.write(2, b"stopped: give the same command again; with --resume if it had begun\n")
-        raise SystemExit(TERMINATED)
-    raise KeyboardInterrupt
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if not told:  # not by print: the signal may have come within one
+        os.write(2, b"stopped: give the same command again; with --resume if it had begun\n")
+        if number != signal.SIGTERM and slurm.is_first():
+            os.write(2, f"{slurm.requeue()}\n".encode())
+    raise SystemExit(128 + number)
 
 
 def end_anywhere(number: int, frame: FrameType | None) -> NoReturn:
-    """End what is under way; the handler of Ctrl-C and SIGTERM where nothing else hears them.
+    """End what is under way; the handler of stop signals where nothing else hears them.
 
     Within an import the process ends at once, without an exception: a module may take that for a
     missing part of itself and go on, or go on with a part of itself missing.
@@ -119,15 +131,14 @@ def end_anywhere(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def hearing(hear: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, Ctrl-C and SIGTERM do no more than call ``hear`` with their number.
+    """Within the block, stop signals do no more than call ``hear`` with their number.
 
     Only in the main thread, which alone gets signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {n: signal.signal(n, lambda number, _: hear(number)) for n in numbers}
+    before = {n: signal.signal(n, lambda number, _: hear(number)) for n in stop_signals()}
     try:
         yield
     finally:

@@ -4,23 +4,28 @@ Everything here is the identity in one process. N samples per process, W process
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from similitude.devices import take_own_device
 from similitude.errors import UserError
+from similitude.slurm import launched
 
 T = TypeVar("T")
 
+TIME_TO_MEET = timedelta(minutes=10)
+SECONDS_TO_ANSWER = 60  # of another machine's kernel; a switch that restarts takes half of them
 MEETING = "SIMILITUDE_MEETING"  # in the environment: the file in which the processes meet
 
 _alone = False
@@ -52,46 +57,86 @@ def alone() -> Iterator[None]:
 
 
 def is_launched() -> bool:
-    """Whether a launcher (ours or torchrun) started this process as one of several."""
-    size = os.environ.get("WORLD_SIZE", "")
-    return "RANK" in os.environ and size.isdigit() and int(size) > 1
+    """Whether a launcher (ours, torchrun or srun) started this process as one of several."""
+    told = launched(os.environ)
+    size = told.get("WORLD_SIZE", "")
+    return "RANK" in told and size.isdigit() and int(size) > 1
 
 
 def is_first_launched() -> bool:
     """Whether this is the process that speaks: the only one, or number 0 of those launched."""
-    return not is_launched() or int(os.environ["RANK"]) == 0
+    return not is_launched() or int(launched(os.environ)["RANK"]) == 0
 
 
 def is_first_of_machine() -> bool:
     """Whether this is the process that tells of mistakes: the first one of each machine."""
-    return not is_launched() or int(os.environ.get("LOCAL_RANK", "0")) == 0
+    return not is_launched() or int(launched(os.environ).get("LOCAL_RANK", "0")) == 0
 
 
 def processes_of_machine() -> int:
     """How many of the processes share this machine's memory and cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
+    return int(launched(os.environ).get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
 
 
 def join_processes() -> None:
     """Meet the other processes that a launcher started; nothing where there are none.
 
     Raises:
-        UserError: the environment says that there are others and not where.
+        UserError: the environment says that there are others and not where, or they do not come.
     """
-    if is_launched() and not dist.is_initialized():
-        missing = [n for n in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
-        if missing:
-            raise UserError(
-                f"the environment has WORLD_SIZE and RANK without {', '.join(missing)}: start the "
-                "processes with torchrun or --devices, or unset WORLD_SIZE to have one"
-            )
-        backend = take_own_device(int(os.environ["LOCAL_RANK"]))
-        where: dict[str, Any] = {}
-        if meeting := os.environ.get(MEETING):
-            number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            where = {"init_method": f"file://{meeting}", "rank": number, "world_size": processes}
-        # The first process may download or score for long while the others wait for it.
-        dist.init_process_group(backend, timeout=timedelta(days=1), **where)
+    if not is_launched() or dist.is_initialized():
+        return
+    told = launched(os.environ)
+    if missing := [n for n in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in told]:
+        raise UserError(
+            f"the environment has WORLD_SIZE and RANK without {', '.join(missing)}: start the "
+            "processes with torchrun, srun or --devices, or unset WORLD_SIZE to have one"
+        )
+    backend = take_own_device(int(told["LOCAL_RANK"]))
+    number, processes = int(told["RANK"]), int(told["WORLD_SIZE"])
+    where = f"tcp://{told['MASTER_ADDR']}:{told['MASTER_PORT']}"
+    if meeting := told.get(MEETING):
+        where = f"file://{meeting}"
+    elif told is os.environ:
+        where = "env://"  # torchrun may have opened the place already
+    try:
+        store, *_ = next(rendezvous(where, number, processes, timeout=TIME_TO_MEET))
+    except dist.DistError as error:
+        raise UserError(
+            f"process {number} did not meet the other {processes - 1} at {told['MASTER_ADDR']}, "
+            f"port {told['MASTER_PORT']} ({error}): see that all are started, and that this "
+            "address is reached from every machine"
+        ) from error
+    # The first process may download or score for long while the others wait for it.
+    dist.init_process_group(
+        backend, timeout=timedelta(days=1), store=store, rank=number, world_size=processes
+    )
+    if processes_of_machine() < processes:
+        _watch_connections()
+
+
+def _watch_connections() -> None:
+    """Have the kernel end connections to a machine that is gone without a word, as by its cable.
+
+    Who waits at one then gets an error. A process that is only busy, however long, has a kernel
+    that answers. gloo and the store hand out no sockets, so all that are open are watched.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return  # not Linux
+    options = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): SECONDS_TO_ANSWER // 4,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): SECONDS_TO_ANSWER // 4,
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 1000 * SECONDS_TO_ANSWER,
+    }
+    for entry in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # not a socket, or one of another kind
+            connection = socket.socket(fileno=int(entry))
+            try:
+                for (level, name), value in options.items():
+                    connection.setsockopt(level, name, value)
+            finally:
+                connection.detach()
 
 
 def own_share() -> tuple[int, int]:

@@ -22,7 +22,7 @@ import torch.multiprocessing as mp
 from similitude.devices import CHOSEN, best_device, number_of
 from similitude.distributed import MEETING, is_launched
 from similitude.errors import UserError
-from similitude.listener import INTERRUPTED, TERMINATED, Listener, end, end_anywhere, hearing
+from similitude.listener import INTERRUPTED, Listener, end, end_anywhere, hearing, stop_signals
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 20.0  # for the other processes, once one has failed
@@ -195,7 +195,7 @@ class _Interrupts:
 
 @contextmanager
 def _passing_interrupts_on(children: list[Any]) -> Iterator[_Interrupts]:
-    """Ctrl-C and SIGTERM go to the children, which end in their own way.
+    """Stop signals go to the children, which end in their own way.
 
     The third one kills them, and so does one before they have begun: nothing is lost yet, and not
     all of them may be there to hear it.
@@ -249,10 +249,11 @@ def _child(
         messages.put(("interrupted", signal.SIGINT))
         sys.exit(INTERRUPTED)
     except SystemExit as ended:
-        if ended.code != TERMINATED:  # somebody's method may end the process
+        told = [number for number in stop_signals() if ended.code == 128 + number]
+        if told:
+            messages.put(("interrupted", told[0]))
+        else:  # somebody's method may end the process
             messages.put(("crash", f"a process ended itself: sys.exit({ended.code!r})"))
-            raise
-        messages.put(("interrupted", signal.SIGTERM))
         raise
     except BaseException:
         messages.put(("crash", traceback.format_exc()))
@@ -285,10 +286,11 @@ def _listen(
             waits = answer is not None and answer[0] == "interrupted"
             if any(child.is_alive() for child in children) and (waits or not _failed(children)):
                 continue
-            if any(child.exitcode == -signal.SIGTERM for child in children):
-                for child in children:  # outside of a training; without it they cannot go on
-                    child.terminate()
-                end(signal.SIGTERM)
+            for number in stop_signals():
+                if any(child.exitcode == -number for child in children):
+                    for child in children:  # outside of a training; without it they cannot go on
+                        child.terminate()
+                    end(number)
             if answer is None:
                 raise _ended(children) from None
             break

@@ -139,6 +139,25 @@ def choose(
     return chosen
 
 
+def refuse_other_values(recipe: Recipe, request: PretrainRequest, chooser: Chooser) -> None:
+    """Refuse given values that the run of a recipe has otherwise: it goes on with its own.
+
+    What only a new choice could compare (--minutes, --recipe, --init) says nothing any more.
+
+    Raises:
+        UserError: says which.
+    """
+    backbone = request.backbone if recipe.init is None else None
+    plain = replace(request, method=None, backbone=backbone, recipe=recipe)
+    asked = _with_given(recipe, plain, chooser, None)
+    for field in set(Recipe.model_fields) - {"reasons"}:
+        if getattr(asked, field) != getattr(recipe, field):
+            raise UserError(
+                f"the run in {request.out} was begun with another {field} than is given now: leave that "
+                "option out, or give another --out"
+            )
+
+
 def choose_views(request: PretrainRequest, chooser: Chooser, around: Surroundings) -> Recipe:
     """The recipe that is asked for, as far as a look at its views needs it."""
     if request.recipe is not None:

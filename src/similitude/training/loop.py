@@ -125,8 +125,8 @@ def _take_steps(
 ) -> None:
     """Take the steps of the loader.
 
-    Ctrl-C and SIGTERM end them after the one under way, a second Ctrl-C at once. SIGTERM may come
-    more than once: systemd sends it to every process, and those who started this one pass it on.
+    Stop signals end them after the one under way, a second Ctrl-C at once. Others may come more
+    than once: systemd sends SIGTERM to every process, and those who started this one pass it on.
     """
 
     def hear(number: int) -> None:

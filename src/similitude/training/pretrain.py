@@ -1,7 +1,6 @@
 """One training, from images and a recipe to a finished run folder."""
 
 import json
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from similitude.evaluation.online import OnlineMonitor
 from similitude.evaluation.retrieval_table import RetrievalTable, read_retrieval
 from similitude.evaluation.verdict import Readings, Verdict, diagnose
 from similitude.files.writing import write_text, write_with
-from similitude.listener import Listener, Log, Silent, end
+from similitude.listener import Listener, Log, Silent
 from similitude.method import Method
 from similitude.methods import build_method
 from similitude.nets.weights import fingerprint_of, load_strictly
@@ -93,7 +92,7 @@ def train(
         The run, or None if Ctrl-C stopped it before its end.
 
     Raises:
-        SystemExit: with 143, if SIGTERM did.
+        SystemExit: with 143, if SIGTERM did; with 138, if SIGUSR1 did in a job of Slurm.
     """
     first = rank() == 0  # of several processes it speaks and writes
     log = Log(listener, folder / "log.txt") if first else Silent()
@@ -189,9 +188,7 @@ def train(
             f"stopped after step {module.step:,} of {total:,}; everything is saved, and this "
             f"goes on: {goes_on}"
         )
-        return (
-            None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal, told=True)
-        )
+        return recorder.leave()
     if recorder.stopped_early:
         log.say(f"stopped early, after step {module.step:,} of {total:,}")
     if not first:

@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from similitude import slurm
 from similitude.data.loader import Loader
-from similitude.distributed import any_process, rank
+from similitude.distributed import any_process, decided_by_first, rank
 from similitude.distributed.sharding import own_part, whole_in_first, whole_state_in_first
 from similitude.evaluation.online import OnlineMonitor
 from similitude.evaluation.verdict_rules import WARM_UP_STEPS
+from similitude.listener import end
 from similitude.nets.precision import computing
 from similitude.recipes.duration import in_words
 from similitude.runs.checkpoint import save_checkpoint
@@ -24,6 +26,8 @@ from similitude.training.step import Pretraining
 MEASUREMENTS = 40  # of the features, in one run at most
 ROWS = 400  # of metrics.csv, in one run about
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
+# The first that any process got counts. Windows has no SIGUSR1, and no Slurm.
+STOPS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT)
 FIRST_STEPS = 20  # after which the estimate of a run's length is corrected
 BEGINNING = 0.1  # share of a run after which a collapse is one; the papers' rates have warmed up
 
@@ -111,11 +115,11 @@ class Recorder:
         progress = module.progress
         self._correct_estimate(module)
         overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
-        asked = [self.stop_signal == number for number in (signal.SIGINT, signal.SIGTERM)]
-        interrupted, terminated, overdue = any_process([*asked, overdue], module.device)
-        stopping = interrupted or terminated
+        asked = [self.stop_signal == number for number in STOPS]
+        *asked, overdue = any_process([*asked, overdue], module.device)
+        stopping = any(asked)
         if stopping:
-            self.stop_signal = signal.SIGTERM if terminated else signal.SIGINT
+            self.stop_signal = next(n for n, told in zip(STOPS, asked, strict=True) if told)
         finished = progress.step == progress.total_steps
         log_every = max(1, min(progress.steps_per_epoch, progress.total_steps // ROWS))
         measure_every = max(progress.steps_per_epoch, progress.total_steps // MEASUREMENTS)
@@ -158,6 +162,22 @@ class Recorder:
                     f"  about {in_words(left * seconds)} to go, after {FIRST_STEPS} steps at "
                     f"{module.recipe.batch_size / seconds:.0f} {self.loader.samples.noun}/s"
                 )
+
+    def leave(self) -> None:
+        """End the process as the signal asks, if it is not Ctrl-C.
+
+        Where Slurm has announced the time limit, the job is queued again first. No process leaves
+        before the first has saved: launchers end the rest when one is gone.
+
+        Raises:
+            SystemExit: see `listener.end`.
+        """
+        if self.stop_signal == signal.SIGINT:
+            return
+        requeues = self.stop_signal != signal.SIGTERM
+        if said := decided_by_first(slurm.requeue if requeues else str):
+            self.tell(said)
+        end(self.stop_signal, told=True)
 
     def close(self) -> None:
         """Close what others read the curves from."""

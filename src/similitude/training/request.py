@@ -5,7 +5,7 @@ This module imports nothing that takes time: `similitude --help` reads it.
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, Field, dataclass, field, fields
+from dataclasses import KW_ONLY, Field, dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -199,6 +199,12 @@ class PretrainRequest:
     )
     resume: bool = option(False, "Go on with the run in --out, bit for bit.", cli=bool)
     overwrite: bool = option(False, "Replace the run in --out, if there is one.", cli=bool)
+    auto_resume: bool = option(
+        False,
+        "Go on with the run in --out once it has a checkpoint, until then begin it: for commands "
+        "that a cluster gives again.",
+        cli=bool,
+    )
     profile: bool = option(False, "Write where the time of a step goes to profile.txt.", cli=bool)
     log: Sequence[str] = option(
         (),
@@ -241,6 +247,24 @@ class PretrainRequest:
         """What may happen to a run that is there."""
         return {"resume": self.resume, "overwrite": self.overwrite}
 
+    def settled(self, is_saved: Callable[[Path], bool]) -> "PretrainRequest":
+        """With --resume or --overwrite as --auto-resume means here, where it is given.
+
+        Args:
+            is_saved: whether there is a run in a folder to go on with.
+
+        Raises:
+            UserError: it contradicts other options.
+        """
+        if not self.auto_resume:
+            return self
+        if self.place is None:
+            raise UserError("--auto-resume needs the place of the run: --out runs/NAME")
+        if self.resume or self.overwrite:
+            raise UserError("--auto-resume decides this: leave out --resume and --overwrite")
+        saved = is_saved(self.place)
+        return replace(self, resume=saved, overwrite=not saved)
+
     @property
     def settings(self) -> tuple[str, ...]:
         """What --set gives, and options that are the same in fewer letters."""
@@ -275,7 +299,7 @@ class PretrainRequest:
         for name in self.log:
             if name not in LOGGER_NAMES:
                 raise UserError(f"unknown logger {name!r}: {did_you_mean(name, LOGGER_NAMES)}")
-        if not self.resume:
+        if not self.resume or self.auto_resume:
             return
         if self.out is None:
             raise UserError("--resume needs the run to go on with: --out runs/NAME")

@@ -1,6 +1,5 @@
 """One stage, from a network and images to a finished folder."""
 
-import signal
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from similitude.evaluation import LinearProbe, extract_features
 from similitude.evaluation.few_labels import FIXED_PENALTY
 from similitude.evaluation.online import OnlineMonitor
 from similitude.files.writing import write_text
-from similitude.listener import Listener, Log, end
+from similitude.listener import Listener, Log
 from similitude.nets.adapting import freeze_, keep_statistics_
 from similitude.recipes import dump_recipe, field_text
 from similitude.runs.checkpoint import export_backbone, load_checkpoint
@@ -106,7 +105,7 @@ def train_network(
         The classifier, or None if Ctrl-C stopped it before its end.
 
     Raises:
-        SystemExit: with 143, if SIGTERM did.
+        SystemExit: with 143, if SIGTERM did; with 138, if SIGUSR1 did in a job of Slurm.
         UserError: other images than those of the training to resume, or the loss diverged.
     """
     log = Log(listener, folder / "log.txt")
@@ -151,9 +150,7 @@ def train_network(
             f"stopped after step {module.step:,} of {module.progress.total_steps:,}; everything is "
             f"saved, and this goes on: {goes_on}"
         )
-        return (
-            None if recorder.stop_signal == signal.SIGINT else end(recorder.stop_signal, told=True)
-        )
+        return recorder.leave()
     classifier = Classifier(folder)
     export_backbone(classifier.checkpoint.backbone, folder / "backbone.safetensors")
     return classifier
