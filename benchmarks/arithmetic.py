@@ -21,18 +21,58 @@ from similitude.data.loader import RowBatch
 from similitude.distributed import average_gradients, sum_over_processes
 from similitude.methods import build_method
 from similitude.nets import batchnorm
-from similitude.recipes import Recipe
+from similitude.recipes import Recipe, find_recipe
+from similitude.recipes.budget import Work, counting
 from similitude.training import step
 from similitude.training.step import Pretraining
 
-FEW = (4, 8)  # images: what grows with them and what does not is told by two numbers
+FEW = (2, 4)  # images: what grows with them and what does not is told by two numbers
+PROCESSES = 32
+IMAGENET = 1_281_167
+JPEG = 110e3  # bytes of a photo of ImageNet in the mean
+CANVAS = 3 * 256**2  # bytes of a photo in a pack of short sides of 256 px
+DAY = 86_400
+# A device, on paper: 312 TFLOP/s in bfloat16 of NVIDIA's data sheet of the A100, of which 40 % are
+# reached; two operations are a multiply-add.
+MULTIPLY_ADDS = 0.4 * 312e12 / 2
+NETWORKS = {"25": 25e9 / 8, "100": 100e9 / 8, "400": 400e9 / 8}  # Gbit/s of a device: bytes/s
+
+
+def with_network(recipe: str, network: str) -> Recipe:
+    found = find_recipe(recipe)
+    options = dict(found.backbone.options)
+    if "small" not in network:  # MoCo v3 has twice the heads of timm's there
+        options.pop("num_heads", None)
+    return found.changed(backbone=found.backbone.changed(name=network, options=options))
+
+
+def plans() -> dict[str, Recipe]:
+    vits = ("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224")
+    named = {"SimCLR, ResNet-50": find_recipe("imagenet.simclr")}
+    named["MoCo v3, ResNet-50"] = find_recipe("imagenet.moco_v3")
+    named |= {f"MoCo v3, {_short(v)}": with_network("imagenet.moco_v3_vit", v) for v in vits}
+    named["DINO, ResNet-50"] = find_recipe("imagenet.dino_resnet50")
+    named |= {f"DINO, {_short(v)}": with_network("imagenet.dino", v) for v in vits}
+    return {
+        name: recipe.changed(
+            precision="bfloat16",
+            memory_format="channels_last" if "ResNet" in name else "contiguous",
+            batch_size=max(recipe.batch_size, 1024),
+        )
+        for name, recipe in named.items()
+    }
+
+
+def _short(vit: str) -> str:
+    return f"ViT-{vit.split('_')[1][0].upper()}/16"
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Of one process and its share of a step, in bytes.
+    """Of one process and its share of a step, in bytes; but for the first.
 
     Attributes:
+        multiply_adds: of layers, for one image; forward and backward of all its views.
         weights: that an optimizer moves.
         others: targets, queues, running statistics.
         optimizer: its state.
@@ -40,6 +80,7 @@ class Counted:
         sent: gradients, sums of BatchNorm, and the rest: features and their gradients.
     """
 
+    multiply_adds: float
     weights: float
     others: float
     optimizer: float
@@ -57,7 +98,8 @@ def counted(recipe: Recipe, processes: int) -> Counted:
 
     sent = {what: at(few.sent[what], more.sent[what]) for what in few.sent}
     activations = at(few.activations, more.activations)
-    return Counted(few.weights, few.others, few.optimizer, activations, sent)
+    works = few.multiply_adds, few.weights, few.others, few.optimizer
+    return Counted(*works, activations, sent)
 
 
 def _step(recipe: Recipe, processes: int, images: int) -> Counted:
@@ -77,13 +119,16 @@ def _step(recipe: Recipe, processes: int, images: int) -> Counted:
             return x
 
         rows, index = recipe.data.noise(images), torch.arange(images)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
+        with hooks, counting(method) as calls:
             module.training_step(RowBatch(rows, index, 0))
     weights = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     whole = sum(t.nbytes for t in method.state_dict().values())
     state = [v for of in module.optimizer.state.values() for v in of.values()]
     optimizer = sum(v.nbytes for v in state if isinstance(v, torch.Tensor))
-    return Counted(weights, whole - weights, optimizer, sum(kept.values()), sent)
+    work = sum(calls, Work())
+    adds = (work.dense + work.depthwise) / images
+    return Counted(adds, weights, whole - weights, optimizer, sum(kept.values()), sent)
 
 
 @contextmanager
@@ -126,3 +171,64 @@ def _pretended(processes: int) -> Iterator[dict[str, float]]:
             yield sent
     finally:
         dist.destroy_process_group()
+
+
+def print_steps(found: dict[str, tuple[Recipe, Counted]]) -> None:
+    """What one process of a step computes, keeps and sends."""
+    print(
+        f"\n| {PROCESSES} processes | batch | G multiply-adds per image | weights | gradients and "
+        "optimizer | target, buffers | activations | gradients sent | BatchNorm | features |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name, (recipe, c) in found.items():
+        kept = (c.weights, c.weights + c.optimizer, c.others, c.activations)
+        cells = [f"{recipe.batch_size:,}", f"{c.multiply_adds / 1e9:,.0f}"]
+        cells += [f"{size / 1e9:.2f} GB" for size in kept]
+        cells += [f"{size / 1e6:,.0f} MB" for size in c.sent.values()]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def print_days(found: dict[str, tuple[Recipe, Counted]]) -> None:
+    """How many devices a day of 100 epochs takes, and what share of a step the messages are."""
+    rate = 100 * IMAGENET / DAY
+    print(
+        f"\n100 epochs of {IMAGENET:,} images in a day: {rate:,.0f} images/s; "
+        f"{rate * JPEG / 1e6:,.0f} MB/s of JPEGs, {rate * CANVAS / 1e6:,.0f} MB/s of a pack of "
+        f"{IMAGENET * CANVAS / 1e9:,.0f} GB.\n"
+    )
+    shares = " | ".join(f"{name} Gbit/s" for name in NETWORKS)
+    print(f"| | images/s of a device | devices | s per step of {PROCESSES} | {shares} |")
+    print("|---|---|---|---|---|---|---|")
+    for name, (recipe, c) in found.items():
+        speed = MULTIPLY_ADDS / c.multiply_adds
+        seconds = recipe.batch_size / PROCESSES / speed
+        cells = [f"{speed:,.0f}", f"{rate / speed:.1f}", f"{seconds:.2f}"]
+        sent = sum(c.sent.values())
+        cells += [f"{100 * sent / by / seconds:.0f} %" for by in NETWORKS.values()]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def print_memories() -> None:
+    """What grows with the number of images."""
+    print("\n| kept for each image, in every process | bytes | ImageNet-1k | 100 million |")
+    print("|---|---|---|---|")
+    for method in ("inst_disc", "memory_bank", "cmc", "diet"):
+        sizes = []
+        for images in (1000, 2000):
+            recipe = find_recipe(f"imagenet.{method}")
+            built = build_method(recipe.method.of_samples(images), recipe.backbone.build())
+            sizes.append(sum(t.nbytes for t in built.state_dict().values()))
+        each = (sizes[1] - sizes[0]) / 1000
+        totals = (f"{each * n / 1e9:.1f} GB" for n in (IMAGENET, 1e8))
+        print(f"| {method} | {each:,.0f} | {' | '.join(totals)} |", flush=True)
+
+
+def main() -> None:
+    found = {name: (recipe, counted(recipe, PROCESSES)) for name, recipe in plans().items()}
+    print_steps(found)
+    print_days(found)
+    print_memories()
+
+
+if __name__ == "__main__":
+    main()

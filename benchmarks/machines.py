@@ -268,7 +268,7 @@ LOSSES: dict[str, dict[str, Any]] = {
 }
 
 
-def lose(folder: Path, epochs: int, which: str) -> None:
+def lose(folder: Path, epochs: int, which: Sequence[str]) -> None:
     """Lose a machine in the middle, and go on."""
     options = ["--epochs", str(epochs), "--auto-resume"]
     undisturbed = folder / "undisturbed"
@@ -279,7 +279,7 @@ def lose(folder: Path, epochs: int, which: str) -> None:
     print("| what happens | noticed after s | next step after s | steps repeated | weights apart |")
     print("|---|---|---|---|---|")
     for number, (what, loss) in enumerate(LOSSES.items()):
-        if which in what:
+        if any(words in what for words in which):
             print(lost(what, folder / str(number), undisturbed, options, **loss), flush=True)
 
 
@@ -302,7 +302,7 @@ def lost(
             return Process(number, [*torchrun(nodes, number, STORE, *restarts), *command])
 
         processes = [start(0), start(1)]
-        wait_for_step(out, 40, processes)
+        wait_for_step(out, 24, processes)  # past the end of an epoch, where it was saved
         step, begin = step_of(out), time.monotonic()
         saved = load_checkpoint(out / "checkpoints" / "last.ckpt").step
         if cable:
@@ -319,9 +319,9 @@ def lost(
             time.sleep(0.1)
             if survivor.process.poll() is not None:
                 raise SystemExit("\n".join(line for _, line in survivor.lines))
-        while step_of(out) > saved:  # until a process begins where the checkpoint is
-            time.sleep(0.05)
-        again = wait_for_step(out, saved, [survivor])
+        while step_of(out) >= step and survivor.process.poll() is None:
+            time.sleep(0.1)  # rows after the checkpoint go with the first new one
+        again = time.monotonic()
         if survivor.end() != 0:
             raise SystemExit("\n".join(line for _, line in survivor.lines))
     cells = (f"{noticed - begin:.0f}", f"{again - begin:.0f}", str(step - saved))
@@ -339,11 +339,14 @@ def rendezvous(address: str) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", nargs="*", default=["compare", "lose"])
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--loss", default="", help="only those whose name has this in it")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument(
+        "--loss", nargs="*", default=[""], help="those whose names have these words"
+    )
     args = parser.parse_args()
     if sys.platform != "linux" or os.geteuid() != 0:
         raise SystemExit("network namespaces are made by root on Linux: run it there, with sudo")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # through the cleaning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         if "compare" in args.what:

@@ -1,12 +1,19 @@
 """Two real processes against one that holds the whole batch."""
 
+import os
+import socket
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from builders import leave, start_processes
-from similitude.distributed import gather, rank, world_size
+from builders import join_as, leave, start_processes
+from similitude import distributed
+from similitude.distributed import gather, join_processes, rank, world_size
+from similitude.distributed.launch import _free_port
+from similitude.errors import UserError
 from similitude.losses import nt_xent
 
 N, WORLD = 4, 2
@@ -58,3 +65,49 @@ def test_one_process_gathers_nothing():
     x = torch.randn(3, 2, requires_grad=True)
     assert gather(x) is x
     assert (rank(), world_size()) == (0, 1)
+
+
+def watched_connections() -> list[int]:
+    """Milliseconds after which each connection of this process is given up; 0: the kernel's."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            connection = socket.socket(fileno=int(entry))
+        except OSError:
+            continue
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (found[-1] > 0)
+        connection.detach()
+    return found
+
+
+def meet_and_tell(number, folder, port, on_one_machine):
+    join_as(number, 2, port, on_one_machine=on_one_machine)
+    torch.save(watched_connections(), f"{folder}/{number}")
+    leave()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="of Linux")
+@pytest.mark.xdist_group("processes")
+@pytest.mark.parametrize("on_one_machine", [True, False])
+def test_connections_to_other_machines_are_given_up_after_a_minute_without_an_answer(
+    tmp_path, on_one_machine
+):
+    """A lost machine says nothing, and messages may take a day; processes die with sockets."""
+    start_processes(meet_and_tell, str(tmp_path), _free_port(), on_one_machine)
+    for number in range(2):
+        found = torch.load(tmp_path / str(number), weights_only=True)
+        assert len(found) >= 2  # the store, and the other process
+        assert set(found) == ({0} if on_one_machine else {60_000})
+
+
+@pytest.mark.slow
+def test_others_that_do_not_come_are_told_of(monkeypatch):
+    monkeypatch.setattr(distributed, "TIME_TO_MEET", timedelta(seconds=1))
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    for name, value in (place | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"process 0 did not meet the other 1 at 127\.0\.0\.1"):
+        join_processes()

@@ -486,6 +486,17 @@ def test_a_training_is_saved_and_the_printed_command_goes_on(
         assert "stopped" not in out
 
 
+def test_auto_resume_refuses_values_that_the_run_was_not_begun_with(similitude, photos, pressing):
+    begin = ["pretrain", photos, "--out", "run", "--auto-resume", *FAST, *TINY]
+    with pressing(signal.SIGTERM):
+        code, out, err = similitude(*begin)
+    assert code == 143, err
+    check(similitude(*begin, "--seed", "7"), "another seed", "another --out")
+    code, out, err = similitude(*begin)
+    assert code == 0, err
+    assert "stopped" not in out
+
+
 ABLATE = ["--epochs", "1", "--seeds", "1", *TINY, *FAST[4:], "--set", "batch_size=16"]
 
 

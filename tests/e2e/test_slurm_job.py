@@ -59,7 +59,7 @@ def test_a_job_is_queued_again_before_its_limit_and_the_same_command_goes_on(tmp
     scontrol.write_text("#!/bin/sh\necho $@ >> $0.called\n")
     scontrol.chmod(0o755)
 
-    tasks = srun(tmp_path, _free_port(), "--set", "epochs=40")
+    tasks = srun(tmp_path, _free_port(), "--set", "epochs=12")
     first = tasks[0].stdout
     assert first is not None
     said = []
@@ -69,18 +69,18 @@ def test_a_job_is_queued_again_before_its_limit_and_the_same_command_goes_on(tmp
             break
     time.sleep(0.5)  # into the steps
     tasks[1].send_signal(signal.SIGUSR1)
-    outputs = [task.communicate(timeout=120)[0] for task in tasks]
+    outputs = [task.communicate(timeout=300)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [138, 138], outputs
     assert "everything is saved" in outputs[0]
     assert "job 4711 is queued again" in outputs[0]
     assert (tmp_path / "scontrol.called").read_text() == "requeue 4711\n"
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").step
-    assert 0 < saved < 160
+    assert 0 < saved < 48
 
-    tasks = srun(tmp_path, _free_port(), "--set", "epochs=40")
-    outputs = [task.communicate(timeout=120)[0] for task in tasks]
+    tasks = srun(tmp_path, _free_port(), "--set", "epochs=12")
+    outputs = [task.communicate(timeout=300)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], outputs
     steps = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")]
     assert steps == sorted(set(steps))  # no step twice
     assert saved in steps
-    assert steps[-1] == 160
+    assert steps[-1] == 48

@@ -39,12 +39,24 @@ def test_python_and_the_command_line_have_the_same_options(verb):
         ({"minutes": 1.0, "overrides": "epochs=2"}, "--minutes and --set epochs"),
         ({"minutes": 0.0}, "--minutes 0: give a number above 0"),
         ({"resume": True}, "--resume needs the run"),
+        ({"auto_resume": True}, "--auto-resume needs the place"),
+        ({"auto_resume": True, "out": "r", "resume": True}, "leave out --resume and --overwrite"),
+        ({"auto_resume": True, "out": "r", "overwrite": True}, "leave out --resume and --overwr"),
         ({"resume": True, "out": "r", "seed": 0}, "leave out --method, --backbone, .* and --seed"),
     ],
 )
 def test_what_contradicts_itself_is_refused(options, message):
     with pytest.raises(UserError, match=message):
-        PretrainRequest("photos", **options).check()
+        PretrainRequest("photos", **options).settled(lambda folder: False).check()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_auto_resume_goes_on_where_there_is_a_checkpoint_and_begins_elsewhere(saved):
+    """With options, which a command that is given twice has both times."""
+    request = PretrainRequest("photos", out="r", auto_resume=True, epochs=2, method="byol")
+    settled = request.settled(lambda folder: saved)
+    settled.check()
+    assert settled.modes == {"resume": saved, "overwrite": not saved}
 
 
 def test_a_run_is_resumed_by_its_folder_and_the_name_of_an_own_method():
