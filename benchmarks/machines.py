@@ -32,7 +32,9 @@ import similitude as sim
 from arithmetic import counted
 from similitude.runs.checkpoint import load_checkpoint
 
-BRIDGE, NET = "similitude0", "10.213.7"
+# names of this process's own, so that two may run at once
+NAME = f"sim{os.getpid()}n"
+BRIDGE, NET = f"sim{os.getpid()}", f"10.213.{os.getpid() % 255}"
 STORE = f"{NET}.254"  # the bridge itself: a machine that does not train
 NETNS = Path("/etc/netns")  # files there stand in for those of /etc within a namespace
 # at a rate that does not make much of rounding: at 0.4 runs of other sums part within ten steps
@@ -50,7 +52,7 @@ def ip(*words: str) -> str:
 
 
 def name(number: int) -> str:
-    return f"node{number}"
+    return f"{NAME}{number}"
 
 
 def link(number: int) -> str:
@@ -59,10 +61,8 @@ def link(number: int) -> str:
 
 @contextmanager
 def machines(number: int) -> Iterator[None]:
-    """So many machines node0, node1, ... in a network, until the end of the block."""
+    """So many machines in a network, until the end of the block."""
     numbers = range(number)
-    if taken := set(ip("netns", "list").split()) & {name(i) for i in numbers}:
-        raise SystemExit(f"there is a network namespace {taken.pop()}: ip netns del removes it")
     try:
         ip("link", "add", BRIDGE, "type", "bridge")
         ip("address", "add", f"{STORE}/24", "dev", BRIDGE)
@@ -129,7 +129,7 @@ class Process:
         return next((at for at, line in self.lines if at > after and words in line), None)
 
 
-def torchrun(nodes: str, node: int, where: str = "node0", *options: str) -> list[str]:
+def torchrun(nodes: str, node: int, where: str, *options: str) -> list[str]:
     return [
         *("-m", "torch.distributed.run", "--nnodes", nodes, "--node-rank", str(node)),
         *("--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "machines"),
@@ -138,11 +138,11 @@ def torchrun(nodes: str, node: int, where: str = "node0", *options: str) -> list
 
 
 def by_torchrun(number: int, node: int) -> tuple[list[str], dict[str, str]]:
-    return torchrun(str(number), node), {}
+    return torchrun(str(number), node, name(0)), {}
 
 
 def by_num_nodes(number: int, node: int) -> tuple[list[str], dict[str, str]]:
-    place = {"MASTER_ADDR": "node0", "MASTER_PORT": "29500", "NODE_RANK": str(node)}
+    place = {"MASTER_ADDR": name(0), "MASTER_PORT": "29500", "NODE_RANK": str(node)}
     return [], place | {"OPTIONS": f"--num-nodes {number}"}
 
 
@@ -151,10 +151,10 @@ def by_srun(number: int, node: int) -> tuple[list[str], dict[str, str]]:
     return [], {
         "SLURM_JOB_ID": "4711",
         "SLURM_NTASKS": str(number),
-        "SLURM_JOB_NODELIST": f"node[0-{number - 1}]",
+        "SLURM_JOB_NODELIST": f"{NAME}[0-{number - 1}]",
         "SLURM_STEP_ID": "0",
         "SLURM_STEP_NUM_TASKS": str(number),
-        "SLURM_STEP_NODELIST": f"node[0-{number - 1}]",
+        "SLURM_STEP_NODELIST": f"{NAME}[0-{number - 1}]",
         "SLURM_STEP_TASKS_PER_NODE": f"1(x{number})",
         "SLURM_PROCID": str(node),
         "SLURM_NODEID": str(node),
@@ -274,7 +274,7 @@ def lose(folder: Path, epochs: int, which: Sequence[str]) -> None:
     undisturbed = folder / "undisturbed"
     with machines(2):
         command = [*SIMILITUDE, *options, "--out", str(undisturbed)]
-        pair = [Process(node, [*torchrun("2", node), *command]) for node in range(2)]
+        pair = [Process(node, [*torchrun("2", node, name(0)), *command]) for node in range(2)]
         assert [process.end() for process in pair] == [0, 0], pair[0].lines
     print("| what happens | noticed after s | next step after s | steps repeated | weights apart |")
     print("|---|---|---|---|---|")

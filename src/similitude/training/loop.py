@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.profiler import profile
 
 from similitude.data.loader import Loader
-from similitude.distributed import rank, world_size
+from similitude.distributed import rank, telling_of_lost_machines, world_size
 from similitude.distributed.sharding import load_whole_state
 from similitude.errors import UserError
 from similitude.evaluation.online import OnlineMonitor
@@ -134,7 +134,7 @@ def _take_steps(
             raise KeyboardInterrupt
         recorder.stop_signal = number
 
-    with hearing(hear):
+    with hearing(hear), telling_of_lost_machines():
         recorder.begin(module)
         for batch in loader:
             recorder.record(module, module.training_step(batch))
