@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from similitude import __version__
 from similitude.cli.arguments import Data, Devices, Labels, OwnMethod, RunFolder
 from similitude.cli.embeddings import choose, duplicates, embed, outliers, search
 from similitude.cli.experiments import ablate, decide, evolve
@@ -24,9 +25,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool | None) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"similitude {version('similitude')}")
+        typer.echo(f"similitude {__version__}")
         raise typer.Exit
 
 

@@ -4,7 +4,6 @@ import io
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from similitude import __version__
 from similitude.devices import best_device, on_cpu, random_state, set_random_state
 from similitude.errors import UserError
 from similitude.files.reading import check_archive, check_file
@@ -91,7 +91,7 @@ def save_checkpoint(
         "cuda_random_state": random_state(device) if device.type != "cpu" else None,
         "images": images,
         "seconds": seconds,
-        "version": version("similitude"),
+        "version": __version__,
     }
 
     # through memory: torch's own writer to a file hides why it failed

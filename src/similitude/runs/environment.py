@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from similitude import __version__
 from similitude.devices import name_of
 from similitude.distributed import world_size
 from similitude.files.writing import write_text
@@ -34,9 +35,9 @@ def write_environment(
     rows = [row for row in metrics.rows if "images_per_second" in row]
     speeds = sorted(row["images_per_second"] for row in rows)
     waits = [row["waiting_share"] for row in rows]
-    packages = ("similitude", "torch", "torchvision", "timm")
     content = {
-        **{name: version(name) for name in packages},
+        "similitude": __version__,  # also of a checkout that is not installed
+        **{name: version(name) for name in ("torch", "torchvision", "timm")},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
