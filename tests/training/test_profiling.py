@@ -1,11 +1,23 @@
+from typing import NamedTuple
+
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import Interval
 from torch.profiler import record_function
 
 from builders import random_images, small_recipe
 from similitude import pretrain
 from similitude.training import loop, profiling
-from similitude.training.profiling import STAGES, STEPS, WARM_UP, own_seconds, step_profiler, table
+from similitude.training.profiling import (
+    IDLE,
+    STAGES,
+    STEPS,
+    WARM_UP,
+    own_seconds,
+    step_profiler,
+    table,
+)
 
 
 def profiled(step):
@@ -32,6 +44,39 @@ def test_time_counts_for_the_innermost_stage_and_nothing_else():
     seconds = profiled(step)
     assert set(seconds) == {"views", "optimizer"}
     assert 0 < seconds["views"] < seconds["optimizer"]
+
+
+class Kernel(NamedTuple):
+    name: str
+    duration: float
+
+
+class Event(NamedTuple):
+    """As of PyTorch's profiler, on a machine with a GPU."""
+
+    name: str
+    time_range: Interval
+    kernels: tuple[Kernel, ...] = ()
+    device_type: DeviceType = DeviceType.CPU
+
+
+def test_on_a_gpu_the_time_is_that_of_kernels_whoever_gave_them_out():
+    """The processor is done long before; a backward pass is given out by another thread."""
+    work = (Kernel("matmul", 3e6), Kernel("backbone", 9e6))  # and the repeated name of a range
+    events = [
+        Event("ProfilerStep*", Interval(0, 10)),
+        Event("heads and loss", Interval(1, 6)),
+        Event("backbone", Interval(2, 4)),
+        Event("aten::mm", Interval(3, 3.5), work),
+        Event("aten::add", Interval(5, 5.5), (Kernel("add", 1e6),)),
+        Event("backward", Interval(6, 9)),
+        Event("aten::mm", Interval(7, 7.5), (*work, *work)),
+        Event("aten::lost", Interval(9.5, 9.6), (Kernel("lost", 1e6),)),
+        Event("backbone", Interval(20, 9e6), device_type=DeviceType.CUDA),
+        Event("matmul", Interval(100, 100 + 15e6), device_type=DeviceType.CUDA),
+    ]
+    found = own_seconds(events)
+    assert found == {"backbone": 3.0, "heads and loss": 1.0, "backward": 6.0, IDLE: 5.0}
 
 
 def test_the_table_gives_shares():

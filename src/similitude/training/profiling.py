@@ -16,6 +16,7 @@ from similitude.devices import profiled
 
 WARM_UP = 5  # steps that are not timed: memory is taken, kernels are chosen
 STEPS = 30  # that are timed
+IDLE = "the GPU has nothing to do"
 STAGES = (
     "waiting for images",
     "views",
@@ -27,6 +28,7 @@ STAGES = (
     "optimizer",
     "targets and schedules",
     "records",
+    IDLE,
 )
 NETWORKS = ("backbone", "target backbone", "heads and loss", "backward")
 
@@ -44,22 +46,41 @@ def step_profiler(device: torch.device) -> profile:
 def own_seconds(events: Any) -> Mapping[str, float]:
     """Seconds of each stage, without those of the stages inside it.
 
+    On a processor by its clock. A GPU does later what the processor gives out, so there a stage is
+    the time of the kernels that were given out in it, in whatever thread: a backward pass is given
+    out in another one. What is left between the first kernel and the last is ``IDLE``.
+
     Args:
-        events: of a profiler; an event has a name, a parent, and times in microseconds.
+        events: of a profiler; an event has a name, a thread, kernels, and times in microseconds.
     """
     seconds: defaultdict[str, float] = defaultdict(float)
-    for event in events:
-        if event.name not in STAGES or event.device_type.name != "CPU":
+    on_gpu = [e for e in events if e.device_type.name != "CPU" and not _is_annotation(e.name)]
+    under_way: list[tuple[float, str]] = []  # end and name of stages, the innermost one last
+    for event in sorted(events, key=lambda e: (e.time_range.start, -e.time_range.end)):
+        start, end = event.time_range.start, event.time_range.end
+        if event.device_type.name != "CPU":
             continue
-        # On a GPU the host only starts the work: the longer of both is what the stage takes.
-        took = max(event.cpu_time_total, event.device_time_total) / 1e6
-        seconds[event.name] += took
-        outer = event.cpu_parent
-        while outer is not None and outer.name not in STAGES:
-            outer = outer.cpu_parent
-        if outer is not None:
-            seconds[outer.name] -= took
+        while under_way and under_way[-1][0] <= start:
+            under_way.pop()
+        if event.name in STAGES:
+            if not on_gpu:
+                seconds[event.name] += (end - start) / 1e6
+                if under_way:
+                    seconds[under_way[-1][1]] -= (end - start) / 1e6
+            under_way.append((end, event.name))
+        took = sum(kernel.duration for kernel in event.kernels if not _is_annotation(kernel.name))
+        if under_way and took > 0:
+            seconds[under_way[-1][1]] += took / 1e6
+    if on_gpu:
+        first = min(event.time_range.start for event in on_gpu)
+        last = max(event.time_range.end for event in on_gpu)
+        seconds[IDLE] = max(0.0, (last - first) / 1e6 - sum(seconds.values()))
     return seconds
+
+
+def _is_annotation(name: str) -> bool:
+    """Whether an event of the GPU repeats a range of the processor, and is no work."""
+    return name in STAGES or name.startswith("ProfilerStep")
 
 
 def table(seconds: Mapping[str, float], steps: int) -> str:
