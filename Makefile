@@ -9,7 +9,7 @@ ALONE := OMP_WAIT_POLICY=active
 # their start is compiling, so what is compiled is kept also where the environment forbids it.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: quickstart test check types quick format parity architecture pictures docs clean
+.PHONY: quickstart test test-gpu check types quick format parity architecture pictures docs clean
 
 quickstart: $(INSTALLED)  ## Fashion-MNIST: pretrain without labels, evaluate, write the report
 	data=$$(PYTHON=$(BIN)/python examples/get_fashion_mnist.sh) && \
@@ -22,6 +22,9 @@ test: $(INSTALLED)  ## everything that continuous integration checks
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(PYTEST)
+
+test-gpu: $(INSTALLED)  ## on a GPU: methods, views, runs and commands against the processor; skips elsewhere
+	$(BIN)/python tools/check_gpu.py tests
 
 check: $(INSTALLED)  ## the fast loop while developing; pyright has one thread, so tests run beside it
 	$(BIN)/ruff check

@@ -7,7 +7,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src" / "similitude"
 # promises, stories and numbers of all rooms
-OF_NO_ROOM = ("contract", "e2e", "examples", "golden", "parity")
+OF_NO_ROOM = ("contract", "e2e", "examples", "golden", "gpu", "parity")
 FILES = sorted(
     path.relative_to(TESTS)
     for path in TESTS.rglob("test_*.py")
