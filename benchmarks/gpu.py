@@ -10,15 +10,18 @@ device, the method, the optimizer. --rehearse does all of it on small networks, 
 """
 
 import argparse
+import gc
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from similitude.data.loader import Loader
+from similitude.data.loader import Loader, RowBatch
 from similitude.devices import (
     CHOSEN,
     best_device,
@@ -53,7 +56,7 @@ from similitude.recipes.arithmetic import choose_arithmetic
 from similitude.training.profiling import IDLE, NETWORKS, own_seconds
 from similitude.training.step import Pretraining
 
-SECONDS = {"throughput": 85.0, "views": 30.0, "syncbn": 30.0, "compile": 75.0, "knn": 75.0}
+SECONDS = {"throughput": 80.0, "views": 25.0, "syncbn": 25.0, "compile": 60.0, "knn": 105.0}
 NAMES = {  # of the steps, and their recipes: as published, and small
     "SimCLR, ResNet-50, 224 px": ("imagenet.simclr", "cifar10.simclr"),
     "MoCo v3, ViT-S/16, 224 px": ("imagenet.moco_v3_vit", "cifar10.moco_v3_vit"),
@@ -82,7 +85,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--batches", type=json.loads, default={}, help=argparse.SUPPRESS)
+    parser.add_argument("--known", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         for row in DO[args.one](args):
@@ -90,16 +93,19 @@ def main() -> None:
         return
     begun, device = time.perf_counter(), best_device()
     card = f"{name_of(device)} x {number_of(device.type)}, torch {torch.__version__}"
-    print(f"{card}, {os.cpu_count()} cores\n\n| what | | |\n|---|---|---|", flush=True)
+    print(f"{card}, {os.cpu_count()} cores\n", flush=True)
+    if args.rehearse:
+        print("A rehearsal: small networks and views in the place of those that are named.\n")
+    print("| what | | |\n|---|---|---|", flush=True)
     rows: list[dict[str, Any]] = []
     for part in args.only:
         if part == "knn" and args.cifar10 is None and not args.rehearse:
             show({"what": "minutes to kNN on CIFAR-10", "value": "-", "note": "give --cifar10"})
             continue
-        batches = {row["what"]: row["batch"] for row in rows if "batch" in row}
+        known = {r["what"]: (r["batch"], r["images_per_second"]) for r in rows if "batch" in r}
         extra = max(0.0, args.knn_seconds * len(args.seeds) - 45) if part == "knn" else 0.0
         limit = (SECONDS[part] + extra) * (10 if args.rehearse else 1)
-        for row in of_process(part, limit, ["--batches", json.dumps(batches)]):
+        for row in of_process(part, limit, ["--known", json.dumps(known)]):
             rows.append({"part": part, **row})
             show(row)
         args.out.write_text(json.dumps({"card": card, "rows": rows}, indent=2))
@@ -116,18 +122,23 @@ def of_process(
     """The rows of a part, as a process of its own makes them; it is ended at the limit."""
     command = [sys.executable, __file__, *sys.argv[1:], *words, "--one", part]
     told = [""]
+    is_first = "--one" not in sys.argv  # who ends its children's children too
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {})},
+        start_new_session=is_first,
     ) as process:
         ended: list[bool] = []
 
         def end() -> None:
             ended.append(True)
-            process.kill()
+            if is_first:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
 
         def hear() -> None:
             assert process.stderr is not None
@@ -136,6 +147,7 @@ def of_process(
                     told.append(line.strip())
 
         timer = threading.Timer(limit, end)
+        timer.daemon = True
         timer.start()
         listener = threading.Thread(target=hear)
         listener.start()
@@ -170,12 +182,14 @@ def module_of(recipe: Recipe) -> Pretraining:
     return Pretraining(method, recipe, steps_per_epoch=1000)
 
 
-def batches_of(recipe: Recipe, size: int) -> Iterator[Any]:
-    """Batches without end, of as many random images as one holds."""
-    rows = recipe.data.noise(size)
+def batches_of(recipe: Recipe, size: int) -> Generator[RowBatch, None, None]:
+    """Batches without end, of random images."""
+    rows = recipe.data.noise(COUNTED)
     assert isinstance(rows, Canvases)
-    images = ImageSet(rows.pixels, rows.aspect, [str(i) for i in range(size)])
-    return iter(Loader(images, batch_size=size, seed=0, total_steps=10**6, device=best_device()))
+    pixels = rows.pixels.repeat(-(-size // COUNTED), 1, 1, 1)[:size]
+    images = ImageSet(pixels, torch.ones(size), [str(i) for i in range(size)])
+    loader = Loader(images, batch_size=size, seed=0, total_steps=10**6, device=best_device())
+    return iter(loader)
 
 
 def largest_batch(module: Pretraining, most: int) -> int:
@@ -203,25 +217,29 @@ def largest_batch(module: Pretraining, most: int) -> int:
 def trial(module: Pretraining, size: int) -> int | None:
     """Two steps; the most memory that they held, where it is counted."""
     device = module.device
+    free(device)
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    batches = batches_of(module.recipe, size)
-    try:
+    with closing(batches_of(module.recipe, size)) as batches:
         for _ in range(2):
             module.training_step(next(batches))
-        wait_for(device)
-        return peak_memory_bytes(device)
-    finally:
-        batches.close()  # type: ignore[attr-defined]
-        module.optimizer.zero_grad()
+    wait_for(device)
+    return peak_memory_bytes(device)
+
+
+def free(device: torch.device) -> None:
+    """Give back what nothing holds any more, as after a step that did not fit."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def images_per_second(module: Pretraining, size: int, seconds: float) -> float:
-    batches = batches_of(module.recipe, size)
-    speed = per_second(lambda: module.training_step(next(batches)), seconds, module.device)
-    batches.close()  # type: ignore[attr-defined]
-    return size * speed
+    module.optimizer.zero_grad()
+    free(module.device)
+    with closing(batches_of(module.recipe, size)) as batches:
+        step = lambda: module.training_step(next(batches))  # noqa: E731
+        return size * per_second(step, seconds, module.device)
 
 
 def per_second(do: Callable[[], Any], seconds: float, device: torch.device) -> float:
@@ -241,21 +259,23 @@ def per_second(do: Callable[[], Any], seconds: float, device: torch.device) -> f
 
 def flops_of_image(module: Pretraining) -> float:
     """Products and sums of a step, for an image: of matrix products, convolutions, attention."""
-    batches = batches_of(module.recipe, COUNTED)
-    with FlopCounterMode(display=False) as counter:
+    with (
+        closing(batches_of(module.recipe, COUNTED)) as batches,
+        FlopCounterMode(display=False) as counter,
+    ):
         module.training_step(next(batches))
-    batches.close()  # type: ignore[attr-defined]
     return counter.get_total_flops() / COUNTED
 
 
 def shares(module: Pretraining, size: int) -> tuple[float, float]:
     """Of the time of a step: outside the networks, and in which the GPU has nothing to do."""
-    batches = batches_of(module.recipe, size)
-    with profile(activities=profiled(module.device), acc_events=True) as profiler:
+    with (
+        closing(batches_of(module.recipe, size)) as batches,
+        profile(activities=profiled(module.device), acc_events=True) as profiler,
+    ):
         for _ in range(4):
             module.training_step(next(batches))
         wait_for(module.device)
-    batches.close()  # type: ignore[attr-defined]
     seconds = own_seconds(profiler.events())
     total = sum(seconds.values()) or 1.0
     inside = sum(seconds.get(stage, 0.0) for stage in NETWORKS)
@@ -293,22 +313,23 @@ def throughput(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "memory_bytes": peak_memory_bytes(device),
         }
         del module
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free(device)
 
 
 def compiled(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The fastest to compile first: what is left of the time goes to the others."""
     for name in sorted(NAMES, key=lambda name: "ResNet" in name or 2 * ("DINO" in name)):
-        size = args.batches.get(name, FIRST)
         seconds = 1.0 if args.rehearse else TIMED
-        plain = images_per_second(module_of(recipe_of(name, small=args.rehearse)), size, seconds)
+        size, plain = args.known.get(name) or (FIRST, None)
+        if plain is None:
+            module = module_of(recipe_of(name, small=args.rehearse))
+            plain = images_per_second(module, size, seconds)
         module = module_of(recipe_of(name, small=args.rehearse, compiled=True))
-        batches, start = batches_of(module.recipe, size), time.perf_counter()
-        module.training_step(next(batches))
-        wait_for(module.device)
-        first = time.perf_counter() - start
-        batches.close()  # type: ignore[attr-defined]
+        with closing(batches_of(module.recipe, size)) as batches:
+            start = time.perf_counter()
+            module.training_step(next(batches))
+            wait_for(module.device)
+            first = time.perf_counter() - start
         speed = images_per_second(module, size, seconds)
         yield {
             "what": f"{name}, compiled",
@@ -471,7 +492,7 @@ def syncbn_process(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     how = f"{torch.distributed.get_backend()}, two processes on {number_of('cuda') or 'no'} GPU"
     for name, convert in kinds.items():
         torch.manual_seed(0)
-        network = convert(config.build()).to(device, memory_format=torch.channels_last)
+        network = convert(config.build()).to(device).to(memory_format=torch.channels_last)
 
         def step(network: nn.Module = network) -> None:
             with computing_in(torch.bfloat16, device):

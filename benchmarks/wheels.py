@@ -50,6 +50,10 @@ def _parsed(requirement: str) -> tuple[str, str]:
     return found[1], found[2] or ""
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _is_there(name: str, least: str) -> bool:
     try:
         version = importlib.metadata.version(name)
@@ -93,8 +97,13 @@ def tell() -> list[str]:
 
 def unpack() -> None:
     """Let this process, and those that it starts, find what lies in the folder of wheels."""
-    wheels = sorted(WHEELS.glob("*.whl")) if WHEELS.is_dir() else []
-    if not wheels or os.environ.get("SIMILITUDE_WHEELS"):
+    if os.environ.get("SIMILITUDE_WHEELS"):
+        return
+    wanted = {_plain(_parsed(requirement)[0]) for requirement in missing()}
+    # pip brings what they need too, of which another version may be here: that one stays
+    names = {file: file.name.partition("-")[0] for file in sorted(WHEELS.glob("*.whl"))}
+    wheels = [f for f, n in names.items() if _plain(n) in wanted or not _is_there(n, "")]
+    if not wheels:
         return
     place = tempfile.mkdtemp(prefix="similitude-wheels-")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
