@@ -98,6 +98,7 @@ RUNS = [
     ("audio", "cpc_audio"),
     ("sensors", "cmc"),
     ("sensors", "clip"),
+    ("text", "simclr"),
     ("video", "byol"),
     ("video", "elo"),
 ]

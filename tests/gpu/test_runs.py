@@ -7,7 +7,7 @@ rounding leads each its own way.
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,13 @@ class StopAt(Silent):
 
 
 @pytest.fixture
-def repeatable(gpu: torch.device) -> Iterator[list[str]]:
-    """Kernels that repeat themselves; filled with the names of operations that have none."""
-    nameless: list[str] = []
+def repeatable(gpu: torch.device) -> Iterator[Callable[[], set[str]]]:
+    """Kernels that repeat themselves; a function that names the operations which have none."""
+    ends = " does not have a deterministic implementation"
     torch.use_deterministic_algorithms(True, warn_only=True)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        yield nameless
-        ends = " does not have a deterministic implementation"
-        nameless += {str(w.message).split(ends)[0] for w in told if ends in str(w.message)}
+        yield lambda: {str(w.message).split(ends)[0] for w in told if ends in str(w.message)}
     torch.use_deterministic_algorithms(False)
 
 
@@ -108,9 +106,9 @@ def test_a_stopped_and_resumed_run_has_the_same_bits(gpu, on, repeatable, tmp_pa
     parts = trained(recipe, tmp_path / "parts", gpu, checkpoint=halfway)
     assert parts.step == whole.step == 6
     equal = same(whole.method, parts.method) and same(whole.optimizer, parts.optimizer)
-    if not equal and repeatable:
+    if not equal and (nameless := repeatable()):
         assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "parts"), rel=NEAR)
-        pytest.xfail(f"{', '.join(repeatable)} of PyTorch cannot repeat itself on this device")
+        pytest.xfail(f"{', '.join(sorted(nameless))} of PyTorch cannot repeat itself there")
     assert equal
 
 
@@ -202,8 +200,9 @@ def test_commands_from_end_to_end(gpu, on, data, tmp_path):
     torch.testing.assert_close(far["x"], near["x"], rtol=1e-3, atol=1e-3)
     assert [row["name"] for row in far["table"]] == [row["name"] for row in near["table"]]
     assert far["found"].names == near["found"].names
+    # fine-tuned there and here, in the arithmetic that is fast there and here
     torch.testing.assert_close(
-        far["found"].probabilities, near["found"].probabilities, rtol=0.05, atol=0.02
+        far["found"].probabilities, near["found"].probabilities, rtol=0, atol=0.1
     )
     report = (out / "report.html").read_text(encoding="utf-8")
     assert "simclr" in report.lower()
