@@ -1,5 +1,6 @@
 """Embedding goes through the disk: bounded, resumable, shared, and the same numbers."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from builders import Ears, write_photos
 from similitude.embeddings import embedder, extraction, read_embeddings
 from similitude.errors import UserError
 from similitude.evaluation import extract_features
+from similitude.files.writing import held
 from similitude.images.samples import Images
 
 pytestmark = pytest.mark.slow
@@ -87,6 +89,24 @@ def test_parts_of_other_photos_are_neither_used_nor_lost(stopped, start, photos)
     with pytest.raises(UserError, match=r"e\.npz\.parts holds parts of other embeddings"):
         sim.embed(start, photos, stopped)
     assert (stopped.with_name("e.npz.parts") / "000000.npz").exists()
+
+
+def test_a_command_that_was_killed_when_all_was_written_is_given_again(
+    start, photos, tmp_path, monkeypatch
+):
+    """In the middle of removing the parts, of which the key may go first."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda folder, **options: (folder / "key.txt").unlink())
+        sim.embed(start, photos, tmp_path / "e.npz")
+    assert sim.embed(start, photos, tmp_path / "e.npz") == (24, 32)
+    assert {p.name for p in tmp_path.iterdir()} == {"photos", "e.npz"}
+
+
+def test_of_two_commands_that_write_one_file_the_second_is_refused(stopped, start, photos):
+    parts = stopped.with_name(f"{stopped.name}.parts")
+    with held(parts, lambda: None), pytest.raises(UserError, match="another process writes"):
+        sim.embed(start, photos, stopped)
+    assert sim.embed(start, photos, stopped) == (24, 32)
 
 
 def test_unreadable_files_are_left_out_and_told(start, photos, tmp_path, eights):

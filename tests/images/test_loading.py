@@ -157,12 +157,12 @@ def test_a_really_full_disk(photos):
 
 def test_leftovers_of_killed_runs_go_after_a_day(tmp_path):
     for name, age in (("old", 2 * 86400), ("young", 60)):
-        path = tmp_path / f".{name}.pack.1.tmp.pack"
+        path = tmp_path / f"{name}.partial"
         path.write_bytes(b"x")
         stamp = path.stat().st_mtime - age
         os.utime(path, (stamp, stamp))
-    remove_leftovers(tmp_path, ".*.tmp.*")
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [".young.pack.1.tmp.pack"]
+    remove_leftovers(tmp_path, "*.partial")
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["young.partial"]
 
 
 def test_unreadable_files_are_left_out_and_listed(tmp_path, make_image):

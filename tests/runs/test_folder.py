@@ -1,5 +1,6 @@
 """Whatever moment a process is killed at, the next one finds a whole run."""
 
+import errno
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from similitude.errors import UserError
+from similitude.files.writing import replacing
 from similitude.runs.folder import (
     RUN_FILES,
     check_run_folder,
@@ -100,6 +102,20 @@ def test_a_replacement_that_is_killed_anywhere_leaves_the_old_run_or_the_new_one
     assert found == ({"old", "new"} if succeeds else {"old"})
 
 
+def test_a_disk_that_is_full_is_told_and_the_old_run_stays(tmp_path, monkeypatch):
+    write_run(tmp_path, "old")
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with training_in(tmp_path, overwrite=True), monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", full)
+        with pytest.raises(UserError, match="the disk is full"), replacing_run(tmp_path):
+            pass
+    assert read(tmp_path) == whole("old")
+
+
 def test_a_repair_is_told(tmp_path, monkeypatch, caplog):
     write_run(tmp_path, "old")
     with killed_at(monkeypatch, 5):
@@ -130,16 +146,15 @@ def test_a_folder_that_was_filled_meanwhile_is_refused_under_the_lock(tmp_path):
 
 
 def test_what_killed_processes_were_writing_is_removed_and_does_not_stand_in_the_way(tmp_path):
-    ended = 2**22 + 1  # above every process of Linux
-    left = [f".recipe.yaml.{ended}.tmp.yaml", f"checkpoints/.last.ckpt.{ended}.tmp.ckpt"]
-    left += [f".x.{os.getpid()}.tmp"]  # of a process of before, as in another container
-    kept = [f".scores.json.{os.getppid()}.tmp.json", ".hidden.tmp"]
+    left = [".recipe.yaml.7.tmp.yaml", "checkpoints/.last.ckpt.7-0a1b2c3d.tmp.ckpt"]
+    kept = [".hidden.tmp", "a.7.tmp"]  # not of such a name
     (tmp_path / "checkpoints").mkdir()
     for name in left + kept:
         (tmp_path / name).write_text("half")
-    with training_in(tmp_path, resume=True):
-        pass
-    assert sorted(read(tmp_path)) == sorted(kept)
+    with replacing(tmp_path / "scores.json") as written:  # by a process that is at work
+        with training_in(tmp_path, resume=True):
+            pass
+        assert sorted(read(tmp_path)) == sorted([*kept, written.name])
     for path in tmp_path.iterdir():
         path.rmdir() if path.is_dir() else path.unlink()
     (tmp_path / left[0]).write_text("half")

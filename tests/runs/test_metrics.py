@@ -33,3 +33,11 @@ def test_a_spreadsheet_may_sign_the_file_and_damage_is_named(tmp_path):
         path.write_bytes(damage)
         with pytest.raises(UserError, match=r"metrics\.csv.*delete the file"):
             read_metrics(path)
+
+
+def test_what_is_judged_does_not_depend_on_whether_it_was_read_again(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = Metrics(path, 0)
+    metrics.add({"step": 1.0, "loss": 1 / 3})
+    metrics.add({"step": 1.0, "knn": 2 / 3})
+    assert metrics.rows == read_metrics(path) == Metrics(path, 1).rows

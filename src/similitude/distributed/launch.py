@@ -322,11 +322,18 @@ def _ended(children: list[Any]) -> UserError:
 
 
 def _who_ended(children: list[Any]) -> str:
-    for number, child in enumerate(children, start=1):
+    """The one whose end came first, as far as can be told: the others may have failed of it."""
+    killed_first = sorted(enumerate(children, start=1), key=lambda c: _cause(c[1].exitcode))
+    for number, child in killed_first:
         if child.exitcode not in (None, 0):
             killed = f"was killed by signal {-child.exitcode}" if child.exitcode < 0 else "ended"
             return f"process {number} of {len(children)} {killed} without a result"
     return "the processes ended without a result"
+
+
+def _cause(exit_code: int | None) -> int:
+    """Small for what comes from outside, as from who ends the process that takes most memory."""
+    return 0 if exit_code == -signal.SIGKILL else 1 if (exit_code or 0) < 0 else 2
 
 
 def _failed(children: list[Any]) -> bool:

@@ -3,8 +3,8 @@
 N samples, D numbers of an embedding.
 """
 
-import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,10 @@ from similitude.errors import UserError
 from similitude.files.reading import read_arrays, read_bytes
 from similitude.files.writing import (
     contents,
+    held,
+    remove_folder,
     remove_temporaries,
+    reserve,
     write_text,
     write_with,
     writing_error,
@@ -144,21 +147,32 @@ def _embed(
         heard.say(f"  {sentence}")
     parts = open_parts(embedder, data, heard)
     folder = path.with_name(f"{path.name}.parts")
-    decided_by_first(lambda: _begin(folder, fingerprint_of_all(embedder, parts)))
-    pairs = [(part, positions) for part in parts for positions in part.blocks()]
-    blocks = [Block(folder / f"{i:06d}.npz", *pair) for i, pair in enumerate(pairs)]
-    _fill(embedder, blocks, heard)
-    # a message to all, that none goes on before the last has done its part
-    any_process([False], next(embedder.backbone.parameters()).device)
-    return decided_by_first(
-        lambda: _finish(folder, parts, blocks, path, neighbor_count, projection, heard)
-    )
+    with ExitStack() as stack:
+        key = fingerprint_of_all(embedder, parts)
+        decided_by_first(lambda: _begin(folder, key, stack))
+        pairs = [(part, positions) for part in parts for positions in part.blocks()]
+        blocks = [Block(folder / f"{i:06d}.npz", *pair) for i, pair in enumerate(pairs)]
+        _fill(embedder, blocks, heard)
+        # a message to all, that none goes on before the last has done its part
+        any_process([False], next(embedder.backbone.parameters()).device)
+        return decided_by_first(
+            lambda: _finish(folder, parts, blocks, path, neighbor_count, projection, heard)
+        )
 
 
-def _begin(folder: Path, key: str) -> None:
-    """Take the folder of parts, or go on in it."""
+def _begin(folder: Path, key: str, stack: ExitStack) -> None:
+    """Take the folder of parts, or go on in it, for as long as the stack is open."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        is_ours = stack.enter_context(held(folder, lambda: folder.mkdir(exist_ok=True)))
+    except OSError as error:
+        raise writing_error(folder, error) from error
+    if not is_ours:
+        raise UserError(
+            f"another process writes {folder}: wait for its end, or write to a file of another name"
+        )
     place = folder / _KEY
-    if folder.exists() and contents(folder):
+    if contents(folder):
         if not place.exists() or read_bytes(place, 1000).decode(errors="replace") != key:
             raise UserError(
                 f"{folder} holds parts of other embeddings, of a command that was stopped: delete "
@@ -214,7 +228,7 @@ def _finish(
     for part in parts:
         tell_unreadable(part, unreadable[part.prefix], listener)
     if not names:
-        shutil.rmtree(folder)
+        remove_folder(folder)
         raise nothing_readable(parts)
     # mapped: of what is written next no more than some rows are in memory
     flat = np.memmap(folder / "rows", np.float32, "r+")
@@ -223,7 +237,7 @@ def _finish(
     if path.suffix == ".parquet":
         layout = _laid_out(x, folder / "unit", neighbor_count, projection, listener)
     write_embeddings(path, names, x, layout)
-    shutil.rmtree(folder)
+    remove_folder(folder)
     return x.shape
 
 
@@ -241,6 +255,11 @@ def _laid_out(
     plane = None if projection == "none" else project(x, projection or "pca")
     if count < 1:
         return Layout(plane)
-    unit = np.memmap(scratch, np.float32, "w+", shape=x.shape)
+    try:
+        with scratch.open("wb") as file:
+            reserve(file, x.nbytes)
+    except OSError as error:
+        raise writing_error(scratch, error) from error
+    unit = np.memmap(scratch, np.float32, "r+", shape=x.shape)
     similar, index = neighbors(unit_rows(x, unit), count, listener=listener)
     return Layout(plane, index.numpy(), (1 - similar).clamp_min(0).numpy())

@@ -3,10 +3,12 @@
 import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +16,9 @@ from typing import BinaryIO
 from similitude.errors import UserError
 
 _BLOCK = 1 << 24  # bytes
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # with the number of the process that writes it
+LOOKS = 3  # at a lock, before it is said to be somebody's
+_SECONDS_BETWEEN_LOOKS = 0.02
+_TEMPORARY = re.compile(r"\..+\.[\w-]+\.tmp(\..*)?")
 
 
 def as_path(given: str | Path) -> Path:
@@ -69,26 +73,75 @@ def contents(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir() if not _TEMPORARY.fullmatch(p.name)}
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder has the name of one that is not finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes were writing in the folder and below."""
-    for path in folder.rglob(".*.tmp*"):
-        written = _TEMPORARY.fullmatch(path.name)
-        if written and not _is_alive(int(written[1])):
-            path.unlink(missing_ok=True)
+    _remove_left(folder.rglob(".*.tmp*"))
 
 
-def _is_alive(process: int) -> bool:
-    if process == os.getpid():  # one of another container, or of before: this one begins only now
-        return False
+def _remove_left(paths: Iterable[Path]) -> None:
+    """Remove those that have the name of temporary ones, and are written by nobody now."""
+    for path in filter(lambda path: is_temporary(path.name), paths):
+        with suppress(OSError):
+            file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if locked(file):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(file)
+
+
+def locked(file: int, *, shared: bool = False, looks: int = 1) -> bool | None:
+    """Whether a file's lock is ours now, until it is closed or the process ends, however it does.
+
+    None where there are no locks: on Windows, and on some file systems.
+
+    Args:
+        file: its descriptor.
+        shared: others may have such a lock too.
+        looks: after which it is somebody's; who only looks has it for a moment.
+    """
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OverflowError:  # a name that no process has written
-        return False
-    except OSError:  # somebody else's
-        pass
+        import fcntl
+
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if looks == 1:
+            return False
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return locked(file, shared=shared, looks=looks - 1)
+    except (ImportError, OSError):
+        return None
     return True
+
+
+@contextmanager
+def held(path: Path, make: Callable[[], object]) -> Iterator[bool]:
+    """Make a file or folder, and hold its lock within the block; whether nobody else does.
+
+    The lock tells on every machine that sees the disk, and in every container, what the number of
+    a process does not. It must be made again where a holder before has meanwhile removed it.
+    """
+    if os.name != "posix":  # a file that is open could not be moved
+        make()
+        yield True
+        return
+    while True:
+        make()
+        file = os.open(path, os.O_RDONLY)
+        is_ours = locked(file, looks=LOOKS) is not False
+        with suppress(FileNotFoundError):
+            if not is_ours or os.path.samestat(os.fstat(file), path.lstat()):
+                break
+        os.close(file)
+    try:
+        yield is_ours
+    finally:
+        os.close(file)
 
 
 def version_of(path: Path) -> tuple[int, int]:
@@ -101,34 +154,58 @@ def version_of(path: Path) -> tuple[int, int]:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    """A name that nobody else takes: numbers of processes repeat in containers."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it there, synced to disk, if the block succeeds.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; ``path`` is as it was.
-    """
+def _making(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield something new beside ``path`` that is moved there, synced, if the block succeeds."""
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # a link that somebody has put there
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _remove_left(p for p in path.parent.iterdir() if p.name.startswith(f".{path.name}."))
+        with held(temporary, lambda: make(temporary)):
+            yield temporary
+            for written in (temporary, *temporary.rglob("*")):
+                if written.is_file():
+                    with written.open("rb+") as file:
+                        os.fsync(file.fileno())
+            temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise writing_error(path, error) from error
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in the folder on the disk: what was moved stays moved when power fails."""
+    with suppress(OSError):  # on Windows, and on some file systems
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new file beside ``path``; move it there, synced to disk, if the block succeeds.
+
+    What a process that was killed has left of it goes.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; ``path`` is as it was.
+    """
+    with _making(path, lambda temporary: temporary.touch(exist_ok=False)) as temporary:
+        yield temporary
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; move it there if the block succeeds.
+    """Yield a new folder beside ``path``; move it there, synced, if the block succeeds.
 
     Raises:
         UserError: there is something at ``path`` already, the disk is full, or nothing can be
@@ -137,15 +214,15 @@ def new_folder(path: Path) -> Iterator[Path]:
     check_writable(path, "new")
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is there already and is not empty: give a new folder")
-    temporary = _temporary(path)
-    try:
-        temporary.mkdir(parents=True)
+    with _making(path, Path.mkdir) as temporary:
         yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise writing_error(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder as a whole: no part of it keeps its name, also if the process is killed."""
+    doomed = _temporary(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -166,6 +243,25 @@ def checksum(file: BinaryIO, count: int, before: int = 0) -> int:
         before = zlib.crc32(part, before)
         count -= len(part)
     return before
+
+
+def reserve(file: BinaryIO, numel: int) -> None:
+    """Claim the room on the disk now, so that a full disk shows before an hour of work.
+
+    Writing to a mapped file that has no room kills the process.
+
+    Raises:
+        OSError: the disk has no room for so many bytes.
+    """
+    there = getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512  # not known on every system
+    if shutil.disk_usage(file.name).free < numel - there:  # where nothing can be claimed
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with suppress(AttributeError):  # not on every system
+        try:
+            os.posix_fallocate(file.fileno(), 0, numel)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 def writing_error(path: Path, error: OSError) -> UserError:

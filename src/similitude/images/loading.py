@@ -9,7 +9,6 @@ import math
 import os
 import platform
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from similitude.data.streams import Stream
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.distributed.threads import cores
 from similitude.errors import UserError
-from similitude.files.writing import writing_error
+from similitude.files.writing import remove_temporaries, replacing, reserve, writing_error
 from similitude.images.arrays import ArraySource
 from similitude.images.decoder import Decoder, Found, StreamDecoder, aspects, default_size
 from similitude.images.image_set import ImageSet
@@ -34,7 +33,6 @@ from similitude.images.packs import (
     map_canvases,
     open_pack,
     read_facts,
-    reserve,
     write_pack,
 )
 from similitude.images.source import ImageSource, check_number
@@ -184,7 +182,7 @@ def _from_cache(source: ImageSource, size: int, folder: Path, decoder: Decoder) 
     facts = read_facts(path)
     if facts is None or facts["size"] != size:
         logger.info("the canvases of %s do not fit in memory: %s", source.name, path)
-        remove_leftovers(folder, ".*.tmp.*")
+        remove_temporaries(folder)
         facts = write_pack(path, decoder, lambda found: {"kept": found.kept})
     unreadable = [(file, reason) for file, reason in facts["unreadable"]]
     found = Found(facts["kept"], facts["aspect"], unreadable)
@@ -211,23 +209,18 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
     def complete(lazy: LazyCanvases) -> None:
         facts = {**form_facts(source, size), "count": len(lazy), "aspect": lazy.aspect.tolist()}
         facts |= {"unreadable": lazy.unreadable, "kept": list(range(len(lazy)))}
-        mine = path.with_name(f".{path.name}.tmp.{os.getpid()}")
         try:
-            partial.rename(mine)
-            with mine.open("rb+") as file:
-                file.seek(0, os.SEEK_END)
-                append_facts(file, facts)
-                os.fsync(file.fileno())
-            mine.replace(path)
-        except FileNotFoundError:  # another process or thread has completed the same file
-            return
-        except OSError as error:  # this run has its canvases all the same
-            logger.warning("%s: the next run decodes again", writing_error(path, error))
-            with suppress(OSError):
-                mine.unlink(missing_ok=True)
+            with replacing(path) as mine:
+                partial.replace(mine)
+                with mine.open("rb+") as file:
+                    file.seek(0, os.SEEK_END)
+                    append_facts(file, facts)
+        except UserError as error:  # this run has its canvases all the same
+            if not path.exists():  # else another process or thread has completed the same file
+                logger.warning("%s: the next run decodes again", error)
 
-    for leftover in ("*.partial", ".*.tmp.*"):
-        remove_leftovers(folder, leftover)
+    remove_leftovers(folder, "*.partial")
+    remove_temporaries(folder)
     shape, dtype = (len(source), *source.canvas(size)), np.dtype(source.dtype)
     try:
         # In a file even where they fit in memory: what the process holds does not grow with the

@@ -7,13 +7,9 @@ that was cut off is not a pack. The fact "checksum" is the CRC-32 of the canvase
 other facts, in JSON; canvases that are made while a run goes on, and packs of before, have none.
 """
 
-import errno
 import json
-import os
-import shutil
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -23,7 +19,7 @@ from jaxtyping import UInt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from similitude.errors import UserError
-from similitude.files.writing import checksum, replacing
+from similitude.files.writing import checksum, replacing, reserve
 from similitude.images.arrays import ArraySource
 from similitude.images.decoder import Decoder, Found, StreamDecoder
 from similitude.images.decoding import DTYPES, ValueRange
@@ -111,23 +107,6 @@ def write_canvases(file: BinaryIO, decoder: Decoder | StreamDecoder) -> int:
         file.write(content)
         crc = zlib.crc32(content, crc)
     return crc
-
-
-def reserve(file: BinaryIO, numel: int) -> None:
-    """Claim the room on the disk now, so that a full disk shows before an hour of decoding.
-
-    Raises:
-        OSError: the disk has no room for so many bytes.
-    """
-    held = getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512  # not known on every system
-    if shutil.disk_usage(file.name).free < numel - held:  # where nothing can be claimed
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with suppress(AttributeError):  # not on every system
-        try:
-            os.posix_fallocate(file.fileno(), 0, numel)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:

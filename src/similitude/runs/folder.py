@@ -6,10 +6,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from similitude.errors import UserError
-from similitude.files.writing import check_writable, contents, remove_temporaries, writing_error
+from similitude.files.writing import (
+    LOOKS,
+    check_writable,
+    contents,
+    locked,
+    remove_temporaries,
+    writing_error,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +144,7 @@ def is_held(folder: Path) -> bool:
     """Whether a process trains into the folder."""
     try:
         with (folder / _LOCK).open() as file:
-            return not _lock(file, shared=True)
+            return locked(file.fileno(), shared=True) is False
     except OSError:  # nothing was ever trained there
         return False
 
@@ -152,24 +158,11 @@ def _holding(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise writing_error(folder, error) from error
     with file:
-        if not _lock(file):
+        if locked(file.fileno(), looks=LOOKS) is False:
             raise UserError(
                 f"another process trains into {folder}: wait for its end, or give another --out"
             )
         yield
-
-
-def _lock(file: TextIO, *, shared: bool = False) -> bool:
-    """Whether the file's lock is ours now, to its end or that of the process."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # on Windows, and on file systems without locks
-        pass
-    return True
 
 
 @contextmanager
@@ -181,16 +174,23 @@ def replacing_run(folder: Path, *besides: str) -> Iterator[None]:
     Args:
         folder: of the run, which is held.
         besides: names in the folder that go with the run.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     if not (folder / "recipe.yaml").exists():
         yield
         return
     on_its_way = folder / _ON_ITS_WAY
-    on_its_way.mkdir()
-    for name in (*RUN_FILES, *besides):
-        if (folder / name).exists():
-            (folder / name).rename(on_its_way / name)
-    on_its_way.rename(folder / _ASIDE)  # from now on the run is whole there
+    try:
+        on_its_way.mkdir()
+        for name in (*RUN_FILES, *besides):
+            if (folder / name).exists():
+                (folder / name).rename(on_its_way / name)
+        on_its_way.rename(folder / _ASIDE)  # from now on the run is whole there
+    except OSError as error:
+        _settle(folder)
+        raise writing_error(folder, error) from error
     try:
         yield
     finally:

@@ -28,6 +28,7 @@ FIRST_COLUMNS = [
     "projection_std",
     "center_share",
 ]
+_DIGITS = ".8g"  # of a value
 
 
 class Metrics:
@@ -43,15 +44,19 @@ class Metrics:
         self.rows = [row for row in read_metrics(path) if row["step"] <= first_step]
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Append a row, or complete the last one if it is of the same step; write the file."""
+        """Append a row, or complete the last one if it is of the same step; write the file.
+
+        A value is kept as it is written, so that a run that was resumed judges the same numbers.
+        """
+        values = {name: float(f"{value:{_DIGITS}}") for name, value in values.items()}
         if self.rows and self.rows[-1]["step"] == values["step"]:
             self.rows[-1].update(values)
         else:
-            self.rows.append(dict(values))
+            self.rows.append(values)
         names = self.columns
         lines = [",".join(names)]
         lines += [
-            ",".join(f"{row[name]:.8g}" if name in row else "" for name in names)
+            ",".join(f"{row[name]:{_DIGITS}}" if name in row else "" for name in names)
             for row in self.rows
         ]
         write_text(self.path, "\n".join(lines) + "\n")
