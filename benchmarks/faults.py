@@ -35,7 +35,7 @@ import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -64,6 +64,8 @@ from similitude.runs.folder import settle
 from similitude.runs.metrics import read_metrics
 from similitude.runs.run import Run
 
+# What a training says that was to go on and has not begun.
+NOTHING_SAVED = ("saved none yet", "there is no folder", "is not a classifier: make one with")
 AT_ONCE = 10  # tries of a task
 HALF_WAY = 80  # change of the disk by a training
 PATIENCE = 120.0  # seconds, of a command that takes some
@@ -188,9 +190,18 @@ COMMANDS = {
 
 
 STOCK = WORK = Path()  # where data lies, and where commands are tried
+MADE = {  # name in the stock -> what makes it, of what stands above it
+    "run": TRAININGS["simclr"],
+    "clip": TRAININGS["clip"],
+    "tuned": COMMANDS["finetune"],
+    "x.npz": replace(COMMANDS["embed, npz"], before=RUN),
+    "photos.pack": command("", "pack STOCK/photos -o photos.pack"),
+    "other.pack": command("", "pack STOCK/photos/high --size 8 -o other.pack"),
+    "half": TRAININGS["simclr"],
+}
 
 
-def make_stock(folder: Path) -> list[str]:
+def make_stock(folder: Path, wanted: set[str]) -> list[str]:
     """Tiny data of every kind, and what commands make of it; the modules that these import."""
     import soundfile
 
@@ -219,26 +230,28 @@ def make_stock(folder: Path) -> list[str]:
     np.savez(folder / "graph.npz", x=rng.random((48, 12), np.float32), edge_index=edges)
     (folder / "notes.txt").write_text("of the user, and nobody else's")
 
-    imported: set[str] = set()
-    for one, name in (
-        (TRAININGS["simclr"], "run"),
-        (TRAININGS["clip"], "clip"),
-        (COMMANDS["finetune"], "tuned"),
-        (replace(COMMANDS["embed, npz"], before=RUN), "x.npz"),
-        (command("", "pack STOCK/photos -o photos.pack"), "photos.pack"),
-        (command("", "pack STOCK/photos/high --size 8 -o other.pack"), "other.pack"),
-        (TRAININGS["simclr"], "half"),
-    ):
-        place = prepared(one)
-        stops = Fault("interrupt", HALF_WAY) if name == "half" else Fault()
-        done = run(one.words, place, stops, imported=place / "modules")
-        if done.code == 0:
-            imported |= set((place / "modules").read_text().split())
-        assert done.code == (130 if name == "half" else 0), done.said
-        made = one.words[max(i for i, w in enumerate(one.words) if w in ("-o", "--out")) + 1]
-        (place / made).rename(folder / name)
-        removed(place)
-    return sorted(imported - set(sys.modules))
+    return sorted(set().union(*(make(name, folder) for name in MADE if name in wanted)))
+
+
+def make(name: str, folder: Path) -> set[str]:
+    """Have a command make a part of the stock; the modules that it imports."""
+    one = MADE[name]
+    place = prepared(one)
+    stops = Fault("interrupt", HALF_WAY) if name == "half" else Fault()
+    done = run(one.words, place, stops, imported=place / "modules")
+    assert done.code == (130 if name == "half" else 0), done.said
+    made = one.words[max(i for i, w in enumerate(one.words) if w in ("-o", "--out")) + 1]
+    (place / made).rename(folder / name)
+    imported = (place / "modules").read_text().split() if done.code == 0 else []
+    removed(place)
+    return set(imported) - set(sys.modules)
+
+
+def needed(used: Iterable[Command], parts: Sequence[str]) -> set[str]:
+    """What of the stock commands make, for other commands."""
+    found = {"run"} | {stored for one in used for stored in one.before.values()}
+    found |= {word.removeprefix("STOCK/") for one in used for word in one.words}
+    return found | ({"photos.pack", "other.pack"} if "data" in parts else set())
 
 
 def write_film(path: Path, frames: np.ndarray) -> None:
@@ -655,7 +668,8 @@ def said_rightly(hit: Child, fault: Fault) -> list[str]:
     asked = signal.SIGINT if fault.how == "interrupt" else fault.signal
     if code != 128 + asked:
         return [f"exit code {code} after signal {asked}: {said.strip()[-200:]}"]
-    return []
+    told = "this goes on: " in said or "give the same command again" in said
+    return [] if told or asked == signal.SIGINT else ["no word on how to go on"]
 
 
 def kept(wanted: Command, known: Reference, place: Path) -> list[str]:
@@ -691,7 +705,7 @@ def gone_on(wanted: Command, known: Reference, place: Path) -> list[str]:
     done = run(words, place, patch=without_report if wanted.name in TRAININGS else None)
     if wanted.resume and done.code == 2:
         said = " ".join(done.said.split())
-        if "saved none yet" not in said and "there is no folder" not in said:
+        if not any(sentence in said for sentence in NOTHING_SAVED):
             return [f"--resume says: {said[-200:]}"]
         done = run((*wanted.words, "--overwrite"), place)
     if done.code != 0:
@@ -1128,8 +1142,10 @@ def main() -> None:
         STOCK.mkdir()
         WORK.mkdir()
         with ProcessPoolExecutor(1, get_context("fork")) as pool:
-            needed = pool.submit(make_stock, STOCK).result()
-        for name in needed:  # by commands, which then need not import them again and again
+            used = [*(TRAININGS[m] for m in args.methods), *(COMMANDS[c] for c in args.commands)]
+            wanted = needed(used, args.only)
+            imported = pool.submit(make_stock, STOCK, wanted).result()
+        for name in imported:  # by commands, which then need not import them again and again
             with suppress(ImportError):
                 import_module(name)
         TODO[:] = sorted((t for t in tasks(args) if t.part in args.only), key=lambda t: t.number)

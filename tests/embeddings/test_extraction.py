@@ -1,5 +1,7 @@
 """Embedding goes through the disk: bounded, resumable, shared, and the same numbers."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -144,6 +146,21 @@ def test_parquet_has_a_map_and_neighbors(start, photos, tmp_path):
     assert plane.std(axis=1).min() > 0
     sim.embed(start, photos, tmp_path / "bare.parquet", neighbors=0, projection="none")
     assert pq.read_schema(tmp_path / "bare.parquet").names == ["file", "embedding"]
+
+
+def test_neighbors_have_their_room_on_the_disk_before_it_is_written_to(
+    start, photos, tmp_path, monkeypatch
+):
+    """A mapped file without room kills the process."""
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"the disk is full: .*unit"):
+        sim.embed(start, photos, tmp_path / "e.parquet")
+    monkeypatch.undo()
+    assert sim.embed(start, photos, tmp_path / "e.parquet") == (24, 32)
 
 
 def test_what_npz_has_no_place_for_is_refused(start, photos, tmp_path):
