@@ -17,11 +17,11 @@ def cache_folder() -> Path:
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Delete files that a killed run left half-written in ``folder`` more than a day ago."""
+    """Delete what a killed run left half-written in ``folder`` more than a day ago."""
     for path in folder.glob(pattern):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_abandoned(folder: Path, prefix: str) -> None:

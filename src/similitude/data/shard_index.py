@@ -31,7 +31,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from similitude.data.cache import cache_folder
+from similitude.data.cache import cache_folder, remove_leftovers
 from similitude.data.classes import class_counts, numbered_classes
 from similitude.data.files import Wanted
 from similitude.data.names import Names
@@ -184,6 +184,7 @@ class _Scan(NamedTuple):
 
 def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
     """Read all headers, and write the files; their facts."""
+    remove_leftovers(folder.parent, ".*.tmp")
     if folder.exists():  # damaged
         shutil.rmtree(folder, ignore_errors=True)
     parts: dict[str | None, int] = {}

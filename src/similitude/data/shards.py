@@ -100,7 +100,10 @@ def opener(wanted: Wanted) -> Opener:
         if is_url(data):
             store, paths = files_of(name, SUFFIX, tuple(PARTS))
             if not paths:
-                raise UserError(f"no {SUFFIX} files at {name}: name them, as s3://bucket/x-*.tar")
+                hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
+                raise UserError(
+                    f"no {SUFFIX} files at {name}: name them, as s3://bucket/x-*.tar{hub}"
+                )
         else:
             store, paths = LOCAL, [str(path) for path in shards_of(as_path(data), wanted)]
         shards = Shards.of(store, paths)
