@@ -240,7 +240,11 @@ def test_a_sharded_run_goes_on_in_one_process(runs, tmp_path):
     halfway = last(place)
     given = (random_images(44), "x", halfway.recipe, place)
     train(*given, device=CPU, listener=Silent(), report=False, checkpoint=halfway)
-    assert_alike(last(runs / "whole").method, last(place).method, 1e-4)
+    start, two, one = (
+        torch.cat([value.double().flatten() for value in run.method.values()])
+        for run in (halfway, last(runs / "whole"), last(place))
+    )
+    assert (one - two).norm() < 1e-5 * (two - start).norm()  # rounding
 
 
 def test_one_process_shards_nothing():

@@ -100,6 +100,14 @@ def test_torchrun_gives_the_same_bits_as_devices(place):
     assert all(torch.equal(two[name], torchrun[name]) for name in two)
 
 
+def test_shard_gives_the_same_bits_and_the_same_folder(place):
+    similitude(place, "pretrain", "photos", *SETTINGS, "--out", "sharded", *DEVICES, "--shard")
+    two, sharded = weights(place / "two"), weights(place / "sharded")
+    assert all(torch.equal(two[name], sharded[name]) for name in two)
+    files = [{p.name for p in (place / name).iterdir()} for name in ("two", "sharded")]
+    assert files[0] == files[1]
+
+
 def test_a_run_of_two_processes_is_complete(place):
     assert (place / "torchrun.txt").read_text().count("report: ") == 1
     one = {p.relative_to(place / "one").parts[0] for p in (place / "one").rglob("*")}
