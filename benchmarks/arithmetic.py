@@ -7,9 +7,10 @@ Takes steps of each recipe on a few images, among W processes of which W - 1 are
 tables of docs/many-machines.md. What is not counted is a published number, with its source.
 """
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 from unittest.mock import patch
 
@@ -28,14 +29,15 @@ from similitude.training.step import Pretraining
 
 FEW = (2, 4)  # images: what grows with them and what does not is told by two numbers
 PROCESSES = 32
+BLOCKS = {"vit_small": 12, "vit_base": 12, "vit_large": 24}
 IMAGENET = 1_281_167
 JPEG = 110e3  # bytes of a photo of ImageNet in the mean
 CANVAS = 3 * 256**2  # bytes of a photo in a pack of short sides of 256 px
 DAY = 86_400
-# A device, on paper: 312 TFLOP/s in bfloat16 of NVIDIA's data sheet of the A100, of which 40 % are
-# reached; two operations are a multiply-add.
-MULTIPLY_ADDS = 0.4 * 312e12 / 2
-NETWORKS = {"25": 25e9 / 8, "100": 100e9 / 8, "400": 400e9 / 8}  # Gbit/s of a device: bytes/s
+# A device, on paper: 312 TFLOP/s in bfloat16 of NVIDIA's data sheet of the A100, of which 20 % are
+# reached, as SimCLR's TPU v3 reached 15 % of theirs; two operations are a multiply-add.
+MULTIPLY_ADDS = 0.2 * 312e12 / 2
+NETWORKS = {25: 25e9 / 8, 100: 100e9 / 8, 400: 400e9 / 8}  # Gbit/s of a device: bytes/s
 
 
 def with_network(recipe: str, network: str) -> Recipe:
@@ -90,16 +92,32 @@ class Counted:
 
 def counted(recipe: Recipe, processes: int) -> Counted:
     """What a step of the recipe takes in each of so many processes."""
-    few, more = (_step(recipe, processes, images) for images in FEW)
+    few, more = (_of_all_blocks(recipe, processes, images) for images in FEW)
     local = recipe.batch_size / processes
+    return _line(few, more, (local - FEW[0]) / (FEW[1] - FEW[0]))
 
-    def at(first: float, second: float) -> float:
-        return first + (second - first) / (FEW[1] - FEW[0]) * (local - FEW[0])
 
-    sent = {what: at(few.sent[what], more.sent[what]) for what in few.sent}
-    activations = at(few.activations, more.activations)
-    works = few.multiply_adds, few.weights, few.others, few.optimizer
-    return Counted(*works, activations, sent)
+def _of_all_blocks(recipe: Recipe, processes: int, images: int) -> Counted:
+    """A ViT's blocks are alike: one and two of them tell the others."""
+    kind = next((k for k in BLOCKS if k in recipe.backbone.name), None)
+    if kind is None:
+        return _step(recipe, processes, images)
+    one, two = (
+        _step(recipe.with_value("backbone.options", options), processes, images)
+        for options in ({**recipe.backbone.options, "depth": depth} for depth in (1, 2))
+    )
+    return _line(one, two, BLOCKS[kind] - 1)
+
+
+def _line(one: Counted, two: Counted, x: float) -> Counted:
+    """What lies on the line through two, at 0 and 1, at x."""
+
+    def at(first: Any, second: Any) -> Any:
+        if isinstance(first, dict):
+            return {name: at(first[name], second[name]) for name in first}
+        return first + x * (second - first)
+
+    return Counted(*(at(getattr(one, f.name), getattr(two, f.name)) for f in fields(Counted)))
 
 
 def _step(recipe: Recipe, processes: int, images: int) -> Counted:
@@ -138,7 +156,7 @@ def _pretended(processes: int) -> Iterator[dict[str, float]]:
     In rings, as gloo and nccl send what is large: a sum passes 2 (W - 1) / W of its size through
     each process, a gathering W - 1 parts.
     """
-    sent = dict.fromkeys(("gradients", "BatchNorm", "features"), 0.0)
+    sent: dict[str, float] = dict.fromkeys(("gradients", "BatchNorm", "features"), 0.0)
     what = ["features"]
 
     def of(name: str, function: Any) -> Any:
@@ -196,7 +214,7 @@ def print_days(found: dict[str, tuple[Recipe, Counted]]) -> None:
         f"{rate * JPEG / 1e6:,.0f} MB/s of JPEGs, {rate * CANVAS / 1e6:,.0f} MB/s of a pack of "
         f"{IMAGENET * CANVAS / 1e9:,.0f} GB.\n"
     )
-    shares = " | ".join(f"{name} Gbit/s" for name in NETWORKS)
+    shares = " | ".join(f"messages, of that, at {name} Gbit/s" for name in NETWORKS)
     print(f"| | images/s of a device | devices | s per step of {PROCESSES} | {shares} |")
     print("|---|---|---|---|---|---|---|")
     for name, (recipe, c) in found.items():
@@ -224,7 +242,11 @@ def print_memories() -> None:
 
 
 def main() -> None:
-    found = {name: (recipe, counted(recipe, PROCESSES)) for name, recipe in plans().items()}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("only", nargs="*", default=[""], help="methods and networks by their words")
+    words = parser.parse_args().only
+    chosen = {name: r for name, r in plans().items() if any(word in name for word in words)}
+    found = {name: (recipe, counted(recipe, PROCESSES)) for name, recipe in chosen.items()}
     print_steps(found)
     print_days(found)
     print_memories()

@@ -111,3 +111,21 @@ def test_others_that_do_not_come_are_told_of(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"process 0 did not meet the other 1 at 127\.0\.0\.1"):
         join_processes()
+
+
+@pytest.mark.parametrize("elastic", [True, False])
+def test_a_lost_machine_is_told_of_once_torchrun_has_forgotten_it(monkeypatch, elastic):
+    """It would be taken into a restart that comes before; see docs/decisions.md."""
+    slept: list[float] = []
+    monkeypatch.setattr(distributed.time, "sleep", slept.append)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    if elastic:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with (
+        pytest.raises(UserError, match=r"lost another one \(.*reset by peer\): give the same"),
+        distributed.telling_of_lost_machines(),
+    ):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer")
+    assert slept == ([20] if elastic else [])
+    with pytest.raises(RuntimeError, match="shapes"), distributed.telling_of_lost_machines():
+        raise RuntimeError("shapes do not fit")
