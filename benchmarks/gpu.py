@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def main() -> None:
     if args.one:
         for row in DO[args.one](args):
             print(MARK + json.dumps(row), flush=True)
+        print(MARK + "null", flush=True)  # what it has started may hold the pipe for longer
         return
     begun, device = time.perf_counter(), best_device()
     card = f"{name_of(device)} x {number_of(device.type)}, torch {torch.__version__}"
@@ -135,10 +136,7 @@ def of_process(
 
         def end() -> None:
             ended.append(True)
-            if is_first:
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
+            os.killpg(process.pid, signal.SIGKILL) if is_first else process.kill()
 
         def hear() -> None:
             assert process.stderr is not None
@@ -154,10 +152,16 @@ def of_process(
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(MARK):
-                yield json.loads(line.removeprefix(MARK))
+                row = json.loads(line.removeprefix(MARK))
+                if row is None:
+                    break
+                yield row
         process.wait()
-        listener.join()
         timer.cancel()
+        if is_first:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it has left behind
+        listener.join()
     if ended:
         yield {"what": part, "value": "-", "note": f"not done after {limit:.0f} s"}
     elif process.returncode:

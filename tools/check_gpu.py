@@ -26,7 +26,9 @@ SECONDS = {"tests": 240, "table": 330}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=["tests", "table", []], default=[])
+    parser.add_argument(
+        "parts", nargs="*", choices=["tests", "table", []], default=[], metavar="tests|table"
+    )
     parser.add_argument("--cifar10", type=Path, help="for the minutes to kNN on CIFAR-10")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     args = parser.parse_args()
