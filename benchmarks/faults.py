@@ -68,7 +68,7 @@ from similitude.runs.run import Run
 NOTHING_SAVED = ("saved none yet", "there is no folder", "is not a classifier: make one with")
 AT_ONCE = 10  # tries of a task
 HALF_WAY = 80  # change of the disk by a training
-PATIENCE = 120.0  # seconds, of a command that takes some
+PATIENCE = 300.0  # seconds, of a command that takes some
 
 # Files that say when and how long: not the same in two runs, and so only read to their ends.
 TIMED = ("log.txt", "events", "environment.json", "report.html", "report.json", "key.txt")
@@ -702,12 +702,13 @@ def gone_on(wanted: Command, known: Reference, place: Path) -> list[str]:
     words = wanted.resume or wanted.words
     if "--overwrite" in words or is_still(place / "run", known):
         words = wanted.words
-    done = run(words, place, patch=without_report if wanted.name in TRAININGS else None)
+    patch = without_report if wanted.name in TRAININGS else None
+    done = run(words, place, patch=patch)
     if wanted.resume and done.code == 2:
         said = " ".join(done.said.split())
         if not any(sentence in said for sentence in NOTHING_SAVED):
             return [f"--resume says: {said[-200:]}"]
-        done = run((*wanted.words, "--overwrite"), place)
+        done = run((*wanted.words, "--overwrite"), place, patch=patch)
     if done.code != 0:
         return [f"to go on ends with {done.code}: {' '.join(done.said.split())[-300:]}"]
     found, wrong = contents(place)
