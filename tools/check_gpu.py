@@ -10,6 +10,7 @@ tests skip with a sentence, and the table is rehearsed.
 import argparse
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     args = parser.parse_args()
     wheels.prepare()
+    args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     from similitude.devices import best_device
 
@@ -74,7 +76,9 @@ def run(words: list[str], log: Path, seconds: float | None) -> int:
         ) as process,
     ):
         assert process.stdout is not None
-        limit = threading.Timer(seconds or threading.TIMEOUT_MAX, process.kill)
+        limit = threading.Timer(
+            seconds or threading.TIMEOUT_MAX, process.send_signal, [signal.SIGINT]
+        )  # upon which pytest tells what has failed
         limit.daemon = True
         limit.start()
         for line in process.stdout:

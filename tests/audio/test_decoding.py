@@ -56,6 +56,7 @@ def test_compressed_files_are_read(format):
         (written(np.zeros(0), RATE, format="WAV").getvalue(), "no sound in it"),
         (written(np.full(9, np.nan), RATE, format="WAV", subtype="FLOAT").getvalue(), "number"),
     ],
+    ids=["nothing", "text", "no samples", "no numbers"],  # files carry the time they are written
 )
 def test_what_is_no_sound_is_told(content, reason):
     with pytest.raises(UnreadableError, match=reason):
