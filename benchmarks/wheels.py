@@ -27,6 +27,7 @@ ALSO = (
     *("opencv-python-headless", "kornia", "kornia_rs"),
 )
 OF_TORCH = ("torchvision", "timm", "kornia")  # whose own needs would bring PyTorch again
+PLACE = "SIMILITUDE_WHEELS"  # in the environment: they are unpacked there, if there were any
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?(?:[^>]*>=\s*([\d.]+))?")
 
 
@@ -97,7 +98,7 @@ def tell() -> list[str]:
 
 def unpack() -> None:
     """Let this process, and those that it starts, find what lies in the folder of wheels."""
-    if os.environ.get("SIMILITUDE_WHEELS"):
+    if PLACE in os.environ:
         return
     wanted = {_plain(_parsed(requirement)[0]) for requirement in missing()}
     # pip brings what they need too, of which another version may be here: that one stays
@@ -108,7 +109,7 @@ def unpack() -> None:
     place = tempfile.mkdtemp(prefix="similitude-wheels-")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*install, "--target", place, *map(str, wheels)], check=True)
-    os.environ["SIMILITUDE_WHEELS"] = place  # where they are, for those that are started
+    os.environ[PLACE] = place
     paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.path.insert(0, place)
@@ -117,13 +118,16 @@ def unpack() -> None:
 
 def prepare() -> None:
     """Make the package and what it needs importable, or end with what is missing."""
+    is_first = PLACE not in os.environ
     unpack()
+    os.environ.setdefault(PLACE, "")
     source = str(ROOT / "src")
     if source not in os.environ.get("PYTHONPATH", ""):
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         sys.path.insert(0, source)
-    tell()
+    if is_first:
+        tell()
     try:
         import similitude.training.step  # noqa: F401
     except ImportError as error:
