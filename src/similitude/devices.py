@@ -86,6 +86,22 @@ def moved(x: Tensor, device: torch.device) -> Tensor:
     return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
+def fetched(x: Tensor) -> Callable[[], Tensor]:
+    """What gives ``x`` on the processor when it is called: then it is there, or is waited for."""
+    if x.device.type != "cuda":
+        return x.cpu
+    there = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    there.copy_(x, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def get() -> Tensor:
+        done.synchronize()
+        return there
+
+    return get
+
+
 def on_cpu(content: Any) -> Any:
     """The same with every tensor in it on the processor, in dicts, lists and tuples too."""
     if isinstance(content, Tensor):

@@ -11,7 +11,7 @@ from torch import nn
 
 from builders import join_as, leave, start_processes
 from similitude import distributed
-from similitude.distributed import gather, join_processes, rank, world_size
+from similitude.distributed import FlagsOfAll, gather, join_processes, rank, world_size
 from similitude.distributed.launch import _free_port
 from similitude.errors import UserError
 from similitude.losses import nt_xent
@@ -40,7 +40,10 @@ def process(number, folder):
     loss = nt_xent(gather(z1), gather(z2), temperature=0.3)
     loss.backward()
     order = gather(torch.tensor([[10 * number], [10 * number + 1]]))
-    torch.save([loss.detach(), [p.grad for p in layer.parameters()], order], f"{folder}/{number}")
+    flags = FlagsOfAll(torch.device("cpu"))
+    told = [flags.any([number == 1 and call == 0, False]) for call in range(3)]
+    grads = [p.grad for p in layer.parameters()]
+    torch.save([loss.detach(), grads, order, told], f"{folder}/{number}")
     leave()
 
 
@@ -53,12 +56,18 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     expected = nt_xent(layer(x1), layer(x2), temperature=0.3)
     expected.backward()
     for number in range(WORLD):
-        loss, grads, order = torch.load(tmp_path / str(number), weights_only=True)
+        loss, grads, order, told = torch.load(tmp_path / str(number), weights_only=True)
         torch.testing.assert_close(loss, expected.detach(), rtol=1e-9, atol=0)
         torch.testing.assert_close(
             grads, [p.grad for p in layer.parameters()], rtol=1e-9, atol=1e-15
         )
+        assert told == [[False, False], [True, False], [False, False]]  # one call late, in both
         assert order.flatten().tolist() == [0, 1, 10, 11]
+
+
+def test_alone_a_flag_is_told_at_once():
+    flags = FlagsOfAll(torch.device("cpu"))
+    assert [flags.any([True, False]), flags.any([False, False])] == [[True, False], [False, False]]
 
 
 def test_one_process_gathers_nothing():

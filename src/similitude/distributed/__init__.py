@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
-from similitude.devices import take_own_device
+from similitude.devices import fetched, moved, take_own_device
 from similitude.errors import UserError
 from similitude.slurm import launched
 
@@ -252,6 +252,28 @@ def any_process(flags: Iterable[bool], device: torch.device) -> list[bool]:
     if world_size() == 1:
         return mine
     return sum_over_processes(torch.tensor(mine, dtype=torch.int64, device=device)).gt(0).tolist()
+
+
+class FlagsOfAll:
+    """Flags of all processes, told one call late, so that nobody waits for what is under way.
+
+    Args:
+        device: where the processes talk.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: Callable[[], Tensor] | None = None
+
+    def any(self, flags: Iterable[bool]) -> list[bool]:
+        """For each flag, whether it was set in any process at the call before; alone, now."""
+        mine = [bool(flag) for flag in flags]
+        if world_size() == 1:
+            return mine
+        before = self._before
+        sent = moved(torch.tensor(mine, dtype=torch.int64, device="cpu"), self._device)
+        self._before = fetched(sum_over_processes(sent))
+        return [False] * len(mine) if before is None else before().gt(0).tolist()
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from similitude.devices import moved
 from similitude.distributed import rank, sum_over_processes, world_size
 from similitude.errors import UserError
 
@@ -101,7 +102,7 @@ def norms(tensors: Sequence[Tensor], are_parts: Sequence[bool]) -> Tensor:
     if not any(are_parts):
         return own
     together = sum_over_processes(own.square()).sqrt()
-    return torch.where(torch.tensor(are_parts, device=own.device), together, own)
+    return torch.where(moved(torch.tensor(are_parts, device="cpu"), own.device), together, own)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from similitude import slurm
 from similitude.data.loader import Loader
-from similitude.distributed import any_process, decided_by_first, rank
+from similitude.distributed import FlagsOfAll, any_process, decided_by_first, rank
 from similitude.distributed.sharding import own_part, whole_in_first, whole_state_in_first
 from similitude.evaluation.online import OnlineMonitor
 from similitude.evaluation.verdict_rules import WARM_UP_STEPS
@@ -81,6 +81,7 @@ class Recorder:
         self.tell = tell
         self.collapsed = collapsed
         self.stop_signal = 0
+        self._flags: FlagsOfAll | None = None
         self.diverged_at: int | None = None
         self.stopped_early = False
         self.ended = False
@@ -116,7 +117,8 @@ class Recorder:
         self._correct_estimate(module)
         overdue = time.perf_counter() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
         asked = [self.stop_signal == number for number in STOPS]
-        *asked, overdue = any_process([*asked, overdue], module.device)
+        self._flags = self._flags or FlagsOfAll(module.device)
+        *asked, overdue = self._flags.any([*asked, overdue])
         stopping = any(asked)
         if stopping:
             self.stop_signal = next(n for n, told in zip(STOPS, asked, strict=True) if told)
