@@ -35,6 +35,7 @@ from similitude.runs.checkpoint import load_checkpoint
 # names of this process's own, so that two may run at once
 NAME = f"sim{os.getpid()}n"
 BRIDGE, NET = f"sim{os.getpid()}", f"10.213.{os.getpid() % 255}"
+PORT = 20_000 + os.getpid() % 10_000  # of torchrun's rendezvous
 STORE = f"{NET}.254"  # the bridge itself: a machine that does not train
 NETNS = Path("/etc/netns")  # files there stand in for those of /etc within a namespace
 # at a rate that does not make much of rounding: at 0.4 runs of other sums part within ten steps
@@ -133,7 +134,7 @@ def torchrun(nodes: str, node: int, where: str, *options: str) -> list[str]:
     return [
         *("-m", "torch.distributed.run", "--nnodes", nodes, "--node-rank", str(node)),
         *("--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "machines"),
-        *("--rdzv-endpoint", f"{where}:29400", *options),
+        *("--rdzv-endpoint", f"{where}:{PORT}", *options),
     ]
 
 
@@ -299,7 +300,9 @@ def lost(
 
         def start(number: int) -> Process:
             restarts = ("--max-restarts", "3")
-            return Process(number, [*torchrun(nodes, number, STORE, *restarts), *command])
+            words = [*torchrun(nodes, number, STORE, *restarts), *command]
+            # torch 2.14: a first machine that stays tells one that comes where the store is only so
+            return Process(number, words, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
 
         processes = [start(0), start(1)]
         wait_for_step(out, 24, processes)  # past the end of an epoch, where it was saved
@@ -323,7 +326,7 @@ def lost(
             time.sleep(0.1)  # rows after the checkpoint go with the first new one
         again = time.monotonic()
         if survivor.end() != 0:
-            raise SystemExit("\n".join(line for _, line in survivor.lines))
+            raise SystemExit("\n".join(line for p in processes for _, line in p.lines))
     cells = (f"{noticed - begin:.0f}", f"{again - begin:.0f}", str(step - saved))
     return f"| {' | '.join((what, *cells, way(out, undisturbed)))} |"
 
@@ -331,7 +334,7 @@ def lost(
 @contextmanager
 def rendezvous(address: str) -> Iterator[None]:
     """A place where torchrun's agents meet, on a machine that does not train."""
-    store = torch.distributed.TCPStore(address, 29400, is_master=True, wait_for_workers=False)
+    store = torch.distributed.TCPStore(address, PORT, is_master=True, wait_for_workers=False)
     yield
     del store
 

@@ -5,7 +5,6 @@ Everything here is the identity in one process. N samples per process, W process
 
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -27,7 +26,6 @@ T = TypeVar("T")
 
 TIME_TO_MEET = timedelta(minutes=10)
 SECONDS_TO_ANSWER = 60  # of another machine's kernel; a switch that restarts takes half of them
-SECONDS_TO_FORGET = 20
 MEETING = "SIMILITUDE_MEETING"  # in the environment: the file in which the processes meet
 
 _alone = False
@@ -145,9 +143,6 @@ def _watch_connections() -> None:
 def telling_of_lost_machines() -> Iterator[None]:
     """Within the block, an error of the network is a sentence, where there are several machines.
 
-    torchrun takes a machine for a living one for 15 seconds after its last sign of life, and would
-    wait for it in vain in a restart before that: so the error comes 20 seconds later there.
-
     Raises:
         UserError: the connection to another process is gone.
     """
@@ -157,8 +152,6 @@ def telling_of_lost_machines() -> Iterator[None]:
         of_network = any(word in str(error) for word in ("gloo", "NCCL"))  # they have no class
         if not of_network or processes_of_machine() == world_size():
             raise
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            time.sleep(SECONDS_TO_FORGET)
         raise UserError(
             f"process {rank()} of {world_size()} has lost another one ({error}): give the same "
             "command again on every machine, with --resume or --auto-resume"
