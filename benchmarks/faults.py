@@ -1111,11 +1111,11 @@ def tasks(args: argparse.Namespace) -> Iterator[Task]:
             yield one("two", f"{first} and {second}", at_once, *pair, count=args.few)
 
 
-TODO: list[Task] = []
+TASKS: list[Task] = []
 
 
 def tried(number: int, seed: int, deadline: float) -> list[str]:
-    return TODO[number].wrong(seed, deadline)
+    return TASKS[number].wrong(seed, deadline)
 
 
 def main() -> None:
@@ -1149,13 +1149,13 @@ def main() -> None:
         for name in imported:  # by commands, which then need not import them again and again
             with suppress(ImportError):
                 import_module(name)
-        TODO[:] = sorted((t for t in tasks(args) if t.part in args.only), key=lambda t: t.number)
+        TASKS[:] = sorted((t for t in tasks(args) if t.part in args.only), key=lambda t: t.number)
         deadline = begun + 60 * args.minutes
-        cells: dict[tuple[str, str], list[str]] = {(t.fault, t.hit): [] for t in TODO}
+        cells: dict[tuple[str, str], list[str]] = {(t.fault, t.hit): [] for t in TASKS}
         with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
-            waiting = {pool.submit(tried, i, args.seed, deadline): i for i in range(len(TODO))}
+            waiting = {pool.submit(tried, i, args.seed, deadline): i for i in range(len(TASKS))}
             for future in as_completed(waiting):
-                task = TODO[waiting[future]]
+                task = TASKS[waiting[future]]
                 cells[task.fault, task.hit] += future.result()
                 for wrong in filter(None, future.result()):
                     print(f"{task.fault}, {task.hit}: {wrong}", file=sys.stderr, flush=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/wheels.py
 
-Knows nothing but Python's own library (3.11 or later), so that it runs on a bare machine. A folder
-``wheels`` beside the checkout's pyproject.toml is used as it is: what lies in it is unpacked, and
-found by ``import``.
+Knows nothing but Python's own library (from 3.11 on, to say what is missing), so that it runs on a
+bare machine. A folder ``wheels`` beside the checkout's pyproject.toml is used as it is: what lies
+in it is unpacked, and found by ``import``.
 """
 
 import importlib.metadata
@@ -16,8 +16,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 WHEELS = ROOT / "wheels"
@@ -33,6 +31,10 @@ _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?(?:[^>]*>=\s*([\d.]+))?")
 
 def missing(also: Sequence[str] = ALSO) -> list[str]:
     """Requirements that are not met here: of the package itself, and some of its extras."""
+    if sys.version_info < (3, 11):  # which cannot read the list of them
+        return []
+    import tomllib
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [r for group in project["optional-dependencies"].values() for r in group]
     wanted = {name: least for name, least in map(_parsed, extras) if name in also}

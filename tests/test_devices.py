@@ -57,6 +57,13 @@ def test_processes_have_a_gpu_each_or_share_the_named_one(two_gpus, monkeypatch)
     assert take_own_device(2) == "gloo"
 
 
+def test_apples_gpus_have_no_way_for_processes_to_talk(monkeypatch):
+    monkeypatch.setitem(devices.KINDS, "mps", lambda: True)
+    monkeypatch.setenv(CHOSEN, "mps")
+    with pytest.raises(UserError, match="start one, or set SIMILITUDE_DEVICE=cpu"):
+        take_own_device(0)
+
+
 def test_the_generator_goes_on_where_it_was_after_a_block():
     state = random_state(CPU)
     first = torch.rand(3)

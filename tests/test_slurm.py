@@ -10,6 +10,7 @@ import pytest
 
 from similitude import slurm
 from similitude.distributed import is_first_launched, is_launched, processes_of_machine
+from similitude.errors import UserError
 
 STEP = {  # the sixth of seven tasks on three nodes
     "SLURM_JOB_ID": "1234567",
@@ -48,6 +49,13 @@ def test_steps_of_a_job_that_run_at_once_meet_at_other_ports_below_those_of_the_
     ]
     assert len(set(ports)) == 3
     assert all(15_000 <= port < 32_768 for port in ports)
+
+
+def test_a_step_whose_variables_came_in_part_is_told():
+    """As into a container that hands on some of them."""
+    lacking = {k: v for k, v in STEP.items() if k not in ("SLURM_NODEID", "SLURM_LOCALID")}
+    with pytest.raises(UserError, match="without SLURM_NODEID, SLURM_LOCALID"):
+        slurm.place(lacking)
 
 
 def test_a_given_place_wins():

@@ -154,9 +154,19 @@ def _pretrain(request: PretrainRequest) -> Run | None:
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether there is a run to go on with."""
+    """Whether there is a run to go on with.
+
+    Raises:
+        UserError: there is one that is finished, and cannot be gone on with.
+    """
     settle(folder)
-    return folder.joinpath(*CHECKPOINT).exists()
+    saved = folder.joinpath(*CHECKPOINT).exists()
+    if not saved and (folder / "backbone.safetensors").exists():
+        raise UserError(
+            f"{folder} holds a finished run without its checkpoint, and --auto-resume would begin "
+            "it anew: give another --out, or --overwrite"
+        )
+    return saved
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,15 @@ def take_own_device(local_rank: int) -> str:
 
     Returns:
         The backend through which the processes talk; nccl needs a GPU for each.
+
+    Raises:
+        UserError: the device has no backend.
     """
     device = best_device()
+    if device.type == "mps":
+        raise UserError(
+            f"several processes cannot talk on Apple's GPUs: start one, or set {CHOSEN}=cpu"
+        )
     if device.type != "cuda":
         return "gloo"
     if device.index is not None:
@@ -83,7 +90,9 @@ def moved(x: Tensor, device: torch.device) -> Tensor:
     if x.device.type != "cpu":
         return x.to(device)
     # Of pinned memory a copy waits for nothing, not even for the work that the device has left.
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+    # Apple's GPUs would read what is no more there (github.com/pytorch/pytorch/issues/139550).
+    pinned = x.pin_memory() if device.type == "cuda" else x
+    return pinned.to(device, non_blocking=device.type != "mps")
 
 
 def fetched(x: Tensor) -> Callable[[], Tensor]:

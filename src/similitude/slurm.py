@@ -8,6 +8,13 @@ import re
 import subprocess
 from collections.abc import Mapping
 
+from similitude.errors import UserError
+
+_NEEDED = (
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE"),
+    *("SLURM_NODEID", "SLURM_PROCID", "SLURM_LOCALID"),
+)
+
 
 def is_in_job() -> bool:
     """Whether this process belongs to a job of Slurm, with others or alone."""
@@ -22,9 +29,17 @@ def place(environment: Mapping[str, str]) -> dict[str, str]:
 
     Args:
         environment: as srun made it; MASTER_ADDR and MASTER_PORT in it win.
+
+    Raises:
+        UserError: a part of what srun sets is missing.
     """
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return {}
+    if lacking := [name for name in _NEEDED if name not in environment]:
+        raise UserError(
+            f"the environment has SLURM_STEP_NUM_TASKS without {', '.join(lacking)}: hand all of "
+            "srun's variables on, as into a container, or set RANK, WORLD_SIZE and the like"
+        )
     node = environment["SLURM_NODEID"]
     # steps of a job may run at once; below the ports that a system hands out
     port = 15_000 + (int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])) % 10_000

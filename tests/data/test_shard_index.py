@@ -44,9 +44,9 @@ def reads(monkeypatch):
     """The shards whose headers are read."""
     seen, headers = [], shard_index._headers
 
-    def counting(shards, number, wanted):
+    def counting(shards, number, *others):
         seen.append(number)
-        return headers(shards, number, wanted)
+        return headers(shards, number, *others)
 
     monkeypatch.setattr(shard_index, "_headers", counting)
     return seen

@@ -104,6 +104,8 @@ def test_what_is_not_there_is_named(server, folder):
     for place in (server.url, folder):
         with pytest.raises(UserError, match=r"there is no file .*train-002\.tar"):
             open_source(f"{place}{SHARDS}")
+    with pytest.raises(UserError, match="a range goes from the smaller number to the larger"):
+        open_source(f"{server.url}/train-{{3..0}}.tar")
     with pytest.raises(UserError, match=r"abc://x\.tar: Protocol not known"):
         open_source("abc://x.tar")
 

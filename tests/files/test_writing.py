@@ -13,6 +13,7 @@ import torch
 from similitude.errors import UserError
 from similitude.files.writing import (
     held,
+    making,
     new_folder,
     remove_folder,
     remove_temporaries,
@@ -113,6 +114,30 @@ def test_what_somebody_else_is_writing_stays_whatever_its_process_is_called(tmp_
         assert path.read_text() == "second"
     assert path.read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_that_is_moved_into_its_place_is_held_while_it_is_finished(tmp_path):
+    """Canvases are decoded into a file of their own, and get their facts at its end."""
+    partial, path = tmp_path / "x.partial", tmp_path / "x.pack"
+    partial.write_text("canvases")
+    with making(path, partial.replace) as temporary:
+        remove_temporaries(tmp_path)
+        assert temporary.read_text() == "canvases"
+    assert path.read_text() == "canvases"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pack"]
+
+
+def test_a_file_that_somebody_took_for_a_leftover_is_made_again(tmp_path):
+    path, made = tmp_path / "x", []
+
+    def make():
+        made.append(1)
+        if len(made) > 1:  # the first is gone before it is locked
+            path.touch()
+
+    with held(path, make) as is_ours:
+        assert is_ours
+    assert len(made) == 2
 
 
 def test_one_alone_holds_a_folder_until_it_is_gone(tmp_path):

@@ -13,6 +13,7 @@ from similitude.files.writing import replacing
 from similitude.runs.folder import (
     RUN_FILES,
     check_run_folder,
+    free_run_folder,
     is_held,
     replacing_run,
     settle,
@@ -160,6 +161,19 @@ def test_what_killed_processes_were_writing_is_removed_and_does_not_stand_in_the
     (tmp_path / left[0]).write_text("half")
     (tmp_path / "log.txt").write_text("before the recipe was written")
     check_run_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("photos/birds.pack", "birds-simclr"),
+        ("https://a.b/c/train-{000..099}.tar?key=a/b", "train-simclr"),
+        ("hf://datasets/a/b/*.tar", "images-simclr"),
+        ("my photos", "my-photos-simclr"),
+    ],
+)
+def test_a_run_is_called_after_its_data_in_letters_that_shells_leave_alone(data, name):
+    assert free_run_folder(data, "simclr") == Path("runs") / name
 
 
 def test_the_own_default_place_is_checked_too(tmp_path, monkeypatch):

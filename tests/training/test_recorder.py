@@ -2,6 +2,7 @@
 
 import errno
 import math
+import signal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from similitude.evaluation.verdict import diagnose
 from similitude.listener import Silent
 from similitude.recipes import OptimizerConfig
 from similitude.runs.metrics import Metrics, read_metrics
-from similitude.training import logs
+from similitude.training import logs, recorder
 from similitude.training.pretrain import judge, train
 
 CPU = torch.device("cpu")
@@ -133,3 +134,43 @@ def test_a_full_disk_costs_the_event_file_and_not_the_run(tmp_path, monkeypatch,
     assert len(told) == 1
     assert "the disk is full" in told[0]
     assert "goes on without events" in told[0]
+
+
+class ToldLate:
+    """What one process hears of all: of itself, one call late."""
+
+    def __init__(self, device) -> None:
+        self.before: list[bool] = []
+
+    def any(self, flags) -> list[bool]:
+        before, self.before = self.before, list(flags)
+        return before or [False] * len(self.before)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_due_is_written_once_though_it_is_told_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "FlagsOfAll", ToldLate)
+    monkeypatch.setattr(recorder, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    saved = []
+    save = recorder.save_checkpoint
+    monkeypatch.setattr(
+        recorder, "save_checkpoint", lambda *a, **k: (saved.append(k["step"]), save(*a, **k))
+    )
+    recipe = small_recipe("simclr", epochs=2, batch_size=16)  # of six steps each
+    train(random_images(96), "x", recipe, tmp_path / "run", device=CPU, listener=Silent())
+    assert saved == [0, 2, 4, 6, 8, 10, 12]  # due at every step, and just written at every other
+
+
+@pytest.mark.slow
+def test_a_signal_that_another_process_heard_in_the_last_step_ends_this_one_too(
+    tmp_path, monkeypatch
+):
+    told = [number == signal.SIGTERM for number in recorder.STOPS]
+    monkeypatch.setattr(
+        recorder, "any_process", lambda flags, _: told if len(list(flags)) > 1 else [False]
+    )
+    recipe = small_recipe("simclr", epochs=1, batch_size=16)
+    with pytest.raises(SystemExit) as ended:
+        train(random_images(32), "x", recipe, tmp_path / "run", device=CPU, listener=Silent())
+    assert ended.value.code == 143
+    assert sim.load(tmp_path / "run").checkpoint.step == 2

@@ -18,6 +18,7 @@ import json
 import posixpath
 import shutil
 import tarfile
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +32,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from similitude.data.cache import cache_folder, remove_leftovers
+from similitude.data.cache import cache_folder
 from similitude.data.classes import class_counts, numbered_classes
 from similitude.data.files import Wanted
 from similitude.data.names import Names
@@ -39,7 +40,7 @@ from similitude.data.parts import PARTS, part_of_file
 from similitude.data.stores import Store
 from similitude.distributed import first_then_others
 from similitude.errors import UserError
-from similitude.files.writing import checksum, new_folder
+from similitude.files.writing import checksum, new_folder, remove_temporaries
 
 _FORMAT = 1  # larger when the same shards would give other files
 _LABEL = ".cls"
@@ -184,7 +185,7 @@ class _Scan(NamedTuple):
 
 def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
     """Read all headers, and write the files; their facts."""
-    remove_leftovers(folder.parent, ".*.tmp")
+    remove_temporaries(folder.parent)
     if folder.exists():  # damaged
         shutil.rmtree(folder, ignore_errors=True)
     parts: dict[str | None, int] = {}
@@ -278,6 +279,7 @@ def _scans(shards: Shards, name: str, wanted: Wanted) -> Iterator[_Scan]:
     in_folders = len({posixpath.dirname(path) for path in map(_posix, shards.paths)}) > 1
     left = iter(range(len(shards.paths)))
     waiting: deque[Future[_Scan]] = deque()
+    left_off = threading.Event()
     with (
         ThreadPoolExecutor(shards.store.readers, "similitude-headers") as threads,
         tqdm(total=len(shards.paths), desc=f"headers of {name}", delay=2, leave=False) as shown,
@@ -287,12 +289,15 @@ def _scans(shards: Shards, name: str, wanted: Wanted) -> Iterator[_Scan]:
                 while len(waiting) < 2 * shards.store.readers:
                     if (number := next(left, None)) is None:
                         break
-                    waiting.append(threads.submit(_scan, shards, number, in_folders, wanted))
+                    waiting.append(
+                        threads.submit(_scan, shards, number, in_folders, wanted, left_off)
+                    )
                 if not waiting:
                     return
                 yield waiting.popleft().result()
                 shown.update()
         finally:
+            left_off.set()
             for future in waiting:
                 future.cancel()
 
@@ -301,9 +306,11 @@ def _posix(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def _scan(shards: Shards, number: int, in_folders: bool, wanted: Wanted) -> _Scan:
+def _scan(
+    shards: Shards, number: int, in_folders: bool, wanted: Wanted, left_off: threading.Event
+) -> _Scan:
     path = PurePosixPath(_posix(shards.paths[number]))
-    files, texts, others, has_end = _headers(shards, number, wanted)
+    files, texts, others, has_end = _headers(shards, number, wanted, left_off)
     of_shard = part_of_file(path.name)
     if in_folders:
         of_shard = path.parent.name if path.parent.name.lower() in PARTS else None
@@ -331,7 +338,7 @@ class _Headers(NamedTuple):
     has_end: bool
 
 
-def _headers(shards: Shards, number: int, wanted: Wanted) -> _Headers:
+def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Event) -> _Headers:
     path, size = shards.paths[number], shards.sizes[number]
     shown = shards.store.shown(path)
     files: dict[str, tuple[int, int]] = {}
@@ -344,6 +351,8 @@ def _headers(shards: Shards, number: int, wanted: Wanted) -> _Headers:
             tarfile.open(fileobj=stream, mode="r:") as tar,
         ):
             for member in tar:
+                if left_off.is_set():  # nobody waits for it any more
+                    break
                 name = posixpath.normpath(member.name)
                 if any(p.startswith(".") or p == "__MACOSX" for p in name.split("/")):
                     continue

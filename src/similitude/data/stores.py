@@ -242,9 +242,12 @@ def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store,
     Raises:
         UserError: as :func:`open_url`, or nothing is listed.
     """
-    store, _ = open_url(next(expand_braces(url)))
+    urls = list(expand_braces(url))
+    if not urls:
+        raise UserError(f"{url} names no file: a range goes from the smaller number to the larger")
+    store, _ = open_url(urls[0])
     strip = type(store.fs)._strip_protocol
-    paths = [cast(str, strip(one)) for one in expand_braces(url)]
+    paths = [cast(str, strip(one)) for one in urls]
     if suffix_of(url) != suffix:
         below = [store.listed(f"{p.rstrip('/')}/*{suffix}") for p in paths]
         below += [

@@ -55,7 +55,9 @@ def refuse_processes(command: str) -> None:
         UserError: a launcher started several.
     """
     if is_launched():
-        raise UserError(f"similitude {command} runs in one process: start it without torchrun")
+        raise UserError(
+            f"similitude {command} runs in one process: start it without torchrun or srun"
+        )
 
 
 def run_on_devices(

@@ -123,8 +123,9 @@ def locked(file: int, *, shared: bool = False, looks: int = 1) -> bool | None:
 def held(path: Path, make: Callable[[], object]) -> Iterator[bool]:
     """Make a file or folder, and hold its lock within the block; whether nobody else does.
 
-    The lock tells on every machine that sees the disk, and in every container, what the number of
-    a process does not. It must be made again where a holder before has meanwhile removed it.
+    The lock tells in every container, and on every machine that sees the disk, what the number of
+    a process does not; not on NFS, where only files that are open to write have one. It must be
+    made again where a holder before has meanwhile removed it.
     """
     if os.name != "posix":  # a file that is open could not be moved
         make()
@@ -132,7 +133,10 @@ def held(path: Path, make: Callable[[], object]) -> Iterator[bool]:
         return
     while True:
         make()
-        file = os.open(path, os.O_RDONLY)
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # somebody has taken it for a leftover
+            continue
         is_ours = locked(file, looks=LOOKS) is not False
         with suppress(FileNotFoundError):
             if not is_ours or os.path.samestat(os.fstat(file), path.lstat()):
@@ -159,7 +163,7 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def _making(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+def making(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
     """Yield something new beside ``path`` that is moved there, synced, if the block succeeds."""
     temporary = _temporary(path)
     try:
@@ -199,7 +203,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written; ``path`` is as it was.
     """
-    with _making(path, lambda temporary: temporary.touch(exist_ok=False)) as temporary:
+    with making(path, lambda temporary: temporary.touch(exist_ok=False)) as temporary:
         yield temporary
 
 
@@ -214,7 +218,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     check_writable(path, "new")
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is there already and is not empty: give a new folder")
-    with _making(path, Path.mkdir) as temporary:
+    with making(path, Path.mkdir) as temporary:
         yield temporary
 
 

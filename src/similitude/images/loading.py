@@ -21,7 +21,7 @@ from similitude.data.streams import Stream
 from similitude.distributed import first_then_others, processes_of_machine
 from similitude.distributed.threads import cores
 from similitude.errors import UserError
-from similitude.files.writing import remove_temporaries, replacing, reserve, writing_error
+from similitude.files.writing import making, remove_temporaries, reserve, writing_error
 from similitude.images.arrays import ArraySource
 from similitude.images.decoder import Decoder, Found, StreamDecoder, aspects, default_size
 from similitude.images.image_set import ImageSet
@@ -210,11 +210,10 @@ def _lazily(source: ImageSource, size: int, folder: Path, limit: int, workers: i
         facts = {**form_facts(source, size), "count": len(lazy), "aspect": lazy.aspect.tolist()}
         facts |= {"unreadable": lazy.unreadable, "kept": list(range(len(lazy)))}
         try:
-            with replacing(path) as mine:
-                partial.replace(mine)
-                with mine.open("rb+") as file:
-                    file.seek(0, os.SEEK_END)
-                    append_facts(file, facts)
+            # made by the move, so that it is this file whose lock is held
+            with making(path, partial.replace) as mine, mine.open("rb+") as file:
+                file.seek(0, os.SEEK_END)
+                append_facts(file, facts)
         except UserError as error:  # this run has its canvases all the same
             if not path.exists():  # else another process or thread has completed the same file
                 logger.warning("%s: the next run decodes again", error)

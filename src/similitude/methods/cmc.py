@@ -199,7 +199,12 @@ class CMC(Method):
         return torch.stack(losses).sum()
 
     def _loss(
-        self, pair: int, features: Tensor, bank: Tensor, rows_of: Tensor, weight: Tensor | None
+        self,
+        pair: int,
+        features: Tensor,
+        bank: Tensor,
+        rows_of: Tensor,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Of one ordered pair: features of a view against rows of another view's bank."""
         config = self.config

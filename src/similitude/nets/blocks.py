@@ -5,8 +5,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from similitude.devices import random_state, random_state_set_to
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
@@ -39,20 +41,29 @@ def computed_twice(block: nn.Module) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        contexts = lambda: (nullcontext(), _with_copied_buffers(block))  # noqa: E731
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+        device = next(block.parameters()).device
+        state = random_state(device)  # PyTorch's own repetition knows nothing of Apple's GPUs
+        return checkpoint(
+            forward,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _again(block, state, device)),
+            **kwargs,
+        )
 
     return run
 
 
 @contextmanager
-def _with_copied_buffers(block: nn.Module) -> Iterator[None]:
-    """Within it what moves are copies of the block's buffers."""
+def _again(block: nn.Module, state: Tensor, device: torch.device) -> Iterator[None]:
+    """Within it draws are those from a state on, and what moves are copies of the buffers."""
     own = [(m, name, b) for m in block.modules() for name, b in m.named_buffers(recurse=False)]
     for module, name, buffer in own:
         setattr(module, name, buffer.clone())
     try:
-        yield
+        with random_state_set_to(state, device):
+            yield
     finally:
         for module, name, buffer in own:
             setattr(module, name, buffer)

@@ -1,6 +1,7 @@
 """The place of a run: whether it is free, who trains into it, what of it may be replaced."""
 
 import logging
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -241,7 +242,9 @@ def _tell(folder: Path, which: str) -> None:
 
 def free_run_folder(data: object, method: str) -> Path:
     """The first of runs/NAME-METHOD, runs/NAME-METHOD-2, ... that does not exist."""
-    name = Path(data).resolve().name if isinstance(data, str | Path) else "images"
-    stem = _RUNS / f"{Path(name).stem or 'images'}-{method}".replace(" ", "-")
+    name = Path(str(data).partition("?")[0]).resolve().stem if isinstance(data, str | Path) else ""
+    # without the ranges and patterns of shards, which shells would take for their own
+    plain = re.sub(r"\{[^}]*\}|[*?]", "", name).strip("-_. ").replace(" ", "-")
+    stem = _RUNS / f"{plain or 'images'}-{method}"
     numbered = (stem.with_name(f"{stem.name}-{i}") for i in range(2, 10_000))
     return next(path for path in (stem, *numbered) if not path.exists())

@@ -142,6 +142,7 @@ def _take_steps(
                 profiler.step()
             if recorder.ended:
                 break
+        recorder.agree(module)
         recorder.close()
 
 

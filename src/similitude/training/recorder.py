@@ -82,6 +82,7 @@ class Recorder:
         self.collapsed = collapsed
         self.stop_signal = 0
         self._flags: FlagsOfAll | None = None
+        self._just_saved = False
         self.diverged_at: int | None = None
         self.stopped_early = False
         self.ended = False
@@ -119,6 +120,7 @@ class Recorder:
         asked = [self.stop_signal == number for number in STOPS]
         self._flags = self._flags or FlagsOfAll(module.device)
         *asked, overdue = self._flags.any([*asked, overdue])
+        overdue = overdue and not self._just_saved  # told one step late, it was seen to already
         stopping = any(asked)
         if stopping:
             self.stop_signal = next(n for n, told in zip(STOPS, asked, strict=True) if told)
@@ -148,6 +150,7 @@ class Recorder:
             self._start_segment()
         if save:
             self.save(module)
+        self._just_saved = save
         self.ended = stopping or self.stopped_early
 
     def _correct_estimate(self, module: Pretraining) -> None:
@@ -164,6 +167,11 @@ class Recorder:
                     f"  about {in_words(left * seconds)} to go, after {FIRST_STEPS} steps at "
                     f"{module.recipe.batch_size / seconds:.0f} {self.loader.samples.noun}/s"
                 )
+
+    def agree(self, module: Pretraining) -> None:
+        """Let all processes know of a signal that one has heard in the last step."""
+        asked = any_process([self.stop_signal == number for number in STOPS], module.device)
+        self.stop_signal = next((n for n, told in zip(STOPS, asked, strict=True) if told), 0)
 
     def leave(self) -> None:
         """End the process as the signal asks, if it is not Ctrl-C.
