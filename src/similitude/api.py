@@ -127,7 +127,10 @@ def _pretrain(request: PretrainRequest) -> Run | None:
             request.data,
             out=folder,
             method=recipe.method.name,
-            options=_processes(shard=request.shard),
+            options=(
+                *(["--auto-resume"] if request.auto_resume else []),
+                *_processes(shard=request.shard),
+            ),
         )
         begin = time.perf_counter()
         run = train(

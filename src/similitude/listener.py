@@ -108,7 +108,7 @@ def end(number: int, *, told: bool = False) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     if not told:  # not by print: the signal may have come within one
-        os.write(2, b"stopped: give the same command again; with --resume if it had begun\n")
+        os.write(2, b"stopped: give the same command again; if it had begun, with --resume\n")
         if number != signal.SIGTERM and slurm.is_first():
             os.write(2, f"{slurm.requeue()}\n".encode())
     raise SystemExit(128 + number)
@@ -161,5 +161,6 @@ def how_to_resume(
     if not all(isinstance(argument, str | Path) for argument in given):
         return f"sim.{stage}(..., out={str(out)!r}, resume=True)"
     own = ["--method", method] if ":" in method else []
-    words = ["similitude", stage, *map(str, given), "--out", str(out), "--resume", *own, *options]
+    mode = [] if "--auto-resume" in options else ["--resume"]
+    words = ["similitude", stage, *map(str, given), "--out", str(out), *mode, *own, *options]
     return shlex.join(words)

@@ -86,7 +86,7 @@ def requeue() -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         why = done.stderr.strip() if done.returncode else ""
     except OSError as error:  # in a container scontrol may be missing
-        why = str(error)
+        why = f"scontrol: {error.strerror}"
     if why:
         return f"job {job} is not queued again ({why}): submit it once more"
     return f"job {job} is queued again"

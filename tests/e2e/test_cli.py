@@ -491,7 +491,7 @@ def test_auto_resume_refuses_values_that_the_run_was_not_begun_with(similitude, 
     with pressing(signal.SIGTERM):
         code, out, err = similitude(*begin)
     assert code == 143, err
-    check(similitude(*begin, "--seed", "7"), "another seed", "another --out")
+    check(similitude(*begin, "--seed", "7"), "another value of seed", "another --out")
     code, out, err = similitude(*begin)
     assert code == 0, err
     assert "stopped" not in out

@@ -102,7 +102,7 @@ def opener(wanted: Wanted) -> Opener:
             if not paths:
                 hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
                 raise UserError(
-                    f"no {SUFFIX} files at {name}: name them, as s3://bucket/x-*.tar{hub}"
+                    f"no {SUFFIX} files at {name}: name them, as s3://bucket/x-{{000..099}}.tar{hub}"
                 )
         else:
             store, paths = LOCAL, [str(path) for path in shards_of(as_path(data), wanted)]

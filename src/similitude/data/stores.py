@@ -158,7 +158,9 @@ class Store:
                 if isinstance(error, FileNotFoundError) and status in (None, 404, 410):
                     raise UserError(f"there is no file {self.shown(path)}") from error
                 if pause is None or not _may_pass(error, status):
-                    resumed = "" if self.is_local else "; a run is resumed where it was saved last"
+                    resumed = (
+                        "" if self.is_local else "; a run that had begun goes on with --resume"
+                    )
                     raise UserError(
                         f"cannot read {self.shown(path)}: {_reason(error)}{resumed}"
                     ) from error
@@ -170,7 +172,7 @@ class Store:
         return UserError(f"the server of {self.shown(path)} gives no ranges of a file: {_INSTEAD}")
 
 
-_INSTEAD = "download the shards and name them on the disk, or pack them (similitude pack)"
+_INSTEAD = "download the shards, and name them on the disk"
 
 
 class _Ranges(io.RawIOBase):

@@ -153,7 +153,7 @@ def refuse_other_values(recipe: Recipe, request: PretrainRequest, chooser: Choos
     for field in set(Recipe.model_fields) - {"reasons"}:
         if getattr(asked, field) != getattr(recipe, field):
             raise UserError(
-                f"the run in {request.out} was begun with another {field} than is given now: leave "
+                f"the run in {request.out} has another value of {field} than is given now: leave "
                 "that option out, or give another --out"
             )
 

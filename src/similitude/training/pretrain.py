@@ -119,6 +119,9 @@ def train(
     module = Pretraining(
         method, recipe, steps_per_epoch=steps_per_epoch, first_step=first_step, shard=shard
     )
+    total = module.progress.total_steps
+    if checkpoint is not None and first_step < total:
+        log.say(f"goes on in {folder} from step {first_step:,} of {total:,}")
     monitor = None
     if first:
         monitor = OnlineMonitor(
@@ -129,7 +132,7 @@ def train(
             start=None if start is None else load_backbone(recipe, start).to(device),
             size=WATCHED if start is None else WATCHED_ADAPTING,
         )
-    if first and checkpoint is not None and first_step < module.progress.total_steps:
+    if first and checkpoint is not None and first_step < total:
         # they would be taken for those of the backbone that training ends with
         for name, (_, command) in SCORES.items():
             if (folder / name).exists():
@@ -182,7 +185,6 @@ def train(
     if first:
         measured = (recorder.metrics, recorder.seconds, device)
         write_environment(folder, data, images, *measured, recipe.method.title)
-    total = module.progress.total_steps
     if recorder.stop_signal:
         log.say(
             f"stopped after step {module.step:,} of {total:,}; everything is saved, and this "
