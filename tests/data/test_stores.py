@@ -158,7 +158,9 @@ def test_a_network_that_comes_back_is_waited_for(server, folder):
 def test_a_network_that_is_gone_is_told(server):
     source = open_source(server.url + SHARDS)
     server.failures = 10**6
-    with pytest.raises(UserError, match=r"cannot read http://.*/train-001\.tar: .*goes on with --resume"):
+    with pytest.raises(
+        UserError, match=r"cannot read http://.*/train-001\.tar: .*goes on with --resume"
+    ):
         source.origin.file(7)
     with pytest.raises(UserError, match=r"cannot read http://.*/train-000\.tar: "):
         open_source(server.url + SHARDS)
