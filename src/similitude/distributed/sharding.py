@@ -146,13 +146,12 @@ def whole_state_in_first(optimizer: Optimizer) -> dict[str, Any]:
 
 def load_whole_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load the state of an optimizer, of which this process may keep parts alone."""
-    kept = {}
-    for index, part in enumerate(_parameters(optimizer)):
-        if index in state["state"]:
-            kept[index] = values = dict(state["state"][index])
-            if is_part(part):
-                like: Any = part.whole  # type: ignore[attr-defined]
-                kept[index] = {n: part_of(v) if _lies_as(v, like) else v for n, v in values.items()}
+    parameters, kept = _parameters(optimizer), {}
+    for index, values in state["state"].items():  # in this order they are saved again
+        kept[index] = dict(values)
+        if index < len(parameters) and is_part(part := parameters[index]):
+            like: Any = part.whole  # type: ignore[attr-defined]
+            kept[index] = {n: part_of(v) if _lies_as(v, like) else v for n, v in values.items()}
     optimizer.load_state_dict({**state, "state": kept})
 
 

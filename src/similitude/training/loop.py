@@ -66,7 +66,7 @@ def run_steps(
                     if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
                         raise ValueError("a state of another shape than its parameter")
             checkpoint.restore_random_state()
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"the state of the optimizer in {folder} is not of this recipe: start the run anew "
                 "with --overwrite"
