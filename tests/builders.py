@@ -85,6 +85,17 @@ class StopAt(Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+def same(a: Any, b: Any) -> bool:
+    """Whether two checkpoints, or parts of them, have the same bits."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
 def vote_scores(probe: KNNProbe, x: Tensor) -> Tensor:
     """Sum of exp(cosine / temperature) over each class's neighbors: what a kNN probe compares."""
     found = [((s / probe.temperature).exp(), index) for s, index in probe._neighbors(x)]

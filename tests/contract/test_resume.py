@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from builders import IMAGE_METHODS, StopAt, random_images, small_recipe
+from builders import IMAGE_METHODS, StopAt, random_images, same, small_recipe
 from similitude.api import pretrain
 from similitude.errors import UserError
 from similitude.listener import Silent
@@ -19,16 +19,6 @@ CPU = torch.device("cpu")
 
 def last(folder):
     return load_checkpoint(folder / "checkpoints" / "last.ckpt")
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 def losses(folder):

@@ -28,6 +28,7 @@ from similitude.data.loader import Loader
 from similitude.distributed import rank, share_state_of_first, world_size
 from similitude.distributed.sharding import (
     check_sharding,
+    load_whole_state,
     own_parameter,
     own_part,
     part_of,
@@ -266,3 +267,16 @@ def test_what_sharding_does_not_go_with_is_refused(monkeypatch):
     with pytest.raises(UserError, match="shards on GPUs alone: install a later one"):
         check_sharding(None, CPU)
     check_sharding(None, torch.device("cuda"))
+
+
+def test_a_state_that_is_loaded_keeps_its_order():
+    """DINO's last layer has none before the second epoch, and then stands last in the file."""
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.AdamW(weights)
+    for weight in reversed(weights):
+        weight.grad = torch.ones(2)
+        optimizer.step()
+    state = optimizer.state_dict()
+    fresh = torch.optim.AdamW([nn.Parameter(torch.ones(2)) for _ in range(2)])
+    load_whole_state(fresh, state)
+    assert list(fresh.state_dict()["state"]) == list(state["state"]) == [1, 0]

@@ -5,7 +5,6 @@ rounding leads each its own way.
 """
 
 import shutil
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 import similitude as sim
-from builders import IMAGE_METHODS, random_images, small_recipe, write_photos
+from builders import IMAGE_METHODS, StopAt, random_images, same, small_recipe, write_photos
 from kinds import NEEDS, OF_FILMS, SETTINGS, write_kinds
 from similitude.listener import Silent
 from similitude.recipes import Recipe
@@ -28,17 +27,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unchecked_runs", "exact"
 
 CPU = torch.device("cpu")
 NEAR = 0.02  # of a loss
-
-
-class StopAt(Silent):
-    """Presses Ctrl-C when a step is reported."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        if what == "training" and done == self.step:
-            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
@@ -74,16 +62,6 @@ def trained(
         report=False,
     )
     return load_checkpoint(folder / "checkpoints" / "last.ckpt")
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 def losses(folder: Path) -> list[float]:
