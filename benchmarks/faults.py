@@ -66,6 +66,8 @@ from similitude.runs.run import Run
 
 # What a training says that was to go on and has not begun.
 NOTHING_SAVED = ("saved none yet", "there is no folder", "is not a classifier: make one with")
+# What a command says whose new folder was whole before it was killed.
+IS_THERE = "is there already and is not empty"
 AT_ONCE = 10  # tries of a task
 HALF_WAY = 80  # change of the disk by a training
 PATIENCE = 300.0  # seconds, of a command that takes some
@@ -709,7 +711,7 @@ def gone_on(wanted: Command, known: Reference, place: Path) -> list[str]:
         if not any(sentence in said for sentence in NOTHING_SAVED):
             return [f"--resume says: {said[-200:]}"]
         done = run((*wanted.words, "--overwrite"), place, patch=patch)
-    if done.code != 0:
+    if done.code != 0 and not (done.code == 2 and IS_THERE in " ".join(done.said.split())):
         return [f"to go on ends with {done.code}: {' '.join(done.said.split())[-300:]}"]
     found, wrong = contents(place)
     wrong += compared(found, known.after, known.unsteady)

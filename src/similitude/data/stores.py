@@ -7,7 +7,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -276,6 +276,9 @@ def _status(error: BaseException) -> int | None:
     fsspec takes all for a missing file where it asks an http server for the length of one.
     """
     answer = getattr(error, "response", None)  # of requests, httpx; others have it themselves
+    if isinstance(answer, Mapping):  # of botocore
+        number = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return number if isinstance(number, int) else None
     for where, name in ((error, "status"), (answer, "status_code"), (error, "code")):
         if isinstance(number := getattr(where, name, None), int):
             return number
