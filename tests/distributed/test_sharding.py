@@ -19,13 +19,17 @@ from builders import (
     BACKBONE,
     IMAGE_METHODS,
     StopAt,
+    join_as,
     leave,
     random_images,
     small_recipe,
     start_processes,
 )
+from kinds import SETTINGS, write_kinds
+from similitude import pretrain
 from similitude.data.loader import Loader
 from similitude.distributed import rank, share_state_of_first, world_size
+from similitude.distributed.launch import _free_port
 from similitude.distributed.sharding import (
     check_sharding,
     load_whole_state,
@@ -83,6 +87,11 @@ ROUNDED = {
     **dict.fromkeys(("dino", "blocks twice", "lars", "larc", "BatchNorm in parts"), 1e-6),
     "adamw": 1e-4,
 }
+# Other data than images.
+KINDS = [
+    *(("audio", "byol_a"), ("audio", "cpc_audio"), ("sensors", "clip"), ("text", "simclr")),
+    *(("video", "byol"), ("graph", "barlow_twins")),
+]
 # name: whether it is sharded before it is stopped, and when it goes on
 RUNS = {"whole": (False, False), "parted": (True, False), "parts": (False, True)}
 
@@ -147,6 +156,17 @@ def process_of_runs(number: int, folder: str) -> None:
         options["checkpoint"] = halfway
         assert train(*given, listener=Silent(), shard=then, **options) is not None
         dist.barrier()
+    leave()
+
+
+def process_of_kinds(number: int, port: int, places: dict[str, Path], folder: str) -> None:
+    join_as(number, WORLD, port)
+    for kind, name in KINDS:
+        settings = [*SETTINGS[kind], "batch_size=8", "memory_format=contiguous"]
+        for shard in (False, True):
+            out = Path(folder) / f"{kind}-{name}-{shard}"
+            options: dict[str, Any] = {"overrides": settings, "report": False, "shard": shard}
+            pretrain(places[kind], method=name, out=out, epochs=2, **options)
     leave()
 
 
@@ -232,6 +252,23 @@ def measured(run: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(file))
     timed = ("images_per_second", "waiting_share")
     return [{k: v for k, v in row.items() if k not in timed} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two real processes on every kind of data, sharded or not."""
+    place = tmp_path_factory.mktemp("kinds")
+    start_processes(process_of_kinds, _free_port(), write_kinds(place), str(place))
+    return place
+
+
+@in_two_processes
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_every_kind_of_data_is_trained_on_sharded(kinds, kind, name):
+    whole, parts = (last(kinds / f"{kind}-{name}-{shard}") for shard in (False, True))
+    assert whole.step == parts.step > 2
+    assert_alike(whole.method, parts.method, 0)
+    assert_alike(whole.optimizer["state"], parts.optimizer["state"], 0)
 
 
 @in_two_processes

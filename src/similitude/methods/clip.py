@@ -75,8 +75,7 @@ class CLIP(Method):
 
     def embeddings(self, inputs: Any) -> dict[str, Float[Tensor, "N P"]]:
         """The unit vectors of every sensor that is there, near of entries that belong together."""
-        known = [name for name in self.backbone.widths if name in inputs.of]
-        return self._projected({n: self.backbone.inner.features(n, inputs) for n in known})
+        return self._projected(self.backbone.parts(inputs))
 
     def _projected(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: F.normalize(self.projectors[name](h), dim=1) for name, h in parts.items()}

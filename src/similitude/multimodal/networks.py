@@ -3,6 +3,7 @@
 Letters: N samples, D features.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -94,30 +95,14 @@ class AllTowers(nn.Module):
         super().__init__()
         self.networks = nn.ModuleDict(networks)
 
-    def features(self, name: str, inputs: SensorInputs) -> Float[Tensor, "N D"]:
-        """Those of one sensor.
-
-        Raises:
-            UserError: it is missing everywhere.
-        """
-        if name not in inputs.of:
-            raise UserError(f"the network of {name!r} is kept, and this data has no {name}")
-        return _known(self.networks[name](inputs.of[name]), inputs, name)
-
     def forward(self, inputs: SensorInputs) -> Float[Tensor, "N _"]:
         """Of samples of which some entries, or all of some sensors, may be missing."""
         found = []
         for name, x in inputs.of.items():
             network: Any = self.networks[name]
-            if hasattr(network, "stages"):
-                found += [_known(h, inputs, name) for h in network.stages(x)]
-            else:
-                found.append(self.features(name, inputs))
+            stages = network.stages(x) if hasattr(network, "stages") else [network(x)]
+            found += [h * inputs.present[name][:, None].to(h.dtype) for h in stages]
         return torch.cat(found, dim=1)
-
-
-def _known(h: Float[Tensor, "N D"], inputs: SensorInputs, name: str) -> Float[Tensor, "N D"]:
-    return h * inputs.present[name][:, None].to(h.dtype)
 
 
 class Towers(nn.Module):
@@ -153,5 +138,13 @@ class Towers(nn.Module):
         return {name: stages[-1] for name, stages in self.stages(inputs).items()}
 
     def forward(self, inputs: SensorInputs) -> Float[Tensor, "N D"]:
-        """The features of the sensors that are kept."""
-        return torch.cat([self.inner.features(name, inputs) for name in self.kept], dim=1)
+        """The features of the sensors that are kept.
+
+        Raises:
+            UserError: one is missing everywhere.
+        """
+        for name in self.kept:
+            if name not in inputs.of:
+                raise UserError(f"the network of {name!r} is kept, and this data has no {name}")
+        kept = {name: inputs.of[name] for name in self.kept}
+        return torch.cat(list(self.parts(replace(inputs, of=kept)).values()), dim=1)
