@@ -134,15 +134,16 @@ def board_recipe(
     return choose_arithmetic(recipe, recipe.backbone.build(), best_device())
 
 
-def module_of(recipe: Recipe, train: ImageSet) -> Pretraining:
+def module_of(recipe: Recipe, steps_per_epoch: int) -> Pretraining:
+    """As a run begins with it, on the best device."""
     torch.manual_seed(recipe.seed)
     method = build_method(recipe.method, recipe.backbone.build()).to(best_device())
-    return Pretraining(method, recipe, steps_per_epoch=len(train) // recipe.batch_size)
+    return Pretraining(method, recipe, steps_per_epoch=steps_per_epoch)
 
 
 def epochs_in(seconds: float, recipe: Recipe, train: ImageSet) -> int:
     """How many fit, by the time of some steps."""
-    module, start = module_of(recipe, train), 0.0
+    module, start = module_of(recipe, len(train) // recipe.batch_size), 0.0
     total = WARM_UP + TRIAL_STEPS
     loader = Loader(
         train, batch_size=recipe.batch_size, seed=0, total_steps=total, device=module.device
@@ -163,8 +164,8 @@ def runs(
     """One training for each seed, to its end."""
     for seed in seeds:
         chosen = recipe.changed(seed=seed, epochs=epochs)
-        module, result = module_of(chosen, train), Result(seed, epochs)
-        device = module.device
+        module = module_of(chosen, len(train) // chosen.batch_size)
+        device, result = module.device, Result(seed, epochs)
         loader = Loader(
             train,
             batch_size=chosen.batch_size,

@@ -32,8 +32,8 @@ wheels.prepare()
 import torch
 from torch import Tensor, nn
 from torch.profiler import profile
-from torch.utils.flop_counter import FlopCounterMode
 
+import cifar10_board as board
 from similitude.data.loader import Loader, RowBatch
 from similitude.devices import (
     CHOSEN,
@@ -49,10 +49,10 @@ from similitude.distributed import join_processes, rank
 from similitude.images.backbones import BackboneConfig
 from similitude.images.canvases import Canvases
 from similitude.images.image_set import ImageSet
-from similitude.methods import build_method
 from similitude.nets import convert_sync_batchnorm
 from similitude.recipes import RECIPES, Recipe, override
 from similitude.recipes.arithmetic import choose_arithmetic
+from similitude.recipes.budget import Work, counting
 from similitude.training.profiling import IDLE, NETWORKS, own_seconds
 from similitude.training.step import Pretraining
 
@@ -72,6 +72,7 @@ PEAKS = {
 }  # fmt: skip
 MOST, FIRST = 4096, 64  # images of a batch
 COUNTED = 16  # images of a step whose products are counted
+STEPS = 1000  # of an epoch that is never ended
 WARM_UP, TIMED = 3, 4.0  # steps; seconds
 MARK = "ROW "
 
@@ -180,12 +181,6 @@ def recipe_of(name: str, *, small: bool, compiled: bool = False) -> Recipe:
     return choose_arithmetic(recipe, recipe.backbone.build(), best_device())
 
 
-def module_of(recipe: Recipe) -> Pretraining:
-    torch.manual_seed(0)
-    method = build_method(recipe.method, recipe.backbone.build()).to(best_device())
-    return Pretraining(method, recipe, steps_per_epoch=1000)
-
-
 def batches_of(recipe: Recipe, size: int) -> Generator[RowBatch, None, None]:
     """Batches without end, of random images."""
     rows = recipe.data.noise(COUNTED)
@@ -262,13 +257,11 @@ def per_second(do: Callable[[], Any], seconds: float, device: torch.device) -> f
 
 
 def flops_of_image(module: Pretraining) -> float:
-    """Products and sums of a step, for an image: of matrix products, convolutions, attention."""
-    with (
-        closing(batches_of(module.recipe, COUNTED)) as batches,
-        FlopCounterMode(display=False) as counter,
-    ):
+    """Products and sums of a step, for an image: of linear layers, convolutions, attention."""
+    with closing(batches_of(module.recipe, COUNTED)) as batches, counting(module.method) as calls:
         module.training_step(next(batches))
-    return counter.get_total_flops() / COUNTED
+    work = sum(calls, Work())
+    return 2 * (work.dense + work.depthwise) / COUNTED
 
 
 def shares(module: Pretraining, size: int) -> tuple[float, float]:
@@ -291,7 +284,7 @@ def throughput(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     card = name_of(device)
     peak = next((tera * 1e12 for name, tera in PEAKS.items() if name in card), None)
     for name in NAMES:
-        module = module_of(recipe_of(name, small=args.rehearse))
+        module = board.module_of(recipe_of(name, small=args.rehearse), STEPS)
         flops = flops_of_image(module)
         size = largest_batch(module, FIRST if args.rehearse else MOST)
         speed = images_per_second(module, size, 1.0 if args.rehearse else TIMED)
@@ -326,9 +319,9 @@ def compiled(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         seconds = 1.0 if args.rehearse else TIMED
         size, plain = args.known.get(name) or (FIRST, None)
         if plain is None:
-            module = module_of(recipe_of(name, small=args.rehearse))
+            module = board.module_of(recipe_of(name, small=args.rehearse), STEPS)
             plain = images_per_second(module, size, seconds)
-        module = module_of(recipe_of(name, small=args.rehearse, compiled=True))
+        module = board.module_of(recipe_of(name, small=args.rehearse, compiled=True), STEPS)
         with closing(batches_of(module.recipe, size)) as batches:
             start = time.perf_counter()
             module.training_step(next(batches))
@@ -359,7 +352,7 @@ def views(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     canvases = recipe.data.noise(size)
     assert isinstance(canvases, Canvases)
     rows, index = canvases.to(device), torch.arange(size)
-    make = module_of(recipe).multi_view
+    make = board.module_of(recipe, STEPS).multi_view
     ours = size * per_second(lambda: make(rows, index, seed=0, epoch=0), seconds, device)
     what = f"two views of {side} px"
     yield {"what": f"{what}, ours", "value": f"{ours:,.0f} images/s", "images_per_second": ours}
@@ -530,8 +523,6 @@ def syncbn_process(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def minutes(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    import cifar10_board as board
-
     train, test = board.colors() if args.rehearse else board.images_of(args.cifar10)
     recipe = board.board_recipe("cifar10.simclr", train, [], small=args.rehearse)
     epochs = 3 if args.rehearse else board.epochs_in(args.knn_seconds, recipe, train)

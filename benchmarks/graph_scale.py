@@ -9,12 +9,11 @@ far.
 """
 
 import argparse
-import re
 import time
-from pathlib import Path
 
 import torch
 
+from process import memory
 from similitude.data.loader import Loader
 from similitude.evaluation import extract_features
 from similitude.methods import build_method
@@ -72,8 +71,7 @@ def main() -> None:
 
 def tell(what: str, begin: float) -> float:
     """A row of the table; the time after it."""
-    status = Path("/proc/self/status").read_text()
-    gigabytes = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 2**20
+    gigabytes = memory("VmHWM") / 2**30
     print(f"| {what} | {time.perf_counter() - begin:.2f} | {gigabytes:.2f} |", flush=True)
     return time.perf_counter()
 

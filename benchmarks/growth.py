@@ -12,7 +12,6 @@ files, whose pages the kernel can take back at any time.
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from process import memory
 
 WARM_UP, STEPS = 5, 60
 ORIGINALS = 500  # each is linked up to 2,000 times; file systems allow 65,000
@@ -107,15 +108,14 @@ def measure(folder: Path, recipe_name: str) -> dict[str, float]:
         "listing": listing,
         "first_step": first,
         "ms": 1e3 * seconds / ((steps - WARM_UP) * recipe.batch_size),
-        "gb": max(held) / 2**20,
+        "gb": max(held) / 2**30,
     }
 
 
 def watch_memory(held: list[int]) -> None:
-    """Add to ``held`` what memory of this process no file holds, in KiB, fifty times a second."""
+    """Add to ``held`` what memory of this process no file holds, in bytes, fifty times a second."""
     while True:
-        status = Path("/proc/self/status").read_text()
-        held.append(int(re.search(r"RssAnon:\s*(\d+) kB", status)[1]))
+        held.append(memory("RssAnon"))
         time.sleep(0.02)
 
 

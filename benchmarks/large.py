@@ -10,13 +10,13 @@ beyond what it held before it had a network.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
+
+from process import memory
 
 TWICE = {"activation_checkpointing": True}
 SMALL = {"batch": 4, "steps": 2}
@@ -105,7 +105,7 @@ def measure(
         precision="float32",
         activation_checkpointing=activation_checkpointing,
     )
-    before = held()
+    before = gigabytes("VmRSS")
     torch.manual_seed(0)
     method = build_method(recipe.method, recipe.backbone.build())
     module = Pretraining(method, recipe, steps_per_epoch=steps, shard=shard)
@@ -117,17 +117,12 @@ def measure(
         begin = time.process_time()
         module.training_step(RowBatch(rows, index, 0))
         seconds.append(time.process_time() - begin)
-    return {"seconds": min(seconds[1:]), "most": most_held() - before, "end": held() - before}
+    most, end = (gigabytes(name) - before for name in ("VmHWM", "VmRSS"))
+    return {"seconds": min(seconds[1:]), "most": most, "end": end}
 
 
-def held() -> float:
-    """Gigabytes of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**30
-
-
-def most_held() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def gigabytes(name: str) -> float:
+    return memory(name) / 2**30
 
 
 if __name__ == "__main__":

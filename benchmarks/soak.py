@@ -23,19 +23,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import similitude as sim
+from process import memory
 
 GROWTH = 1.05  # of memory, which the allocator does not give back at once
 
 
 def held() -> dict[str, int]:
     """What this process holds now, and what it has left on the machine."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     me, here = os.getpid(), Path("/proc")
     children = [p for p in here.glob("[0-9]*/stat") if _parent(p) == me]
     return {
-        "RSS MB": int(status["VmRSS"].split()[0]) // 1024,
+        "RSS MB": memory("VmRSS") // 2**20,
         "files": len(os.listdir("/proc/self/fd")),
-        "threads": int(status["Threads"]),
+        "threads": len(os.listdir("/proc/self/task")),
         "children": len(children),
         "shared MB": sum(_size(path) for path in Path("/dev/shm").rglob("*")) // 2**20,
         "temporary": len(list(Path(tempfile.gettempdir()).glob("similitude-*"))),

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from typing import Any
 
 import fsspec
 
+from process import memory
 from similitude.data import shard_index
 from similitude.data.loader import Loader
 from similitude.data.shard_index import Shards, indexed
@@ -144,7 +144,7 @@ def index(url: str, each: int) -> None:
         f"{len(made):,} samples in {len(paths):,} shards; headers: {rate:,.0f} samples a second of "
         f"a core, {wall:,.0f} by the clock; "
         f"index: {seconds:.0f} s without headers, {size / 1e9:.2f} GB, most memory "
-        f"{status('VmHWM')} MB",
+        f"{megabytes('VmHWM')} MB",
         flush=True,
     )
 
@@ -185,15 +185,12 @@ def take(url: str, first: int, last: int) -> None:
         digest.update(batch.rows.pixels.numpy().tobytes())
         row: dict[str, Any] = {"step": step, "hash": digest.hexdigest()[:16]}
         if step % 50 == 0 or step + 1 == last:
-            row |= {"anon": status("RssAnon"), "file": status("RssFile")}
+            row |= {"anon": megabytes("RssAnon"), "file": megabytes("RssFile")}
         print(json.dumps(row), flush=True)
 
 
-def status(name: str) -> int:
-    """A number of /proc/self/status, in MB."""
-    text = Path("/proc/self/status").read_text()
-    found = re.search(rf"{name}:\s+(\d+) kB", text)
-    return 0 if found is None else int(found[1]) // 1000
+def megabytes(name: str) -> int:
+    return memory(name) // 10**6
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from similitude.devices import best_device
 from similitude.distributed import (
     decided_by_first,
     join_processes,
@@ -51,6 +52,7 @@ from similitude.training.choose import (
     named_recipe,
     opened_with,
     refuse_other_values,
+    refuse_what_no_samples_mend,
     start_would_help,
     too_few_samples,
 )
@@ -221,6 +223,10 @@ def _opened(
     chooser = chooser_of(kind.kind)
     if checkpoint is not None:
         refuse_other_values(checkpoint.recipe, request, chooser)
+    else:
+        refuse_what_no_samples_mend(request, chooser)
+    settled = request if checkpoint is None else checkpoint.recipe
+    _check_processes(settled, best_device(), shard=request.shard)
     said = opened_with(request, chooser) if checkpoint is None else checkpoint.recipe.data
     source = kind.open_training(request.data, said, resumed=checkpoint is not None)
     if len(source) < 2:
@@ -240,16 +246,27 @@ def _opened(
         recipe = parse_recipe(values, "the recipe")
     else:
         recipe = chooser.settle(choose(request, chooser, around, start), source)
-    if recipe.batch_size % world_size():
-        raise UserError(
-            f"a batch of {recipe.batch_size} does not divide among {world_size()} processes: "
-            f"choose a batch size that is a multiple of {world_size()}"
-        )
-    if request.shard:
-        check_sharding(recipe.micro_batch_size, around.device)
+    _check_processes(recipe, around.device, shard=request.shard)
     return _Plan(
         request, given, kind, chooser, source, around.device, recipe, start, checkpoint, version
     )
+
+
+def _check_processes(asked: PretrainRequest | Recipe, device: torch.device, *, shard: bool) -> None:
+    """Refuse sizes that the processes cannot share.
+
+    Args:
+        asked: what is known: all of a recipe, of a request what is given.
+        device: where they compute.
+        shard: whether they share the weights too.
+    """
+    if asked.batch_size is not None and asked.batch_size % world_size():
+        raise UserError(
+            f"a batch of {asked.batch_size} does not divide among {world_size()} processes: "
+            f"choose a batch size that is a multiple of {world_size()}"
+        )
+    if shard:
+        check_sharding(asked.micro_batch_size, device)
 
 
 def _kind_of(request: PretrainRequest, checkpoint: Checkpoint | None) -> Modality:

@@ -8,6 +8,7 @@ again.
 import os
 import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -108,10 +109,19 @@ def end(number: int, *, told: bool = False) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     if not told:  # not by print: the signal may have come within one
-        os.write(2, b"stopped: give the same command again; if it had begun, with --resume\n")
+        os.write(2, f"stopped: give the same command again{_with_resume()}\n".encode())
         if number != signal.SIGTERM and slurm.is_first():
             os.write(2, f"{slurm.requeue()}\n".encode())
     raise SystemExit(128 + number)
+
+
+def _with_resume() -> str:
+    """What the command of this process needs besides, to go on with what it may have begun."""
+    words = sys.argv[1:]
+    has_option = words[:1] in (["pretrain"], ["finetune"], ["distill"])
+    if not has_option or {"--resume", "--auto-resume"} & set(words):
+        return ""
+    return "; if it had begun, with --resume"
 
 
 def end_anywhere(number: int, frame: FrameType | None) -> NoReturn:

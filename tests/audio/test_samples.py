@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 
@@ -105,6 +106,16 @@ def test_what_was_decoded_is_found_again_and_a_changed_file_is_not(tones, tmp_pa
     changed = kind.load(kind.open_training(folder, None), config)
     assert not changed.take(slice(32, 33)).middle(100).any()
     assert len(kept) == 1
+
+
+def test_a_cache_that_changes_in_place_while_it_is_mapped_is_told(tones, tmp_path):
+    kind = modality_of(tones)
+    sounds = kind.load(kind.open_training(tones, None), kind.data_config())
+    sounds.take(slice(0, 2)).middle(100)
+    (rows,) = (tmp_path / "cache" / "similitude" / "sounds").iterdir()
+    os.truncate(rows, 100)
+    with pytest.raises(UserError, match="changed while it was in use"):
+        sounds.take(slice(0, 2)).middle(100)
 
 
 def test_unreadable_sounds_are_left_out_and_many_are_refused(tones, tmp_path):

@@ -89,6 +89,7 @@ def test_a_finished_run_says_that_nothing_is_left(tmp_path):
         train(images, "x", recipe, tmp_path, device=CPU, listener=Heard(), checkpoint=checkpoint)
         told = [s for s in sentences if "was finished already, after 6 steps" in s]
         assert len(told) == (checkpoint is not None)
+        assert sum(s.startswith("trained 6 steps in") for s in sentences) == 1
 
 
 def test_a_folder_that_is_not_there_cannot_be_resumed(tmp_path):

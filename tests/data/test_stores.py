@@ -1,6 +1,7 @@
 """Shards behind a URL are those on the disk: the same samples, the same run, whatever breaks."""
 
 import io
+import socket
 import tarfile
 
 import fsspec
@@ -106,8 +107,10 @@ def test_what_is_not_there_is_named(server, folder):
             open_source(f"{place}{SHARDS}")
     with pytest.raises(UserError, match="a range goes from the smaller number to the larger"):
         open_source(f"{server.url}/train-{{3..0}}.tar")
-    with pytest.raises(UserError, match=r"abc://x\.tar: Protocol not known"):
+    with pytest.raises(UserError, match=r"no protocol 'abc'; choose from s3, gs, hf, https, http"):
         open_source("abc://x.tar")
+    with pytest.raises(UserError, match=r"no protocol 'htpp'; did you mean http"):
+        open_source("htpp://host/x.tar")
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
@@ -153,6 +156,30 @@ def test_a_network_that_comes_back_is_waited_for(server, folder):
     for i in range(24):
         server.failures = i % 3
         assert source.origin.file(i).read() == expected[i]
+
+
+def test_every_try_says_its_number_and_the_pause_before_it(server, caplog):
+    source = open_source(server.url + SHARDS)
+    server.failures = 10**6
+    with pytest.raises(UserError):
+        source.origin.file(7)
+    told = [record.getMessage().partition("; ")[2] for record in caplog.records]
+    assert told == [f"asked again in 0.01 s ({n} of 3)" for n in (1, 2, 3)]
+
+
+def test_a_server_that_never_answered_is_given_up_soon_and_by_one(caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match=r"train-000\.tar: .*is right and the server is up$"):
+        open_source(url + SHARDS)
+    (told,) = caplog.records
+    assert told.getMessage().endswith("asked again in 0.01 s (1 of 1)")
+    store, path = stores.open_url(f"{url}/x.tar")
+    store.answered.set()  # once: it may come back
+    with pytest.raises(UserError, match=r"cannot read .*goes on with --resume"):
+        store.read(path, 0, 1)
+    assert caplog.records[-1].getMessage().endswith("(3 of 3)")
 
 
 def test_a_network_that_is_gone_is_told(server):

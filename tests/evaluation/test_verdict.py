@@ -240,6 +240,12 @@ def test_what_a_run_does_not_reach_stands_first() -> None:
     assert "raw pixels" in verdict.reasons[0]
 
 
+def test_a_short_run_is_told_how_much_longer_whatever_its_batch() -> None:
+    for steps, times in ((0, 100), (20, 5), (99, 2)):
+        (advice,) = diagnose(Readings(steps=steps)).advice
+        assert advice == f"Train at least {times} times as long (--epochs)."
+
+
 def test_it_speaks_of_what_the_samples_are():
     alike = replace(HEALTHY, alignment=0.0)
     assert "two views of an image" in diagnose(alike).sentence

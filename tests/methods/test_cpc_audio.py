@@ -8,6 +8,8 @@ import torch
 
 from builders import START
 from similitude.audio.networks import Predictive
+from similitude.audio.samples import AudioData
+from similitude.audio.views import AudioViewConfig
 from similitude.errors import UserError
 from similitude.method import Batch
 from similitude.methods import build_method, make_config
@@ -45,3 +47,16 @@ def test_a_cut_that_is_too_short_is_one_sentence():
     method, _ = made()
     with pytest.raises(UserError, match="too short to predict anything"):
         method.training_loss(Batch([torch.randn(5, 1, 200).double()], torch.arange(5)), START)
+
+
+@pytest.mark.parametrize("seconds", [0.005, 0.0195])  # of the first there is no latent
+def test_a_cut_without_two_latents_is_refused_before_it_is_made(seconds):
+    facts = AudioData(raw=True).facts(())
+    method, _ = made()
+    config = AudioViewConfig(seconds=seconds, mix=0, resize=False, standardize=False)
+    short = build_method(method.config.changed(view=config), method.backbone)
+    least = r"set method.view.seconds to 0.02 at least, 319 samples at 16,000 a second"
+    with pytest.raises(UserError, match=least):
+        short.views(facts)
+    assert method.backbone.inner(torch.randn(1, 1, 319).double()).shape[1] == 2
+    assert method.backbone.inner(torch.randn(1, 1, 318).double()).shape[1] == 1

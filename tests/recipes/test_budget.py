@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from similitude.images.backbones import BackboneConfig, build_backbone
+from similitude.recipes import budget
 from similitude.recipes.budget import Work, counting, machine
 
 CPU = torch.device("cpu")
@@ -61,3 +62,13 @@ def test_twice_the_threads_take_half_the_time():
         assert machine(CPU).seconds(work) == pytest.approx(one / 2)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("processes", "threads", "cores"), [(1, 8, 8), (4, 8, 2), (4, 1, 1)])
+def test_processes_of_a_machine_share_its_cores(monkeypatch, processes, threads, cores):
+    told = {"RANK": 0, "WORLD_SIZE": 2 * processes, "LOCAL_WORLD_SIZE": processes}
+    for name, number in told.items():
+        monkeypatch.setenv(name, str(number))
+    monkeypatch.setattr(budget.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert machine(CPU).cores == cores

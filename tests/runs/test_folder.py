@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from similitude.errors import UserError
-from similitude.files.writing import replacing
+from similitude.files.writing import locked, replacing
+from similitude.runs import folder as places
 from similitude.runs.folder import (
     RUN_FILES,
     check_run_folder,
@@ -144,6 +145,26 @@ def test_a_folder_that_was_filled_meanwhile_is_refused_under_the_lock(tmp_path):
     with pytest.raises(UserError, match="not empty"), training_in(folder):
         pass
     assert set(read(folder).values()) == {"of another command"}
+
+
+def test_a_lock_goes_with_its_holder_and_one_that_went_meanwhile_holds_nothing(
+    tmp_path, monkeypatch
+):
+    opened = []
+
+    def late(file, **how):
+        if not opened:
+            (tmp_path / ".lock").unlink()  # by the holder before, at its end
+        opened.append(file)
+        return locked(file, **how)
+
+    monkeypatch.setattr(places, "locked", late)
+    with training_in(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(UserError, match="another process trains"), training_in(tmp_path):
+            pass
+        assert is_held(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_killed_processes_were_writing_is_removed_and_does_not_stand_in_the_way(tmp_path):

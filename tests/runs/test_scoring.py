@@ -1,5 +1,6 @@
 """What a run is scored beside: raw pixels, its start, published weights."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from builders import Ears, TinyBackbone, random_images, small_recipe, write_photos
 from similitude.errors import UserError
+from similitude.evaluation import ScoreTable
 from similitude.images import samples
 from similitude.images.image_set import ImageSet
 from similitude.images.loading import load_images
@@ -17,7 +19,7 @@ from similitude.images.source import ImageSource
 from similitude.listener import Silent
 from similitude.nets.start import Start
 from similitude.report import read_run
-from similitude.runs import starts
+from similitude.runs import scoring, starts
 from similitude.runs.run import Run
 from similitude.sample import NetworkConfig
 from similitude.training.pretrain import train
@@ -126,6 +128,36 @@ def test_published_weights_get_a_row_on_images_of_their_own_size(run: Run, photo
     assert list(again.rows) == rows
     assert list(again.rows["timm:tiny"]) == ["knn"]
     assert list(again.rows["pretrained backbone"]) == ["knn", "linear"]
+
+
+def test_two_evaluations_that_end_at_once_lose_no_score(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, near, written = scoring.read_scores, threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> ScoreTable | None:
+        found = read(path)
+        if threading.current_thread() is first:
+            near.wait()
+            written.wait(0.5)  # what the other one writes in between, if it does not wait
+        return found
+
+    def is_held(folder: Path) -> bool:
+        """What is asked last before scores are read."""
+        if threading.current_thread() is not first:
+            near.set()
+        return False
+
+    monkeypatch.setattr(scoring, "read_scores", slowly)
+    monkeypatch.setattr(scoring, "is_held", is_held)
+    first = threading.Thread(target=lambda: Run(run.path).evaluate(photos, protocols="knn"))
+    first.start()
+    Run(run.path).evaluate(photos, protocols="linear")
+    written.set()
+    first.join()
+    kept = read(run.path / "evaluation.json")
+    assert kept is not None
+    assert {"knn", "linear"} <= set(kept.columns)
 
 
 def test_names_are_opened_as_starts(

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
 from similitude.devices import moved
+from similitude.files.reading import Mapped
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,17 @@ class Waves:
         start: Where each clip begins, [N].
         length: Samples of each, at least 1, [N].
         rate: Samples in a second.
+        mapped: The file of the samples, as it was when they were mapped.
     """
 
     samples: Int16[np.ndarray, " T"]
     start: Int[np.ndarray, " N"]
     length: Int[np.ndarray, " N"]
     rate: int
+    mapped: Mapped = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mapped", Mapped(self.samples))
 
     def __len__(self) -> int:
         return len(self.start)
@@ -41,7 +47,11 @@ class Waves:
             which: Numbers of the clips.
             begin: Where a part begins, counted from its clip's beginning; may be negative.
             size: Samples of each.
+
+        Raises:
+            UserError: the file that they are mapped from was changed in place.
         """
+        self.mapped.check()
         out = np.zeros((len(which), size), np.int16)
         for row, clip, at in zip(out, which.tolist(), begin.tolist(), strict=True):
             start, length = int(self.start[clip]), int(self.length[clip])

@@ -198,6 +198,14 @@ class LatentsAndContexts(nn.Module):
         self.encoder = nn.Sequential(*layers)
         self.gru = nn.GRU(channels, context, batch_first=True)
 
+    @classmethod
+    def samples_for(cls, latents: int) -> int:
+        """Samples of the shortest wave form that has so many latents."""
+        number = latents
+        for kernel, stride in zip(reversed(cls.KERNELS), reversed(cls.STRIDES), strict=True):
+            number = (number - 1) * stride + kernel - 2 * ((kernel - stride + 1) // 2)
+        return number
+
     def forward(self, x: Float[Tensor, "N 1 S"]) -> Float[Tensor, "N t K"]:
         """The latent of each time, then its context, which knows nothing of later ones."""
         latents = self.encoder(x).transpose(1, 2)

@@ -158,6 +158,12 @@ class AudioView(View[Clips]):
                 f"standardize to false{' and to 0 ' if changed else ''}{', '.join(changed)}"
             )
 
+    @property
+    def samples(self) -> int:
+        """Samples of a cut."""
+        seconds = self.facts.seconds if self.config.seconds is None else self.config.seconds
+        return max(1, round(seconds * self.facts.mel.rate))
+
     def draw(self, draw: Draw, rows: Clips) -> Mapping[str, Any]:
         """Numbers for every choice, and the seed of what is noise; M rows, view by view."""
         drawn = uniforms(draw.seed, draw.epoch, draw.index, draw.views, _DRAWN)
@@ -165,9 +171,7 @@ class AudioView(View[Clips]):
 
     def apply(self, rows: Clips, choices: Mapping[str, Any]) -> Sequence[Tensor]:
         """Wave forms [N, 1, S] or spectrograms [N, 1, F, T], one batch for each view."""
-        config, facts, u = self.config, self.facts, choices
-        seconds = facts.seconds if config.seconds is None else config.seconds
-        size = max(1, round(seconds * facts.mel.rate))
+        config, facts, u, size = self.config, self.facts, choices, self.samples
         index = rows.index.repeat(u["views"])
         waves = moved(_cut(rows.waves, index, u["cut"][:, 0], size, self._speed(u)), rows.device)
         if config.reverb:

@@ -1,26 +1,29 @@
 """Files wherever fsspec finds them (s3://, gs://, hf://, http://, a disk), read by ranges of bytes.
 
-What fails on the way is asked for again, for half a minute; then one sentence names the file.
+What fails on the way is asked for again, for half a minute; then one sentence names the file. A
+server that has never answered is given up after a second.
 """
 
 import io
 import logging
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
-from fsspec import AbstractFileSystem
+from fsspec import AbstractFileSystem, available_protocols, registry
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from similitude.distributed.threads import cores
-from similitude.errors import UserError
+from similitude.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -32,7 +35,11 @@ REQUESTS = 32
 # small part of the bytes; larger ones are faster for each thread, where the network has the room.
 BUFFER = 1 << 14
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before what failed is asked for again
+_PAUSES_UNHEARD = 1  # so many of them where nobody has ever answered: the address may be wrong
 _CONNECT_SECONDS, _SILENT_SECONDS = 10.0, 30.0  # of an http server
+
+# That people mean; fsspec knows others too.
+_USUAL = ("s3", "gs", "hf", "https", "http", "file")
 
 # What the file systems call that which changes with a file.
 _IDENTITY = (
@@ -69,9 +76,11 @@ class Store:
 
     Attributes:
         fs: fsspec's.
+        answered: set once anything was had of it.
     """
 
     fs: AbstractFileSystem
+    answered: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -102,8 +111,9 @@ class Store:
         Raises:
             UserError: a file is not there, or does not say how long it is.
         """
+        facts = [self._facts(path) for path in paths[:1]]  # alone, so that one tells of no network
         with ThreadPoolExecutor(self.readers, "similitude-files") as threads:
-            facts = list(threads.map(self._facts, paths))
+            facts += threads.map(self._facts, paths[1:])
         if not self.is_local and facts:
             self.read(paths[0], 0, 1)  # before many threads get whole files in place of ranges
         return facts
@@ -148,25 +158,33 @@ class Store:
 
     def _patiently(self, path: str, ask: Callable[[], T]) -> T:
         """What is asked for, asked again while an error may pass."""
-        for pause in (*(() if self.is_local else _PAUSES), None):
+        tries = 0
+        while True:
             try:
-                return ask()
+                found = ask()
             except Exception as error:  # whatever a file system raises
                 status = _status(error)
                 if status == 416:  # nothing at that place of the file
                     return cast(T, b"")
                 if isinstance(error, FileNotFoundError) and status in (None, 404, 410):
                     raise UserError(f"there is no file {self.shown(path)}") from error
-                if pause is None or not _may_pass(error, status):
-                    resumed = (
-                        "" if self.is_local else "; a run that had begun goes on with --resume"
-                    )
-                    raise UserError(
-                        f"cannot read {self.shown(path)}: {_reason(error)}{resumed}"
-                    ) from error
-                logger.warning("%s: %s; asked again", self.shown(path), _reason(error))
-                time.sleep(pause)
-        raise AssertionError
+                unheard = not self.answered.is_set() and _is_nobody_there(error)
+                pauses = () if self.is_local else _PAUSES[: _PAUSES_UNHEARD if unheard else None]
+                if tries >= len(pauses) or not _may_pass(error, status):
+                    raise self._given_up(path, error, unheard=unheard) from error
+                told = f"asked again in {pauses[tries]:g} s ({tries + 1} of {len(pauses)})"
+                logger.warning("%s: %s; %s", self.shown(path), _reason(error), told)
+                time.sleep(pauses[tries])
+                tries += 1
+            else:
+                self.answered.set()
+                return found
+
+    def _given_up(self, path: str, error: Exception, *, unheard: bool) -> UserError:
+        advice = "" if self.is_local else "; a run that had begun goes on with --resume"
+        if unheard:
+            advice = "; see that the address is right and the server is up"
+        return UserError(f"cannot read {self.shown(path)}: {_reason(error)}{advice}")
 
     def _without_ranges(self, path: str) -> UserError:
         return UserError(f"the server of {self.shown(path)} gives no ranges of a file: {_INSTEAD}")
@@ -211,6 +229,9 @@ def open_url(url: str) -> tuple[Store, str]:
         UserError: there is no such file system, or what it needs is not installed.
     """
     protocol = url.partition("://")[0]
+    if protocol not in {*available_protocols(), *registry}:
+        meant = did_you_mean(protocol, _USUAL)
+        raise UserError(f"cannot open {url}: there is no protocol {protocol!r}; {meant}")
     try:
         fs, path = url_to_fs(url, **_options(protocol))
     except ImportError as error:
@@ -218,7 +239,7 @@ def open_url(url: str) -> tuple[Store, str]:
             f"{url} needs a package that is not there ({_reason(error)}): pip install "
             "'similitude[remote]'"
         ) from error
-    except Exception as error:  # of many kinds: no such protocol, wrong settings
+    except Exception as error:  # of many kinds: wrong settings
         raise UserError(f"cannot open {url}: {_reason(error)}") from error
     return Store(fs), path
 
@@ -285,6 +306,16 @@ def _status(error: BaseException) -> int | None:
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         return _status(error.__cause__) or 0
     return None
+
+
+def _is_nobody_there(error: BaseException | None) -> bool:
+    """Whether a connection was refused, or no machine has the name."""
+    while error is not None:
+        inner = getattr(error, "os_error", None)  # of aiohttp
+        if any(isinstance(e, ConnectionRefusedError | socket.gaierror) for e in (error, inner)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _may_pass(error: Exception, status: int | None) -> bool:

@@ -323,10 +323,11 @@ def _no_better_than_random(r: Readings) -> Iterator[Finding]:
 
 def _too_short(r: Readings) -> Iterator[Finding]:
     if r.steps is not None and r.steps < FEW_STEPS:
+        times = math.ceil(FEW_STEPS / max(1, r.steps))
         yield Finding(
             "doubtful",
             f"The run had only {r.steps:.0f} steps; fewer than {FEW_STEPS} hardly move a network.",
-            "Train for more epochs, or use a smaller batch.",
+            f"Train at least {times} times as long (--epochs).",
         )
 
 

@@ -5,6 +5,7 @@ memory that its size does not explain.
 """
 
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -31,6 +32,43 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Torch opens it, and it takes as much memory as the file says; no checkpoint of tensors has one.
 _CLAIM = b"bytearray"
+
+
+class Mapped:
+    """The file that an array maps, as it is now; none of an array in memory.
+
+    Reading from a map beyond the end of its file kills the process.
+
+    Args:
+        array: made by ``numpy.memmap``, or any other.
+
+    Attributes:
+        file: its place, or None.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.file: Path | None = getattr(array, "filename", None)
+        self._then = None if self.file is None else os.stat(self.file)
+
+    def check(self) -> None:
+        """Look whether it is as it was; a file that took its name instead does no harm.
+
+        Raises:
+            UserError: it was changed in place.
+        """
+        then = self._then
+        if self.file is None or then is None:
+            return
+        try:
+            now = os.stat(self.file)
+        except OSError:  # removed: what is mapped stays until the end
+            return
+        same = (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
+        if same and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise UserError(
+                f"{self.file} was changed while it was in use: start again, and replace such a "
+                "file by moving the new one to its place"
+            )
 
 
 def damaged(path: Path, why: object) -> UserError:

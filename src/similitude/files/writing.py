@@ -148,6 +148,25 @@ def held(path: Path, make: Callable[[], object]) -> Iterator[bool]:
         os.close(file)
 
 
+@contextmanager
+def taking_turns(folder: Path) -> Iterator[None]:
+    """Within the block no other process is in such a block of the same folder: it waits before.
+
+    For what is read, completed and written again, which takes no time. Where there are no locks
+    (see :func:`locked`), nobody waits.
+    """
+    if os.name != "posix":  # a folder cannot be opened
+        yield
+        return
+    file = os.open(folder, os.O_RDONLY)  # its own lock, so that no file is left
+    try:
+        while locked(file, looks=LOOKS) is False:
+            pass
+        yield
+    finally:
+        os.close(file)
+
+
 def version_of(path: Path) -> tuple[int, int]:
     """Tells one content of an atomic file from the next: every one is a file of its own."""
     try:

@@ -19,6 +19,7 @@ from similitude.data.classes import numbered_classes
 from similitude.data.parts import PARTS
 from similitude.data.source import numbered
 from similitude.errors import UserError
+from similitude.files.reading import Mapped
 from similitude.images.decoding import ValueRange, to_depth
 from similitude.images.source import ImageSource
 from similitude.images.stored import Look, with_channels
@@ -39,33 +40,19 @@ class ArraySource(ImageSource):
         array: Shape as ``layout`` says; uint8, uint16, or float in [0, 1].
         layout: Order of the axes.
         aspect: Width / height of each original if the array holds squashed canvases, shape [N].
-        opened: The file that the array maps, as it was then; None for an array in memory.
+        mapped: The file that the array maps, as it was then.
     """
 
     array: np.ndarray
     layout: Layout
     aspect: Float[Tensor, " N"] | None = None
-    opened: tuple[Path, os.stat_result] | None = field(init=False, repr=False, compare=False)
+    mapped: Mapped = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        file = getattr(self.array, "filename", None)  # of numpy.memmap
-        object.__setattr__(self, "opened", None if file is None else (file, os.stat(file)))
+        object.__setattr__(self, "mapped", Mapped(self.array))
 
     def check_mapped(self) -> None:
-        """See :meth:`ImageSource.check_mapped`; a file that took its name instead does no harm."""
-        if self.opened is None:
-            return
-        file, then = self.opened
-        try:
-            now = os.stat(file)
-        except OSError:  # removed: what is mapped stays until the end
-            return
-        same = (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
-        if same and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-            raise UserError(
-                f"{file} was changed while it was in use: start again, and replace such a file by "
-                "moving the new one to its place"
-            )
+        self.mapped.check()
 
     def decoded_as(self, **fields: Any) -> "ImageSource":
         changed = replace(self, **fields)
@@ -140,8 +127,7 @@ class ArraySource(ImageSource):
     def fingerprint(self) -> str:
         """A hash of the content, or of an ``.npy`` file's path, length and time."""
         digest = hashlib.sha256(f"{self.array.shape} {self.array.dtype} {self.layout}".encode())
-        if self.opened is not None:
-            file, _ = self.opened
+        if (file := self.mapped.file) is not None:
             status = os.stat(file)
             digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
         else:

@@ -205,16 +205,25 @@ def canvas_side(data: ImageData, facts: ImageFacts) -> int:
     return data.canvas_size or facts.size
 
 
+def check_name(name: str) -> None:
+    """Refuse a network that timm does not know.
+
+    Raises:
+        UserError: with the names that are near.
+    """
+    if name not in timm.list_models():
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise UserError(f"unknown backbone {name!r}: {hint}")
+
+
 def build_backbone(config: BackboneConfig) -> nn.Module:
     """Build the network with fresh random weights, drawn from torch's global generator.
 
     Raises:
         UserError: timm does not know the name, or the network has no such stem, width or option.
     """
-    if config.name not in timm.list_models():
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-        raise UserError(f"unknown backbone {config.name!r}: {hint}")
+    check_name(config.name)
     options = config.timm_options
     try:
         backbone = timm.create_model(config.name, num_classes=0, **options)

@@ -85,7 +85,7 @@ def load_images(
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
         images = ready.image_set(torch.from_numpy(source.array), source)  # no decoding, no copy
-        if source.opened is None:
+        if source.mapped.file is None:
             return images
         mapped = LazyCanvases(source, size, workers or source.readers, source.array)
         mapped.take_as_complete(images.aspect, [])

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from similitude.audio.networks import Predictive
-from similitude.audio.views import AudioViewConfig
+from similitude.audio.views import AudioView, AudioViewConfig
 from similitude.distributed import gather, rank
 from similitude.errors import UserError
 from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput
@@ -59,7 +59,16 @@ class CPCAudio(Method):
         self.predictor = nn.ModuleList(nn.Linear(context, latent, bias=False) for _ in steps)
 
     def views(self, facts: Any) -> MultiView:
-        return MultiView(self.config.view.on(facts))
+        view, least = self.config.view.on(facts), self.backbone.inner.samples_for(latents=2)
+        if isinstance(view, AudioView) and view.samples < least:
+            rate = view.facts.mel.rate
+            seconds = math.ceil(1e4 * least / rate) / 1e4
+            raise UserError(
+                f"cpc_audio predicts a latent from the one before, and a cut of {view.samples} "
+                f"samples has no two: set method.view.seconds to {seconds:g} at least, {least} "
+                f"samples at {rate:,} a second"
+            )
+        return MultiView(view)
 
     def training_loss(self, batch: Batch, progress: Progress) -> StepOutput:
         both = self.backbone.inner(batch.views[0])

@@ -5,6 +5,7 @@ a busy machine as on a quiet one. The rates are measured (docs/results.md), or s
 ones where the table says so; the estimate is right within a third on a quiet machine.
 """
 
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from similitude.devices import capability_of, name_of
+from similitude.distributed import processes_of_machine
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Machine:
 
     Attributes:
         kind: of processor: a key of the tables above.
-        cores: that compute together; 1 for a GPU.
+        cores: that compute together, of those that the processes of a machine share; 1 for a GPU.
         float32: rates of all cores.
         bfloat16: likewise; None where it brings nothing.
     """
@@ -160,6 +162,8 @@ def machine(device: torch.device) -> Machine:
         rates = _GPUS[max(key for key in _GPUS if key <= major)]
         return Machine(name_of(device), 1, rates.times(0.5), rates if major >= 8 else None)
     cores = torch.get_num_threads()
+    if (processes := processes_of_machine()) > 1:  # srun gives each as many threads as all have
+        cores = max(1, min(cores, (os.cpu_count() or 1) // processes))
     flags = _processor_flags()
     if "amx_bf16" in flags:
         kind, float32 = "AMX", _FLOAT32["AVX-512"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from similitude.distributed import world_size
 from similitude.errors import UserError
-from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, check_input
+from similitude.images.backbones import PLAIN_RESNETS, BackboneConfig, check_input, check_name
 from similitude.images.config import SMALL_IMAGE
 from similitude.images.loading import load_images
 from similitude.images.source import ImageSource
@@ -313,6 +313,7 @@ class Images(Chooser):
 
     def network(self, name: str, beside: Recipe, *, keep: bool = False) -> BackboneConfig:
         """The network of this name, with the stem and norms of that of a recipe."""
+        check_name(name)
         other = beside.backbone
         assert isinstance(other, BackboneConfig)
         if keep and name == other.name:

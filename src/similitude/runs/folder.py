@@ -1,12 +1,14 @@
 """The place of a run: whether it is free, who trains into it, what of it may be replaced."""
 
 import logging
+import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from similitude.errors import UserError
 from similitude.files.writing import (
@@ -152,18 +154,41 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def _holding(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder, whose file is gone afterwards unless the process is killed.
+
+    The file is removed while it is locked: who has opened it meanwhile gets a lock that tells
+    nobody anything, sees that it is not the file of this place any more, and opens the next one.
+    """
+    place = folder / _LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            refuse_links(folder)
+            file = place.open("a")
+        except OSError as error:
+            raise writing_error(folder, error) from error
+        with file:
+            if locked(file.fileno(), looks=LOOKS) is False:
+                raise UserError(
+                    f"another process trains into {folder}: wait for its end, or give another --out"
+                )
+            if not _is_at(file, place):
+                continue
+            try:
+                yield
+            finally:
+                if _is_at(file, place):  # the folder may have been replaced as a whole
+                    with suppress(OSError):  # as on Windows, where it is open
+                        place.unlink()
+            return
+
+
+def _is_at(file: IO[str], place: Path) -> bool:
+    """Whether an open file is the one of this name."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refuse_links(folder)
-        file = (folder / _LOCK).open("a")
-    except OSError as error:
-        raise writing_error(folder, error) from error
-    with file:
-        if locked(file.fileno(), looks=LOOKS) is False:
-            raise UserError(
-                f"another process trains into {folder}: wait for its end, or give another --out"
-            )
-        yield
+        return os.path.samestat(os.fstat(file.fileno()), place.lstat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from similitude.errors import UserError, visible
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
 from similitude.evaluation.retrieval import retrieval, zero_shot
 from similitude.evaluation.retrieval_table import RetrievalTable
-from similitude.files.writing import write_text, write_with
+from similitude.files.writing import taking_turns, write_text, write_with
 from similitude.listener import Listener
 from similitude.method import Method
 from similitude.methods import build_method
@@ -118,8 +118,9 @@ def retrieve_run(
         directions, z[PRETRAINED_BACKBONE], samples.of, run.recipe.seed
     )
     place = run.path / "retrieval.npz"
-    write_with(place, lambda path: np.savez_compressed(path, **examples))
-    write_text(run.path / "retrieval.json", table.to_json())
+    with taking_turns(run.path):  # both are of one table
+        write_with(place, lambda path: np.savez_compressed(path, **examples))
+        write_text(run.path / "retrieval.json", table.to_json())
     return table
 
 

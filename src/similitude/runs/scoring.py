@@ -19,7 +19,7 @@ from similitude.evaluation import ScoreTable, read_scores
 from similitude.evaluation.comparison import BEFORE_TRAINING, PRETRAINED_BACKBONE, RANDOM_BACKBONE
 from similitude.evaluation.evaluate import TEST_FRACTION, Entrant, Parts, evaluate_entrants
 from similitude.evaluation.grouping import held_out_groups, shared_groups, units_of
-from similitude.files.writing import as_path, write_text
+from similitude.files.writing import as_path, taking_turns, write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality
 from similitude.nets.start import Start
@@ -118,17 +118,19 @@ def score_run(
         return table
     if is_held(run.path):
         listener.say(f"{run.path} is trained still: {of_step}, and are removed when that ends")
-    if (earlier := read_scores(place)) is not None:
-        if not table.is_alike(earlier):
-            columns = ", ".join(map(earlier.title, earlier.columns))
-            why = "weights, images or labels have changed"
-            if not earlier.weights:
-                why = "an earlier version wrote them, which scored raw pixels in another way"
-            listener.say(
-                f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: {why}"
-            )
-        table = table.completed_by(earlier)
-    write_text(place, json.dumps(table.to_json(), indent=2))
+    with taking_turns(run.path):  # another evaluation may end at the same time
+        if (earlier := read_scores(place)) is not None:
+            if not table.is_alike(earlier):
+                columns = ", ".join(map(earlier.title, earlier.columns))
+                why = "weights, images or labels have changed"
+                if not earlier.weights:
+                    why = "an earlier version wrote them, which scored raw pixels in another way"
+                listener.say(
+                    f"the scores of before ({columns} on {earlier.data}) are replaced in {place}: "
+                    f"{why}"
+                )
+            table = table.completed_by(earlier)
+        write_text(place, json.dumps(table.to_json(), indent=2))
     write_gallery(run, train if test is None else test)
     if run.is_outdated:  # the training may have looked for such scores before they were there
         place.unlink(missing_ok=True)

@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from similitude.distributed import world_size
 from similitude.errors import UserError
 from similitude.method import Method, MethodConfig
-from similitude.methods import METHODS, build_method, config_class, given_method, name_of
+from similitude.methods import (
+    METHODS,
+    build_method,
+    config_class,
+    given_method,
+    make_config,
+    name_of,
+)
 from similitude.modalities import Modality, chooser, modality, modality_of
 from similitude.nets import convert_sync_batchnorm
 from similitude.nets.blocks import blocks_of
@@ -156,6 +164,47 @@ def refuse_other_values(recipe: Recipe, request: PretrainRequest, chooser: Choos
                 f"the run in {request.out} has another value of {field} than is given now: leave "
                 "that option out, or give another --out"
             )
+
+
+def refuse_what_no_samples_mend(request: PretrainRequest, chooser: Chooser) -> None:
+    """Refuse what is wrong whatever the samples are, before any are opened.
+
+    What is looked at depends on no choice: the method's own settings, but not those of its views,
+    and the optimizer's; each alone, since two of them may be right together.
+
+    Raises:
+        UserError: there is no such field or network, or a value that none of its kind has.
+    """
+    if request.init is not None:
+        _refuse_what_start_decides(request.overridden)
+    recipe, method = request.recipe, request.method
+    base = chooser.any_recipe() if recipe is None else named_recipe(recipe, method_name(request))
+    if isinstance(request.backbone, str) and request.init is None:
+        chooser.network(request.backbone, base, keep=recipe is not None)
+    if not isinstance(method, MethodConfig):
+        name = method_name(request) or (chooser.default_method if recipe is None else None)
+        try:
+            method = base.method if name in (None, base.method.name) else make_config(name, {})
+        except ValidationError:  # one of the user's own that must be given a setting
+            return
+    base = base.changed(method=method)
+    for setting in request.settings:
+        first, *rest = setting.partition("=")[0].strip().split(".")
+        of_method = first == "method" and not {*rest[:1]} & {*method.view_configs}
+        is_known = first in Recipe.model_fields or first in _data_fields(chooser)
+        if of_method or first == "optimizer" or not is_known:
+            _try(base, setting)
+
+
+def _try(recipe: Recipe, setting: str) -> None:
+    try:
+        override(recipe, [setting])
+    except UserError as error:
+        mistakes = error.__cause__
+        if not isinstance(mistakes, ValidationError) or (
+            mistakes.errors()[0]["type"] != "value_error"  # of values beside each other
+        ):
+            raise
 
 
 def choose_views(request: PretrainRequest, chooser: Chooser, around: Surroundings) -> Recipe:

@@ -106,7 +106,7 @@ def run_steps(
     if profile and profiler is None:
         log.say(
             f"--profile needs more than {WARM_UP} steps, and this run has {steps} left: no "
-            "profile.txt will be written; a new run with more epochs or a smaller batch has more"
+            "profile.txt will be written; a new run with more --epochs has more"
         )
     if steps > 0:
         with profiler or nullcontext():

@@ -160,7 +160,7 @@ def train(
             "images at a time, so the gradient is not quite the whole batch's; heads and loss see "
             "it all"
         )
-    if checkpoint is not None and first_step >= module.progress.total_steps:
+    if first_step >= total:
         log.say(
             f"the run in {folder} was finished already, after {first_step:,} steps; to train "
             "longer, give its recipe.yaml, more --epochs and another --out"
@@ -204,7 +204,13 @@ def train(
         values = monitor.measure(run.backbone.to(device), device)
         recorder.metrics.add({"step": float(module.step), **values})
     _drop_other_scores(run, log)
-    _finish(run, images, recorder, module.step, log)
+    if first_step < total:
+        speed = recorder.metrics.last("images_per_second") or 0.0
+        log.say(
+            f"trained {module.step:,} steps in {recorder.seconds:.0f} s, {speed:.0f} "
+            f"{images.noun}/s at last"
+        )
+    _finish(run, images, recorder, log)
     if report:
         log.say(f"report: {run.report()}")
     return run
@@ -220,19 +226,13 @@ def _drop_other_scores(run: Run, log: Listener) -> None:
             log.say(f"  {name} is of weights before the last step and is removed: {command} again")
 
 
-def _finish(
-    run: Run, images: Samples[Any], recorder: Recorder, steps: int, listener: Listener
-) -> None:
+def _finish(run: Run, images: Samples[Any], recorder: Recorder, listener: Listener) -> None:
     """The verdict, the backbone and the gallery."""
     verdict = judge(recorder.metrics, images, recorder.diverged_at, run.weight_change())
     write_text(run.path / "health.json", json.dumps(verdict.to_json(), indent=2))
     _, weights = kept_alone(run.recipe, run.kept_weights)
     export_backbone(weights, run.path / "backbone.safetensors")
     write_gallery(run, images)
-    speed = recorder.metrics.last("images_per_second") or 0.0
-    listener.say(
-        f"trained {steps:,} steps in {recorder.seconds:.0f} s, {speed:.0f} {images.noun}/s at last"
-    )
     listener.say(verdict.sentence)
     for advice in verdict.advice:
         listener.say(f"  try: {advice}")

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.devices import moved
+from similitude.files.reading import Mapped
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,17 @@ class Frames:
         start: Where each video begins, [N].
         length: Frames of each, at least 1, [N].
         rate: Frames in a second.
+        mapped: The file of the rows, as it was when they were mapped.
     """
 
     rows: np.ndarray
     start: Int[np.ndarray, " N"]
     length: Int[np.ndarray, " N"]
     rate: float
+    mapped: Mapped = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mapped", Mapped(self.rows))
 
     def __len__(self) -> int:
         return len(self.start)
@@ -40,7 +46,11 @@ class Frames:
             which: Numbers of the videos.
             begin: First frame of each cut, 0 or more.
             count: T.
+
+        Raises:
+            UserError: the file that they are mapped from was changed in place.
         """
+        self.mapped.check()
         videos = which.numpy()
         at = np.minimum(begin.numpy()[:, None] + np.arange(count), self.length[videos][:, None] - 1)
         return torch.from_numpy(self.rows[self.start[videos][:, None] + at])
