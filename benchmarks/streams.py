@@ -28,8 +28,9 @@ from typing import Any
 import fsspec
 
 from similitude.data import shard_index
+from similitude.data.index import Shards
 from similitude.data.loader import Loader
-from similitude.data.shard_index import Shards, indexed
+from similitude.data.shard_index import indexed
 from similitude.data.stores import files_of
 from similitude.images.decoding import IMAGES
 from similitude.images.loading import load_images
@@ -121,7 +122,7 @@ def header(number: int, suffix: str, size: int) -> bytes:
 
 def index(url: str, each: int) -> None:
     """Read the headers of a few shards, for the rate, then write the index of all."""
-    store, paths = files_of(url, ".tar")
+    store, paths = files_of(url, [".tar"])
     scan = shard_index._scan
     start, seconds = time.process_time(), time.perf_counter()
     some = Shards.of(store, paths[:SCANNED])

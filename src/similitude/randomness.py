@@ -231,8 +231,9 @@ class BlockOrder:
         if start >= stop:
             return torch.empty(0, dtype=torch.int64)
         numbers = range(self.window(start), self.window(stop - 1) + 1)
+        samples = torch.cat([self._samples(number) for number in numbers])
         first = int(self._ends[numbers[0] - 1]) if numbers[0] else 0
-        return torch.cat([self._samples(number) for number in numbers])[start - first : stop - first]
+        return samples[start - first : stop - first]
 
     @property
     def windows(self) -> int:

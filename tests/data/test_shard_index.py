@@ -163,7 +163,9 @@ def test_a_run_whose_network_went_goes_on_bit_for_bit(folder, tmp_path, monkeypa
 
         monkeypatch.setattr(Loader, "_gather", cut)
         out = tmp_path / "stopped"
-        with pytest.raises(UserError, match=r"cannot read http.*a run that had begun goes on with --resume"):
+        with pytest.raises(
+            UserError, match=r"cannot read http.*a run that had begun goes on with --resume"
+        ):
             pretrain(url, recipe=recipe, out=out, report=False)
         monkeypatch.setattr(Loader, "_gather", gather)
         server.failures = 0

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from similitude.data.files import ByteFile
 from similitude.distributed.threads import cores
+from similitude.randomness import Blocks
 
 S = TypeVar("S", bound="Source")
+
+_LOOKED_INTO = 8  # blocks, where a few samples are to tell of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Source(ABC):
         class_names: Name of each class, or None.
         notes: Choices that were made on the way and that people should hear of, as sentences.
         partners: Positions of the samples that belong to each one, or None.
+        blocks: How samples lie, where one is read with all that lie beside it; None elsewhere.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Source(ABC):
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
     partners: Int[Tensor, "N K"] | None = None
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,6 +59,24 @@ class Source(ABC):
     def origin(self) -> "Source":
         """Where the samples come from: the files of encoded ones."""
         return self
+
+    def some(self, count: int) -> list[int]:
+        """Positions of at most so many samples, spread evenly; in few blocks, where there are any.
+
+        Args:
+            count: How many.
+        """
+        positions: Sequence[int] = range(len(self))
+        if self.blocks is not None:
+            k = len(self.blocks.ends)
+            few = sorted({i * k // _LOOKED_INTO for i in range(_LOOKED_INTO)})
+            positions = [i for number in few for i in self.blocks.range(number)]
+        n = len(positions)
+        return [positions[i * n // min(count, n)] for i in range(min(count, n))]
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """Begin to read these blocks, and let go of all others."""
+        return
 
     def check_mapped(self) -> None:
         """Look whether a file that is mapped is still the one that was opened.

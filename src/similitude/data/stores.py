@@ -7,7 +7,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -103,12 +103,13 @@ class Store:
             UserError: a file is not there, or does not say how long it is.
         """
         with ThreadPoolExecutor(self.readers, "similitude-files") as threads:
-            facts = list(threads.map(self._facts, paths))
+            facts = list(threads.map(self.facts_of, paths))
         if not self.is_local and facts:
             self.read(paths[0], 0, 1)  # before many threads get whole files in place of ranges
         return facts
 
-    def _facts(self, path: str) -> tuple[int, str]:
+    def facts_of(self, path: str) -> tuple[int, str]:
+        """Of one file; see :meth:`facts`."""
         if self.is_local:
             status = self._patiently(path, Path(path).stat)
             stamp = f"{Path(path).resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
@@ -172,7 +173,7 @@ class Store:
         return UserError(f"the server of {self.shown(path)} gives no ranges of a file: {_INSTEAD}")
 
 
-_INSTEAD = "download the shards, and name them on the disk"
+_INSTEAD = "download the files, and name them on the disk"
 
 
 class _Ranges(io.RawIOBase):
@@ -233,12 +234,14 @@ def _options(protocol: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout}}
 
 
-def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store, list[str]]:
+def files_of(
+    url: str, suffixes: Collection[str], folders: Collection[str] = ()
+) -> tuple[Store, list[str]]:
     """The files that a URL means: its brace ranges, its pattern, or those of a folder.
 
     Args:
         url: Braces are expanded everywhere, ``*`` where the file system lists files.
-        suffix: Of the files of a folder.
+        suffixes: Of the files of a folder.
         folders: Names of those in which files of a folder may lie too, in small letters.
 
     Raises:
@@ -250,11 +253,13 @@ def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store,
     store, _ = open_url(urls[0])
     strip = type(store.fs)._strip_protocol
     paths = [cast(str, strip(one)) for one in urls]
-    if suffix_of(url) != suffix:
-        below = [store.listed(f"{p.rstrip('/')}/*{suffix}") for p in paths]
+    if suffix_of(url) not in suffixes:
+        folder = [p.rstrip("/") for p in paths]
+        listed = [(store.listed(f"{p}/*"), store.listed(f"{p}/*/*")) for p in folder]
+        below = [[f for f in beside if suffix_of(f) in suffixes] for beside, _ in listed]
         below += [
-            [f for f in store.listed(f"{p.rstrip('/')}/*/*{suffix}") if _folder(f) in folders]
-            for p in paths
+            [f for f in deeper if suffix_of(f) in suffixes and _folder(f) in folders]
+            for _, deeper in listed
         ]
     else:
         below = [store.listed(p) if "*" in p else [p] for p in paths]
