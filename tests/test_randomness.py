@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from similitude import randomness
-from similitude.randomness import BlockOrder, Blocks, Order, permutation, uniform, uniforms
+from similitude.randomness import BlockOrder, Blocks, Order, permutation, spread, uniform, uniforms
 
 N = 20_000
 INDEX = torch.arange(N)
@@ -236,3 +236,14 @@ def test_an_order_by_blocks_changes_with_seed_and_epoch_and_nothing_else(in_bloc
     for other in (BlockOrder(1, 0, in_blocks), BlockOrder(0, 1, in_blocks)):
         assert (other[:] == first).float().mean() < 0.2
     assert first[:6].tolist() == [204, 56, 4, 205, 297, 296]
+
+
+def test_some_samples_are_at_even_distances_or_of_few_blocks():
+    assert spread(10, 3) == [0, 3, 6]
+    assert spread(2, 3) == [0, 1]
+    blocks = blocks_of([50] * 100, [1] * 100)
+    for count, of in ((200, 8), (1000, 20), (10_000, 100)):
+        some = spread(5000, count, blocks)
+        assert len(some) == len(set(some)) == min(5000, count)
+        assert some == sorted(some)
+        assert len({i // 50 for i in some}) == of

@@ -30,6 +30,7 @@ _MULTIPLIER_2 = 0x94D049BB133111EB
 MANY = 1 << 24  # samples: the order of as many is held, in 134 MB, and takes seconds to sort
 _ROUNDS = 8  # even
 WINDOW_BYTES = 1 << 28  # of the blocks whose samples are shuffled together
+_FEW_BLOCKS = 8  # tell of all, where that many hold enough samples
 
 
 def _signed(value: int) -> int:
@@ -192,6 +193,24 @@ class Blocks(NamedTuple):
     def range(self, number: int) -> range:
         """The samples of a block."""
         return range(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
+
+
+def spread(n: int, count: int, blocks: Blocks | None = None) -> list[int]:
+    """Some of ``n`` samples, at even distances; where they lie in blocks, in few of these.
+
+    Args:
+        n: Samples in all.
+        count: How many at most.
+        blocks: That hold the samples, if any do.
+    """
+    positions: Sequence[int] = range(n)
+    if blocks is not None:
+        k = len(blocks.ends)
+        few = max(_FEW_BLOCKS, -(-count * k // n))
+        chosen = sorted({i * k // few for i in range(few)})
+        positions = [i for number in chosen for i in blocks.range(number)]
+    m = len(positions)
+    return [positions[i * m // min(count, m)] for i in range(min(count, m))]
 
 
 class BlockOrder:

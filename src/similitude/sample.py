@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from similitude.errors import UserError, told_unreadable
 from similitude.modalities import view_config
-from similitude.randomness import BlockOrder, Blocks, Order
+from similitude.randomness import BlockOrder, Blocks, Order, spread
 
 T = TypeVar("T")
 
@@ -384,8 +384,7 @@ class Samples(ABC, Generic[R]):
 
     def spread(self: S, count: int) -> S:
         """At most so many samples, at even distances: names, and so classes, stand in order."""
-        n, k = len(self), min(count, len(self))
-        return self.subset([i * n // k for i in range(k)])
+        return self.subset(spread(len(self), count, self.blocks))
 
     @property
     def has_partners(self) -> bool:

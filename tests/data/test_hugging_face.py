@@ -117,7 +117,10 @@ def test_without_the_library_it_is_named(dataset, tmp_path, monkeypatch):
         open_source(tmp_path / "one")
 
 
-def test_parquet_files_that_the_library_writes_are_the_data_set(dataset, tmp_path):
+def test_parquet_files_that_the_library_writes_are_the_data_set(photos, dataset, tmp_path):
+    contents = [{"bytes": p.read_bytes(), "path": None} for p in sorted(photos.glob("*/*.png"))]
+    columns = {"image": contents, "label": dataset["label"]}
+    dataset = datasets.Dataset.from_dict(columns, features=dataset.features)
     (tmp_path / "files").mkdir()
     for part, number in (("train", 0), ("train", 1), ("test", 0)):
         rows = dataset.select(range(6 * number, 6 * number + 6))

@@ -189,7 +189,7 @@ def test_classes_may_be_unknown_and_rows_empty(tmp_path, photos):
     assert source.labels.tolist() == [-1, -1, *[2] * 20]
     images = load_images(source, 8)
     assert [name for name, _ in images.unreadable] == ["x.parquet/00020", "x.parquet/00021"]
-    assert images.unreadable[0][1] == "nothing in this row"
+    assert images.unreadable[0][1] == "no bytes in this row"
     with pytest.raises(UserError, match=r"the column label of .* has labels beside those of its 3"):
         open_source(write(tmp_path / "y.parquet", some[:2], [0, 3]))
 
@@ -200,7 +200,7 @@ def test_files_of_many_row_groups_are_looked_at_in_few(tmp_path, photos):
     with serving(tmp_path / "files") as server:
         source = open_source(f"{server.url}/x.parquet", values=None)
         server.asked.clear()
-        source.probe_sizes()
+        source.probe_sizes(8)
         assert len(groups_of(server)) == 8
 
 

@@ -47,6 +47,15 @@ class Shards:
         facts = store.facts(paths)
         return cls(store, list(paths), [size for size, _ in facts], [stamp for _, stamp in facts])
 
+    def some(self, numbers: Sequence[int]) -> "Shards":
+        """Those of these numbers."""
+        return Shards(
+            self.store,
+            [self.paths[n] for n in numbers],
+            [self.sizes[n] for n in numbers],
+            [self.stamps[n] for n in numbers],
+        )
+
     def shown(self, number: int) -> str:
         """The path of one, as people know it."""
         return self.store.shown(self.paths[number])

@@ -128,14 +128,14 @@ class RowGroupSource(FileSource):
         """The content of row ``i``.
 
         Raises:
-            UnreadableError: nothing in this row, or it is too large.
+            UnreadableError: there are no bytes in this row, or it is too large.
             UserError: the Parquet file is another one now, or cannot be had.
         """
         assert self.blocks is not None
         number = int(np.searchsorted(self.blocks.ends, i, "right"))
         value = self.held[number][i - self.blocks.range(number).start]
         if not value.is_valid:
-            raise UnreadableError("nothing in this row")
+            raise UnreadableError("no bytes in this row")
         content = memoryview(value.as_buffer())
         if len(content) > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
@@ -171,10 +171,7 @@ def _part(path: str) -> str | None:
 
 def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int]) -> RowGroupSource:
     """Some of the Parquet files, as one source."""
-    its = Shards(
-        shards.store,
-        *([of[n] for n in numbers] for of in (shards.paths, shards.sizes, shards.stamps)),
-    )
+    its = shards.some(numbers)
     starts = np.concatenate([[0], index.group_ends])
     file_of = np.repeat(np.arange(len(numbers)), [starts[n + 1] - starts[n] for n in numbers])
     group_in = np.concatenate([np.arange(starts[n + 1] - starts[n]) for n in numbers])

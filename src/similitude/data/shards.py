@@ -13,6 +13,7 @@ on a disk or behind a URL, in any order. Nothing is unpacked.
 import io
 import tarfile
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from jaxtyping import Int
@@ -38,10 +39,12 @@ class ShardSource(FileSource):
         shards: The tar files.
         index: Where everything lies in them.
         rows: Which images of the index these are.
+        part: Which part of the index that is; None for all.
     """
 
     shards: Shards
     index: ShardIndex
+    part: str | None
     rows: range | Int[np.ndarray, " N"]
 
     @property
@@ -71,7 +74,9 @@ class ShardSource(FileSource):
         return io.BytesIO(memoryview(content)[_HEADER:])
 
     def fingerprint(self) -> str:
-        return self.shards.fingerprint()
+        """A hash of every shard's place, length and time, and of the part."""
+        whole = self.shards.fingerprint()
+        return whole if self.part is None else sha256(f"{whole} {self.part}".encode()).hexdigest()
 
 
 def _is_header(block: bytes, length: int) -> bool:
@@ -107,6 +112,7 @@ def found(name: str, shards: Shards, wanted: Wanted) -> Found:
             shards=shards,
             index=index,
             rows=rows,
+            part=part,
         )
 
     parts = parts_of(part for part in index.part_names if part is not None)

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from similitude.data.files import ByteFile
 from similitude.distributed.threads import cores
-from similitude.randomness import Blocks
+from similitude.randomness import Blocks, spread
 
 S = TypeVar("S", bound="Source")
-
-_LOOKED_INTO = 8  # blocks, where a few samples are to tell of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +58,9 @@ class Source(ABC):
         """Where the samples come from: the files of encoded ones."""
         return self
 
-    def some(self, count: int) -> list[int]:
-        """Positions of at most so many samples, spread evenly; in few blocks, where there are any.
-
-        Args:
-            count: How many.
-        """
-        positions: Sequence[int] = range(len(self))
-        if self.blocks is not None:
-            k = len(self.blocks.ends)
-            few = sorted({i * k // _LOOKED_INTO for i in range(_LOOKED_INTO)})
-            positions = [i for number in few for i in self.blocks.range(number)]
-        n = len(positions)
-        return [positions[i * n // min(count, n)] for i in range(min(count, n))]
+    def spread(self, count: int) -> list[int]:
+        """Positions of at most so many samples: see :func:`similitude.randomness.spread`."""
+        return spread(len(self), count, self.blocks)
 
     def read_ahead(self, blocks: Sequence[int]) -> None:
         """Begin to read these blocks, and let go of all others."""

@@ -24,7 +24,7 @@ def with_measured_values(source: ImageSource) -> ImageSource:
     """
     if source.values is not None:
         return source
-    some = source.some(_LOOKED_AT)
+    some = source.spread(_LOOKED_AT)
     with ThreadPoolExecutor(source.readers, "similitude-looks") as threads:
         looks = list(threads.map(lambda i: source.look(i, _VALUES), some))
     deep = [look.values for look in looks if look.values is not None]

@@ -87,11 +87,11 @@ class ImageSource(Source):
         return Look()
 
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """Width and height of ``sample`` images, chosen by :meth:`some`.
+        """Width and height of ``sample`` images, chosen by :meth:`spread`.
 
         Only headers are read; files without a readable one are left out.
         """
-        some = self.some(sample)
+        some = self.spread(sample)
         with ThreadPoolExecutor(self.readers, "similitude-sizes") as threads:
             sizes = list(threads.map(self.probe_size, some))
         return [size for size in sizes if size is not None]
