@@ -313,8 +313,8 @@ def test_read_ahead_are_these_and_no_others(monkeypatch):
     assert not held._held
 
 
-def test_an_error_reaches_all_and_is_not_kept():
-    answers = [UserError("gone"), 5]
+def test_an_error_reaches_who_asks_then_and_nobody_else():
+    answers = [UserError("gone"), UserError("gone"), 5]
 
     def read(number):
         answer = answers.pop(0)
@@ -323,6 +323,9 @@ def test_an_error_reaches_all_and_is_not_kept():
         return answer
 
     held = Held(read, np.array([1]))
+    held.read_ahead([0])
+    while not held._held[0].done():
+        pass
     with pytest.raises(UserError, match="gone"):
         held[0]
     assert held[0] == 5
@@ -365,14 +368,17 @@ def test_batches_have_the_images_of_their_rows_from_any_step(server, lazily):
             assert torch.equal(a.rows.pixels, b.rows.pixels)
 
 
-def test_the_order_is_the_same_once_all_canvases_are_kept(folder, lazily, tmp_path, monkeypatch):
+def test_the_order_is_the_same_once_all_canvases_are_kept(server, folder, lazily, tmp_path):
     def batches(images):
         return [b.index.tolist() for b in Loader(images, batch_size=4, seed=0, total_steps=12)]
 
     expected = batches(lazily(open_source(folder)))
-    kept = load_images(open_source(folder), 8, cache_dir=tmp_path / "canvases")
+    source = open_source(server.url + FILES, values=None)
+    kept = load_images(source, 8, cache_dir=tmp_path / "canvases")
+    server.asked.clear()
     assert batches(kept) == expected
-    complete = load_images(open_source(folder), 8, cache_dir=tmp_path / "canvases")
+    assert len(server.asked) == 6  # in the first epoch alone
+    complete = load_images(source, 8, cache_dir=tmp_path / "canvases")
     assert not isinstance(complete.pixels, LazyCanvases)
     assert batches(complete) == expected
     assert batches(load_images(open_source(kept), 8, cache_dir=tmp_path / "canvases")) == expected

@@ -160,14 +160,14 @@ class Loader:
         return self._orders[epoch]
 
     def _ahead(self, step: int) -> list[int]:
-        """The blocks of the windows that a step uses, and of the one that is used next."""
+        """The blocks of the window that a step uses, and of the one that is used next."""
         epoch, places = self._places(step)
         order = self._order(epoch)
         assert isinstance(order, BlockOrder)
         first, last = order.window(places.start), order.window(places.stop - 1)
-        if last < order.window(self.steps_per_epoch * self.batch_size - 1):
-            return order.blocks(first, last + 2)
-        blocks = order.blocks(first, last + 1)
+        if first < order.window(self.steps_per_epoch * self.batch_size - 1):
+            return order.blocks(first, max(last + 1, first + 2))
+        blocks = order.blocks(first, first + 1)
         if (epoch + 1) * self.steps_per_epoch < self.total_steps:
             following = self._order(epoch + 1)
             assert isinstance(following, BlockOrder)

@@ -13,6 +13,7 @@ Letters: S Parquet files, K row groups, N rows.
 import io
 import json
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,8 @@ def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
     schema = metadata.schema.to_arrow_schema()
     declared = _declared(schema)
     kinds = {column: feature.get("_type") for column, feature in declared.items()}
-    leaves = {field.name: leaf for field in schema if (leaf := _leaf(field)) is not None}
+    pa, _ = pyarrow(name)
+    leaves = {field.name: leaf for field in schema if (leaf := _leaf(pa, field)) is not None}
     named = [c for c, kind in kinds.items() if kind == wanted.noun.capitalize() and c in leaves]
     found = next(iter(named or leaves), None)
     if found is None or metadata.num_rows == 0:
@@ -212,9 +214,8 @@ def _declared(schema: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _leaf(field: Any) -> str | None:
+def _leaf(pa: Any, field: Any) -> str | None:
     """Where a column has the bytes of files; None where it cannot hold any."""
-    pa, _ = pyarrow("it")
     binary = (pa.binary(), pa.large_binary())
     if field.type in binary:
         return field.name
@@ -228,8 +229,8 @@ def _leaf(field: Any) -> str | None:
 def holds_files(path: Path) -> bool:
     """Whether a Parquet file on the disk has a column of files, not of their names."""
     try:
-        _, parquet = pyarrow(str(path))
-        return any(_leaf(field) is not None for field in parquet.read_schema(path))
+        pa, parquet = pyarrow(str(path))
+        return any(_leaf(pa, field) is not None for field in parquet.read_schema(path))
     except Exception:  # of many kinds: who reads the file next says what is wrong with it
         return False
 
@@ -260,7 +261,7 @@ def read_column(
     try:
         if len(content) < length:
             raise EOFError("it is cut off")
-        window = io.BufferedReader(_Window(content, start, shards.sizes[number]), 1)
+        window = _Window(content, start, shards.sizes[number], pa.py_buffer)
         file = parquet.ParquetFile(window, metadata=metadata)
         column = file.read_row_group(group, columns=[leaf], use_threads=False).flatten().column(0)
         if len(column) != its.num_rows:
@@ -291,11 +292,16 @@ def _leaves(metadata: Any) -> list[str]:
     return [metadata.schema.column(i).path for i in range(len(metadata.schema))]
 
 
-class _Window(io.RawIOBase):
-    """Some bytes of a file at their place, and nothing elsewhere."""
+class _Window:
+    """Some bytes of a file at their place, and nothing elsewhere, as pyarrow reads a file."""
 
-    def __init__(self, content: bytes, start: int, size: int) -> None:
+    def __init__(self, content: bytes, start: int, size: int, wrap: Callable[[Any], Any]) -> None:
         self._content, self._start, self._size, self._at = memoryview(content), start, size, 0
+        self._wrap = wrap  # memory as pyarrow's
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def readable(self) -> bool:
         return True
@@ -310,9 +316,15 @@ class _Window(io.RawIOBase):
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def read(self, length: int) -> bytes:
+        return bytes(self._next(length))
+
+    def read_buffer(self, length: int) -> Any:
+        """Without a copy."""
+        return self._wrap(self._next(length))
+
+    def _next(self, length: int) -> memoryview:
         first = self._at - self._start
-        part = self._content[first : first + len(buffer)] if first >= 0 else b""
-        buffer[: len(part)] = part
+        part = self._content[first : first + length] if first >= 0 else self._content[:0]
         self._at += len(part)
-        return len(part)
+        return part

@@ -72,11 +72,6 @@ class Held(Generic[T]):
                 return future.result()
             except CancelledError:  # let go of just now
                 continue
-            except BaseException:
-                with self._lock:
-                    if self._held.get(number) is future:  # the next to ask tries again
-                        del self._held[number]
-                raise
 
     def read_ahead(self, numbers: Iterable[int]) -> None:
         """Begin to read these blocks, in this order, and let go of all others."""
@@ -90,7 +85,7 @@ class Held(Generic[T]):
 
     def _asked(self, number: int) -> Future[T]:
         future = self._held.pop(number, None)
-        if future is not None:
+        if future is not None and not _has_failed(future):
             self._held[number] = future
             return future
         future = self._held[number] = self._threads.submit(self._read, number)
@@ -110,6 +105,11 @@ class Held(Generic[T]):
                 break
             stop += 1
         return range(number + 1, stop)
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    """Whether it is to be tried again: what could not be read ahead may be there in its turn."""
+    return future.done() and (future.cancelled() or future.exception() is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
