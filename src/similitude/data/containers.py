@@ -1,7 +1,7 @@
 """Files that hold many samples each, on a disk or at a URL: tar files, or Parquet files."""
 
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from similitude.data import row_groups, shards
@@ -25,13 +25,14 @@ def opener(wanted: Wanted) -> Opener:
         if is_url(data):
             store, paths = files_of(name, _FINDS, _FOLDERS)
             if not paths:
+                kind = suffix_of(name) if suffix_of(name) in _FINDS else " or ".join(_FINDS)
+                hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
                 raise UserError(
-                    f"no {' or '.join(_FINDS)} files at {name}: name them, as "
-                    "s3://bucket/x-{000..099}.tar"
+                    f"no {kind} files at {name}: name them, as s3://bucket/x-{{000..099}}.tar{hub}"
                 )
         else:
             store, paths = LOCAL, [str(path) for path in containers_of(as_path(data), wanted)]
-        kinds = sorted({suffix_of(path) for path in paths})
+        kinds = sorted({_kind(path) for path in paths})
         if len(kinds) > 1:
             raise UserError(f"{name} has {' and '.join(kinds)} files: name those of one kind")
         return _FINDS[kinds[0]](name, Shards.of(store, paths), wanted)
@@ -66,6 +67,11 @@ def containers_of(path: Path, wanted: Wanted) -> list[Path]:
         return sorted(p for p in entries if _is_one(p) and p.is_file())
     below = [containers_of(p, wanted) if p.name.lower() in _FOLDERS else [] for p in folders]
     return list(chain.from_iterable(below)) if all(below) else []
+
+
+def _kind(path: str) -> str:
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix if suffix in _FINDS else suffix_of(path)  # behind it an address may ask for more
 
 
 def _is_one(path: Path) -> bool:

@@ -254,11 +254,11 @@ def files_of(
     strip = type(store.fs)._strip_protocol
     paths = [cast(str, strip(one)) for one in urls]
     if suffix_of(url) not in suffixes:
-        folder = [p.rstrip("/") for p in paths]
+        folder, ends = [p.rstrip("/") for p in paths], tuple(suffixes)
         listed = [(store.listed(f"{p}/*"), store.listed(f"{p}/*/*")) for p in folder]
-        below = [[f for f in beside if suffix_of(f) in suffixes] for beside, _ in listed]
+        below = [[f for f in beside if f.lower().endswith(ends)] for beside, _ in listed]
         below += [
-            [f for f in deeper if suffix_of(f) in suffixes and _folder(f) in folders]
+            [f for f in deeper if f.lower().endswith(ends) and _folder(f) in folders]
             for _, deeper in listed
         ]
     else:
