@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def index(url: str, each: int) -> None:
     indexed(some, "some", IMAGES)
     rate = SCANNED * each / (time.process_time() - start)
     wall = SCANNED * each / (time.perf_counter() - seconds)
-    found = scan(some, 0, False, IMAGES)
+    found = scan(some, 0, False, IMAGES, threading.Event())
 
     def repeated(shards: Shards, number: int, *_: Any) -> Any:
         name = Path(shards.paths[number]).name

@@ -83,9 +83,9 @@ OPENERS = (
         ),
     ),
     _on_hub,
-    _of_files(containers.opener(IMAGES)),
     _saved,
     _of_files(Opener(_is_folder_of_arrays, folders.opener(ARRAYS).find)),
+    _of_files(containers.opener(IMAGES)),
     _of_files(folders.opener(IMAGES)),
     Opener(_is_file(".npy", ".npz"), _of_arrays),
     Opener(
