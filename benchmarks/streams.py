@@ -1,18 +1,24 @@
 """A hundred million samples behind a URL: memory over the steps, and the order after a kill -9.
 
     python benchmarks/streams.py [--shards 10000] [--each 10000] [--steps 600] [--work FOLDER]
+    python benchmarks/streams.py --parquet 5000 [--delay 0.02]
 
 The file system is simulated: the bytes of a shard are computed when they are asked for, all shards
 have one layout and every image other pixels. The index of all is written to --work (some 60 bytes a
 sample) by the code that any shards have, but for the headers, which are read of a few shards, for
 the rate, and repeated for the others. Then a process of its own takes batches and writes a hash of
 positions and pixels for each; the same again is killed in the middle and resumed. Prints Markdown.
+
+With --parquet so many JPEG files of 500 px lie in tar files and in Parquet files behind an http
+server of this machine, and two epochs of each are decoded as they are asked for.
 """
 
 import argparse
 import functools
 import hashlib
+import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,23 +26,30 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+from PIL import Image
 
 from process import memory
-from similitude.data import shard_index
+from similitude import randomness
+from similitude.data import row_groups, shard_index
+from similitude.data.index import Shards
 from similitude.data.loader import Loader
-from similitude.data.shard_index import Shards, indexed
+from similitude.data.shard_index import indexed
 from similitude.data.stores import files_of
+from similitude.images import loading
 from similitude.images.decoding import IMAGES
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 
 SIDE, CLASSES, BATCH, SCANNED = 16, 1000, 256, 20
 BLOCK = tarfile.BLOCKSIZE
+WINDOW = 1 << 26  # bytes: a quarter of what is used, as the files are small
 
 
 def main() -> None:
@@ -48,7 +61,14 @@ def main() -> None:
     parser.add_argument(
         "--one", nargs=2, type=int, metavar=("FIRST", "LAST"), help=argparse.SUPPRESS
     )
+    parser.add_argument("--parquet", type=int, metavar="N", help="images in Parquet and tar files")
+    parser.add_argument(
+        "--delay", type=float, default=0.0, help="seconds before the http server answers"
+    )
     args = parser.parse_args()
+    if args.parquet:
+        compare(args.parquet, args.delay, args.work)
+        return
     Simulated.each = args.each
     fsspec.register_implementation("simulated", Simulated, clobber=True)
     url = f"simulated://web/{{00000..{args.shards - 1:05d}}}.tar"
@@ -121,14 +141,14 @@ def header(number: int, suffix: str, size: int) -> bytes:
 
 def index(url: str, each: int) -> None:
     """Read the headers of a few shards, for the rate, then write the index of all."""
-    store, paths = files_of(url, ".tar")
+    store, paths = files_of(url, [".tar"])
     scan = shard_index._scan
     start, seconds = time.process_time(), time.perf_counter()
     some = Shards.of(store, paths[:SCANNED])
     indexed(some, "some", IMAGES)
     rate = SCANNED * each / (time.process_time() - start)
     wall = SCANNED * each / (time.perf_counter() - seconds)
-    found = scan(some, 0, False, IMAGES)
+    found = scan(some, 0, False, IMAGES, threading.Event())
 
     def repeated(shards: Shards, number: int, *_: Any) -> Any:
         name = Path(shards.paths[number]).name
@@ -187,6 +207,89 @@ def take(url: str, first: int, last: int) -> None:
         if step % 50 == 0 or step + 1 == last:
             row |= {"anon": megabytes("RssAnon"), "file": megabytes("RssFile")}
         print(json.dumps(row), flush=True)
+
+
+def compare(number: int, delay: float, work: Path | None) -> None:
+    """Images a second, bytes and memory of two epochs, of tar files and of Parquet files."""
+    loading.LAZY_FROM, randomness.WINDOW_BYTES = 0, WINDOW
+    row_groups.WINDOW_BYTES = WINDOW
+    with tempfile.TemporaryDirectory(prefix="streams-", dir=work) as place:
+        folder = Path(place)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        write_both(folder, number)
+        no_room = folder / "no-folder"
+        no_room.touch()
+        size = sum(file.stat().st_size for file in folder.glob("*.tar")) / 1e6
+        print(f"{number:,} images, {size:.0f} MB; windows of {WINDOW / 1e6:.0f} MB\n")
+        print(
+            "| files | s to open | images/s | bytes asked for / of the files | requests | MB more |"
+        )
+        print("|---|---|---|---|---|---|")
+        for suffix in ("tar", "parquet"):
+            files = sorted(folder.glob(f"*.{suffix}"))
+            asked, answered = multiprocessing.Pipe()
+            server = multiprocessing.Process(target=serve, args=(folder, delay, answered))
+            server.start()
+            url = asked.recv()
+            start = time.perf_counter()
+            source = open_source(f"{url}/{{0..{len(files) - 1}}}.{suffix}")
+            opened = time.perf_counter() - start
+            images = load_images(source, 112, cache_dir=no_room, memory_limit_bytes=0)
+            asked.send("begin")
+            asked.recv()
+            start, before = time.perf_counter(), megabytes("RssAnon")
+            steps = 2 * (number // 250)
+            taken = most = 0
+            for batch in Loader(images, batch_size=250, seed=0, total_steps=steps):
+                taken, most = taken + len(batch.rows), max(most, megabytes("RssAnon"))
+            rate = taken / (time.perf_counter() - start)
+            asked.send("count")
+            requests, sent = asked.recv()
+            share = sent / sum(file.stat().st_size for file in files) / 2
+            row = [suffix, f"{opened:.1f}", f"{rate:.0f}", f"{share:.2f}", requests, most - before]
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+            asked.send("end")
+            server.join()
+
+
+def write_both(folder: Path, number: int) -> None:
+    """The same JPEG files in five tar files, and in five Parquet files of row groups of 100."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    jpegs = []
+    for _ in range(50):
+        small = rng.integers(0, 256, (125, 125, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(small).resize((500, 500)).save(file, "JPEG", quality=85)
+        jpegs.append(file.getvalue())
+    each = number // 5
+    for s in range(5):
+        # every file has other bytes: a number after its end
+        contents = [jpegs[i % 50] + i.to_bytes(8, "big") for i in range(s * each, (s + 1) * each)]
+        with tarfile.open(folder / f"{s}.tar", "w") as tar:
+            for i, content in enumerate(contents):
+                info = tarfile.TarInfo(f"{i:06d}.jpg")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        table = pa.table({"image": [{"bytes": c, "path": None} for c in contents]})
+        pq.write_table(table, folder / f"{s}.parquet", row_group_size=100)
+
+
+def serve(folder: Path, delay: float, connection: Any) -> None:
+    """A server in a process of its own, which counts what it gives."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from servers import serving
+
+    with serving(folder) as server:
+        server.delay = delay
+        connection.send(server.url)
+        while (word := connection.recv()) != "end":
+            if word == "begin":
+                server.asked.clear()
+            sent = sum(stop - start for _, start, stop in server.asked)
+            connection.send((len(server.asked), sent))
 
 
 def megabytes(name: str) -> int:

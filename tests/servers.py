@@ -59,7 +59,7 @@ class Server:
             first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", asked).groups()
             start, stop, code = int(first), min(size, int(last) + 1), 206
             self.asked.append((path.name, start, stop))
-        if start >= stop:
+        if code == 206 and start >= stop:
             handler.send_error(416)
             return
         handler.send_response(code)

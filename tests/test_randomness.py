@@ -2,12 +2,13 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from similitude import randomness
-from similitude.randomness import Order, permutation, uniform, uniforms
+from similitude.randomness import BlockOrder, Blocks, Order, permutation, spread, uniform, uniforms
 
 N = 20_000
 INDEX = torch.arange(N)
@@ -178,3 +179,71 @@ def test_a_computed_order_changes_with_seed_and_epoch(computed):
     first = Order(0, 0, 10**8)[:1000]
     for other in (Order(1, 0, 10**8), Order(0, 1, 10**8)):
         assert (other[:1000] == first).sum() < 3
+
+
+def blocks_of(lengths, sizes):
+    return Blocks(np.cumsum(lengths), np.array(sizes))
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """Forty blocks of unequal lengths, of which about four have the bytes of a window."""
+    monkeypatch.setattr(randomness, "WINDOW_BYTES", 400)
+    return blocks_of([5 + i % 7 for i in range(40)], [80 + i for i in range(40)])
+
+
+def test_an_order_by_blocks_holds_every_sample_once(in_blocks):
+    order = BlockOrder(3, 1, in_blocks)
+    n = len(order)
+    assert n == in_blocks.ends[-1]
+    assert torch.equal(order[:].sort().values, torch.arange(n))
+    parts = [order[start : start + 11] for start in range(0, n, 11)]
+    assert torch.equal(torch.cat(parts), order[:])
+    assert len(order[n:]) == len(order[4:4]) == 0
+    order[:5].zero_()
+    assert torch.equal(BlockOrder(3, 1, in_blocks)[:5], order[:5])
+
+
+def test_windows_are_blocks_side_by_side_in_a_random_order_of_them(in_blocks):
+    order = BlockOrder(0, 0, in_blocks)
+    assert order.blocks(0, order.windows) == permutation(0, 0, 40).tolist()
+    seen = []
+    for window in range(order.windows):
+        blocks = order.blocks(window, window + 1)
+        assert len(blocks) >= 2 or window == order.windows - 1
+        assert sum(in_blocks.sizes[blocks]) <= 400
+        samples = sorted(i for block in blocks for i in in_blocks.range(block))
+        places = slice(len(seen), len(seen) + len(samples))
+        assert {order.window(place) for place in range(*places.indices(len(order)))} == {window}
+        assert sorted(order[places].tolist()) == samples
+        assert order[places].tolist() != samples or len(samples) < 3
+        seen += samples
+    assert len(seen) == len(order)
+
+
+def test_large_blocks_come_two_by_two_and_all_of_few_are_one_shuffle(monkeypatch):
+    large = BlockOrder(0, 0, blocks_of([3] * 7, [10**12] * 7))
+    assert [len(large.blocks(w, w + 1)) for w in range(large.windows)] == [2, 2, 2, 1]
+    few = BlockOrder(0, 0, blocks_of([1000] * 20, [1000] * 20))
+    assert few.windows == 1
+    cells = (torch.arange(20_000) // 1000 * 20 + few[:] // 1000).bincount(minlength=400)
+    assert ((cells - 50.0) ** 2 / 50).sum() < stats.chi2.ppf(0.999, 361)
+
+
+def test_an_order_by_blocks_changes_with_seed_and_epoch_and_nothing_else(in_blocks):
+    """The numbers are those of runs that were begun before."""
+    first = BlockOrder(0, 0, in_blocks)[:]
+    for other in (BlockOrder(1, 0, in_blocks), BlockOrder(0, 1, in_blocks)):
+        assert (other[:] == first).float().mean() < 0.2
+    assert first[:6].tolist() == [204, 56, 4, 205, 297, 296]
+
+
+def test_some_samples_are_at_even_distances_or_of_few_blocks():
+    assert spread(10, 3) == [0, 3, 6]
+    assert spread(2, 3) == [0, 1]
+    blocks = blocks_of([50] * 100, [1] * 100)
+    for count, of in ((200, 8), (1000, 20), (10_000, 100)):
+        some = spread(5000, count, blocks)
+        assert len(some) == len(set(some)) == min(5000, count)
+        assert some == sorted(some)
+        assert len({i // 50 for i in some}) == of

@@ -19,7 +19,6 @@ from similitude.files.reading import read_yaml
 from similitude.files.writing import contents, write_text
 from similitude.listener import Listener
 from similitude.modalities import Modality, chooser
-from similitude.randomness import Order
 from similitude.recipes import Recipe, load_recipe, parse_recipe
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.runs.folder import CHECKPOINT, replacing_run, settle, training_in
@@ -68,7 +67,7 @@ def some(images: Samples[Any], count: int) -> Samples[Any]:
     """At most ``count`` samples, always the same ones, in their order."""
     if len(images) <= count:
         return images
-    return images.subset(Order(0, -1, len(images))[:count].sort().values)
+    return images.subset(images.order(0, -1)[:count].sort().values)
 
 
 def scorable(images: Samples[Any]) -> bool:

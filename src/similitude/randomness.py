@@ -6,14 +6,16 @@ purpose, counter), so a view is the same in any batch, in any process and after 
 The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
 number generators"), chained over the parts.
 
-Letters: N samples, B places, V views, M = V N.
+Letters: N samples, B places, V views, M = V N, K blocks, W windows.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import isqrt
+from typing import NamedTuple
 from zlib import crc32
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,6 +29,8 @@ _MULTIPLIER_2 = 0x94D049BB133111EB
 
 MANY = 1 << 24  # samples: the order of as many is held, in 134 MB, and takes seconds to sort
 _ROUNDS = 8  # even
+WINDOW_BYTES = 1 << 28  # of the blocks whose samples are shuffled together
+_FEW_BLOCKS = 8  # tell of all, where that many hold enough samples
 
 
 def _signed(value: int) -> int:
@@ -173,6 +177,105 @@ class Order:
     def _hash(self, half: Int[Tensor, " B"], key: int) -> Int[Tensor, " B"]:
         state = _mix_((half + 1).mul_(_signed(_GOLDEN)).add_(key))
         return state.bitwise_and_((1 << 62) - 1)  # room for the sum
+
+
+class Blocks(NamedTuple):
+    """How samples lie where each is read with all that lie beside it.
+
+    Attributes:
+        ends: How many samples there are up to the end of each block.
+        sizes: Bytes of each block in memory.
+    """
+
+    ends: Int[np.ndarray, " K"]
+    sizes: Int[np.ndarray, " K"]
+
+    def range(self, number: int) -> range:
+        """The samples of a block."""
+        return range(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
+
+
+def spread(n: int, count: int, blocks: Blocks | None = None) -> list[int]:
+    """Some of ``n`` samples, at even distances; where they lie in blocks, in few of these.
+
+    Args:
+        n: Samples in all.
+        count: How many at most.
+        blocks: That hold the samples, if any do.
+    """
+    positions: Sequence[int] = range(n)
+    if blocks is not None:
+        k = len(blocks.ends)
+        few = max(_FEW_BLOCKS, -(-count * k // n))
+        chosen = sorted({i * k // few for i in range(few)})
+        positions = [i for number in chosen for i in blocks.range(number)]
+    m = len(positions)
+    return [positions[i * m // min(count, m)] for i in range(min(count, m))]
+
+
+class BlockOrder:
+    """A random order of samples that lie in blocks, in which no block is read twice.
+
+    The blocks are permuted. As many of that order as have ``WINDOW_BYTES``, but two at least (fewer
+    at the end), are a window, and the samples of a window are shuffled.
+    """
+
+    def __init__(self, seed: int, epoch: int, blocks: Blocks) -> None:
+        """Fix the order, which depends on the arguments and on nothing else.
+
+        Args:
+            seed: Of the run; any integer.
+            epoch: Number of the pass over the data.
+            blocks: That hold the samples.
+        """
+        self._seed, self._epoch, self._of = seed, epoch, blocks
+        self._blocks = permutation(seed, epoch, len(blocks.ends)).numpy()
+        starts, held = [], 0
+        for place, size in enumerate(blocks.sizes[self._blocks].tolist()):
+            held += size
+            if not starts or (held > WINDOW_BYTES and place - starts[-1] >= 2):
+                starts.append(place)
+                held = size
+        self._bounds = np.array([*starts, len(self._blocks)])
+        lengths = np.diff(blocks.ends, prepend=0)[self._blocks]
+        self._ends = np.cumsum(lengths)[self._bounds[1:] - 1]
+        self._drawn: dict[int, Int[Tensor, " B"]] = {}  # samples of the windows last looked at
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, places: slice) -> Int[Tensor, " B"]:
+        """The samples at these places, int64 on the CPU, in memory of their own."""
+        start, stop, _ = places.indices(len(self))
+        if start >= stop:
+            return torch.empty(0, dtype=torch.int64)
+        numbers = range(self.window(start), self.window(stop - 1) + 1)
+        samples = torch.cat([self._samples(number) for number in numbers])
+        first = int(self._ends[numbers[0] - 1]) if numbers[0] else 0
+        return samples[start - first : stop - first]
+
+    @property
+    def windows(self) -> int:
+        """W."""
+        return len(self._ends)
+
+    def window(self, place: int) -> int:
+        """Number of the window in which a place lies."""
+        return int(np.searchsorted(self._ends, place, "right"))
+
+    def blocks(self, first: int, stop: int) -> list[int]:
+        """The blocks of windows ``first`` to ``stop - 1``, in the order in which they are read."""
+        return self._blocks[self._bounds[first] : self._bounds[min(stop, self.windows)]].tolist()
+
+    def _samples(self, window: int) -> Int[Tensor, " B"]:
+        if window not in self._drawn:
+            ranges = [self._of.range(block) for block in self.blocks(window, window + 1)]
+            samples = torch.cat([torch.arange(r.start, r.stop) for r in ranges])
+            key = _signed(_key(self._seed, crc32(b"window"), window))
+            while len(self._drawn) > 1:
+                del self._drawn[next(iter(self._drawn))]
+            self._drawn[window] = samples[permutation(key, self._epoch, len(samples))]
+        return self._drawn[window]
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int[Tensor, " n"]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from similitude.errors import UserError, told_unreadable
 from similitude.modalities import view_config
+from similitude.randomness import BlockOrder, Blocks, Order, spread
 
 T = TypeVar("T")
 
@@ -295,6 +296,8 @@ class Samples(ABC, Generic[R]):
             same speaker), shape [N, K], -1 where there are fewer; None where nothing belongs
             together.
         unreadable: What was left out, each with the reason in a few words.
+        blocks: How samples lie, where one is read with all that lie beside it; None elsewhere. It
+            is so however many of them are in memory by now: the order depends on it.
     """
 
     noun: ClassVar[str] = "images"  # what several samples are called
@@ -310,9 +313,20 @@ class Samples(ABC, Generic[R]):
     class_names: list[str] | None
     partners: Int[Tensor, "N K"] | None
     unreadable: list[tuple[str, str]]
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def order(self, seed: int, epoch: int) -> Order | BlockOrder:
+        """A random order of all, whose first samples cost no more to read than they have to."""
+        if self.blocks is None:
+            return Order(seed, epoch, len(self))
+        return BlockOrder(seed, epoch, self.blocks)
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """Begin to read these blocks, and let go of all others."""
+        return
 
     @abstractmethod
     def take(self, index: Int[Tensor, " N"] | slice) -> R:
@@ -370,8 +384,7 @@ class Samples(ABC, Generic[R]):
 
     def spread(self: S, count: int) -> S:
         """At most so many samples, at even distances: names, and so classes, stand in order."""
-        n, k = len(self), min(count, len(self))
-        return self.subset([i * n // k for i in range(k)])
+        return self.subset(spread(len(self), count, self.blocks))
 
     @property
     def has_partners(self) -> bool:

@@ -1,4 +1,4 @@
-"""Shards in S3 and in Google Cloud Storage: real clients, and servers that imitate the clouds.
+"""Data in S3 and in Google Cloud Storage: real clients, and servers that imitate the clouds.
 
 Both need more packages than all other tests together, so whoever changes the stores installs them.
 """
@@ -11,6 +11,8 @@ import tarfile
 import time
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -63,7 +65,7 @@ def cloud(request, monkeypatch):
         server.wait()
 
 
-def test_shards_are_listed_and_read_in_place(cloud, tmp_path, cache):
+def test_files_are_listed_and_read_in_place(cloud, tmp_path, cache):
     protocol, fs = cloud
     photos = sorted(write_photos(tmp_path / "photos", 12, classes=0).iterdir())
     (tmp_path / "shards").mkdir()
@@ -73,6 +75,11 @@ def test_shards_are_listed_and_read_in_place(cloud, tmp_path, cache):
             for photo in photos[s::2]:
                 tar.add(photo, photo.name)
         fs.pipe_file(f"bucket/{path.name}", path.read_bytes())
+    with fs.open("bucket/rows/train-0.parquet", "wb") as file:
+        contents = [{"bytes": photo.read_bytes(), "path": None} for photo in photos]
+        pq.write_table(pa.table({"image": contents}), file, row_group_size=5)
+    rows, files = open_source(f"{protocol}://bucket/rows"), open_source(tmp_path / "photos")
+    assert torch.equal(load_images(rows).pixels[:], load_images(files).pixels[:])
     local = open_source(tmp_path / "shards")
     for named in ("/train-{0..1}.tar", "/*.tar", ""):
         source = open_source(f"{protocol}://bucket{named}")

@@ -1,4 +1,4 @@
-"""Shards in a repository of the hub, as its own file system reads them of a server."""
+"""Data in a repository of the hub, as its own file system reads them of a server."""
 
 import json
 import tarfile
@@ -6,6 +6,8 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants as hub
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import HfFileSystem
@@ -72,6 +74,18 @@ def repository(shards, monkeypatch):
     yield server
     HfFileSystem.clear_instance_cache()
     server.close()
+
+
+def test_row_groups_of_the_hub_are_read_in_place(repository, shards, cache):
+    pixels = [photo.read_bytes() for photo in sorted((shards.parent / "photos").iterdir())]
+    table = pa.table({"image": [{"bytes": content, "path": None} for content in pixels]})
+    pq.write_table(table, shards / "train-0.parquet", row_group_size=5)
+    source = open_source(f"hf://{REPOSITORY}/*.parquet")
+    photos = load_images(open_source(shards.parent / "photos")).pixels[:]
+    assert torch.equal(load_images(source).pixels[:], photos)
+    size = (shards / "train-0.parquet").stat().st_size
+    groups = [ask for ask in repository.asked if ask[2] - ask[1] > 1 and ask[2] < size]
+    assert len(groups) == len(set(groups)) == 3
 
 
 @pytest.mark.parametrize("named", ["train-{0..1}.tar", "*.tar", ""])

@@ -3,14 +3,17 @@
 import gc
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from similitude import randomness
 from similitude.data.loader import Loader
 from similitude.errors import UserError
 from similitude.images.image_set import ImageSet
-from similitude.randomness import permutation
+from similitude.randomness import BlockOrder, Blocks, permutation
 
 N = 23
 
@@ -159,3 +162,32 @@ def test_no_more_than_two_batches_ahead(images, monkeypatch):
     time.sleep(0.2)
     assert len(made) == 3  # the one handed out and two ahead
     iterator.close()
+
+
+@pytest.mark.parametrize("size", [5, 11])
+def test_blocks_are_read_ahead_window_by_window(images, monkeypatch, size):
+    """Those of a batch are there or on their way, and no more than two windows or the batch's."""
+    monkeypatch.setattr(randomness, "WINDOW_BYTES", 1)  # of two blocks, then
+    blocks = Blocks(np.array([3, 6, 9, 12, 15, 18, 21, N]), np.ones(8, np.int64))
+    ahead, takes, take = [], [], ImageSet.take
+    monkeypatch.setattr(ImageSet, "read_ahead", lambda self, some: ahead.append(list(some)))
+
+    def taken(self, index):
+        takes.append(({int(i) // 3 for i in index}, ahead[-1]))
+        return take(self, index)
+
+    monkeypatch.setattr(ImageSet, "take", taken)
+    in_blocks = replace(images, blocks=blocks)
+    found = batches(in_blocks, batch_size=size)
+    for step, (batch, (needed, there)) in enumerate(zip(found, takes, strict=True)):
+        epoch, position = divmod(step, N // size)
+        order = BlockOrder(3, epoch, blocks)
+        assert torch.equal(batch.index, order[size * position : size * (position + 1)])
+        assert torch.equal(batch.rows.pixels, images.pixels[batch.index])
+        assert needed <= set(there)
+        assert len(there) <= max(4, 2 * -(-size // 6) + 2)
+    assert ahead[-1] == []
+    last = BlockOrder(3, epoch, blocks)
+    assert set(takes[-1][1]) <= set(last.blocks(0, last.windows))  # no epoch follows
+    rest = batches(in_blocks, batch_size=size, first_step=7)
+    assert all(torch.equal(a.index, b.index) for a, b in zip(found[7:], rest, strict=True))

@@ -69,6 +69,14 @@ def test_parts_that_stand_among_each_other_have_names_places_and_classes_of_thei
     assert torch.equal(alone.pixels[0], whole.pixels[3])
 
 
+def test_parts_of_one_file_have_canvases_of_their_own(folder, tmp_path):
+    train, val = open_source(folder), open_source(folder, split="test")
+    assert train.fingerprint() != val.fingerprint()
+    for source in (train, val):
+        mapped = load_images(source, 8, cache_dir=tmp_path / "canvases", memory_limit_bytes=0)
+        assert torch.equal(mapped.pixels, load_images(source, 8).pixels)
+
+
 def test_headers_are_read_once_until_a_shard_changes(folder, cache, reads):
     before = open_source(folder).names
     assert sorted(reads) == [0, 1, 2]

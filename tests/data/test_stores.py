@@ -146,7 +146,7 @@ def test_a_shard_that_may_be_cut_off_is_told(folder):
 
 def test_a_server_without_ranges_is_told_before_anything_is_read(server):
     server.has_ranges = False
-    with pytest.raises(UserError, match=r"gives no ranges of a file: download the shards"):
+    with pytest.raises(UserError, match=r"gives no ranges of a file: download the files"):
         open_source(server.url + SHARDS)
 
 

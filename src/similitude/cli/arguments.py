@@ -8,9 +8,9 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images, sounds or videos, an .npy, .npz or .pack file, tar shards or a "
-        "URL of them (s3://, https://, hf://), a graph, a table (CSV, Parquet) of several sensors, "
-        "or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
+        help="A folder of images, sounds or videos, an .npy, .npz or .pack file, tar or Parquet "
+        "files of them or a URL of such (s3://, https://, hf://), a graph, a table (CSV, Parquet) "
+        "of several sensors, or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
     ),
 ]
 Devices = Annotated[

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's ``datasets``: from Python, a folder, the hub, or Parquet at a URL."""
+"""Data sets of Hugging Face's ``datasets``: from Python, a folder or the hub."""
 
 import importlib
 import io
@@ -14,15 +14,14 @@ from torch import Tensor
 from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regular
 from similitude.data.names import Numbered
 from similitude.data.openers import Found, Opener, is_path
-from similitude.data.parts import PARTS, part_of_file, parts_of
+from similitude.data.parts import parts_of
 from similitude.data.source import FileSource
-from similitude.data.stores import files_of, is_url, suffix_of
+from similitude.data.stores import is_url
 from similitude.data.streams import Stream
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 
 PREFIX = "hf:"  # of the name of a data set on the hub
-PARQUET = ".parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +64,6 @@ def openers(wanted: Wanted) -> tuple[Opener, ...]:
         Opener(
             lambda data: is_path(data) and is_saved(as_path(data)),
             lambda data: found(load_saved(as_path(data)), str(as_path(data))),
-        ),
-        Opener(
-            lambda data: is_url(data) and suffix_of(str(data)) == PARQUET,
-            lambda data: found(load_parquet(str(data)), str(data)),
         ),
     )
 
@@ -224,31 +219,9 @@ def load_from_hub(name: str) -> Any:
     Raises:
         UserError: the data set cannot be had.
     """
-    return _loaded(name, name.removeprefix(PREFIX))
-
-
-def load_parquet(url: str) -> Any:
-    """Parquet files at a URL, fetched once to the library's cache, for :func:`open_dataset`.
-
-    Rows of such files cannot be had one by one. A part is what the names of its files begin with.
-
-    Raises:
-        UserError: as :func:`files_of`, or the data set cannot be had.
-    """
-    store, paths = files_of(url, PARQUET, tuple(PARTS))
-    if not paths:
-        raise UserError(f"no {PARQUET} files at {url}")
-    parts: dict[str, list[str]] = {}
-    for path in paths:
-        parts.setdefault(part_of_file(path.rpartition("/")[2]) or "all", []).append(path)
-    files = {part: [store.shown(path) for path in those] for part, those in parts.items()}
-    return _loaded(url, "parquet", data_files=files)
-
-
-def _loaded(name: str, *what: str, **files: Any) -> Any:
     library = _library(name)
     try:
-        return library.load_dataset(*what, **files)
+        return library.load_dataset(name.removeprefix(PREFIX))
     except Exception as error:  # of many kinds: offline, unknown, private, not configured
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot load {name}: {reason}") from error

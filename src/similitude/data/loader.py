@@ -16,7 +16,7 @@ from torch.profiler import record_function
 
 from similitude.distributed.threads import keep_freed_memory
 from similitude.errors import UserError
-from similitude.randomness import Order, uniform
+from similitude.randomness import BlockOrder, Order, uniform
 from similitude.sample import Rows, Samples
 
 _AHEAD = 2  # batches ready or under way: enough to hide a slow gather, little memory
@@ -43,8 +43,10 @@ class Loader:
     """The batches of steps ``first_step`` to ``total_steps - 1``.
 
     The batch of a step is a pure function of (seed, step, number of images, batch size): epoch e is
-    ``Order(seed, e, N)`` cut into ``N // batch_size`` batches, and what is left over is dropped. To
-    resume, set ``first_step``. Every iteration starts at ``first_step``.
+    ``Order(seed, e, N)`` cut into ``N // batch_size`` batches, and what is left over is dropped.
+    Where samples lie in blocks it is ``BlockOrder(seed, e, blocks)``, and the blocks of the next
+    window are read while batches of the one before are used. To resume, set ``first_step``. Every
+    iteration starts at ``first_step``.
 
     Attributes:
         steps_per_epoch: Whole batches of one pass.
@@ -104,23 +106,29 @@ class Loader:
         keep_freed_memory()  # whoever takes batches takes steps
         self.steps_per_epoch = len(samples) // batch_size
         self.waiting_seconds = 0.0
-        self._order: tuple[int, Order] | None = None
+        self._orders: dict[int, Order | BlockOrder] = {}
 
     def __len__(self) -> int:
         return max(0, self.total_steps - self.first_step)
 
     def __iter__(self) -> Generator[RowBatch, None, None]:
         under_way: deque[Future[RowBatch]] = deque()
-        with ThreadPoolExecutor(1, "similitude-rows") as thread:
-            for step in range(self.first_step, self.total_steps):
-                # The order is drawn here: torch's operations in the other thread would start a
-                # second pool of OpenMP threads, and OpenMP then lets the threads that train sleep
-                # between operations instead of spinning, which makes the views half as fast.
-                under_way.append(thread.submit(self._gather, *self._index(step)))
-                if len(under_way) > _AHEAD:
+        try:
+            with ThreadPoolExecutor(1, "similitude-rows") as thread:
+                for step in range(self.first_step, self.total_steps):
+                    # The order is drawn here: torch's operations in the other thread would start a
+                    # second pool of OpenMP threads, and OpenMP then lets the threads that train
+                    # sleep between operations instead of spinning, which makes the views half as
+                    # fast.
+                    if self.samples.blocks is not None:
+                        thread.submit(self.samples.read_ahead, self._ahead(step))
+                    under_way.append(thread.submit(self._gather, *self._index(step)))
+                    if len(under_way) > _AHEAD:
+                        yield self._wait(under_way.popleft())
+                while under_way:
                     yield self._wait(under_way.popleft())
-            while under_way:
-                yield self._wait(under_way.popleft())
+        finally:
+            self.samples.read_ahead(())
 
     def _wait(self, batch: Future[RowBatch]) -> RowBatch:
         start = time.perf_counter()
@@ -130,16 +138,41 @@ class Loader:
         return result
 
     def _index(self, step: int) -> tuple[Tensor, int, Tensor | None]:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = self._order
-        if order is None or order[0] != epoch:
-            order = self._order = (epoch, Order(self.seed, epoch, len(self.samples)))
-        length = self.batch_size // self.parts
-        start = position * self.batch_size + self.part * length
-        index = order[1][start : start + length]
+        epoch, places = self._places(step)
+        index = self._order(epoch)[places]
         if self.partners is None:
             return index, epoch, None
         return index, epoch, draw_partners(self.partners, index, seed=self.seed, epoch=epoch)
+
+    def _places(self, step: int) -> tuple[int, slice]:
+        """The epoch, and where the samples of this part stand in its order."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        length = self.batch_size // self.parts
+        start = position * self.batch_size + self.part * length
+        return epoch, slice(start, start + length)
+
+    def _order(self, epoch: int) -> Order | BlockOrder:
+        if epoch not in self._orders:
+            # orders by blocks are small, and the next one is looked at before its epoch begins
+            is_kept = self.samples.blocks is not None
+            self._orders = {e: o for e, o in self._orders.items() if is_kept and e == epoch - 1}
+            self._orders[epoch] = self.samples.order(self.seed, epoch)
+        return self._orders[epoch]
+
+    def _ahead(self, step: int) -> list[int]:
+        """The blocks of the window that a step uses, and of the one that is used next."""
+        epoch, places = self._places(step)
+        order = self._order(epoch)
+        assert isinstance(order, BlockOrder)
+        first, last = order.window(places.start), order.window(places.stop - 1)
+        if first < order.window(self.steps_per_epoch * self.batch_size - 1):
+            return order.blocks(first, max(last + 1, first + 2))
+        blocks = order.blocks(first, first + 1)
+        if (epoch + 1) * self.steps_per_epoch < self.total_steps:
+            following = self._order(epoch + 1)
+            assert isinstance(following, BlockOrder)
+            blocks += following.blocks(0, 1)
+        return blocks
 
     def _gather(self, index: Tensor, epoch: int, beside: Tensor | None) -> RowBatch:
         rows = self.samples.take(index).to(self.device)

@@ -116,3 +116,52 @@ class Names(Sequence[str]):
             text = file.read(int(bounds[-1] - bounds[0]))
         ends = (bounds - bounds[0]).tolist()
         return [text[a : b - 1].decode() for a, b in pairwise(ends)]
+
+
+class RowNames(Sequence[str]):
+    """Names of the rows of files: ``train-000.parquet/00012``.
+
+    Args:
+        files: Names of the files.
+        ends: How many rows there are up to the end of each.
+        rows: Which of them these are; all if not given.
+    """
+
+    def __init__(self, files: Sequence[str], ends: np.ndarray, rows: range | None = None) -> None:
+        self._files, self._ends = files, ends
+        self._starts = np.concatenate([[0], ends[:-1]])
+        self._rows = range(int(ends[-1])) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "RowNames": ...
+    def __getitem__(self, index: int | slice) -> "str | RowNames":
+        if isinstance(index, slice):
+            return RowNames(self._files, self._ends, self._rows[index])
+        return self._read(np.array([self._rows[index]]))[0]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _BLOCK):
+            some = self._rows[start : start + _BLOCK]
+            yield from self._read(np.arange(some.start, some.stop, some.step))
+
+    __eq__ = _are_equal
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def _joined(self) -> int:
+        return _checksum(self)
+
+    def checksum(self) -> int:
+        """CRC-32 of the names joined by line feeds."""
+        return self._joined
+
+    def _read(self, rows: np.ndarray) -> list[str]:
+        files = np.searchsorted(self._ends, rows, "right")
+        numbers = rows - self._starts[files]
+        pairs = zip(files.tolist(), numbers.tolist(), strict=True)
+        return [f"{self._files[file]}/{number:05d}" for file, number in pairs]

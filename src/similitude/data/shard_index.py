@@ -13,15 +13,12 @@ samples, none of this is held in memory; labels are mapped.
 Letters: N samples.
 """
 
-import hashlib
-import json
 import posixpath
-import shutil
 import tarfile
 import threading
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -30,51 +27,19 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
-from similitude.data.cache import cache_folder
 from similitude.data.classes import class_counts, numbered_classes
 from similitude.data.files import Wanted
+from similitude.data.index import Shards, kept_index
 from similitude.data.names import Names
 from similitude.data.parts import PARTS, part_of_file
-from similitude.data.stores import Store
-from similitude.distributed import first_then_others
 from similitude.errors import UserError
-from similitude.files.writing import checksum, new_folder, remove_temporaries
 
-_FORMAT = 1  # larger when the same shards would give other files
+_FORMAT = 2  # larger when the same shards would give other files
 _LABEL = ".cls"
 _LONGEST_LABEL = 1000  # bytes
 _BLOCK = 1 << 20  # samples
 _COLUMNS = ("places", "names", "bounds", "parts", "labels")
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Tar files and what tells one content of them from the next.
-
-    Attributes:
-        store: Where they lie.
-        paths: Each in the store.
-        sizes: Bytes of each.
-        stamps: Of each; another one once it has changed.
-    """
-
-    store: Store
-    paths: list[str]
-    sizes: list[int]
-    stamps: list[str]
-
-    @classmethod
-    def of(cls, store: Store, paths: Sequence[str]) -> "Shards":
-        """Those at these paths, which are looked for."""
-        facts = store.facts(paths)
-        return cls(store, list(paths), [size for size, _ in facts], [stamp for _, stamp in facts])
-
-    def fingerprint(self) -> str:
-        """A hash of every shard's place, length and time."""
-        stamps = "".join(self.stamps).encode(errors="surrogateescape")
-        return hashlib.sha256(stamps).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -155,13 +120,7 @@ def indexed(shards: Shards, name: str, wanted: Wanted) -> ShardIndex:
             that is no short text; no room on the disk.
     """
     key = f"{_FORMAT} {wanted.suffixes} {shards.fingerprint()}"
-    folder = cache_folder() / "shards" / hashlib.sha256(key.encode()).hexdigest()[:32]
-
-    def ready() -> dict[str, Any]:
-        facts = _read_facts(folder)
-        return _write(folder, shards, name, wanted) if facts is None else facts
-
-    facts = first_then_others(ready)
+    folder, facts = kept_index(key, _COLUMNS, lambda place: _write(place, shards, name, wanted))
     return ShardIndex(
         folder,
         np.cumsum(facts["counts"]),
@@ -185,62 +144,46 @@ class _Scan(NamedTuple):
 
 def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
     """Read all headers, and write the files; their facts."""
-    remove_temporaries(folder.parent)
-    if folder.exists():  # damaged
-        shutil.rmtree(folder, ignore_errors=True)
     parts: dict[str | None, int] = {}
     texts: dict[str, int] = {}
     counts: list[int] = []
     others: Counter[str] = Counter()
     endless: list[str] = []
     length = 0
-    try:
-        with new_folder(folder) as temporary:
-            columns = {c: (temporary / c).open("wb") for c in _COLUMNS}
-            try:
-                columns["bounds"].write(bytes(8))
-                for scan in _scans(shards, name, wanted):
-                    counts.append(len(scan.names))
-                    others += scan.others
-                    if not scan.has_end:
-                        endless.append(shards.paths[len(counts) - 1])
-                    encoded = [one.encode() + b"\n" for one in scan.names]
-                    lengths = np.array([len(one) for one in encoded], np.int64)
-                    columns["names"].write(b"".join(encoded))
-                    columns["bounds"].write((length + np.cumsum(lengths)).tobytes())
-                    length += int(lengths.sum())
-                    columns["places"].write(np.array(scan.places, np.int64).tobytes())
-                    numbers = [parts.setdefault(part, len(parts)) for part in scan.parts]
-                    columns["parts"].write(np.array(numbers, np.uint8).tobytes())
-                    known = [
-                        -1 if text is None else texts.setdefault(text, len(texts))
-                        for text in scan.texts
-                    ]
-                    columns["labels"].write(np.array(known, np.int64).tobytes())
-            finally:
-                for file in columns.values():
-                    file.close()
-            if not sum(counts):
-                raise UserError(
-                    f"no {wanted.noun} in {name}: looked in {len(shards.paths)} tar file(s) for "
-                    f"{' '.join(wanted.suffixes)}"
-                )
-            numbers, class_names = numbered_classes(texts)
-            _number(temporary / "labels", numbers)
-            facts = {
-                "counts": counts,
-                "part_names": list(parts),
-                "class_names": class_names,
-                "others": dict(others),
-                "endless": endless,
-                "checksums": {c: _checksum(temporary / c) for c in _COLUMNS},
-            }
-            (temporary / "index.json").write_text(json.dumps(facts), encoding="utf-8")
-    except UserError:
-        if (made := _read_facts(folder)) is not None:  # by another run, meanwhile
-            return made
-        raise
-    return facts
+    with ExitStack() as stack:
+        columns = {c: stack.enter_context((folder / c).open("wb")) for c in _COLUMNS}
+        columns["bounds"].write(bytes(8))
+        for scan in _scans(shards, name, wanted):
+            counts.append(len(scan.names))
+            others += scan.others
+            if not scan.has_end:
+                endless.append(shards.paths[len(counts) - 1])
+            encoded = [one.encode() + b"\n" for one in scan.names]
+            lengths = np.array([len(one) for one in encoded], np.int64)
+            columns["names"].write(b"".join(encoded))
+            columns["bounds"].write((length + np.cumsum(lengths)).tobytes())
+            length += int(lengths.sum())
+            columns["places"].write(np.array(scan.places, np.int64).tobytes())
+            numbers = [parts.setdefault(part, len(parts)) for part in scan.parts]
+            columns["parts"].write(np.array(numbers, np.uint8).tobytes())
+            known = [
+                -1 if text is None else texts.setdefault(text, len(texts)) for text in scan.texts
+            ]
+            columns["labels"].write(np.array(known, np.int64).tobytes())
+    if not sum(counts):
+        raise UserError(
+            f"no {wanted.noun} in {name}: looked in {len(shards.paths)} tar file(s) for "
+            f"{' '.join(wanted.suffixes)}"
+        )
+    numbers, class_names = numbered_classes(texts)
+    _number(folder / "labels", numbers)
+    return {
+        "counts": counts,
+        "part_names": list(parts),
+        "class_names": class_names,
+        "others": dict(others),
+        "endless": endless,
+    }
 
 
 def _number(path: Path, numbers: Int[Tensor, " T"] | None) -> None:
@@ -255,51 +198,14 @@ def _number(path: Path, numbers: Int[Tensor, " T"] | None) -> None:
     mapped.flush()
 
 
-def _checksum(path: Path) -> int:
-    with path.open("rb") as file:
-        return checksum(file, path.stat().st_size)
-
-
-def _read_facts(folder: Path) -> dict[str, Any] | None:
-    """The facts of an index; None if there is none, or not a whole one."""
-    try:
-        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        total = sum(facts["counts"])
-        if {c: _checksum(folder / c) for c in _COLUMNS} != facts["checksums"]:
-            return None
-        places = (folder / "places").stat().st_size
-        return facts if total > 0 and places == 16 * total else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
 def _scans(shards: Shards, name: str, wanted: Wanted) -> Iterator[_Scan]:
-    """The headers of all shards, some read at once, in the order of the shards."""
+    """The headers of all shards, in the order of the shards."""
     # of parts
     in_folders = len({posixpath.dirname(path) for path in map(_posix, shards.paths)}) > 1
-    left = iter(range(len(shards.paths)))
-    waiting: deque[Future[_Scan]] = deque()
-    left_off = threading.Event()
-    with (
-        ThreadPoolExecutor(shards.store.readers, "similitude-headers") as threads,
-        tqdm(total=len(shards.paths), desc=f"headers of {name}", delay=2, leave=False) as shown,
-    ):
-        try:
-            while True:
-                while len(waiting) < 2 * shards.store.readers:
-                    if (number := next(left, None)) is None:
-                        break
-                    waiting.append(
-                        threads.submit(_scan, shards, number, in_folders, wanted, left_off)
-                    )
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-                shown.update()
-        finally:
-            left_off.set()
-            for future in waiting:
-                future.cancel()
+    return shards.each(
+        lambda number, left_off: _scan(shards, number, in_folders, wanted, left_off),
+        f"headers of {name}",
+    )
 
 
 def _posix(path: str) -> str:

@@ -13,21 +13,19 @@ on a disk or behind a URL, in any order. Nothing is unpacked.
 import io
 import tarfile
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
-from typing import Any
+from hashlib import sha256
 
 import numpy as np
 from jaxtyping import Int
 
 from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted, told_unused
-from similitude.data.openers import Found, Opener, is_path
-from similitude.data.parts import PARTS, parts_of
-from similitude.data.shard_index import ShardIndex, Shards, indexed
+from similitude.data.index import Shards
+from similitude.data.openers import Found
+from similitude.data.parts import parts_of
+from similitude.data.shard_index import ShardIndex, indexed
 from similitude.data.source import FileSource
-from similitude.data.stores import LOCAL, Store, expand_braces, files_of, is_url
+from similitude.data.stores import Store
 from similitude.errors import UserError
-from similitude.files.writing import as_path
 
 SUFFIX = ".tar"
 _HEADER = tarfile.BLOCKSIZE  # bytes, right before a file
@@ -41,10 +39,12 @@ class ShardSource(FileSource):
         shards: The tar files.
         index: Where everything lies in them.
         rows: Which images of the index these are.
+        part: Which part of the index that is; None for all.
     """
 
     shards: Shards
     index: ShardIndex
+    part: str | None
     rows: range | Int[np.ndarray, " N"]
 
     @property
@@ -74,7 +74,9 @@ class ShardSource(FileSource):
         return io.BytesIO(memoryview(content)[_HEADER:])
 
     def fingerprint(self) -> str:
-        return self.shards.fingerprint()
+        """A hash of every shard's place, length and time, and of the part."""
+        whole = self.shards.fingerprint()
+        return whole if self.part is None else sha256(f"{whole} {self.part}".encode()).hexdigest()
 
 
 def _is_header(block: bytes, length: int) -> bool:
@@ -92,71 +94,26 @@ def _told_endless(index: ShardIndex, store: Store) -> tuple[str, ...]:
     return (f"{endless[0]}{more} may be cut off: there is no mark of an end",)
 
 
-def opener(wanted: Wanted) -> Opener:
-    """Tar files of what is wanted, named by a path or a URL."""
+def found(name: str, shards: Shards, wanted: Wanted) -> Found:
+    """The samples in tar files, and their parts."""
+    index = indexed(shards, name, wanted)
 
-    def find(data: Any) -> Found:
-        name = str(data)
-        if is_url(data):
-            store, paths = files_of(name, SUFFIX, tuple(PARTS))
-            if not paths:
-                hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
-                raise UserError(
-                    f"no {SUFFIX} files at {name}: name them, as s3://bucket/x-{{000..099}}.tar{hub}"
-                )
-        else:
-            store, paths = LOCAL, [str(path) for path in shards_of(as_path(data), wanted)]
-        shards = Shards.of(store, paths)
-        index = indexed(shards, name, wanted)
+    def open_part(part: str | None) -> ShardSource:
+        rows = index.rows(part)
+        if not len(rows):
+            raise UserError(f"{name} has no split {part!r}: give the shards of each part by name")
+        labels, class_names = index.labels(rows)
+        return ShardSource(
+            name=name if part is None else f"{name} {part}",
+            names=index.names(rows),
+            labels=labels,
+            class_names=class_names,
+            notes=told_unused(name, wanted, index.others) + _told_endless(index, shards.store),
+            shards=shards,
+            index=index,
+            rows=rows,
+            part=part,
+        )
 
-        def open_part(part: str | None) -> ShardSource:
-            rows = index.rows(part)
-            if not len(rows):
-                raise UserError(
-                    f"{name} has no split {part!r}: give the shards of each part by name"
-                )
-            labels, class_names = index.labels(rows)
-            return ShardSource(
-                name=name if part is None else f"{name} {part}",
-                names=index.names(rows),
-                labels=labels,
-                class_names=class_names,
-                notes=told_unused(name, wanted, index.others) + _told_endless(index, store),
-                shards=shards,
-                index=index,
-                rows=rows,
-            )
-
-        parts = parts_of(part for part in index.part_names if part is not None)
-        return Found(open_part, parts, parts.get("train"))
-
-    def claims(data: Any) -> bool:
-        return is_url(data) or (is_path(data) and bool(shards_of(as_path(data), wanted)))
-
-    return Opener(claims, find)
-
-
-def shards_of(path: Path, wanted: Wanted) -> list[Path]:
-    """The tar files that a path means: itself, those of a pattern, all of a folder of them.
-
-    In a folder they lie side by side or in folders of parts (``train/``, ``val/``). A folder that
-    holds samples or other folders too is none of shards.
-    """
-    if not path.is_dir():
-        is_shard = path.suffix.lower() == SUFFIX
-        if is_shard and "{" in path.name and not path.is_file():
-            # what is missing is told by its name
-            return [path.with_name(name) for name in expand_braces(path.name)]
-        found = [path] if path.is_file() else path.parent.glob(path.name)
-        return sorted(p for p in found if p.is_file()) if is_shard else []
-    try:
-        entries = [p for p in path.iterdir() if not p.name.startswith(".")]
-    except OSError:  # who lists the folder next says why
-        return []
-    if any(p.suffix.lower() in wanted.suffixes for p in entries):
-        return []
-    folders = sorted(p for p in entries if p.is_dir())
-    if not folders:
-        return sorted(p for p in entries if p.suffix.lower() == SUFFIX and p.is_file())
-    below = [shards_of(p, wanted) if p.name.lower() in PARTS else [] for p in folders]
-    return list(chain.from_iterable(below)) if all(below) else []
+    parts = parts_of(part for part in index.part_names if part is not None)
+    return Found(open_part, parts, parts.get("train"))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from similitude.data.files import ByteFile
 from similitude.distributed.threads import cores
+from similitude.randomness import Blocks, spread
 
 S = TypeVar("S", bound="Source")
 
@@ -29,6 +30,7 @@ class Source(ABC):
         class_names: Name of each class, or None.
         notes: Choices that were made on the way and that people should hear of, as sentences.
         partners: Positions of the samples that belong to each one, or None.
+        blocks: How samples lie, where one is read with all that lie beside it; None elsewhere.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Source(ABC):
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
     partners: Int[Tensor, "N K"] | None = None
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,6 +57,14 @@ class Source(ABC):
     def origin(self) -> "Source":
         """Where the samples come from: the files of encoded ones."""
         return self
+
+    def spread(self, count: int) -> list[int]:
+        """Positions of at most so many samples: see :func:`similitude.randomness.spread`."""
+        return spread(len(self), count, self.blocks)
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """Begin to read these blocks, and let go of all others."""
+        return
 
     def check_mapped(self) -> None:
         """Look whether a file that is mapped is still the one that was opened.

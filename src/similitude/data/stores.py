@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -111,14 +111,16 @@ class Store:
         Raises:
             UserError: a file is not there, or does not say how long it is.
         """
-        facts = [self._facts(path) for path in paths[:1]]  # alone, so that one tells of no network
+        # the first alone, so that one sentence tells of no network
+        facts = [self.facts_of(path) for path in paths[:1]]
         with ThreadPoolExecutor(self.readers, "similitude-files") as threads:
-            facts += threads.map(self._facts, paths[1:])
+            facts += threads.map(self.facts_of, paths[1:])
         if not self.is_local and facts:
             self.read(paths[0], 0, 1)  # before many threads get whole files in place of ranges
         return facts
 
-    def _facts(self, path: str) -> tuple[int, str]:
+    def facts_of(self, path: str) -> tuple[int, str]:
+        """Of one file; see :meth:`facts`."""
         if self.is_local:
             status = self._patiently(path, Path(path).stat)
             stamp = f"{Path(path).resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
@@ -190,7 +192,7 @@ class Store:
         return UserError(f"the server of {self.shown(path)} gives no ranges of a file: {_INSTEAD}")
 
 
-_INSTEAD = "download the shards, and name them on the disk"
+_INSTEAD = "download the files, and name them on the disk"
 
 
 class _Ranges(io.RawIOBase):
@@ -254,12 +256,14 @@ def _options(protocol: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout}}
 
 
-def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store, list[str]]:
+def files_of(
+    url: str, suffixes: Collection[str], folders: Collection[str] = ()
+) -> tuple[Store, list[str]]:
     """The files that a URL means: its brace ranges, its pattern, or those of a folder.
 
     Args:
         url: Braces are expanded everywhere, ``*`` where the file system lists files.
-        suffix: Of the files of a folder.
+        suffixes: Of the files of a folder.
         folders: Names of those in which files of a folder may lie too, in small letters.
 
     Raises:
@@ -271,11 +275,13 @@ def files_of(url: str, suffix: str, folders: Sequence[str] = ()) -> tuple[Store,
     store, _ = open_url(urls[0])
     strip = type(store.fs)._strip_protocol
     paths = [cast(str, strip(one)) for one in urls]
-    if suffix_of(url) != suffix:
-        below = [store.listed(f"{p.rstrip('/')}/*{suffix}") for p in paths]
+    if suffix_of(url) not in suffixes:
+        folder, ends = [p.rstrip("/") for p in paths], tuple(suffixes)
+        listed = [(store.listed(f"{p}/*"), store.listed(f"{p}/*/*")) for p in folder]
+        below = [[f for f in beside if f.lower().endswith(ends)] for beside, _ in listed]
         below += [
-            [f for f in store.listed(f"{p.rstrip('/')}/*/*{suffix}") if _folder(f) in folders]
-            for p in paths
+            [f for f in deeper if f.lower().endswith(ends) and _folder(f) in folders]
+            for _, deeper in listed
         ]
     else:
         below = [store.listed(p) if "*" in p else [p] for p in paths]

@@ -16,7 +16,7 @@ from similitude.evaluation.geometry import (
     uniformity,
 )
 from similitude.evaluation.knn import KNNProbe
-from similitude.randomness import MANY, Order
+from similitude.randomness import MANY
 from similitude.sample import Facts, MultiView, Samples
 
 FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
@@ -48,7 +48,7 @@ class OnlineMonitor:
         size: int = 2500,
     ) -> None:
         n = len(samples)
-        index = Order(seed, -1, n)[: n if n <= MANY else _LOOKED_AT]
+        index = samples.order(seed, -1)[: n if n <= MANY else _LOOKED_AT]
         if samples.labels is not None:  # labeled samples first, for kNN; the others fill up
             index = index[(samples.labels[index] < 0).int().argsort(stable=True)]
         self.samples = samples.subset(index[:size].sort().values)

@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from similitude.images.decoding import UNIT, ValueRange
 from similitude.images.source import ImageSource
 
-_LOOKED_AT = 200  # images, at even distances
+_LOOKED_AT = 200  # images
 _VALUES = 10_000  # of each
 _OVERSHOOT = 0.05  # of the range: what resampling adds beyond black and white
 
@@ -24,9 +24,9 @@ def with_measured_values(source: ImageSource) -> ImageSource:
     """
     if source.values is not None:
         return source
-    n, k = len(source), min(_LOOKED_AT, len(source))
+    some = source.spread(_LOOKED_AT)
     with ThreadPoolExecutor(source.readers, "similitude-looks") as threads:
-        looks = list(threads.map(lambda i: source.look(i * n // k, _VALUES), range(k)))
+        looks = list(threads.map(lambda i: source.look(i, _VALUES), some))
     deep = [look.values for look in looks if look.values is not None]
     windows = [look.window for look in looks if look.window is not None]
     notes, kept = [], "; 8 bits of them are kept, and 16 with depth=16" if source.depth == 8 else ""
@@ -45,8 +45,8 @@ def with_measured_values(source: ImageSource) -> ImageSource:
         notes += [f"some pictures are deeper than 8 bits{kept}"] if kept else []
     elif source.depth == 16:
         notes.append(
-            f"none of {k} pictures is deeper than 8 bits: with depth=8 the same takes half the "
-            "memory"
+            f"none of {len(some)} pictures is deeper than 8 bits: with depth=8 the same takes half "
+            "the memory"
         )
     return replace(source, notes=(*source.notes, *notes))
 

@@ -19,6 +19,7 @@ from similitude.images.lazy import LazyCanvases
 from similitude.images.views.config import ImageFacts
 from similitude.images.views.contact_sheet import as_shown, contact_sheet
 from similitude.images.views.image import evaluation_view
+from similitude.randomness import Blocks
 from similitude.sample import MultiView, Samples
 
 # Of raw pixels: more numbers make kNN and linear probes weaker, not stronger (docs/evaluation.md).
@@ -40,7 +41,7 @@ class ImageSet(Samples[Canvases]):
         aspect: Width / height of each original (as shown, after EXIF rotation), shape [N]; known
             once the canvas is.
         names: File name relative to the folder with ``/`` between the parts, or ``00012``.
-        labels, class_names, unreadable: See :class:`Samples`.
+        labels, class_names, unreadable, blocks: See :class:`Samples`.
         partners: See there: tiles of one picture have them, those that lie beside each.
     """
 
@@ -51,6 +52,7 @@ class ImageSet(Samples[Canvases]):
     class_names: list[str] | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     partners: Int[Tensor, "N K"] | None = None
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         n, shape, kind = len(self.pixels), self.pixels.shape, self.pixels.dtype
@@ -93,6 +95,11 @@ class ImageSet(Samples[Canvases]):
         unreadable = {name for name, _ in self.unreadable}
         found = np.fromiter((name in unreadable for name in self.names), bool, len(self))
         return torch.from_numpy(found)
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """Begin to read these blocks, but for those of which all canvases are there."""
+        if isinstance(self.pixels, LazyCanvases):
+            self.pixels.read_ahead(blocks)
 
     def take(self, index: Int[Tensor, " M"] | slice) -> Canvases:
         """The canvases at these positions, in memory of their own unless it is a slice."""

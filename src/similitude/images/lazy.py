@@ -4,7 +4,7 @@ Letters: N images, C channels, S side of a canvas in pixels, M of the images, K 
 where canvases are kept and 0 elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -80,6 +80,14 @@ class LazyCanvases:
         self, index: slice | Int[Tensor, " M"] | Bool[Tensor, " N"]
     ) -> UInt[Tensor, "M C S S"]:
         return torch.from_numpy(self.rows(self.positions(index))[0])
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """Begin to read these blocks of the source, but for those of which all is kept."""
+        of = self.source.blocks
+        if of is not None and self.kept is not None:
+            ranges = ((number, of.range(number)) for number in blocks)
+            blocks = [number for number, r in ranges if not self._seen[r.start : r.stop].all()]
+        self.source.read_ahead(blocks)
 
     def positions(self, index: slice | Int[Tensor, " M"] | Bool[Tensor, " N"]) -> np.ndarray:
         """Those that an index means, int64 of shape [M]."""

@@ -85,6 +85,7 @@ def load_images(
     if isinstance(source, ArraySource) and source.holds_canvases(size):
         ready = Found(list(range(len(source))), aspects(source, 0, len(source), size, size))
         images = ready.image_set(torch.from_numpy(source.array), source)  # no decoding, no copy
+        images = dataclasses.replace(images, blocks=source.blocks)
         if source.mapped.file is None:
             return images
         mapped = LazyCanvases(source, size, workers or source.readers, source.array)
@@ -94,7 +95,8 @@ def load_images(
     # Rows of an array are there at once; tiles are cut from whole images, one after the other.
     if len(source) > LAZY_FROM and not isinstance(source, (ArraySource, TiledSource)):
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "canvases"
-        return first_then_others(lambda: _lazily(source, size, folder, limit, readers))
+        images = first_then_others(lambda: _lazily(source, size, folder, limit, readers))
+        return dataclasses.replace(images, blocks=source.blocks)
     decoder = Decoder(source, size, readers, on_progress)
     shape, dtype = (len(source), *source.canvas(size)), np.dtype(source.dtype)
     if math.prod(shape) * dtype.itemsize <= limit:

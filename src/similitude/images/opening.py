@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from similitude.data import folders, hugging_face, shards, streams
+from similitude.data import containers, folders, hugging_face, streams
 from similitude.data.openers import Found, Opener, find, is_path, open_both, open_part
 from similitude.data.parts import parts_of
 from similitude.data.streams import Stream
@@ -64,7 +64,7 @@ def _of_two_parts(data: tuple[ImageSet, ImageSet]) -> Found:
     return Found(lambda part: _of_loaded(test if part == "test" else train), parts, "train")
 
 
-_objects, _on_hub, _saved, _parquet = map(_of_files, hugging_face.openers(IMAGES))
+_objects, _on_hub, _saved = map(_of_files, hugging_face.openers(IMAGES))
 
 # The first that claims what a user names opens it: one line adds a kind of source.
 OPENERS = (
@@ -83,10 +83,9 @@ OPENERS = (
         ),
     ),
     _on_hub,
-    _parquet,
-    _of_files(shards.opener(IMAGES)),
     _saved,
     _of_files(Opener(_is_folder_of_arrays, folders.opener(ARRAYS).find)),
+    _of_files(containers.opener(IMAGES)),
     _of_files(folders.opener(IMAGES)),
     Opener(_is_file(".npy", ".npz"), _of_arrays),
     Opener(
@@ -110,9 +109,10 @@ def open_source(
         data: A folder of images, or of ``.npy`` files [H, W, C]; an ``.npy``, ``.npz`` or ``.pack``
             file, tar files in the WebDataset convention (one, a folder of them,
             ``shards/train-*.tar``, ``s3://bucket/train-{000..099}.tar``), a data set of Hugging
-            Face's library (the object, a folder it was saved to, ``hf:NAME``, ``.parquet`` files
-            at a URL), an array or tensor (see :class:`ArraySource`), images that
-            are loaded already, or a pair of such, to train on and to test on, or one of the names
+            Face's library (the object, a folder it was saved to, ``hf:NAME``), Parquet files with a
+            column of images, named as tar files are, an array or tensor (see
+            :class:`ArraySource`), images that are loaded already, or a pair of such, to train on
+            and to test on, or one of the names
             ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``, ``digits``. For a folder with
             the same name write ``./digits``.
         split: "train" or "test" where ``data`` has both: a folder with ``train/`` and ``test/``
@@ -215,6 +215,7 @@ def _of_loaded(data: ImageSet) -> ImageSource:
         layout="NCHW",
         aspect=data.aspect,
         partners=data.partners,
+        blocks=data.blocks,
     )
 
 

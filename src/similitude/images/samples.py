@@ -25,7 +25,6 @@ from similitude.images.tiles import cut_into_tiles
 from similitude.images.views import ImageFacts, ImageViewConfig, PatchViewConfig
 from similitude.listener import Listener
 from similitude.modalities import Modality
-from similitude.randomness import Order
 
 ATTENTION_IMAGES = 8  # shown with the attention of a ViT
 ATTENTION_SIZE = 112  # pixels at most
@@ -193,7 +192,7 @@ class Images(Modality):
         """Where a ViT looks in a few images."""
         if not has_attention(backbone):
             return None
-        few = samples.subset(Order(0, -2, len(samples))[:ATTENTION_IMAGES])
+        few = samples.subset(samples.order(0, -2)[:ATTENTION_IMAGES])
         maps = attention_maps(backbone, few, facts, device=device)
         return {"maps": maps.numpy(), "images": few.thumbnails(ATTENTION_SIZE), "of": few}
 

@@ -4,6 +4,7 @@ Letters: N images, C channels, H height, W width.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,12 +87,11 @@ class ImageSource(Source):
         return Look()
 
     def probe_sizes(self, sample: int = 200) -> list[tuple[int, int]]:
-        """Width and height of ``sample`` images, evenly spread over the source.
+        """Width and height of ``sample`` images, chosen by :meth:`spread`.
 
         Only headers are read; files without a readable one are left out.
         """
-        count = min(sample, len(self))
-        some = [i * len(self) // count for i in range(count)]
+        some = self.spread(sample)
         with ThreadPoolExecutor(self.readers, "similitude-sizes") as threads:
             sizes = list(threads.map(self.probe_size, some))
         return [size for size in sizes if size is not None]
@@ -140,6 +140,9 @@ class EncodedSource(ImageSource):
         except UnreadableError:
             return Look()
 
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        self.files.read_ahead(blocks)
+
     def fingerprint(self) -> str:
         return self.files.fingerprint()
 
@@ -159,5 +162,6 @@ def encoded(files: Source) -> EncodedSource:
         labels=files.labels,
         class_names=files.class_names,
         notes=files.notes,
+        blocks=files.blocks,
         files=files,
     )

@@ -22,6 +22,7 @@ from similitude.data.files import Wanted
 from similitude.data.folders import FolderSource
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
+from similitude.data.row_group_index import holds_files
 from similitude.data.source import Source, numbered
 from similitude.errors import UserError, visible
 from similitude.files.reading import MAX_LIST, read_bytes
@@ -119,8 +120,12 @@ def table_of(source: FolderSource, kinds: Mapping[str, str]) -> TableSource:
 
 
 def is_table(data: Any) -> bool:
-    """Whether a user named a table."""
-    return is_path(data) and as_path(data).suffix.lower() in SUFFIXES and as_path(data).is_file()
+    """Whether a user named a table; a Parquet file that holds files itself is none."""
+    if not is_path(data):
+        return False
+    path = as_path(data)
+    is_there = path.suffix.lower() in SUFFIXES and path.is_file()
+    return is_there and not (path.suffix.lower() == ".parquet" and holds_files(path))
 
 
 def _find(data: Any) -> Found:

@@ -42,8 +42,7 @@ class Looks:
 
 def look_at(images: ImageSet) -> Looks:
     """Look at some of the images, evenly spread over all; too few say nothing of an upper side."""
-    places = torch.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).long()
-    pixels = images.pixels[places]
+    pixels = images.spread(LOOKED_AT).pixels[:]
     gray = bool((pixels == pixels[:, :1]).all())
     light = pixels.float().mean(dim=1) / torch.iinfo(pixels.dtype).max
     if len(pixels) < FEWEST:

@@ -7,7 +7,6 @@ import torch
 
 from similitude.evaluation import extract_features, spectrum
 from similitude.files.writing import write_with
-from similitude.randomness import Order
 from similitude.report.gallery import queries_and_neighbors
 from similitude.report.read import Embedding
 from similitude.runs.run import Run
@@ -19,7 +18,7 @@ THUMBNAIL_SIZE = 56  # pixels at most
 
 def write_gallery(run: Run, images: Samples[Any]) -> None:
     """Write embedding.npz: features, thumbnails and labels of some images, for the report."""
-    index = Order(run.recipe.seed, -1, len(images))[:GALLERY_SIZE].sort().values
+    index = images.order(run.recipe.seed, -1)[:GALLERY_SIZE].sort().values
     shown = images.subset(index)
     features = extract_features(run.backbone, shown, run.facts, device=run.device)
     arrays: dict[str, Any] = {

@@ -109,8 +109,9 @@ class PretrainRequest:
 
     data: Any = argument(
         "A folder of images, sounds or videos (flat or nested, no labels needed), an .npy, .npz or "
-        ".pack file, tar shards or a URL of them (s3://, https://, hf://), a graph, a table (CSV, "
-        "Parquet) of several sensors, or one of: fashion-mnist, cifar10, cifar100, stl10, digits.",
+        ".pack file, tar or Parquet files of them or a URL of such (s3://, https://, hf://), a "
+        "graph, a table (CSV, Parquet) of several sensors, or one of: fashion-mnist, cifar10, "
+        "cifar100, stl10, digits.",
         metavar="DATA",
     )
     _: KW_ONLY

@@ -1,0 +1,78 @@
+"""Files that hold many samples each, on a disk or at a URL: tar files, or Parquet files."""
+
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from similitude.data import row_groups, shards
+from similitude.data.files import Wanted
+from similitude.data.index import Shards
+from similitude.data.openers import Found, Opener, is_path
+from similitude.data.parts import PARTS
+from similitude.data.stores import LOCAL, expand_braces, files_of, is_url, suffix_of
+from similitude.errors import UserError
+from similitude.files.writing import as_path
+
+_FINDS = {shards.SUFFIX: shards.found, row_groups.SUFFIX: row_groups.found}
+_FOLDERS = (*PARTS, "data")  # the last as the hub has it
+
+
+def opener(wanted: Wanted) -> Opener:
+    """Such files of what is wanted, named by a path or a URL."""
+
+    def find(data: Any) -> Found:
+        name = str(data)
+        if is_url(data):
+            store, paths = files_of(name, _FINDS, _FOLDERS)
+            if not paths:
+                kind = suffix_of(name) if suffix_of(name) in _FINDS else " or ".join(_FINDS)
+                hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
+                raise UserError(
+                    f"no {kind} files at {name}: name them, as s3://bucket/x-{{000..099}}.tar{hub}"
+                )
+        else:
+            store, paths = LOCAL, [str(path) for path in containers_of(as_path(data), wanted)]
+        kinds = sorted({_kind(path) for path in paths})
+        if len(kinds) > 1:
+            raise UserError(f"{name} has {' and '.join(kinds)} files: name those of one kind")
+        return _FINDS[kinds[0]](name, Shards.of(store, paths), wanted)
+
+    def claims(data: Any) -> bool:
+        return is_url(data) or (is_path(data) and bool(containers_of(as_path(data), wanted)))
+
+    return Opener(claims, find)
+
+
+def containers_of(path: Path, wanted: Wanted) -> list[Path]:
+    """The files that a path means: itself, those of a pattern, all of a folder of them.
+
+    In a folder they lie side by side or in folders of parts (``train/``, ``val/``). A folder that
+    holds samples or other folders too is none of them.
+    """
+    if not path.is_dir():
+        is_one = _is_one(path)
+        if is_one and "{" in path.name and not path.is_file():
+            # what is missing is told by its name
+            return [path.with_name(name) for name in expand_braces(path.name)]
+        found = [path] if path.is_file() else path.parent.glob(path.name)
+        return sorted(p for p in found if p.is_file()) if is_one else []
+    try:
+        entries = [p for p in path.iterdir() if not p.name.startswith(".")]
+    except OSError:  # who lists the folder next says why
+        return []
+    if any(p.suffix.lower() in wanted.suffixes for p in entries):
+        return []
+    folders = sorted(p for p in entries if p.is_dir())
+    if not folders:
+        return sorted(p for p in entries if _is_one(p) and p.is_file())
+    below = [containers_of(p, wanted) if p.name.lower() in _FOLDERS else [] for p in folders]
+    return list(chain.from_iterable(below)) if all(below) else []
+
+
+def _kind(path: str) -> str:
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix if suffix in _FINDS else suffix_of(path)  # behind it an address may ask for more
+
+
+def _is_one(path: Path) -> bool:
+    return path.suffix.lower() in _FINDS

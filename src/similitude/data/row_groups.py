@@ -1,0 +1,226 @@
+"""Files in a column of Parquet files, as Hugging Face keeps images.
+
+A row is called ``FILE.parquet/ROW``. Its part is the first word of the file's name, or the folder
+of the file. Its class is what a column of class labels says.
+
+A row costs its row group, which is read as a whole, in one range, and held for a while: row groups
+are the blocks of the samples, see :class:`similitude.randomness.BlockOrder`.
+
+Letters: S Parquet files, N rows.
+"""
+
+import io
+import posixpath
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
+from similitude.data.index import Shards
+from similitude.data.names import RowNames
+from similitude.data.openers import Found
+from similitude.data.parts import PARTS, part_of_file, parts_of
+from similitude.data.row_group_index import RowGroupIndex, indexed, parsed, read_column
+from similitude.data.source import FileSource
+from similitude.errors import UserError
+from similitude.randomness import WINDOW_BYTES, Blocks
+
+T = TypeVar("T")
+
+SUFFIX = ".parquet"
+_AT_ONCE = 8  # row groups that are read at once
+_LEAST = 3  # row groups that are held, whatever their bytes
+
+
+class Held(Generic[T]):
+    """Blocks of which some are in memory, each read once for all threads that ask for it.
+
+    Held are those that are read ahead, and of others the last ones. Where one is asked for after
+    the one before it, those that follow are read too.
+    """
+
+    def __init__(self, read: Callable[[int], T], sizes: Int[np.ndarray, " K"]) -> None:
+        """Read nothing yet.
+
+        Args:
+            read: Gives a block by its number.
+            sizes: Bytes of each.
+        """
+        self._read, self._sizes = read, sizes
+        self._held: dict[int, Future[T]] = {}  # those last asked for at the end
+        self._ahead: frozenset[int] = frozenset()
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "similitude-row-groups")
+
+    def __getitem__(self, number: int) -> T:
+        """A block, read now unless it is there."""
+        while True:
+            with self._lock:
+                future = self._asked(number)
+                if number not in self._ahead and number - 1 in self._held:
+                    for following in self._following(number):
+                        self._asked(following)
+            try:
+                return future.result()
+            except CancelledError:  # let go of just now
+                continue
+
+    def read_ahead(self, numbers: Iterable[int]) -> None:
+        """Begin to read these blocks, in this order, and let go of all others."""
+        with self._lock:
+            wanted = dict.fromkeys(numbers)
+            self._ahead = frozenset(wanted)
+            for number in [number for number in self._held if number not in wanted]:
+                self._held.pop(number).cancel()
+            for number in wanted:
+                self._asked(number)
+
+    def _asked(self, number: int) -> Future[T]:
+        future = self._held.pop(number, None)
+        if future is not None and not _has_failed(future):
+            self._held[number] = future
+            return future
+        future = self._held[number] = self._threads.submit(self._read, number)
+        others = [other for other in self._held if other not in self._ahead]
+        over = int(self._sizes[others].sum()) - WINDOW_BYTES
+        for other in others[:-_LEAST]:
+            if over > 0 and self._held[other].done():
+                over -= int(self._sizes[other])
+                del self._held[other]
+        return future
+
+    def _following(self, number: int) -> range:
+        stop, length = number + 1, 0
+        while stop < min(len(self._sizes), number + 1 + _AT_ONCE):
+            length += int(self._sizes[stop])
+            if stop > number + 1 and length > WINDOW_BYTES // 4:
+                break
+            stop += 1
+        return range(number + 1, stop)
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    """Whether it is to be tried again: what could not be read ahead may be there in its turn."""
+    return future.done() and (future.cancelled() or future.exception() is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowGroupSource(FileSource):
+    """Files in a column of Parquet files.
+
+    Attributes:
+        shards: The Parquet files.
+        held: The column's parts by row group.
+    """
+
+    shards: Shards
+    held: Held[Any]
+
+    def file(self, i: int) -> ByteFile:
+        """The content of row ``i``.
+
+        Raises:
+            UnreadableError: there are no bytes in this row, or it is too large.
+            UserError: the Parquet file is another one now, or cannot be had.
+        """
+        assert self.blocks is not None
+        number = int(np.searchsorted(self.blocks.ends, i, "right"))
+        value = self.held[number][i - self.blocks.range(number).start]
+        if not value.is_valid:
+            raise UnreadableError("no bytes in this row")
+        content = memoryview(value.as_buffer())
+        if len(content) > MAX_BYTES:
+            raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
+        return io.BytesIO(content)
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        self.held.read_ahead(blocks)
+
+    def fingerprint(self) -> str:
+        return self.shards.fingerprint()
+
+
+def found(name: str, shards: Shards, wanted: Wanted) -> Found:
+    """The files in Parquet files, and their parts."""
+    index = indexed(shards, name, wanted)
+    of_files = [_part(path) for path in shards.paths]
+
+    def open_part(part: str | None) -> RowGroupSource:
+        numbers = [n for n, its in enumerate(of_files) if part is None or its == part]
+        if not numbers:
+            raise UserError(f"{name} has no split {part!r}: give the files of each part by name")
+        return _source(name if part is None else f"{name} {part}", shards, index, numbers)
+
+    parts = parts_of({part for part in of_files if part is not None})
+    return Found(open_part, parts, parts.get("train"))
+
+
+def _part(path: str) -> str | None:
+    file = PurePosixPath(path.replace("\\", "/"))
+    folder = file.parent.name
+    return part_of_file(file.name) or (folder if folder.lower() in PARTS else None)
+
+
+def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int]) -> RowGroupSource:
+    """Some of the Parquet files, as one source."""
+    its = shards.some(numbers)
+    starts = np.concatenate([[0], index.group_ends])
+    file_of = np.repeat(np.arange(len(numbers)), [starts[n + 1] - starts[n] for n in numbers])
+    group_in = np.concatenate([np.arange(starts[n + 1] - starts[n]) for n in numbers])
+    groups = index.groups[starts[np.array(numbers)][file_of] + group_in]
+    blocks = Blocks(np.cumsum(groups[:, 0]), groups[:, 1])
+    rows_of_file = np.bincount(file_of, groups[:, 0], len(numbers)).astype(np.int64)
+
+    def read(number: int) -> Any:
+        file = int(file_of[number])
+        metadata = parsed(index.footer(numbers[file]), its.shown(file))
+        group = int(group_in[number])
+        return read_column(its, file, metadata, group, index.columns.files, checked=True)
+
+    largest = int(blocks.sizes.max(initial=0))
+    notes: tuple[str, ...] = ()
+    if 2 * largest > WINDOW_BYTES:
+        notes = (
+            f"{name} has row groups of up to {largest >> 20} MB: four of them are in memory at "
+            "once; smaller ones need less and are mixed better",
+        )
+    return RowGroupSource(
+        name=name,
+        names=RowNames(_names(its.paths), np.cumsum(rows_of_file)),
+        labels=_labels(index, numbers),
+        class_names=index.columns.class_names,
+        notes=notes,
+        blocks=blocks,
+        shards=its,
+        held=Held(read, blocks.sizes),
+    )
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The files by their names, and by their folders too where two have one name."""
+    posix = [path.replace("\\", "/") for path in paths]
+    names = [posixpath.basename(path) for path in posix]
+    if len(set(names)) == len(names):
+        return names
+    common = posixpath.commonpath(posix)
+    return [posixpath.relpath(path, common) for path in posix]
+
+
+def _labels(index: RowGroupIndex, numbers: list[int]) -> Int[Tensor, " N"] | None:
+    if index.columns.label is None:
+        return None
+    # a private copy of what is changed, which nothing does; torch wants memory it could write
+    mapped = torch.from_numpy(np.memmap(index.folder / "labels", np.int64, "c"))
+    rows = np.concatenate([[0], np.cumsum(index.groups[:, 0])])
+    starts = rows[np.concatenate([[0], index.group_ends])].tolist()
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):  # files of a part stand together
+        return mapped[starts[numbers[0]] : starts[numbers[-1] + 1]]
+    return torch.cat([mapped[starts[n] : starts[n + 1]] for n in numbers])
