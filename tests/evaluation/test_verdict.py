@@ -241,9 +241,9 @@ def test_what_a_run_does_not_reach_stands_first() -> None:
 
 
 def test_a_short_run_is_told_how_much_longer_whatever_its_batch() -> None:
-    for steps, times in ((0, 100), (20, 5), (99, 2)):
+    for steps, much in ((0, "an epoch"), (20, "5 times as long"), (99, "2 times as long")):
         (advice,) = diagnose(Readings(steps=steps)).advice
-        assert advice == f"Train at least {times} times as long (--epochs)."
+        assert advice == f"Train at least {much} (--epochs)."
 
 
 def test_it_speaks_of_what_the_samples_are():

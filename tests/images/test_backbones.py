@@ -75,6 +75,8 @@ def test_the_last_norm_of_every_block_starts_at_zero():
         (BackboneConfig(name="resnet18", options={"color": 3}), "color"),
         (BackboneConfig(name="hf-hub:timm/resnet18"), "unknown backbone"),
         (BackboneConfig(name="local-dir:there"), "unknown backbone"),
+        (BackboneConfig(name="resnet18.a1_in1k"), "unknown backbone .* did you mean resnet18"),
+        (BackboneConfig(name="resnet18."), "unknown backbone"),
     ],
 )
 def test_what_cannot_be_built_is_told(config, words):

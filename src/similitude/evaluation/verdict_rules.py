@@ -323,11 +323,11 @@ def _no_better_than_random(r: Readings) -> Iterator[Finding]:
 
 def _too_short(r: Readings) -> Iterator[Finding]:
     if r.steps is not None and r.steps < FEW_STEPS:
-        times = math.ceil(FEW_STEPS / max(1, r.steps))
+        much = f"{math.ceil(FEW_STEPS / r.steps)} times as long" if r.steps else "an epoch"
         yield Finding(
             "doubtful",
             f"The run had only {r.steps:.0f} steps; fewer than {FEW_STEPS} hardly move a network.",
-            f"Train at least {times} times as long (--epochs).",
+            f"Train at least {much} (--epochs).",
         )
 
 

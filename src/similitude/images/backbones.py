@@ -211,7 +211,7 @@ def check_name(name: str) -> None:
     Raises:
         UserError: with the names that are near.
     """
-    if not timm.is_model(name):
+    if "." in name or not timm.is_model(name):  # it ignores what follows a dot
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise UserError(f"unknown backbone {name!r}: {hint}")
