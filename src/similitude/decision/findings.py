@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 from rich.text import Text
-from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
 from similitude.decision import words
 from similitude.decision.plan import Planned, Standing, costs
@@ -233,6 +232,8 @@ def decided(
         _way(by_title[title], rows[title], ways, best, tested, title in candidates)
         for title in order
     ]
+    from sklearn.metrics import confusion_matrix  # a second, which other commands save
+
     smallest = needed = None
     if len(order) > 1:
         error = error_each(len(order))
@@ -295,6 +296,8 @@ def _way(
     tested: Holdout,
     is_candidate: bool,
 ) -> Way:
+    from sklearn.metrics import f1_score, recall_score
+
     right, said = ways[planned.title], row.predicted[planned.column][0]
     return Way(
         planned.title,

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from similitude.data.labels import read_groups
@@ -60,6 +59,8 @@ def held_out_groups(
     Raises:
         UserError: There is one group, or classes and groups do not allow it.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # a second, which other runs save
+
     known = (y >= 0).nonzero()[:, 0].numpy()
     units = units_of(groups)
     if len(np.unique(units[known])) < 2:

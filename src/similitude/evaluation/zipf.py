@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from similitude.errors import UserError
@@ -54,6 +52,9 @@ def zipf_fitness(
         UserError: There are fewer samples than clusters, fewer than 2 clusters, or a feature is not
             finite.
     """
+    from sklearn.cluster import KMeans  # a second, which other runs save
+    from sklearn.exceptions import ConvergenceWarning
+
     x = check_features(x).double()
     if clusters < 2 or len(x) < clusters:
         raise UserError(
