@@ -1,7 +1,9 @@
 """Images in Parquet files are those that were put there, and a row group is read once."""
 
 import json
+import pickle
 import sys
+import tarfile
 import threading
 
 import fsspec
@@ -202,6 +204,26 @@ def test_files_of_many_row_groups_are_looked_at_in_few(tmp_path, photos):
         server.asked.clear()
         source.probe_sizes(8)
         assert len(groups_of(server)) == 8
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "folder", "array"])
+def test_a_source_can_be_sent_to_another_process(kind, folder, photos, tmp_path):
+    if kind == "tar":
+        with tarfile.open(folder / "x.tar", "w") as tar:
+            for photo in photos:
+                tar.add(photo, photo.name)
+    np.save(folder / "x.npy", np.arange(24 * 64, dtype=np.uint8).reshape(-1, 8, 8))
+    pictures = photos[0].parent
+    near = {"tar": "x.tar", "parquet": ".", "folder": pictures, "array": "x.npy"}[kind]
+    with serving(folder) as server:
+        urls = {"tar": [f"{server.url}/x.tar"], "parquet": [server.url + FILES]}
+        for data in [folder / near, *urls.get(kind, [])]:
+            source = open_source(data, values=None)
+            assert source.read(20).any()
+            sent = pickle.loads(pickle.dumps(source))
+            assert torch.equal(sent.read(20), source.read(20))
+            assert torch.equal(sent.read(3), source.read(3))
+            assert sent.fingerprint() == source.fingerprint()
 
 
 # --- what is wrong -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ of the file. Its class is what a column of class labels says.
 A row costs its row group, which is read as a whole, in one range, and held for a while: row groups
 are the blocks of the samples, see :class:`similitude.randomness.BlockOrder`.
 
-Letters: S Parquet files, N rows.
+Letters: S Parquet files, K row groups, N rows.
 """
 
 import io
@@ -60,6 +60,10 @@ class Held(Generic[T]):
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_AT_ONCE, "similitude-row-groups")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process nothing is in memory yet."""
+        return Held, (self._read, self._sizes)
+
     def __getitem__(self, number: int) -> T:
         """A block, read now unless it is there."""
         while True:
@@ -110,6 +114,32 @@ class Held(Generic[T]):
 def _has_failed(future: Future[Any]) -> bool:
     """Whether it is to be tried again: what could not be read ahead may be there in its turn."""
     return future.done() and (future.cancelled() or future.exception() is not None)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the row groups of some Parquet files; no closure, so that other processes can have it.
+
+    Attributes:
+        shards: The Parquet files.
+        index: Of these and perhaps of others.
+        numbers: Which files of the index these are.
+        file_of: Number of the file of each row group, among these.
+        group_in: Number of each row group in its file.
+    """
+
+    shards: Shards
+    index: RowGroupIndex
+    numbers: list[int]
+    file_of: Int[np.ndarray, " K"]
+    group_in: Int[np.ndarray, " K"]
+
+    def __call__(self, number: int) -> Any:
+        """The part of the column of files in a row group."""
+        file, group = int(self.file_of[number]), int(self.group_in[number])
+        metadata = parsed(self.index.footer(self.numbers[file]), self.shards.shown(file))
+        leaf = self.index.columns.files
+        return read_column(self.shards, file, metadata, group, leaf, checked=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +209,6 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
     blocks = Blocks(np.cumsum(groups[:, 0]), groups[:, 1])
     rows_of_file = np.bincount(file_of, groups[:, 0], len(numbers)).astype(np.int64)
 
-    def read(number: int) -> Any:
-        file = int(file_of[number])
-        metadata = parsed(index.footer(numbers[file]), its.shown(file))
-        group = int(group_in[number])
-        return read_column(its, file, metadata, group, index.columns.files, checked=True)
-
     largest = int(blocks.sizes.max(initial=0))
     notes: tuple[str, ...] = ()
     if 2 * largest > WINDOW_BYTES:
@@ -200,7 +224,7 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
         notes=notes,
         blocks=blocks,
         shards=its,
-        held=Held(read, blocks.sizes),
+        held=Held(_Reader(its, index, numbers, file_of, group_in), blocks.sizes),
     )
 
 

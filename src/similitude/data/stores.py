@@ -82,6 +82,10 @@ class Store:
     fs: AbstractFileSystem
     answered: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process asks for itself: what threads share cannot be sent."""
+        return Store, (self.fs,)
+
     @property
     def is_local(self) -> bool:
         """Whether it is a disk of this machine."""
