@@ -242,6 +242,24 @@ def test_without_images_or_pyarrow_it_is_told(tmp_path, folder, server, monkeypa
         open_source(server.url + FILES)
 
 
+def test_labels_that_are_no_numbers_of_classes_are_told(tmp_path, photos):
+    some = [photo.read_bytes() for photo in photos[:4]]
+    names = {"_type": "ClassLabel", "names": ["a", "b"]}
+    for labels in (["a", "b", "a", "b"], [0, 1, 1.5, 0]):
+        table = pa.table({"image": some, "label": labels})
+        pq.write_table(table.replace_schema_metadata(declared(label=names)), tmp_path / "x.parquet")
+        with pytest.raises(UserError, match=r"the column label of .*x\.parquet is .* no whole num"):
+            open_source(tmp_path / "x.parquet")
+    table = pa.table({"image": some, "label": [0.0, 1.0, None, 0.0]})
+    pq.write_table(table.replace_schema_metadata(declared(label=names)), tmp_path / "x.parquet")
+    assert open_source(tmp_path / "x.parquet").labels.tolist() == [0, 1, -1, 0]
+    for listed in (3, "ab", None):
+        features = declared(label={"_type": "ClassLabel", "names": listed})
+        source = open_source(write(tmp_path / "y.parquet", some, [0, 1, 1, 0], features=features))
+        assert source.labels is None
+        assert source.class_names is None
+
+
 def test_a_file_that_is_cut_off_or_none_is_told(server, folder):
     path = folder / "train-1.parquet"
     content = path.read_bytes()

@@ -148,8 +148,7 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
         if columns.label is not None:
             found = np.full(its.num_rows, -1)
             if columns.label in leaves:
-                column = read_column(shards, number, metadata, group, columns.label, checked=False)
-                found = column.cast("int64").fill_null(-1).to_numpy()
+                found = _classes(shards, number, metadata, group, columns.label)
             labels.append(found)
     if columns.class_names is not None:
         known = np.concatenate(labels)
@@ -160,6 +159,25 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
             )
     check_same(shards, number)
     return _Scan(groups, footer, np.concatenate(labels).astype(np.int64))
+
+
+def _classes(
+    shards: Shards, number: int, metadata: Any, group: int, label: str
+) -> Int[np.ndarray, " n"]:
+    """The numbers of the classes of a row group's rows, -1 where there is none."""
+    shown = shards.shown(number)
+    pa, _ = pyarrow(shown)
+    physical = metadata.schema.column(_leaves(metadata).index(label)).physical_type
+    try:
+        if "BYTE_ARRAY" in physical:  # texts may be long, and are not read
+            raise pa.ArrowInvalid("it holds texts or bytes")
+        column = read_column(shards, number, metadata, group, label, checked=False)
+        return column.cast("int64").fill_null(-1).to_numpy()
+    except pa.ArrowException as error:
+        raise UserError(
+            f"the column {label} of {shown} is declared one of classes, but has labels that are no "
+            f"whole numbers ({error}): write numbers of classes, or do not declare it"
+        ) from error
 
 
 def _footer(shards: Shards, number: int) -> bytes:
@@ -199,10 +217,11 @@ def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
             f"{name} has no {wanted.noun}s, only {', '.join(schema.names)} in "
             f"{metadata.num_rows} rows"
         )
-    label = next((c for c, k in kinds.items() if k == "ClassLabel" and c in schema.names), None)
-    if label is None:
-        return Columns(leaves[found], None, None)
-    return Columns(leaves[found], label, [str(one) for one in declared[label].get("names") or ()])
+    for label, kind in kinds.items():
+        names = declared[label].get("names")
+        if kind == "ClassLabel" and isinstance(names, list) and label in schema.names:
+            return Columns(leaves[found], label, [str(one) for one in names])
+    return Columns(leaves[found], None, None)
 
 
 def _declared(schema: Any) -> dict[str, dict[str, Any]]:
