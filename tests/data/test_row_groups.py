@@ -226,6 +226,22 @@ def test_a_source_can_be_sent_to_another_process(kind, folder, photos, tmp_path)
             assert sent.fingerprint() == source.fingerprint()
 
 
+def test_files_without_rows_are_no_hindrance(tmp_path, photos):
+    some = [photo.read_bytes() for photo in photos]
+    write(tmp_path / "files" / "part-0.parquet", [])
+    with pytest.raises(UserError, match="has no images: there are no rows in its Parquet files"):
+        open_source(tmp_path / "files" / "part-0.parquet")
+    pq.write_table(pa.table({"image": pa.nulls(0)}), tmp_path / "files" / "part-1.parquet")
+    write(tmp_path / "files" / "part-2.parquet", some[:20], [1] * 20)
+    write(tmp_path / "files" / "part-3.parquet", [], [])
+    write(tmp_path / "files" / "part-4.parquet", some[20:], [0] * 4)
+    source = open_source(tmp_path / "files")
+    assert [source.origin.file(i).read() for i in range(24)] == some
+    assert source.names[0] == "part-2.parquet/00000"
+    assert source.names[20] == "part-4.parquet/00000"
+    assert source.labels.tolist() == [1] * 20 + [0] * 4
+
+
 # --- what is wrong -----------------------------------------------------------------------------
 
 

@@ -113,8 +113,8 @@ class _Scan(NamedTuple):
 
 def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
     """Read all footers and classes, and write the files; their facts."""
-    columns = _columns(parsed(_footer(shards, 0), shards.shown(0)), name, wanted)
-    groups, footers = [], []
+    columns = _columns(_first_with_rows(shards), name, wanted)
+    groups, footers, rows = [], [], 0
 
     def scan(number: int, left_off: threading.Event) -> _Scan:
         return _scan(shards, number, columns, left_off)
@@ -127,7 +127,21 @@ def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str,
             files["groups"].write(found.groups.tobytes())
             files["footers"].write(found.footer)
             files["labels"].write(found.labels.tobytes())
+            rows += int(found.groups[:, 0].sum())
+    if rows == 0:
+        raise UserError(f"{name} has no {wanted.noun}s: there are no rows in its Parquet files")
     return {"columns": list(columns), "groups": groups, "footers": footers}
+
+
+def _first_with_rows(shards: Shards) -> Any:
+    """What the footer of the first file that has rows says; of none, that of the first file."""
+    first = None
+    for number in range(len(shards.paths)):
+        metadata = parsed(_footer(shards, number), shards.shown(number))
+        if metadata.num_rows:
+            return metadata
+        first = first or metadata
+    return first
 
 
 def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Event) -> _Scan:
@@ -135,8 +149,10 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
     footer = _footer(shards, number)
     metadata = parsed(footer, shown)
     leaves = _leaves(metadata)
+    if not metadata.num_rows:  # whatever its columns, of which none may have a type
+        return _Scan(np.empty((0, 2), np.int64), footer, np.empty(0, np.int64))
     if columns.files not in leaves:
-        raise UserError(f"{shown} has no column {columns.files}, which {shards.shown(0)} has")
+        raise UserError(f"{shown} has no column {columns.files}, which others have")
     groups = np.zeros((metadata.num_row_groups, 2), np.int64)
     labels = [np.empty(0, np.int64)]
     for group in range(len(groups)):
@@ -212,7 +228,7 @@ def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
     leaves = {field.name: leaf for field in schema if (leaf := _leaf(pa, field)) is not None}
     named = [c for c, kind in kinds.items() if kind == wanted.noun.capitalize() and c in leaves]
     found = next(iter(named or leaves), None)
-    if found is None or metadata.num_rows == 0:
+    if found is None:
         raise UserError(
             f"{name} has no {wanted.noun}s, only {', '.join(schema.names)} in "
             f"{metadata.num_rows} rows"
