@@ -14,7 +14,7 @@ import torch
 from builders import small_recipe, write_photos
 from servers import serving
 from similitude import pretrain, randomness
-from similitude.data import row_groups, stores
+from similitude.data import row_group_index, row_groups, stores
 from similitude.data.loader import Loader
 from similitude.data.row_groups import Held
 from similitude.errors import UserError
@@ -127,6 +127,16 @@ def test_a_pass_reads_footers_and_classes_once_and_each_row_group_in_one_range(s
     assert len(server.asked) == 6
     files = sum(path.stat().st_size for path in server.folder.iterdir())
     assert sum(stop - start for _, start, stop in asked) < files
+
+
+def test_a_footer_is_parsed_once_for_all_row_groups_of_its_file(folder, monkeypatch):
+    seen, parsed = [], row_group_index.parsed
+    source = open_source(folder, values=None)
+    monkeypatch.setattr(row_group_index, "parsed", lambda *a: (seen.append(a[1]), parsed(*a))[1])
+    for i in (0, 4, 8, 12):
+        source.origin.file(i)
+        source.read_ahead(())
+    assert len(seen) == len(set(seen)) == 2
 
 
 def test_parts_are_what_names_of_files_or_of_folders_say(tmp_path, photos):
@@ -256,6 +266,19 @@ def test_without_images_or_pyarrow_it_is_told(tmp_path, folder, server, monkeypa
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'similitude\[parquet\]'"):
         open_source(server.url + FILES)
+
+
+def test_columns_that_are_declared_something_else_hold_no_images(tmp_path, photos):
+    some = [photo.read_bytes() for photo in photos[:4]]
+    sounds = declared(audio={"_type": "Audio"})
+    path = write(tmp_path / "x.parquet", some, features=sounds, column="audio")
+    with pytest.raises(UserError, match="has no images, only audio in 4 rows"):
+        open_source(path)
+    table = pa.table({"audio": some, "jpg": some[::-1]})
+    value = {"_type": "Value", "dtype": "binary"}
+    for features in (sounds, declared(audio={"_type": "Audio"}, jpg=value)):
+        pq.write_table(table.replace_schema_metadata(features), tmp_path / "y.parquet")
+        assert open_source(tmp_path / "y.parquet").origin.file(0).read() == some[3]
 
 
 def test_labels_that_are_no_numbers_of_classes_are_told(tmp_path, photos):

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from similitude.errors import UserError
 _FORMAT = 1  # larger when the same files would give another index
 _TAIL = 1 << 16  # bytes in which most footers lie whole
 _MARK = 8  # bytes of a footer's length, and of the letters after it
+_FOOTERS = 16  # that are kept in memory as they are parsed
 _COLUMNS = ("groups", "footers", "labels")
 
 
@@ -64,12 +66,10 @@ class RowGroupIndex:
     group_ends: Int[np.ndarray, " S"]
     footer_ends: Int[np.ndarray, " S"]
 
-    def footer(self, number: int) -> bytes:
-        """Of a Parquet file."""
+    def metadata(self, number: int, shown: str) -> Any:
+        """What the footer of a Parquet file says: pyarrow's ``FileMetaData``, parsed once."""
         start = int(self.footer_ends[number - 1]) if number else 0
-        with (self.folder / "footers").open("rb") as file:
-            file.seek(start)
-            return file.read(int(self.footer_ends[number]) - start)
+        return _parsed_of(self.folder / "footers", start, int(self.footer_ends[number]), shown)
 
 
 def indexed(shards: Shards, name: str, wanted: Wanted) -> RowGroupIndex:
@@ -219,15 +219,27 @@ def parsed(footer: bytes, shown: str) -> Any:
         raise UserError(f"cannot read {shown}: {error}") from error
 
 
+# One of many row groups takes longer to parse than a row group to read.
+@lru_cache(_FOOTERS)
+def _parsed_of(path: Path, start: int, stop: int, shown: str) -> Any:
+    with path.open("rb") as file:
+        file.seek(start)
+        return parsed(file.read(stop - start), shown)
+
+
 def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
-    """The columns that Hugging Face's library declares, else the first that can hold files."""
+    """The columns that Hugging Face's library declares, else the first that can hold files.
+
+    One that is declared something else, as a sound, holds none; a plain value may be anything.
+    """
     schema = metadata.schema.to_arrow_schema()
     declared = _declared(schema)
     kinds = {column: feature.get("_type") for column, feature in declared.items()}
     pa, _ = pyarrow(name)
     leaves = {field.name: leaf for field in schema if (leaf := _leaf(pa, field)) is not None}
     named = [c for c, kind in kinds.items() if kind == wanted.noun.capitalize() and c in leaves]
-    found = next(iter(named or leaves), None)
+    plain = [column for column in leaves if kinds.get(column) in (None, "Value")]
+    found = next(iter(named or plain), None)
     if found is None:
         raise UserError(
             f"{name} has no {wanted.noun}s, only {', '.join(schema.names)} in "

@@ -28,7 +28,7 @@ from similitude.data.index import Shards
 from similitude.data.names import RowNames
 from similitude.data.openers import Found
 from similitude.data.parts import PARTS, part_of_file, parts_of
-from similitude.data.row_group_index import RowGroupIndex, indexed, parsed, read_column
+from similitude.data.row_group_index import RowGroupIndex, indexed, read_column
 from similitude.data.source import FileSource
 from similitude.errors import UserError
 from similitude.randomness import WINDOW_BYTES, Blocks
@@ -137,7 +137,7 @@ class _Reader:
     def __call__(self, number: int) -> Any:
         """The part of the column of files in a row group."""
         file, group = int(self.file_of[number]), int(self.group_in[number])
-        metadata = parsed(self.index.footer(self.numbers[file]), self.shards.shown(file))
+        metadata = self.index.metadata(self.numbers[file], self.shards.shown(file))
         leaf = self.index.columns.files
         return read_column(self.shards, file, metadata, group, leaf, checked=True)
 
