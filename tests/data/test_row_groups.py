@@ -15,6 +15,7 @@ from builders import small_recipe, write_photos
 from servers import serving
 from similitude import pretrain, randomness
 from similitude.data import row_group_index, row_groups, stores
+from similitude.data.files import UnreadableError
 from similitude.data.loader import Loader
 from similitude.data.row_groups import Held
 from similitude.errors import UserError
@@ -279,6 +280,28 @@ def test_columns_that_are_declared_something_else_hold_no_images(tmp_path, photo
     for features in (sounds, declared(audio={"_type": "Audio"}, jpg=value)):
         pq.write_table(table.replace_schema_metadata(features), tmp_path / "y.parquet")
         assert open_source(tmp_path / "y.parquet").origin.file(0).read() == some[3]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_equal_images_take_the_memory_of_one(nested, tmp_path):
+    one, other = bytes(400_000), bytes(range(200)) * 2_000
+    contents = [one, None, *[one] * 97, other]
+    path = write(tmp_path / "x.parquet", contents, of_group=100)
+    if not nested:
+        pq.write_table(pa.table({"image": pa.array(contents, pa.large_binary())}), path)
+    source = open_source(path, values=None).origin
+    assert path.stat().st_size < 1_000_000
+    assert source.held[0].nbytes < 1_000_000
+    assert source.held[0].nbytes < 1.1 * source.blocks.sizes[0]
+    assert [source.file(i).read() for i in (0, 98, 99)] == [one, one, other]
+    with pytest.raises(UnreadableError, match="no bytes in this row"):
+        source.file(1)
+
+
+def test_a_row_group_larger_than_the_memory_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(row_groups, "free_memory_bytes", lambda: 1000)
+    with pytest.raises(UserError, match="has a row group of 0 MB, and 0 MB .*: write it with smal"):
+        open_source(folder)
 
 
 def test_labels_that_are_no_numbers_of_classes_are_told(tmp_path, photos):

@@ -287,6 +287,8 @@ def read_column(
 ) -> Any:
     """A row group's part of a column, got in one range: pyarrow's ``ChunkedArray``.
 
+    Of texts and bytes it may be a dictionary, as in the file.
+
     Args:
         shards: Of which the Parquet file is one.
         number: Which one.
@@ -309,7 +311,12 @@ def read_column(
         if len(content) < length:
             raise EOFError("it is cut off")
         window = _Window(content, start, shards.sizes[number], pa.py_buffer)
-        file = parquet.ParquetFile(window, metadata=metadata)
+        # Equal values of which the file has one are to be one in memory too. It takes twice the
+        # time, so only where the file says so, and only as much as pyarrow's dictionaries hold.
+        is_repeated = any("DICTIONARY" in encoding for encoding in chunk.encodings)
+        fits = chunk.physical_type == "BYTE_ARRAY" and chunk.total_uncompressed_size < 1 << 31
+        kept = [leaf] if is_repeated and fits else None
+        file = parquet.ParquetFile(window, metadata=metadata, read_dictionary=kept)
         column = file.read_row_group(group, columns=[leaf], use_threads=False).flatten().column(0)
         if len(column) != its.num_rows:
             raise EOFError("rows are missing")

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from similitude.data.cache import free_memory_bytes
 from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
 from similitude.data.index import Shards
 from similitude.data.names import RowNames
@@ -166,7 +167,8 @@ class RowGroupSource(FileSource):
         value = self.held[number][i - self.blocks.range(number).start]
         if not value.is_valid:
             raise UnreadableError("no bytes in this row")
-        content = memoryview(value.as_buffer())
+        # a value of a dictionary stands for the one that it has
+        content = memoryview(getattr(value, "value", value).as_buffer())
         if len(content) > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
         return io.BytesIO(content)
@@ -210,6 +212,11 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
     rows_of_file = np.bincount(file_of, groups[:, 0], len(numbers)).astype(np.int64)
 
     largest = int(blocks.sizes.max(initial=0))
+    if largest > (free := free_memory_bytes()):
+        raise UserError(
+            f"{name} has a row group of {largest >> 20} MB, and {free >> 20} MB of memory are free: "
+            "write it with smaller ones"
+        )
     notes: tuple[str, ...] = ()
     if 2 * largest > WINDOW_BYTES:
         notes = (
