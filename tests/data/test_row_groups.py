@@ -21,7 +21,7 @@ from similitude.data.row_groups import Held
 from similitude.errors import UserError
 from similitude.images import loading
 from similitude.images.lazy import LazyCanvases
-from similitude.images.loading import load_images
+from similitude.images.loading import load_images, pack_images
 from similitude.images.opening import open_parts, open_source
 from similitude.modalities import modality_of
 from similitude.multimodal.table import is_table
@@ -356,6 +356,22 @@ def test_a_network_that_comes_back_is_waited_for_and_one_that_is_gone_told(serve
         source.origin.file(20)
     server.failures = 0
     assert source.origin.file(20).read()  # what failed is not kept
+
+
+def test_row_groups_are_let_go_once_images_are_decoded(folder, photos, tmp_path):
+    source = open_source(folder)
+    held = source.origin.held
+    source.probe_sizes(8)
+    assert held._held
+    load_images(source, 8)
+    assert not held._held
+    pack_images(source, tmp_path / "x.pack", 8)
+    assert not held._held
+    some = [b"x", *[photo.read_bytes() for photo in photos[:3]]]
+    source = open_source(write(tmp_path / "x.parquet", some), values=None)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_images(source, 8)
+    assert not source.origin.held._held
 
 
 # --- blocks in memory --------------------------------------------------------------------------
