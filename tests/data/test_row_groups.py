@@ -5,6 +5,8 @@ import pickle
 import sys
 import tarfile
 import threading
+import time
+from contextlib import suppress
 
 import fsspec
 import numpy as np
@@ -429,6 +431,48 @@ def test_read_ahead_are_these_and_no_others(monkeypatch):
     assert sorted(seen) == [0, 2, 5, 7, 8]
     held.read_ahead(())
     assert not held._held
+
+
+def test_very_many_small_blocks_are_asked_for_at_once():
+    sizes = np.full(20_000, 30_000)
+    held = Held(int, sizes)
+    start = time.perf_counter()
+    held.read_ahead(range(15_000))
+    held.read_ahead(range(5_000, 20_000))
+    assert time.perf_counter() - start < 5  # minutes where each looks at all others
+    assert held[19_999] == 19_999
+    held.read_ahead(())
+
+
+def test_a_block_that_fails_is_not_asked_for_with_each_sample_before_it():
+    seen = []
+
+    def read(number):
+        seen.append(number)
+        if number == 2:
+            raise UserError("gone")
+        return number
+
+    held = Held(read, np.array([1, 1, 1]))
+    assert held[0] == 0
+    assert held[1] == 1
+    with suppress(UserError):
+        held._held[2].result()
+    for _ in range(9):
+        assert held[1] == 1
+    assert seen == [0, 1, 2]
+    with pytest.raises(UserError, match="gone"):
+        held[2]
+    assert seen == [0, 1, 2, 2]
+
+
+def test_what_is_let_go_of_are_those_longest_not_asked_for(monkeypatch):
+    held, seen = holding([50] * 20, monkeypatch)
+    held.read_ahead([0])
+    for number in (2, 4, 6, 8, 4, 10):
+        assert held[number] == number * 10
+    assert set(held._held) == {0, 8, 4, 10}
+    assert seen == [0, 2, 4, 6, 8, 10]
 
 
 def test_an_error_reaches_who_asks_then_and_nobody_else():

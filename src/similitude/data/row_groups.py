@@ -12,6 +12,7 @@ Letters: S Parquet files, K row groups, N rows.
 import io
 import posixpath
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,8 +57,12 @@ class Held(Generic[T]):
             sizes: Bytes of each.
         """
         self._read, self._sizes = read, sizes
-        self._held: dict[int, Future[T]] = {}  # those last asked for at the end
+        self._held: dict[int, Future[T]] = {}
         self._ahead: frozenset[int] = frozenset()
+        # The others that are held, those last asked for at the end, and their bytes in all: all
+        # threads wait for the lock, so nothing under it may take longer the more are held.
+        self._others: OrderedDict[int, None] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_AT_ONCE, "similitude-row-groups")
 
@@ -70,9 +75,13 @@ class Held(Generic[T]):
         while True:
             with self._lock:
                 future = self._asked(number)
-                if number not in self._ahead and number - 1 in self._held:
-                    for following in self._following(number):
-                        self._asked(following)
+                if number not in self._ahead:
+                    if number - 1 in self._held:
+                        for following in self._following(number):
+                            # one that failed is tried again in its turn, not for each sample before
+                            if following not in self._held:
+                                self._asked(following)
+                    self._let_go()
             try:
                 return future.result()
             except CancelledError:  # let go of just now
@@ -83,24 +92,32 @@ class Held(Generic[T]):
         with self._lock:
             wanted = dict.fromkeys(numbers)
             self._ahead = frozenset(wanted)
+            self._others.clear()
+            self._bytes = 0
             for number in [number for number in self._held if number not in wanted]:
                 self._held.pop(number).cancel()
             for number in wanted:
                 self._asked(number)
 
     def _asked(self, number: int) -> Future[T]:
-        future = self._held.pop(number, None)
-        if future is not None and not _has_failed(future):
-            self._held[number] = future
-            return future
-        future = self._held[number] = self._threads.submit(self._read, number)
-        others = [other for other in self._held if other not in self._ahead]
-        over = int(self._sizes[others].sum()) - WINDOW_BYTES
-        for other in others[:-_LEAST]:
-            if over > 0 and self._held[other].done():
-                over -= int(self._sizes[other])
-                del self._held[other]
+        future = self._held.get(number)
+        if future is None or _has_failed(future):
+            future = self._held[number] = self._threads.submit(self._read, number)
+        if number not in self._ahead:
+            if number not in self._others:
+                self._bytes += int(self._sizes[number])
+            self._others[number] = None
+            self._others.move_to_end(number)
         return future
+
+    def _let_go(self) -> None:
+        """Of the others, the first, while they are too large and are not being read."""
+        while self._bytes > WINDOW_BYTES and len(self._others) > _LEAST:
+            first = next(iter(self._others))
+            if not self._held[first].done():
+                break
+            del self._held[first], self._others[first]
+            self._bytes -= int(self._sizes[first])
 
     def _following(self, number: int) -> range:
         stop, length = number + 1, 0
