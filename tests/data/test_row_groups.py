@@ -21,10 +21,13 @@ from similitude.data.files import UnreadableError
 from similitude.data.loader import Loader
 from similitude.data.row_groups import Held
 from similitude.errors import UserError
+from similitude.evaluation import online
+from similitude.evaluation.online import OnlineMonitor
 from similitude.images import loading
 from similitude.images.lazy import LazyCanvases
 from similitude.images.loading import load_images, pack_images
 from similitude.images.opening import open_parts, open_source
+from similitude.images.views import ImageFacts, ImageView, ImageViewConfig, MultiView
 from similitude.modalities import modality_of
 from similitude.multimodal.table import is_table
 
@@ -552,6 +555,20 @@ def test_random_samples_are_of_few_row_groups(folder, lazily):
     images = lazily(source)
     some = images.order(0, -1)[:6]
     assert len({int(i) // 4 for i in some}) <= 2
+
+
+def test_the_monitor_looks_for_labels_in_few_row_groups(folder, photos, lazily, monkeypatch):
+    for s in range(3):
+        some = [photo.read_bytes() for photo in photos[8 * s : 8 * s + 8]]
+        write(folder / f"train-{s}.parquet", some, [None, None, 1, None] * 2)
+    images = lazily(open_source(folder))
+    monkeypatch.setattr(online, "_LOOKED_AT", 8)
+    facts = ImageFacts(8, (0.5,) * 3, (0.5,) * 3)
+    view = ImageView(ImageViewConfig(), facts)
+    watched = OnlineMonitor(images, facts, MultiView(view, view), seed=0, size=4).samples
+    rows = [images.names.index(name) for name in watched.names]
+    assert len({row // 4 for row in rows}) <= 2
+    assert (watched.labels >= 0).sum() == 2
 
 
 @pytest.mark.slow
