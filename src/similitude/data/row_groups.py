@@ -81,6 +81,8 @@ class Held(Generic[T]):
                             # one that failed is tried again in its turn, not for each sample before
                             if following not in self._held:
                                 self._asked(following)
+                            elif following in self._others:
+                                self._others.move_to_end(following)
                     self._let_go()
             try:
                 return future.result()
@@ -231,8 +233,8 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
     largest = int(blocks.sizes.max(initial=0))
     if largest > (free := free_memory_bytes()):
         raise UserError(
-            f"{name} has a row group of {largest >> 20} MB, and {free >> 20} MB of memory are free: "
-            "write it with smaller ones"
+            f"{name} has a row group of {largest >> 20} MB, and {free >> 20} MB of memory are "
+            "free: write it with smaller ones"
         )
     notes: tuple[str, ...] = ()
     if 2 * largest > WINDOW_BYTES:
