@@ -11,8 +11,6 @@ import tarfile
 import time
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,6 +18,9 @@ from builders import write_photos
 from similitude.errors import UserError
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 NEEDED = "needs pip install 'similitude[remote]' 'moto[s3,server]' gcp-storage-emulator"
 GOOGLE = "from gcp_storage_emulator.server import create_server as c"

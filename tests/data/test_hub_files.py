@@ -1,13 +1,13 @@
 """Data in a repository of the hub, as its own file system reads them of a server."""
 
+import hashlib
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants as hub
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import HfFileSystem
@@ -18,11 +18,24 @@ from similitude.errors import UserError
 from similitude.images.loading import load_images
 from similitude.images.opening import open_source
 
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
 REPOSITORY = "datasets/me/photos"
 
 
+def digest(path):
+    return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
 class Hub(Server):
-    """The files of a folder as one repository, with as much of the hub's interface as is asked."""
+    """The files of a folder as one repository, with as much of the hub's interface as is asked.
+
+    Attributes:
+        listed: how often a list of its files was asked for.
+    """
+
+    listed = 0
 
     def answer(self, handler: BaseHTTPRequestHandler, *, with_content: bool) -> None:
         path = unquote(urlsplit(handler.path).path)
@@ -33,8 +46,9 @@ class Hub(Server):
         elif path.startswith(f"/api/{REPOSITORY}"):
             told = path.removeprefix(f"/api/{REPOSITORY}").split("/")
             # a file is known by the hash of its content
+            self.listed += "tree" in told
             files = [
-                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": f"{f.stat()}"}
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": digest(f)}
                 for f in sorted(self.folder.iterdir())
             ]
             found = files if "tree" in told else {"id": "me/photos", "sha": "0" * 40}
@@ -86,6 +100,26 @@ def test_row_groups_of_the_hub_are_read_in_place(repository, shards, cache):
     size = (shards / "train-0.parquet").stat().st_size
     groups = [ask for ask in repository.asked if ask[2] - ask[1] > 1 and ask[2] < size]
     assert len(groups) == len(set(groups)) == 3
+
+
+def test_a_file_of_the_hub_that_changes_under_a_run_is_told(repository, shards, cache):
+    pixels = [photo.read_bytes() for photo in sorted((shards.parent / "photos").iterdir())]
+    for name in ("train-0", "train-1"):
+        table = pa.table({"image": pixels})
+        pq.write_table(table, shards / f"{name}.parquet", row_group_size=1)
+    source = open_source(f"hf://{REPOSITORY}/*.parquet", values=None).origin
+    before = repository.listed
+    source.read_ahead(range(24))
+    with ThreadPoolExecutor(24) as threads:
+        contents = list(threads.map(lambda i: source.file(i).read(), range(24)))
+    assert contents == [*pixels, *pixels]
+    assert 1 <= repository.listed - before <= 24
+    source.read_ahead(())
+    path = shards / "train-1.parquet"
+    path.write_bytes(path.read_bytes().replace(b"parquet-cpp", b"parquet-CPP"))  # no other length
+    assert source.file(3).read() == pixels[3]
+    with pytest.raises(UserError, match=r"hf://.*train-1\.parquet has changed since its footer"):
+        source.file(20)
 
 
 @pytest.mark.parametrize("named", ["train-{0..1}.tar", "*.tar", ""])

@@ -1,8 +1,12 @@
 """Images in Parquet files are those that were put there, and a row group is read once."""
 
 import json
+import pickle
 import sys
+import tarfile
 import threading
+import time
+from contextlib import suppress
 
 import fsspec
 import numpy as np
@@ -12,14 +16,18 @@ import torch
 from builders import small_recipe, write_photos
 from servers import serving
 from similitude import pretrain, randomness
-from similitude.data import row_groups, stores
+from similitude.data import row_group_index, row_groups, stores
+from similitude.data.files import UnreadableError
 from similitude.data.loader import Loader
 from similitude.data.row_groups import Held
 from similitude.errors import UserError
+from similitude.evaluation import online
+from similitude.evaluation.online import OnlineMonitor
 from similitude.images import loading
 from similitude.images.lazy import LazyCanvases
-from similitude.images.loading import load_images
+from similitude.images.loading import load_images, pack_images
 from similitude.images.opening import open_parts, open_source
+from similitude.images.views import ImageFacts, ImageView, ImageViewConfig, MultiView
 from similitude.modalities import modality_of
 from similitude.multimodal.table import is_table
 
@@ -127,6 +135,16 @@ def test_a_pass_reads_footers_and_classes_once_and_each_row_group_in_one_range(s
     assert sum(stop - start for _, start, stop in asked) < files
 
 
+def test_a_footer_is_parsed_once_for_all_row_groups_of_its_file(folder, monkeypatch):
+    seen, parsed = [], row_group_index.parsed
+    source = open_source(folder, values=None)
+    monkeypatch.setattr(row_group_index, "parsed", lambda *a: (seen.append(a[1]), parsed(*a))[1])
+    for i in (0, 4, 8, 12):
+        source.origin.file(i)
+        source.read_ahead(())
+    assert len(seen) == len(set(seen)) == 2
+
+
 def test_parts_are_what_names_of_files_or_of_folders_say(tmp_path, photos):
     some = [photo.read_bytes() for photo in photos]
     write(tmp_path / "a" / "data" / "test-00000-of-00001.parquet", some[:4])
@@ -204,6 +222,42 @@ def test_files_of_many_row_groups_are_looked_at_in_few(tmp_path, photos):
         assert len(groups_of(server)) == 8
 
 
+@pytest.mark.parametrize("kind", ["tar", "parquet", "folder", "array"])
+def test_a_source_can_be_sent_to_another_process(kind, folder, photos, tmp_path):
+    if kind == "tar":
+        with tarfile.open(folder / "x.tar", "w") as tar:
+            for photo in photos:
+                tar.add(photo, photo.name)
+    np.save(folder / "x.npy", np.arange(24 * 64, dtype=np.uint8).reshape(-1, 8, 8))
+    pictures = photos[0].parent
+    near = {"tar": "x.tar", "parquet": ".", "folder": pictures, "array": "x.npy"}[kind]
+    with serving(folder) as server:
+        urls = {"tar": [f"{server.url}/x.tar"], "parquet": [server.url + FILES]}
+        for data in [folder / near, *urls.get(kind, [])]:
+            source = open_source(data, values=None)
+            assert source.read(20).any()
+            sent = pickle.loads(pickle.dumps(source))
+            assert torch.equal(sent.read(20), source.read(20))
+            assert torch.equal(sent.read(3), source.read(3))
+            assert sent.fingerprint() == source.fingerprint()
+
+
+def test_files_without_rows_are_no_hindrance(tmp_path, photos):
+    some = [photo.read_bytes() for photo in photos]
+    write(tmp_path / "files" / "part-0.parquet", [])
+    with pytest.raises(UserError, match="has no images: there are no rows in its Parquet files"):
+        open_source(tmp_path / "files" / "part-0.parquet")
+    pq.write_table(pa.table({"image": pa.nulls(0)}), tmp_path / "files" / "part-1.parquet")
+    write(tmp_path / "files" / "part-2.parquet", some[:20], [1] * 20)
+    write(tmp_path / "files" / "part-3.parquet", [], [])
+    write(tmp_path / "files" / "part-4.parquet", some[20:], [0] * 4)
+    source = open_source(tmp_path / "files")
+    assert [source.origin.file(i).read() for i in range(24)] == some
+    assert source.names[0] == "part-2.parquet/00000"
+    assert source.names[20] == "part-4.parquet/00000"
+    assert source.labels.tolist() == [1] * 20 + [0] * 4
+
+
 # --- what is wrong -----------------------------------------------------------------------------
 
 
@@ -218,6 +272,59 @@ def test_without_images_or_pyarrow_it_is_told(tmp_path, folder, server, monkeypa
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'similitude\[parquet\]'"):
         open_source(server.url + FILES)
+
+
+def test_columns_that_are_declared_something_else_hold_no_images(tmp_path, photos):
+    some = [photo.read_bytes() for photo in photos[:4]]
+    sounds = declared(audio={"_type": "Audio"})
+    path = write(tmp_path / "x.parquet", some, features=sounds, column="audio")
+    with pytest.raises(UserError, match="has no images, only audio in 4 rows"):
+        open_source(path)
+    table = pa.table({"audio": some, "jpg": some[::-1]})
+    value = {"_type": "Value", "dtype": "binary"}
+    for features in (sounds, declared(audio={"_type": "Audio"}, jpg=value)):
+        pq.write_table(table.replace_schema_metadata(features), tmp_path / "y.parquet")
+        assert open_source(tmp_path / "y.parquet").origin.file(0).read() == some[3]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_equal_images_take_the_memory_of_one(nested, tmp_path):
+    one, other = bytes(400_000), bytes(range(200)) * 2_000
+    contents = [one, None, *[one] * 97, other]
+    path = write(tmp_path / "x.parquet", contents, of_group=100)
+    if not nested:
+        pq.write_table(pa.table({"image": pa.array(contents, pa.large_binary())}), path)
+    source = open_source(path, values=None).origin
+    assert path.stat().st_size < 1_000_000
+    assert source.held[0].nbytes < 1_000_000
+    assert source.held[0].nbytes < 1.1 * source.blocks.sizes[0]
+    assert [source.file(i).read() for i in (0, 98, 99)] == [one, one, other]
+    with pytest.raises(UnreadableError, match="no bytes in this row"):
+        source.file(1)
+
+
+def test_a_row_group_larger_than_the_memory_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(row_groups, "free_memory_bytes", lambda: 1000)
+    with pytest.raises(UserError, match="has a row group of 0 MB, and 0 MB of memory"):
+        open_source(folder)
+
+
+def test_labels_that_are_no_numbers_of_classes_are_told(tmp_path, photos):
+    some = [photo.read_bytes() for photo in photos[:4]]
+    names = {"_type": "ClassLabel", "names": ["a", "b"]}
+    for labels in (["a", "b", "a", "b"], [0, 1, 1.5, 0]):
+        table = pa.table({"image": some, "label": labels})
+        pq.write_table(table.replace_schema_metadata(declared(label=names)), tmp_path / "x.parquet")
+        with pytest.raises(UserError, match=r"the column label of .*x\.parquet is .* no whole num"):
+            open_source(tmp_path / "x.parquet")
+    table = pa.table({"image": some, "label": [0.0, 1.0, None, 0.0]})
+    pq.write_table(table.replace_schema_metadata(declared(label=names)), tmp_path / "x.parquet")
+    assert open_source(tmp_path / "x.parquet").labels.tolist() == [0, 1, -1, 0]
+    for listed in (3, "ab", None):
+        features = declared(label={"_type": "ClassLabel", "names": listed})
+        source = open_source(write(tmp_path / "y.parquet", some, [0, 1, 1, 0], features=features))
+        assert source.labels is None
+        assert source.class_names is None
 
 
 def test_a_file_that_is_cut_off_or_none_is_told(server, folder):
@@ -254,6 +361,22 @@ def test_a_network_that_comes_back_is_waited_for_and_one_that_is_gone_told(serve
         source.origin.file(20)
     server.failures = 0
     assert source.origin.file(20).read()  # what failed is not kept
+
+
+def test_row_groups_are_let_go_once_images_are_decoded(folder, photos, tmp_path):
+    source = open_source(folder)
+    held = source.origin.held
+    source.probe_sizes(8)
+    assert held._held
+    load_images(source, 8)
+    assert not held._held
+    pack_images(source, tmp_path / "x.pack", 8)
+    assert not held._held
+    some = [b"x", *[photo.read_bytes() for photo in photos[:3]]]
+    source = open_source(write(tmp_path / "x.parquet", some), values=None)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_images(source, 8)
+    assert not source.origin.held._held
 
 
 # --- blocks in memory --------------------------------------------------------------------------
@@ -311,6 +434,48 @@ def test_read_ahead_are_these_and_no_others(monkeypatch):
     assert sorted(seen) == [0, 2, 5, 7, 8]
     held.read_ahead(())
     assert not held._held
+
+
+def test_very_many_small_blocks_are_asked_for_at_once():
+    sizes = np.full(20_000, 30_000)
+    held = Held(int, sizes)
+    start = time.perf_counter()
+    held.read_ahead(range(15_000))
+    held.read_ahead(range(5_000, 20_000))
+    assert time.perf_counter() - start < 5  # minutes where each looks at all others
+    assert held[19_999] == 19_999
+    held.read_ahead(())
+
+
+def test_a_block_that_fails_is_not_asked_for_with_each_sample_before_it():
+    seen = []
+
+    def read(number):
+        seen.append(number)
+        if number == 2:
+            raise UserError("gone")
+        return number
+
+    held = Held(read, np.array([1, 1, 1]))
+    assert held[0] == 0
+    assert held[1] == 1
+    with suppress(UserError):
+        held._held[2].result()
+    for _ in range(9):
+        assert held[1] == 1
+    assert seen == [0, 1, 2]
+    with pytest.raises(UserError, match="gone"):
+        held[2]
+    assert seen == [0, 1, 2, 2]
+
+
+def test_what_is_let_go_of_are_those_longest_not_asked_for(monkeypatch):
+    held, seen = holding([50] * 20, monkeypatch)
+    held.read_ahead([0])
+    for number in (2, 4, 6, 8, 4, 10):
+        assert held[number] == number * 10
+    assert set(held._held) == {0, 8, 4, 10}
+    assert seen == [0, 2, 4, 6, 8, 10]
 
 
 def test_an_error_reaches_who_asks_then_and_nobody_else():
@@ -390,6 +555,20 @@ def test_random_samples_are_of_few_row_groups(folder, lazily):
     images = lazily(source)
     some = images.order(0, -1)[:6]
     assert len({int(i) // 4 for i in some}) <= 2
+
+
+def test_the_monitor_looks_for_labels_in_few_row_groups(folder, photos, lazily, monkeypatch):
+    for s in range(3):
+        some = [photo.read_bytes() for photo in photos[8 * s : 8 * s + 8]]
+        write(folder / f"train-{s}.parquet", some, [None, None, 1, None] * 2)
+    images = lazily(open_source(folder))
+    monkeypatch.setattr(online, "_LOOKED_AT", 8)
+    facts = ImageFacts(8, (0.5,) * 3, (0.5,) * 3)
+    view = ImageView(ImageViewConfig(), facts)
+    watched = OnlineMonitor(images, facts, MultiView(view, view), seed=0, size=4).samples
+    rows = [images.names.index(name) for name in watched.names]
+    assert len({row // 4 for row in rows}) <= 2
+    assert (watched.labels >= 0).sum() == 2
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ class Shards:
 
     def has_changed(self, number: int) -> bool:
         """Whether one is another now than when it was looked for."""
-        return self.store.facts_of(self.paths[number])[1] != self.stamps[number]
+        return self.store.facts_of(self.paths[number], now=True)[1] != self.stamps[number]
 
     def fingerprint(self) -> str:
         """A hash of every shard's place, length and time."""

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from similitude.errors import UserError
 _FORMAT = 1  # larger when the same files would give another index
 _TAIL = 1 << 16  # bytes in which most footers lie whole
 _MARK = 8  # bytes of a footer's length, and of the letters after it
+_FOOTERS = 16  # that are kept in memory as they are parsed
 _COLUMNS = ("groups", "footers", "labels")
 
 
@@ -64,12 +66,10 @@ class RowGroupIndex:
     group_ends: Int[np.ndarray, " S"]
     footer_ends: Int[np.ndarray, " S"]
 
-    def footer(self, number: int) -> bytes:
-        """Of a Parquet file."""
+    def metadata(self, number: int, shown: str) -> Any:
+        """What the footer of a Parquet file says: pyarrow's ``FileMetaData``, parsed once."""
         start = int(self.footer_ends[number - 1]) if number else 0
-        with (self.folder / "footers").open("rb") as file:
-            file.seek(start)
-            return file.read(int(self.footer_ends[number]) - start)
+        return _parsed_of(self.folder / "footers", start, int(self.footer_ends[number]), shown)
 
 
 def indexed(shards: Shards, name: str, wanted: Wanted) -> RowGroupIndex:
@@ -113,8 +113,8 @@ class _Scan(NamedTuple):
 
 def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
     """Read all footers and classes, and write the files; their facts."""
-    columns = _columns(parsed(_footer(shards, 0), shards.shown(0)), name, wanted)
-    groups, footers = [], []
+    columns = _columns(_first_with_rows(shards), name, wanted)
+    groups, footers, rows = [], [], 0
 
     def scan(number: int, left_off: threading.Event) -> _Scan:
         return _scan(shards, number, columns, left_off)
@@ -127,7 +127,21 @@ def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str,
             files["groups"].write(found.groups.tobytes())
             files["footers"].write(found.footer)
             files["labels"].write(found.labels.tobytes())
+            rows += int(found.groups[:, 0].sum())
+    if rows == 0:
+        raise UserError(f"{name} has no {wanted.noun}s: there are no rows in its Parquet files")
     return {"columns": list(columns), "groups": groups, "footers": footers}
+
+
+def _first_with_rows(shards: Shards) -> Any:
+    """What the footer of the first file that has rows says; of none, that of the first file."""
+    first = None
+    for number in range(len(shards.paths)):
+        metadata = parsed(_footer(shards, number), shards.shown(number))
+        if metadata.num_rows:
+            return metadata
+        first = first or metadata
+    return first
 
 
 def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Event) -> _Scan:
@@ -135,8 +149,10 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
     footer = _footer(shards, number)
     metadata = parsed(footer, shown)
     leaves = _leaves(metadata)
+    if not metadata.num_rows:  # whatever its columns, of which none may have a type
+        return _Scan(np.empty((0, 2), np.int64), footer, np.empty(0, np.int64))
     if columns.files not in leaves:
-        raise UserError(f"{shown} has no column {columns.files}, which {shards.shown(0)} has")
+        raise UserError(f"{shown} has no column {columns.files}, which others have")
     groups = np.zeros((metadata.num_row_groups, 2), np.int64)
     labels = [np.empty(0, np.int64)]
     for group in range(len(groups)):
@@ -148,8 +164,7 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
         if columns.label is not None:
             found = np.full(its.num_rows, -1)
             if columns.label in leaves:
-                column = read_column(shards, number, metadata, group, columns.label, checked=False)
-                found = column.cast("int64").fill_null(-1).to_numpy()
+                found = _classes(shards, number, metadata, group, columns.label)
             labels.append(found)
     if columns.class_names is not None:
         known = np.concatenate(labels)
@@ -160,6 +175,25 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
             )
     check_same(shards, number)
     return _Scan(groups, footer, np.concatenate(labels).astype(np.int64))
+
+
+def _classes(
+    shards: Shards, number: int, metadata: Any, group: int, label: str
+) -> Int[np.ndarray, " n"]:
+    """The numbers of the classes of a row group's rows, -1 where there is none."""
+    shown = shards.shown(number)
+    pa, _ = pyarrow(shown)
+    physical = metadata.schema.column(_leaves(metadata).index(label)).physical_type
+    try:
+        if "BYTE_ARRAY" in physical:  # texts may be long, and are not read
+            raise pa.ArrowInvalid("it holds texts or bytes")
+        column = read_column(shards, number, metadata, group, label, checked=False)
+        return column.cast("int64").fill_null(-1).to_numpy()
+    except pa.ArrowException as error:
+        raise UserError(
+            f"the column {label} of {shown} is declared one of classes, but has labels that are no "
+            f"whole numbers ({error}): write numbers of classes, or do not declare it"
+        ) from error
 
 
 def _footer(shards: Shards, number: int) -> bytes:
@@ -185,24 +219,37 @@ def parsed(footer: bytes, shown: str) -> Any:
         raise UserError(f"cannot read {shown}: {error}") from error
 
 
+# One of many row groups takes longer to parse than a row group to read.
+@lru_cache(_FOOTERS)
+def _parsed_of(path: Path, start: int, stop: int, shown: str) -> Any:
+    with path.open("rb") as file:
+        file.seek(start)
+        return parsed(file.read(stop - start), shown)
+
+
 def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
-    """The columns that Hugging Face's library declares, else the first that can hold files."""
+    """The columns that Hugging Face's library declares, else the first that can hold files.
+
+    One that is declared something else, as a sound, holds none; a plain value may be anything.
+    """
     schema = metadata.schema.to_arrow_schema()
     declared = _declared(schema)
     kinds = {column: feature.get("_type") for column, feature in declared.items()}
     pa, _ = pyarrow(name)
     leaves = {field.name: leaf for field in schema if (leaf := _leaf(pa, field)) is not None}
     named = [c for c, kind in kinds.items() if kind == wanted.noun.capitalize() and c in leaves]
-    found = next(iter(named or leaves), None)
-    if found is None or metadata.num_rows == 0:
+    plain = [column for column in leaves if kinds.get(column) in (None, "Value")]
+    found = next(iter(named or plain), None)
+    if found is None:
         raise UserError(
             f"{name} has no {wanted.noun}s, only {', '.join(schema.names)} in "
             f"{metadata.num_rows} rows"
         )
-    label = next((c for c, k in kinds.items() if k == "ClassLabel" and c in schema.names), None)
-    if label is None:
-        return Columns(leaves[found], None, None)
-    return Columns(leaves[found], label, [str(one) for one in declared[label].get("names") or ()])
+    for label, kind in kinds.items():
+        names = declared[label].get("names")
+        if kind == "ClassLabel" and isinstance(names, list) and label in schema.names:
+            return Columns(leaves[found], label, [str(one) for one in names])
+    return Columns(leaves[found], None, None)
 
 
 def _declared(schema: Any) -> dict[str, dict[str, Any]]:
@@ -240,6 +287,8 @@ def read_column(
 ) -> Any:
     """A row group's part of a column, got in one range: pyarrow's ``ChunkedArray``.
 
+    Of texts and bytes it may be a dictionary, as in the file.
+
     Args:
         shards: Of which the Parquet file is one.
         number: Which one.
@@ -262,7 +311,12 @@ def read_column(
         if len(content) < length:
             raise EOFError("it is cut off")
         window = _Window(content, start, shards.sizes[number], pa.py_buffer)
-        file = parquet.ParquetFile(window, metadata=metadata)
+        # Equal values of which the file has one are to be one in memory too. It takes twice the
+        # time, so only where the file says so, and only as much as pyarrow's dictionaries hold.
+        is_repeated = any("DICTIONARY" in encoding for encoding in chunk.encodings)
+        fits = chunk.physical_type == "BYTE_ARRAY" and chunk.total_uncompressed_size < 1 << 31
+        kept = [leaf] if is_repeated and fits else None
+        file = parquet.ParquetFile(window, metadata=metadata, read_dictionary=kept)
         column = file.read_row_group(group, columns=[leaf], use_threads=False).flatten().column(0)
         if len(column) != its.num_rows:
             raise EOFError("rows are missing")

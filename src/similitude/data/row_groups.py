@@ -6,12 +6,13 @@ of the file. Its class is what a column of class labels says.
 A row costs its row group, which is read as a whole, in one range, and held for a while: row groups
 are the blocks of the samples, see :class:`similitude.randomness.BlockOrder`.
 
-Letters: S Parquet files, N rows.
+Letters: S Parquet files, K row groups, N rows.
 """
 
 import io
 import posixpath
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from similitude.data.cache import free_memory_bytes
 from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
 from similitude.data.index import Shards
 from similitude.data.names import RowNames
 from similitude.data.openers import Found
 from similitude.data.parts import PARTS, part_of_file, parts_of
-from similitude.data.row_group_index import RowGroupIndex, indexed, parsed, read_column
+from similitude.data.row_group_index import RowGroupIndex, indexed, read_column
 from similitude.data.source import FileSource
 from similitude.errors import UserError
 from similitude.randomness import WINDOW_BYTES, Blocks
@@ -55,19 +57,33 @@ class Held(Generic[T]):
             sizes: Bytes of each.
         """
         self._read, self._sizes = read, sizes
-        self._held: dict[int, Future[T]] = {}  # those last asked for at the end
+        self._held: dict[int, Future[T]] = {}
         self._ahead: frozenset[int] = frozenset()
+        # The others that are held, those last asked for at the end, and their bytes in all: all
+        # threads wait for the lock, so nothing under it may take longer the more are held.
+        self._others: OrderedDict[int, None] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_AT_ONCE, "similitude-row-groups")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process nothing is in memory yet."""
+        return Held, (self._read, self._sizes)
 
     def __getitem__(self, number: int) -> T:
         """A block, read now unless it is there."""
         while True:
             with self._lock:
                 future = self._asked(number)
-                if number not in self._ahead and number - 1 in self._held:
-                    for following in self._following(number):
-                        self._asked(following)
+                if number not in self._ahead:
+                    if number - 1 in self._held:
+                        for following in self._following(number):
+                            # one that failed is tried again in its turn, not for each sample before
+                            if following not in self._held:
+                                self._asked(following)
+                            elif following in self._others:
+                                self._others.move_to_end(following)
+                    self._let_go()
             try:
                 return future.result()
             except CancelledError:  # let go of just now
@@ -78,24 +94,32 @@ class Held(Generic[T]):
         with self._lock:
             wanted = dict.fromkeys(numbers)
             self._ahead = frozenset(wanted)
+            self._others.clear()
+            self._bytes = 0
             for number in [number for number in self._held if number not in wanted]:
                 self._held.pop(number).cancel()
             for number in wanted:
                 self._asked(number)
 
     def _asked(self, number: int) -> Future[T]:
-        future = self._held.pop(number, None)
-        if future is not None and not _has_failed(future):
-            self._held[number] = future
-            return future
-        future = self._held[number] = self._threads.submit(self._read, number)
-        others = [other for other in self._held if other not in self._ahead]
-        over = int(self._sizes[others].sum()) - WINDOW_BYTES
-        for other in others[:-_LEAST]:
-            if over > 0 and self._held[other].done():
-                over -= int(self._sizes[other])
-                del self._held[other]
+        future = self._held.get(number)
+        if future is None or _has_failed(future):
+            future = self._held[number] = self._threads.submit(self._read, number)
+        if number not in self._ahead:
+            if number not in self._others:
+                self._bytes += int(self._sizes[number])
+            self._others[number] = None
+            self._others.move_to_end(number)
         return future
+
+    def _let_go(self) -> None:
+        """Of the others, the first, while they are too large and are not being read."""
+        while self._bytes > WINDOW_BYTES and len(self._others) > _LEAST:
+            first = next(iter(self._others))
+            if not self._held[first].done():
+                break
+            del self._held[first], self._others[first]
+            self._bytes -= int(self._sizes[first])
 
     def _following(self, number: int) -> range:
         stop, length = number + 1, 0
@@ -110,6 +134,32 @@ class Held(Generic[T]):
 def _has_failed(future: Future[Any]) -> bool:
     """Whether it is to be tried again: what could not be read ahead may be there in its turn."""
     return future.done() and (future.cancelled() or future.exception() is not None)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the row groups of some Parquet files; no closure, so that other processes can have it.
+
+    Attributes:
+        shards: The Parquet files.
+        index: Of these and perhaps of others.
+        numbers: Which files of the index these are.
+        file_of: Number of the file of each row group, among these.
+        group_in: Number of each row group in its file.
+    """
+
+    shards: Shards
+    index: RowGroupIndex
+    numbers: list[int]
+    file_of: Int[np.ndarray, " K"]
+    group_in: Int[np.ndarray, " K"]
+
+    def __call__(self, number: int) -> Any:
+        """The part of the column of files in a row group."""
+        file, group = int(self.file_of[number]), int(self.group_in[number])
+        metadata = self.index.metadata(self.numbers[file], self.shards.shown(file))
+        leaf = self.index.columns.files
+        return read_column(self.shards, file, metadata, group, leaf, checked=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +186,8 @@ class RowGroupSource(FileSource):
         value = self.held[number][i - self.blocks.range(number).start]
         if not value.is_valid:
             raise UnreadableError("no bytes in this row")
-        content = memoryview(value.as_buffer())
+        # a value of a dictionary stands for the one that it has
+        content = memoryview(getattr(value, "value", value).as_buffer())
         if len(content) > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
         return io.BytesIO(content)
@@ -179,13 +230,12 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
     blocks = Blocks(np.cumsum(groups[:, 0]), groups[:, 1])
     rows_of_file = np.bincount(file_of, groups[:, 0], len(numbers)).astype(np.int64)
 
-    def read(number: int) -> Any:
-        file = int(file_of[number])
-        metadata = parsed(index.footer(numbers[file]), its.shown(file))
-        group = int(group_in[number])
-        return read_column(its, file, metadata, group, index.columns.files, checked=True)
-
     largest = int(blocks.sizes.max(initial=0))
+    if largest > (free := free_memory_bytes()):
+        raise UserError(
+            f"{name} has a row group of {largest >> 20} MB, and {free >> 20} MB of memory are "
+            "free: write it with smaller ones"
+        )
     notes: tuple[str, ...] = ()
     if 2 * largest > WINDOW_BYTES:
         notes = (
@@ -200,7 +250,7 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
         notes=notes,
         blocks=blocks,
         shards=its,
-        held=Held(read, blocks.sizes),
+        held=Held(_Reader(its, index, numbers, file_of, group_in), blocks.sizes),
     )
 
 

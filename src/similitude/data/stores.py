@@ -46,6 +46,7 @@ _IDENTITY = (
     *("ETag", "etag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "last_modified"),
     *("generation", "md5Hash", "blob_id", "mtime", "created"),
 )
+_LISTING = ("hf",)  # lists the folder of a file to say how long it is, and keeps the list
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -81,6 +82,11 @@ class Store:
 
     fs: AbstractFileSystem
     answered: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    _listing: "_Listing" = field(default_factory=lambda: _Listing(), repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process asks for itself: what threads share cannot be sent."""
+        return Store, (self.fs,)
 
     @property
     def is_local(self) -> bool:
@@ -119,13 +125,23 @@ class Store:
             self.read(paths[0], 0, 1)  # before many threads get whole files in place of ranges
         return facts
 
-    def facts_of(self, path: str) -> tuple[int, str]:
-        """Of one file; see :meth:`facts`."""
+    def facts_of(self, path: str, *, now: bool = False) -> tuple[int, str]:
+        """Of one file; see :meth:`facts`.
+
+        Args:
+            path: Of the file.
+            now: Whether a file system that lists the folder has to do so again. Others that keep
+                a list say it in other words without one, so that nothing could be compared.
+        """
         if self.is_local:
             status = self._patiently(path, Path(path).stat)
             stamp = f"{Path(path).resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
             return status.st_size, stamp
-        info = self._patiently(path, lambda: self.fs.info(path))
+        if now and _protocol(self.fs) in _LISTING:
+            asked = time.monotonic()
+            info = self._patiently(path, lambda: self._listing.info(self.fs, path, asked))
+        else:
+            info = self._patiently(path, lambda: self.fs.info(path))
         if not isinstance(info.get("size"), int):
             raise UserError(f"{self.shown(path)} does not say how long it is: {_INSTEAD}")
         if info.get("partial") is False:
@@ -193,6 +209,33 @@ class Store:
 
 
 _INSTEAD = "download the files, and name them on the disk"
+
+
+class _Listing:
+    """What a file system says that lists a folder to answer, listed again.
+
+    All threads that wait meanwhile have one list: it tells of every file of the folder. The file
+    system's own list is looked at by others, so nothing is dropped there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, dict[str, dict[str, Any]]]] = {}
+
+    def info(self, fs: AbstractFileSystem, path: str, asked: float) -> dict[str, Any]:
+        """Of a file, as it was after ``asked``."""
+        folder = cast(str, fs._parent(path))
+        with self._lock:
+            began, files = self._known.get(folder, (-1.0, {}))
+            if began < asked:
+                began = time.monotonic()
+                files = {file["name"]: file for file in fs.ls(folder, detail=True, refresh=True)}
+                self._known[folder] = began, files
+        return files[path] if path in files else fs.info(path)
+
+
+def _protocol(fs: AbstractFileSystem) -> str:
+    return fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
 
 
 class _Ranges(io.RawIOBase):

@@ -22,7 +22,7 @@ from similitude.sample import Facts, MultiView, Samples
 FEWEST_LABELS = 40  # for a kNN accuracy that is worth a number
 QUERY_SHARE = 0.2  # of each class's watched images are asked for, the others vote
 NUM_ALIGNED = 500  # watched images at most whose views are compared
-_LOOKED_AT = 1 << 20  # of very many samples so many are looked at for labeled ones
+_LOOKED_AT = 1 << 20  # of very many samples, or of blocks, so many are looked at for labeled ones
 
 
 class OnlineMonitor:
@@ -48,7 +48,9 @@ class OnlineMonitor:
         size: int = 2500,
     ) -> None:
         n = len(samples)
-        index = samples.order(seed, -1)[: n if n <= MANY else _LOOKED_AT]
+        # where samples lie in blocks, those first in the order are of few, and others cost more
+        looked_at = n if n <= MANY and samples.blocks is None else _LOOKED_AT
+        index = samples.order(seed, -1)[:looked_at]
         if samples.labels is not None:  # labeled samples first, for kNN; the others fill up
             index = index[(samples.labels[index] < 0).int().argsort(stable=True)]
         self.samples = samples.subset(index[:size].sort().values)

@@ -75,6 +75,28 @@ def load_images(
     Raises:
         UserError: fewer than 2 images, more than 10 % of them unreadable, or a full disk.
     """
+    try:
+        return _loaded(
+            source,
+            size,
+            cache_dir=cache_dir,
+            memory_limit_bytes=memory_limit_bytes,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    finally:
+        source.read_ahead(())  # what it, or a look before, had read is needed no more
+
+
+def _loaded(
+    source: ImageSource,
+    size: int | None,
+    *,
+    cache_dir: str | Path | None,
+    memory_limit_bytes: int | None,
+    workers: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> ImageSet:
     check_number(source.name, len(source))
     if size is None:
         size = default_size(source)
@@ -168,7 +190,11 @@ def pack_images(
             "values": decoder.source.values,
         }
 
-    facts = write_pack(path, decoder, listing)
+    try:
+        facts = write_pack(path, decoder, listing)
+    finally:
+        if not isinstance(source, Stream):
+            source.read_ahead(())
     unreadable = [(file, reason) for file, reason in facts["unreadable"]]
     return dataclasses.replace(load_images(open_pack(path), decoder.size), unreadable=unreadable)
 

@@ -5,6 +5,7 @@ Letters: N tiles, C channels, H height, W width, T side of a tile in pixels.
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,10 @@ class TiledSource(ImageSource):
             _latest.pixels = self.source.read(image)
             _latest.source, _latest.number = self, image
         return _latest.pixels
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """Of the images, as tiles lie in no blocks: let go of what is held."""
+        self.source.read_ahead(blocks)
 
     def decoded_as(self, **fields: Any) -> "TiledSource":
         return replace(self, **fields, source=self.source.decoded_as(**fields))
