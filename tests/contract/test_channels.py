@@ -115,8 +115,9 @@ def test_published_weights_are_widened_for_a_run_and_for_its_scores(tmp_path, fi
     table = run.evaluate(fields, protocols=["knn"], against=[tmp_path / "rgb"], listener=told)
     assert any("rgb: The first layer takes" in s for s in told.sentences)
     assert {"rgb", "before training"} <= set(table.rows)
+    few = {"channels": None, "depth": None, "overrides": ()}
     with pytest.raises(UserError, match="4 channels, and these have 3"):
-        train(rgb, tmp_path / "no", channels=None, depth=None, init=tmp_path / "run")
+        train(rgb, tmp_path / "no", init=tmp_path / "run", **few)
 
 
 @pytest.mark.parametrize(
