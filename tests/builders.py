@@ -186,12 +186,15 @@ def write_photos(folder: Path, n: int = 40, *, classes: int = 2, size: int = 20)
     return folder
 
 
+PRELOADED = ["similitude.api"]  # by the process that others are forked from
+
+
 def start_processes(function: Callable[..., None], *arguments: Any, processes: int = 2) -> None:
     """Call ``function(number, *arguments)`` in several processes at once and wait for them.
 
     They are forked from one that has imported what takes seconds, and has no threads.
     """
-    multiprocessing.set_forkserver_preload(["similitude.methods", "similitude.images.backbones"])
+    multiprocessing.set_forkserver_preload(PRELOADED)
     mp.start_processes(function, arguments, nprocs=processes, start_method="forkserver")
 
 

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: reproducible torch, and the optional shared data."""
 
 import gc
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 # Annotations are checked where shapes are; the others pyright checks, without costing time here.
 SOURCE = Path(__file__).parents[1] / "src"
@@ -71,6 +73,21 @@ def unchecked_shapes() -> Iterator[None]:
 def unchecked_runs() -> Iterator[None]:
     """For trainings of what other tests train with checks, which cost a quarter of the time."""
     with _without_checks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def forked_processes() -> Iterator[None]:
+    """For what starts processes in this one: each new interpreter would import for seconds.
+
+    They have the environment and the standard streams that the first test to start any had.
+    """
+    from builders import PRELOADED  # not before what it imports is to be checked
+
+    start = mp.get_context
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mp, "get_context", lambda _: start("forkserver"))
         yield
 
 

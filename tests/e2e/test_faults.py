@@ -10,8 +10,8 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 SOME = [
-    *("--only", "kill", "writes", "full", "--kills", "2", "--writes", "3"),
-    *("--methods", "byol_a", "clip", "--commands", "pretrain", "embed, npz", "report"),
+    *("--only", "kill", "writes", "full", "--kills", "2", "--writes", "2"),
+    *("--methods", "byol_a", "--commands", "pretrain", "embed, npz", "report"),
 ]
 
 
@@ -20,4 +20,4 @@ def test_a_command_that_something_befalls_goes_on_to_the_same_bits():
     command = [sys.executable, str(SCRIPT), "--seed", "1", *SOME]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert "28 of 28 right" in done.stdout
+    assert "20 of 20 right" in done.stdout

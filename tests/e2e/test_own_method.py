@@ -166,7 +166,7 @@ def test_a_wrong_place_is_told_in_one_sentence(place, name, words):
     assert not (place / "run").exists()
 
 
-def test_it_trains_in_two_processes_too(place):
+def test_it_trains_in_two_processes_too(place, forked_processes):
     small = ["--epochs", "1", "--batch-size", "8", "--set", "backbone.base_width=4"]
     own = ["--method", "my_methods:Guess", "--devices", "2"]
     said = command("pretrain", "photos", *own, *small, "--out", "run")

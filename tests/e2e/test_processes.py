@@ -30,7 +30,11 @@ SETTINGS = [
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 DEVICES = ["--devices", "2"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e_processes")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("e2e_processes"),
+    pytest.mark.usefixtures("forked_processes"),  # those of `train_long` are as a user's
+]
 
 
 def similitude(folder: Path, *words: str) -> str:
@@ -63,7 +67,7 @@ def hear_ctrl_c() -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory, forked_processes) -> Path:
     folder = tmp_path_factory.mktemp("together")
     write_photos(folder / "photos", 64)
     pretrain = ["pretrain", "photos", *SETTINGS, "--out"]

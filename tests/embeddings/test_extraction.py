@@ -175,7 +175,7 @@ def test_neither_a_run_nor_weights(photos, tmp_path):
         sim.embed(tmp_path / "nowhere", photos, tmp_path / "e.npz")
 
 
-def test_two_processes_share_the_samples(start, photos, tmp_path):
+def test_two_processes_share_the_samples(start, photos, tmp_path, forked_processes):
     sim.embed(start, photos, tmp_path / "one.npz")
     assert sim.embed(start, photos, tmp_path / "two.npz", devices=2) == (24, 32)
     one, two = (read_embeddings(tmp_path / name) for name in ("one.npz", "two.npz"))
