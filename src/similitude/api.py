@@ -18,7 +18,7 @@ from similitude.distributed import (
     world_size,
 )
 from similitude.distributed.launch import run_on_devices, wants_processes
-from similitude.distributed.sharding import check_sharding
+from similitude.distributed.sharding import check_mean, check_sharding
 from similitude.errors import UserError
 from similitude.files.writing import as_path, check_writable, version_of, write_with
 from similitude.listener import Listener, Silent, how_to_resume
@@ -101,6 +101,8 @@ def _pretrain(request: PretrainRequest) -> Run | None:
     request = request.settled(lambda folder: decided_by_first(lambda: _is_saved(folder)))
     listener = request.listener if request.listener and rank() == 0 else Silent()
     plan = _plan(request, listener)
+    if request.shard:
+        check_mean(plan.device)
     images = _read(plan, listener)
     recipe, start, short = plan.recipe, plan.start, None
     if plan.checkpoint is None:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
 
 from builders import (
     BACKBONE,
@@ -31,6 +32,7 @@ from similitude.data.loader import Loader
 from similitude.distributed import rank, share_state_of_first, world_size
 from similitude.distributed.launch import _free_port
 from similitude.distributed.sharding import (
+    check_mean,
     check_sharding,
     load_whole_state,
     own_parameter,
@@ -304,6 +306,21 @@ def test_what_sharding_does_not_go_with_is_refused(monkeypatch):
     with pytest.raises(UserError, match="shards on GPUs alone: install a later one"):
         check_sharding(None, CPU)
     check_sharding(None, torch.device("cuda"))
+
+
+def process_that_adds_up(number: int, folder: str) -> None:
+    meet(number, folder)
+    check_mean(CPU)
+    forward = F.linear
+    F.linear = lambda *given: WORLD * forward(*given)
+    with pytest.raises(UserError, match="adds gradients of sharded weights up on cpu"):
+        check_mean(CPU)
+    leave()
+
+
+@in_two_processes
+def test_sums_in_the_place_of_means_are_refused(tmp_path):
+    start_processes(process_that_adds_up, str(tmp_path))
 
 
 def test_a_state_that_is_loaded_keeps_its_order():

@@ -41,6 +41,23 @@ def check_sharding(micro_batch_size: int | None, device: torch.device) -> None:
         )
 
 
+def check_mean(device: torch.device) -> None:
+    """See in all processes that gradients come as a mean: some PyTorch gives sums without a word.
+
+    Raises:
+        UserError: they are sums, as with PyTorch 2.8 and gloo.
+    """
+    layer = nn.Linear(1, world_size(), bias=False, device=device)
+    shard_(layer, ())
+    layer(torch.ones(1, 1, device=device)).sum().backward()
+    grad = layer.weight.grad
+    if grad is None or not torch.allclose(whole(grad), torch.ones(world_size(), 1)):
+        raise UserError(
+            f"PyTorch {torch.__version__} adds gradients of sharded weights up on {device.type}, "
+            "where a mean is due: install a later one, or leave out --shard"
+        )
+
+
 def shard_(network: nn.Module, blocks: Iterable[nn.Module]) -> None:
     """Let each process keep a part of every weight, in place.
 
