@@ -670,7 +670,8 @@ def said_rightly(hit: Child, fault: Fault) -> list[str]:
     asked = signal.SIGINT if fault.how == "interrupt" else fault.signal
     if code != 128 + asked:
         return [f"exit code {code} after signal {asked}: {said.strip()[-200:]}"]
-    told = "this goes on: " in said or "give the same command again" in said
+    ways = ("this goes on: ", "give the same command again", "the same command goes on")
+    told = any(way in " ".join(said.split()) for way in ways)
     return [] if told or asked == signal.SIGINT else ["no word on how to go on"]
 
 

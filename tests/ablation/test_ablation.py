@@ -21,6 +21,7 @@ from similitude.ablation.findings import CellFinding, RunFinding
 from similitude.ablation.grid import folder_name, grid, parse_variations
 from similitude.ablation.study import COLLAPSED, Cell, Study
 from similitude.errors import UserError
+from similitude.files.writing import write_text
 from similitude.images import samples
 from similitude.listener import Silent
 from similitude.recipes import cifar10
@@ -325,6 +326,23 @@ def test_ctrl_c_outside_of_training_ends_cleanly_too(finished, monkeypatch):
     assert "goes on" in ears.sentences[-1]
     assert run(finished) is not None
     assert scores.exists()
+
+
+def test_a_stop_between_the_two_files_of_scores_loses_neither(finished, monkeypatch):
+    def stopped(place, text):
+        write_text(place, text)
+        raise KeyboardInterrupt
+
+    places = [finished / "stop_gradient=false/seed-0" / n for n in ("scores", "evaluation")]
+    places = [place.with_suffix(".json") for place in places]
+    for place in places:
+        place.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "write_text", stopped)
+        assert run(finished) is None
+    assert [place.exists() for place in places].count(True) == 1
+    assert run(finished) is not None
+    assert all(place.exists() for place in places)
 
 
 @pytest.mark.parametrize(

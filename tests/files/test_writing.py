@@ -102,6 +102,20 @@ def test_what_a_killed_process_was_writing_goes_when_it_is_written_again(kind, t
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
 
+def test_a_temporary_file_of_a_temporary_file_goes_too(tmp_path):
+    """An export writes into a temporary file what takes care of itself."""
+    path = tmp_path / "x.safetensors"
+
+    def killed():
+        with replacing(path) as outer, replacing(outer) as inner:
+            die(inner)
+
+    killed_while(killed)
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(path, "whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
 def test_what_somebody_else_is_writing_stays_whatever_its_process_is_called(tmp_path):
     """Two containers have processes of the same number, and none of the other's."""
     path = tmp_path / "a.txt"

@@ -123,7 +123,7 @@ class Work:
         if table is None:
             return None
         table = replace(table, rows={**(known or {}), **table.rows})
-        for place in (path, run.path / "evaluation.json"):
+        for place in (run.path / "evaluation.json", path):  # the last one says that all is there
             write_text(place, json.dumps(table.to_json(), indent=2))
         return self._keep(key, table)
 

@@ -187,7 +187,8 @@ def making(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left(p for p in path.parent.iterdir() if p.name.startswith(f".{path.name}."))
+        own = f"{path.name.lstrip('.')}."  # also of a temporary file that was itself written so
+        _remove_left(p for p in path.parent.iterdir() if p.name.lstrip(".").startswith(own))
         with held(temporary, lambda: make(temporary)):
             yield temporary
             for written in (temporary, *temporary.rglob("*")):
