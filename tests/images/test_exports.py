@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from similitude.images.backbones import BackboneConfig, build_backbone
 from similitude.images.config import ImageData
-from similitude.images.exports import EXPORTS, Pixels, transformers_name
+from similitude.images.exports import EXPORTS, Pixels, through_memory, transformers_name
 from similitude.images.small_maps import SmallMapConv2d, plain_convolutions
 from similitude.images.views import Canvases, ImageFacts, evaluation_view
 from similitude.nets.export import Exported
@@ -100,3 +101,10 @@ def test_every_tensor_of_a_narrow_resnet_has_a_name_in_transformers():
     assert transformers_name("layer2.0.downsample.1.running_mean") == (
         "encoder.stages.1.layers.0.shortcut.normalization.running_mean"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_an_error_and_does_not_end_the_process():
+    """PyTorch's own writer to a file aborts; this would take the tests with it."""
+    with pytest.raises(OSError, match="No space left"):
+        through_memory(lambda file: torch.save(torch.ones(100_000), file), Path("/dev/full"))

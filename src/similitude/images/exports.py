@@ -3,10 +3,11 @@
 N images of ch channels and S x S pixels, from canvases of C x C; D features.
 """
 
+import io
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -157,7 +158,8 @@ class Torchvision(_OfNormalized):
         return _more_than_one(model) or _not_by_name(model)
 
     def write(self, model: Exported, folder: Path) -> None:
-        torch.save(model.backbone.state_dict(), folder / "weights.pth")
+        state = model.backbone.state_dict()
+        through_memory(lambda file: torch.save(state, file), folder / "weights.pth")
 
     def snippet(self, model: Exported, folder: str) -> str:
         facts, side = model.facts, canvas_side(model.data, model.facts)
@@ -351,6 +353,17 @@ def {name}(inputs):
         return "".join([f"session = onnxruntime.InferenceSession({path!r})", *functions])
 
 
+def through_memory(save: Callable[[io.BytesIO], object], path: Path) -> None:
+    """Write what ``save`` makes: PyTorch's own writer to a file aborts where the disk is full.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = io.BytesIO()
+    save(file)
+    path.write_bytes(file.getbuffer())
+
+
 class TorchExport(_OfPixels):
     """One .pt2 file, for ``torch.export.load`` alone: neither timm nor the network's code."""
 
@@ -362,7 +375,7 @@ class TorchExport(_OfPixels):
     def save(self, module: Pixels, example: Shaped[Tensor, "2 C C ch"], path: Path) -> None:
         batch = torch.export.Dim("batch")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, path)
+        through_memory(lambda file: torch.export.save(program, file), path)
 
     def loading(self, path: str, outputs: Sequence[str]) -> str:
         functions = [
