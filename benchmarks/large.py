@@ -23,6 +23,7 @@ SMALL = {"batch": 4, "steps": 2}
 # here weights count, not what they compute: images of 32 px, which are 4 patches
 FEW = {"size": 32, "batch": 4, "steps": 2}
 LARGE, BASE = ({"backbone": f"vit_{size}_patch16_224", **FEW} for size in ("large", "base"))
+HUGE = {"backbone": "vit_huge_patch14_224", **FEW, "size": 28}
 LINES: dict[str, dict[str, Any]] = {
     "ViT-S/16": {"backbone": "vit_small_patch16_224", **SMALL},
     "ViT-S/16, blocks twice": {"backbone": "vit_small_patch16_224", **SMALL, **TWICE},
@@ -33,6 +34,7 @@ LINES: dict[str, dict[str, Any]] = {
     "ViT-L/16": LARGE,
     "ViT-L/16, 2 processes, sharded": {**LARGE, "processes": 2, "shard": True},
     "ViT-L/16, 4 processes, sharded": {**LARGE, "processes": 4, "shard": True},
+    "ViT-H/14, 2 processes, sharded": {**HUGE, "processes": 2, "shard": True},
 }
 
 
