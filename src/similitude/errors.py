@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend, and how text of others is shown to people."""
+"""The exception that is the user's to mend, and how text of others is shown to people."""
 
 import difflib
 import unicodedata
@@ -15,6 +15,10 @@ class UserError(ValueError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(visible(sentence))
+
+
+class WritingError(UserError):
+    """A write that the system refused: it says nothing of what was to be written."""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

@@ -1,6 +1,7 @@
 """Evolutions from the search to the recipe of the best: trained, read, resumed, refused."""
 
 import csv
+import errno
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from similitude import api, experiment
 from similitude.errors import UserError
 from similitude.evolution import evolve
 from similitude.evolution.work import RESULT
+from similitude.files.writing import writing_error
 from similitude.listener import Silent
 from similitude.recipes import load_recipe
 from similitude.runs.checkpoint import load_checkpoint
@@ -195,6 +197,24 @@ def test_one_that_fails_is_worse_than_all_and_is_not_tried_again(tmp_path, monke
     trainings.clear()
     assert run(tmp_path / "e") is not None
     assert trainings == []
+
+
+def test_a_full_disk_ends_it_and_the_individual_is_tried_again(tmp_path, monkeypatch, trained):
+    train = experiment.train
+
+    def failing(images, data, recipe, out, **options):
+        if out.parts[-2:] == ("generation-0", "individual-1"):
+            raise writing_error(out, OSError(errno.ENOSPC, "No space left on device"))
+        return train(images, data, recipe, out, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "train", failing)
+        with pytest.raises(UserError, match="the disk is full: cannot write .*individual-1"):
+            run(tmp_path / "e")
+    found, known = run(tmp_path / "e"), run(trained)
+    assert found is not None
+    assert known is not None
+    assert [i.values for i in found.individuals] == [i.values for i in known.individuals]
 
 
 def test_where_all_fail_the_reason_is_told_and_nothing_is_kept(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from similitude.distributed.launch import end_with_parent
-from similitude.errors import UserError
+from similitude.errors import UserError, WritingError
 from similitude.evaluation import effective_rank, extract_features
 from similitude.evaluation.comparison import PRETRAINED_BACKBONE, RANDOM_BACKBONE
 from similitude.evaluation.draws import held_out
@@ -130,6 +130,8 @@ class Work:
                 rows = {} if table is None else table.rows[PRETRAINED_BACKBONE]
                 values |= {name: found.mean for name, found in rows.items()}
             verdict = run.verdict
+        except WritingError:  # a full disk says nothing of the individual: it is tried again
+            raise
         except Exception as error:  # whatever it is, it says nothing of the others
             said = (
                 str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from similitude.errors import UserError
+from similitude.errors import UserError, WritingError
 
 _BLOCK = 1 << 24  # bytes
 LOOKS = 3  # at a lock, before it is said to be somebody's
@@ -288,8 +288,9 @@ def reserve(file: BinaryIO, numel: int) -> None:
                 raise
 
 
-def writing_error(path: Path, error: OSError) -> UserError:
+def writing_error(path: Path, error: OSError) -> WritingError:
     """The sentence for a write that failed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"the disk is full: cannot write {path}; free some space and run again")
-    return UserError(f"cannot write {path}: {error.strerror or error}")
+        sentence = f"the disk is full: cannot write {path}; free some space and run again"
+        return WritingError(sentence)
+    return WritingError(f"cannot write {path}: {error.strerror or error}")
