@@ -209,7 +209,7 @@ def test_a_full_disk_ends_it_and_the_individual_is_tried_again(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train", failing)
-        with pytest.raises(UserError, match="the disk is full: cannot write .*individual-1"):
+        with pytest.raises(UserError, match=r"the disk is full: cannot write .*individual-1"):
             run(tmp_path / "e")
     found, known = run(tmp_path / "e"), run(trained)
     assert found is not None
