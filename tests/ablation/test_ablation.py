@@ -27,6 +27,7 @@ from similitude.listener import Silent
 from similitude.recipes import cifar10
 from similitude.report import read_run, write_report
 from similitude.runs.checkpoint import load_checkpoint
+from similitude.runs.folder import holding
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
@@ -343,6 +344,12 @@ def test_a_stop_between_the_two_files_of_scores_loses_neither(finished, monkeypa
     assert [place.exists() for place in places].count(True) == 1
     assert run(finished) is not None
     assert all(place.exists() for place in places)
+
+
+def test_two_at_once_in_one_folder_are_refused(finished):
+    with holding(finished), pytest.raises(UserError, match="another process trains into"):
+        run(finished)
+    assert run(finished) is not None
 
 
 @pytest.mark.parametrize(

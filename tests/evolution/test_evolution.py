@@ -22,6 +22,7 @@ from similitude.files.writing import writing_error
 from similitude.listener import Silent
 from similitude.recipes import load_recipe
 from similitude.runs.checkpoint import load_checkpoint
+from similitude.runs.folder import holding
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
@@ -197,6 +198,12 @@ def test_one_that_fails_is_worse_than_all_and_is_not_tried_again(tmp_path, monke
     trainings.clear()
     assert run(tmp_path / "e") is not None
     assert trainings == []
+
+
+def test_two_at_once_in_one_folder_are_refused(trained):
+    with holding(trained), pytest.raises(UserError, match="another process trains into"):
+        run(trained)
+    assert run(trained) is not None
 
 
 def test_a_full_disk_ends_it_and_the_individual_is_tried_again(tmp_path, monkeypatch, trained):

@@ -1,6 +1,7 @@
 """Ablations: one run with some settings varied, over several seeds, as one table and one page."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from similitude.modalities import chooser
 from similitude.recipes import Recipe, touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.report.ablation import write_ablation_page
+from similitude.runs.folder import holding
 from similitude.training.choose import kind_for, opened_with
 from similitude.training.request import PretrainRequest
 
@@ -95,7 +97,8 @@ def ablate(
     )
     design.check(data)
     try:
-        return _carry_out(design, data, seeds, out, listener)
+        with ExitStack() as held:
+            return _carry_out(design, data, seeds, out, listener, held)
     except (KeyboardInterrupt, SystemExit) as ended:
         listener.say("stopped; the same command goes on with what is not finished")
         if isinstance(ended, SystemExit):
@@ -104,7 +107,12 @@ def ablate(
 
 
 def _carry_out(
-    design: Design, data: Any, seeds: int | None, out: str | Path | None, listener: Listener
+    design: Design,
+    data: Any,
+    seeds: int | None,
+    out: str | Path | None,
+    listener: Listener,
+    held: ExitStack,
 ) -> Ablation | None:
     source, test_source = _open(design, data, listener)
     if out is None:
@@ -129,6 +137,7 @@ def _carry_out(
     cells = design.cells(bases, source, len(images))
     if stored is None:
         write_plan(folder, "ablation", design.request(), images, bases)
+    held.enter_context(holding(folder))
     test = None
     if test_source is not None and scorable(images):
         test = load(design.modality, test_source, config, listener)

@@ -1,6 +1,7 @@
 """Evolution: numbers of a recipe found by CMA-ES on a fitness that needs no label."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from similitude.recipes import Recipe, dump_recipe, find_recipe, touched_fields
 from similitude.recipes.choose import set_num_samples
 from similitude.recipes.duration import shorten_warmup
 from similitude.report.evolution import write_evolution_page
+from similitude.runs.folder import holding
 from similitude.runs.run import Run
 from similitude.training.choose import choose_for, kind_for, opened_with, too_few_samples
 from similitude.training.request import PretrainRequest
@@ -125,16 +127,18 @@ def evolve(
         name = method if isinstance(method, str) else getattr(method, "name", "recipe")
         out = Path("evolutions") / folder_name(f"{of}-{name}")
     try:
-        return _carry_out(
-            request,
-            options,
-            kind_for(method, data),
-            data,
-            generations,
-            processes,
-            as_path(out),
-            listener,
-        )
+        with ExitStack() as held:
+            return _carry_out(
+                request,
+                options,
+                kind_for(method, data),
+                data,
+                generations,
+                processes,
+                as_path(out),
+                listener,
+                held,
+            )
     except (KeyboardInterrupt, SystemExit) as ended:
         listener.say("stopped; the same command goes on with what is not finished")
         if isinstance(ended, SystemExit):
@@ -158,6 +162,7 @@ def _carry_out(
     processes: int,
     folder: Path,
     listener: Listener,
+    held: ExitStack,
 ) -> Evolution:
     check_writable(folder, "evolution.json")
     stored = read_plan(folder, WHAT, request)
@@ -198,6 +203,7 @@ def _carry_out(
     choose_for(kind, source, len(work.training), recipe=middle)  # says what does not fit
     if stored is None:
         write_plan(folder, WHAT, request, work.samples, {"": own})
+    held.enter_context(holding(folder))
     size = request["population"]
     listener.say(
         f"{generations} x {size} individuals of {_epochs(brief)} on "

@@ -136,7 +136,7 @@ def training_in(folder: Path, *, resume: bool = False, overwrite: bool = False) 
         UserError: another process holds it, or has meanwhile made it a place that
             `check_run_folder` refuses.
     """
-    with _holding(folder):
+    with holding(folder):
         _tell(folder, _settle(folder))
         remove_temporaries(folder)
         check_run_folder(folder, resume=resume, overwrite=overwrite)
@@ -153,10 +153,11 @@ def is_held(folder: Path) -> bool:
 
 
 @contextmanager
-def _holding(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder, whose file is gone afterwards unless the process is killed.
+def holding(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, or of several, against other processes.
 
-    The file is removed while it is locked: who has opened it meanwhile gets a lock that tells
+    The file of its lock is gone afterwards, unless the process is killed. It is removed while it is
+    locked: who has opened it meanwhile gets a lock that tells
     nobody anything, sees that it is not the file of this place any more, and opens the next one.
     """
     place = folder / _LOCK
@@ -236,7 +237,7 @@ def settle(folder: Path) -> None:
         return
     refuse_links(folder)
     if not is_held(folder):
-        with _holding(folder):
+        with holding(folder):
             _tell(folder, _settle(folder))
 
 
