@@ -959,15 +959,16 @@ def with_files_of_another_time(_: random.Random) -> list[str]:
 
 
 def at_once(first: Command, second: Command, chance: random.Random, count: int) -> list[str]:
-    """Both end well, or one refuses with a sentence; it is as if one came after the other."""
-    wanted: list[dict[str, str]] = []
-    for order in ((first, second), (second, first)):
+    """Both end well, as if one came after the other; or one refuses, as if it had not come."""
+    made: list[dict[str, str]] = []
+    for order in ((first, second), (second, first), (first,), (second,)):
         place = prepared(first)
         for one in order:
             run(one.words, place)
-        wanted.append(contents(place)[0])
+        made.append(contents(place)[0])
         removed(place)
     found, longest = [], reference(first).seconds
+    unsteady = [*reference(first).unsteady, *reference(second).unsteady]
     for _ in range(count):
         place = prepared(first)
         children = [start(first.words, place)]
@@ -979,7 +980,8 @@ def at_once(first: Command, second: Command, chance: random.Random, count: int) 
             wrong += [] if child.code == 0 else refused(child)
         wrong += ["neither ends well"] if all(child.code for child in children) else []
         after, broken = contents(place)
-        differ = [compared(after, one, ()) for one in wanted]
+        wanted = made if any(child.code for child in children) else made[:2]
+        differ = [compared(after, one, unsteady) for one in wanted]
         left = [p.name for p in place.rglob("*") if in_temporary(Path(p.name))]
         wrong += (
             broken + (min(differ, key=len) if all(differ) else []) + [f"{n} is left" for n in left]
