@@ -145,7 +145,9 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    here = options.out / "temporary"  # others leave theirs in the usual place
+    here.mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = str(here)
     half = options.hours * 1800
     training, commands = Record(), Record()
     sim.pretrain(
