@@ -28,7 +28,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SECONDS = 10.0
 BYTES = 2**30
 RUN_FILES = (
     "recipe.yaml",
@@ -254,8 +253,8 @@ def work(folder: Path, files: dict[str, bytes], pipe: Connection) -> None:
 class Worker:
     """A process, replaced when it dies or hangs."""
 
-    def __init__(self, folder: Path, files: dict[str, bytes]) -> None:
-        self.arguments = folder, files
+    def __init__(self, folder: Path, files: dict[str, bytes], seconds: float) -> None:
+        self.arguments, self.seconds = (folder, files), seconds
         self.start()
 
     def start(self) -> None:
@@ -270,8 +269,8 @@ class Worker:
     def opened(self, kind: str, seed: int) -> str:
         """What is wrong, or nothing."""
         self.pipe.send((kind, seed))
-        if not self.pipe.poll(SECONDS + 60 * self.is_fresh):  # the first has to import all
-            problem = f"more than {SECONDS:g} s"
+        if not self.pipe.poll(self.seconds + 60 * self.is_fresh):  # the first has to import all
+            problem = f"more than {self.seconds:g} s"
         else:
             self.is_fresh = False
             try:
@@ -301,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=10.0, help="in which a file must be told")
     args = parser.parse_args()
     failed: Counter[str] = Counter()
     tried: Counter[str] = Counter()
@@ -309,7 +309,7 @@ def main() -> None:
         files = image_files() | container_files(folder)
         run = make_run(folder)
         files |= {name: (run / name).read_bytes() for name in RUN_FILES}
-        worker = Worker(folder, files)
+        worker = Worker(folder, files, args.seconds)
         for kind, number in kinds(list(files), args.count):
             seed = args.seed * 1_000_003 + number
             tried[kind] += 1
