@@ -435,4 +435,4 @@ def draw_views(
         chosen = chooser.fit(chosen, looked_at, given, pixels=False, views=True)
     method_itself = build_method(chosen.method, chosen.backbone.build())
     sheet = looked_at.sheet(method_itself.views(chosen.facts), chosen.facts, seed=seed)
-    write_with(target, lambda path: sheet.save(path, format="PNG"))
+    write_with(target, lambda path: sheet.save(path, "PNG", compress_level=1))
