@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import tarfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ import torch
 from PIL import Image
 
 import similitude as sim
+from servers import serving
 from similitude.embeddings import answer, outliers
 from similitude.embeddings.answer import pictures_of
 from similitude.errors import UserError
 from similitude.evaluation import Features
 from similitude.listener import Silent
-from similitude.modalities import modality_of
+from similitude.modalities import modality, modality_of
 from similitude.runs.metrics import read_metrics
 
 QUICK = ["data.sample_rate=8000", "data.high=4000", "data.hop=200", "data.window=256"]
@@ -202,3 +205,83 @@ def test_a_sound_is_found_in_the_track_that_it_is_in(tones):
         piece = wave[int(begin * rate) : int(end * rate)]
         loudest = np.abs(np.fft.rfft(piece)).argmax() / (end - begin)
         assert abs(loudest - pitch) < 6
+
+
+def write_shards(tones, folder):
+    """Two tar files of each part, with the class of each sound beside it."""
+    folder.mkdir()
+    for part in ("train", "test"):
+        sounds = sorted((tones / part).glob("*/*.wav"))
+        for s, some in enumerate((sounds[: len(sounds) // 2], sounds[len(sounds) // 2 :])):
+            with tarfile.open(folder / f"{part}-{s}.tar", "w") as tar:
+                for path in some:
+                    tar.add(path, name := path.relative_to(tones / part).as_posix())
+                    label = tarfile.TarInfo(name.replace(".wav", ".cls"))
+                    label.size = len(path.parent.name)
+                    tar.addfile(label, io.BytesIO(path.parent.name.encode()))
+    return folder
+
+
+def as_dataset(tones, part):
+    datasets = pytest.importorskip("datasets")
+    sounds = sorted((tones / part).glob("*/*.wav"))
+    columns = {
+        "sound": [{"bytes": path.read_bytes(), "path": path.name} for path in sounds],
+        "label": [path.parent.name == "low" for path in sounds],
+    }
+    names = datasets.ClassLabel(names=["high", "low"])
+    kinds = datasets.Features({"sound": datasets.Audio(), "label": names})
+    return datasets.Dataset.from_dict(columns).cast(kinds)  # which encodes nothing anew
+
+
+def stored(tones, place, folder):
+    """The folder of tones, in another way."""
+    if place in ("tar", "http"):
+        return write_shards(tones, folder)
+    parts = {part: as_dataset(tones, part) for part in ("train", "test")}
+    if place == "parquet":
+        folder.mkdir()
+        for part, dataset in parts.items():
+            dataset.to_parquet(folder / f"{part}.parquet", batch_size=16)
+        return folder
+    both = pytest.importorskip("datasets").DatasetDict(parts)
+    if place == "saved":
+        both.save_to_disk(folder)
+    return folder if place == "saved" else both
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["tar", "http", "parquet", "saved", "dataset"])
+def test_sounds_are_the_same_wherever_they_lie(tones, tmp_path, place):
+    data = stored(tones, place, tmp_path / "stored")
+    with serving(tmp_path / "stored") if place == "http" else nullcontext() as server:
+        data = f"{server.url}/{{train,test}}-{{0..1}}.tar" if place == "http" else data
+        kind = modality_of(data)
+        assert kind.kind == "audio"
+        config = kind.data_config(sample_rate=8000, high=4000)
+        for mine, plain in zip(
+            kind.open_parts(data, None), kind.open_parts(tones, None), strict=True
+        ):
+            found, expected = kind.load(mine, config), kind.load(plain, config)
+            assert np.array_equal(found.waves.samples, expected.waves.samples)
+            assert found.labels.tolist() == expected.labels.tolist()
+            assert found.class_names == ["high", "low"]
+            some = kind.load_some(mine, [3, 0], config)
+            assert some.names == [found.names[3], found.names[0]]
+
+
+@pytest.mark.slow
+def test_a_run_of_shards_is_that_of_the_folder(tones, tmp_path):
+    shards = write_shards(tones, tmp_path / "shards")
+    run, plain = pretrained(shards, tmp_path / "r"), pretrained(tones, tmp_path / "s")
+    mine, other = run.checkpoint.method, plain.checkpoint.method
+    assert all(torch.equal(other[name], value) for name, value in mine.items())
+    assert (
+        run.evaluate(shards, protocols=["knn"]).rows
+        == plain.evaluate(tones, protocols=["knn"]).rows
+    )
+
+
+def test_what_is_no_sound_is_told(tmp_path):
+    with pytest.raises(UserError, match="has no sounds: give a folder of"):
+        modality("audio").open_training(tmp_path / "none", None)

@@ -1,5 +1,8 @@
 """A folder of videos is pretrained, scored and embedded as photos are."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +131,37 @@ def test_damaged_videos_are_left_out(tmp_path):
     videos = VIDEO.load(VIDEO.open_training(tmp_path, None), VIDEO.data_config(size=16))
     assert len(videos) == 10
     assert [name for name, _ in videos.unreadable] == ["00.mp4"]
+
+
+@pytest.fixture
+def shards(films, tmp_path):
+    """The videos in two tar files, with a class beside each."""
+    (tmp_path / "shards").mkdir()
+    for s, name in enumerate(("fast", "slow")):
+        with tarfile.open(tmp_path / "shards" / f"{s}.tar", "w") as tar:
+            for path in sorted((films / name).iterdir()):
+                tar.add(path, f"{name}/{path.name}")
+                label = tarfile.TarInfo(f"{name}/{path.stem}.cls")
+                label.size = len(name)
+                tar.addfile(label, io.BytesIO(name.encode()))
+    return tmp_path / "shards"
+
+
+@pytest.mark.slow
+def test_videos_of_tar_files_are_those_of_the_folder(films, shards):
+    assert modality_of(shards).kind == "video"
+    config = VIDEO.data_config(size=16, rate=10)
+    mine, plain = (VIDEO.load(VIDEO.open_training(d, None), config) for d in (shards, films))
+    assert np.array_equal(mine.frames.rows, plain.frames.rows)
+    assert mine.labels.tolist() == plain.labels.tolist()
+
+
+@pytest.mark.slow
+def test_elo_takes_all_that_a_video_in_a_tar_file_gives(films, shards, tmp_path):
+    options = {"method": "elo", "overrides": SENSORS, "batch_size": 8, "report": False}
+    run, plain = (
+        sim.pretrain(data, out=tmp_path / name, epochs=1, **options)
+        for name, data in (("r", shards), ("s", films))
+    )
+    mine, other = run.checkpoint.method, plain.checkpoint.method
+    assert all(torch.equal(other[name], value) for name, value in mine.items())

@@ -13,7 +13,9 @@ from jaxtyping import Int16
 from similitude.data.files import ByteFile, UnreadableError, Wanted
 from similitude.errors import UserError
 
-SOUNDS = Wanted("sound", (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".m4a"))
+SOUNDS = Wanted(
+    "sound", (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".m4a"), "Audio"
+)
 MAX_SECONDS = 4 * 3600  # of a file
 _RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # of MP3
 SILENCE = 16  # of 32,768: what a track of a video must exceed anywhere

@@ -16,10 +16,9 @@ from similitude.audio.networks import AudioNetworkConfig, FrameTransformer, Pred
 from similitude.audio.sound_set import SoundSet
 from similitude.audio.spectrograms import Mel
 from similitude.audio.views import AudioFacts, AudioViewConfig
-from similitude.data.folders import is_mostly, opener
-from similitude.data.openers import find, open_both, open_part
+from similitude.data.encoded import are_wanted, find_encoded
+from similitude.data.openers import open_both, open_part
 from similitude.data.source import FileSource
-from similitude.errors import UserError
 from similitude.modalities import Modality
 from similitude.sample import DataConfig, ViewConfig
 
@@ -93,7 +92,7 @@ class AudioData(DataConfig):
 
 
 class Sounds(Modality):
-    """Folders of sound files."""
+    """Sound files: in folders, tar or Parquet files, data sets of Hugging Face."""
 
     kind = "audio"
     noun = "sounds"
@@ -110,22 +109,22 @@ class Sounds(Modality):
         return replace(files, may_lack=not all(is_sound(name) for name in files.names))
 
     def claims(self, data: Any) -> bool:
-        """A folder most of whose first files are sounds, or sounds that are loaded already."""
-        return isinstance(data, SoundSet) or is_mostly(data, SOUNDS)
+        """Files that are sounds, or sounds that are loaded already."""
+        return isinstance(data, SoundSet) or are_wanted(data, SOUNDS)
 
     def open_training(
         self, data: Any, config: AudioData | None, *, resumed: bool = False
     ) -> FileSource:
-        """The training part of a folder, or all of it."""
-        return open_part(_found(data), None, self.noun)
+        """The training part, or all."""
+        return open_part(find_encoded(data, SOUNDS), None, self.noun)
 
     def open_part(self, data: Any, split: str | None, config: AudioData) -> FileSource:
-        """A part of a folder."""
-        return open_part(_found(data), split, self.noun)
+        """A part."""
+        return open_part(find_encoded(data, SOUNDS), split, self.noun)
 
     def open_parts(self, data: Any, config: AudioData | None) -> list[FileSource]:
         """The training part and the test part, or all."""
-        return open_both(_found(data), lambda source, first: source, self.noun)
+        return open_both(find_encoded(data, SOUNDS), lambda source, first: source, self.noun)
 
     def load(
         self,
@@ -149,13 +148,6 @@ class Sounds(Modality):
         if data.raw:
             return data, Predictive(8, features)
         return data, FrameTransformer(8, features, 1, 2, 1, 0.0)
-
-
-def _found(data: Any) -> Any:
-    found = find(data, (opener(SOUNDS),))
-    if found is None:
-        raise UserError(f"{data} is no folder of sounds")
-    return found
 
 
 MODALITY = Sounds()

@@ -4,16 +4,17 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from similitude.data import row_groups, shards
+from similitude.data import row_group_index, row_groups, shard_index, shards
 from similitude.data.files import Wanted
 from similitude.data.index import Shards
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import PARTS
-from similitude.data.stores import LOCAL, expand_braces, files_of, is_url, suffix_of
+from similitude.data.stores import LOCAL, Store, expand_braces, files_of, is_url, suffix_of
 from similitude.errors import UserError
 from similitude.files.writing import as_path
 
 _FINDS = {shards.SUFFIX: shards.found, row_groups.SUFFIX: row_groups.found}
+_LOOKS = {shards.SUFFIX: shard_index.begins_with, row_groups.SUFFIX: row_group_index.declares}
 _FOLDERS = (*PARTS, "data")  # the last as the hub has it
 
 
@@ -22,16 +23,13 @@ def opener(wanted: Wanted) -> Opener:
 
     def find(data: Any) -> Found:
         name = str(data)
-        if is_url(data):
-            store, paths = files_of(name, _FINDS, _FOLDERS)
-            if not paths:
-                kind = suffix_of(name) if suffix_of(name) in _FINDS else " or ".join(_FINDS)
-                hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
-                raise UserError(
-                    f"no {kind} files at {name}: name them, as s3://bucket/x-{{000..099}}.tar{hub}"
-                )
-        else:
-            store, paths = LOCAL, [str(path) for path in containers_of(as_path(data), wanted)]
+        store, paths = _found(data, wanted)
+        if not paths:
+            kind = suffix_of(name) if suffix_of(name) in _FINDS else " or ".join(_FINDS)
+            hub = "; hf:USER/NAME opens all else on the hub" if name.startswith("hf:") else ""
+            raise UserError(
+                f"no {kind} files at {name}: name them, as s3://bucket/x-{{000..099}}.tar{hub}"
+            )
         kinds = sorted({_kind(path) for path in paths})
         if len(kinds) > 1:
             raise UserError(f"{name} has {' and '.join(kinds)} files: name those of one kind")
@@ -41,6 +39,28 @@ def opener(wanted: Wanted) -> Opener:
         return is_url(data) or (is_path(data) and bool(containers_of(as_path(data), wanted)))
 
     return Opener(claims, find)
+
+
+def begins_with(data: Any, wanted: Wanted) -> bool:
+    """Whether the first of the files that a user named has some of what is wanted.
+
+    One that is no such file, or is damaged, has none: who opens it says why.
+
+    Raises:
+        UserError: a URL where nobody answers.
+    """
+    if not is_url(data) and not is_path(data):
+        return False
+    store, paths = _found(data, wanted)
+    if not paths or _kind(paths[0]) not in _LOOKS:
+        return False
+    return _LOOKS[_kind(paths[0])](Shards.of(store, paths[:1]), wanted)
+
+
+def _found(data: Any, wanted: Wanted) -> tuple[Store, list[str]]:
+    if is_url(data):
+        return files_of(data, _FINDS, _FOLDERS)
+    return LOCAL, [str(path) for path in containers_of(as_path(data), wanted)]
 
 
 def containers_of(path: Path, wanted: Wanted) -> list[Path]:

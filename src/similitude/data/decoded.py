@@ -80,7 +80,10 @@ def decode_once(
         facts = _read_facts(path)
         return _write(source, decode, noun, path, on_progress) if facts is None else facts
 
-    facts = first_then_others(ready)
+    try:
+        facts = first_then_others(ready)
+    finally:
+        source.read_ahead(())  # what it, or a look before, had read is needed no more
     # a private copy of what is changed, which nothing does; torch wants memory it could write
     rows = np.memmap(path, np.dtype(facts["type"]), mode="c", shape=tuple(facts["shape"]))
     unreadable = [(file, reason) for file, reason in facts["unreadable"]]

@@ -17,10 +17,17 @@ class UnreadableError(Exception):
 
 
 class Wanted(NamedTuple):
-    """What a modality looks for among files: what one of them is called, and their suffixes."""
+    """What a modality looks for among files.
+
+    Attributes:
+        noun: What one of them is called.
+        suffixes: Of their names.
+        feature: What Hugging Face's library calls a column of them; "" where it knows none.
+    """
 
     noun: str
     suffixes: tuple[str, ...]
+    feature: str = ""
 
 
 def told_unused(where: str, wanted: Wanted, others: Counter[str]) -> tuple[str, ...]:

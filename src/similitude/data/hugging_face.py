@@ -4,6 +4,7 @@ import importlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,26 @@ def is_dataset(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
+def declares(data: Any, wanted: Wanted) -> bool:
+    """Whether a data set that somebody named has a column of what is wanted.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if not is_dataset(data):
+        if not is_path(data) or is_url(data):
+            return False
+        if str(data).startswith(PREFIX):
+            data = load_from_hub(str(data))
+        elif is_saved(as_path(data)):
+            data = load_saved(as_path(data))
+        else:
+            return False
+    parts = data.values() if isinstance(data, Mapping) else [data]
+    kind = getattr(_library("the data set"), wanted.feature)
+    return any(_column(part.features or {}, kind) is not None for part in parts)
+
+
 def is_saved(folder: Path) -> bool:
     """Whether ``save_to_disk`` wrote a folder."""
     return (folder / "dataset_dict.json").is_file() or (
@@ -107,7 +128,7 @@ def open_dataset(data: Any, name: str, part: str | None, wanted: Wanted) -> Hugg
             "streaming=True"
         )
     library = _library(name)
-    kind = _feature(library, wanted)
+    kind = getattr(library, wanted.feature)
     column = _column(data.features, kind)
     if column is None or len(data) == 0:
         raise UserError(
@@ -141,7 +162,7 @@ def open_stream(data: Any, name: str, wanted: Wanted) -> Stream:
     data, name, notes = _choose(data, name, None)
     library = _library(name)
     features = data.features or {}
-    kind = _feature(library, wanted)
+    kind = getattr(library, wanted.feature)
     column, label = _column(features, kind), _column(features, library.ClassLabel)
     if column is None:
         known = ", ".join(features) or "columns of unknown kinds"
@@ -193,11 +214,6 @@ def _choose(data: Any, name: str, part: str | None) -> tuple[Any, str, tuple[str
     return data, name, notes
 
 
-def _feature(library: Any, wanted: Wanted) -> type:
-    """The library's own name for such a column: Image, Audio, Video."""
-    return getattr(library, wanted.noun.capitalize())
-
-
 def _column(features: Mapping[str, Any], kind: type) -> str | None:
     return next((name for name, feature in features.items() if isinstance(feature, kind)), None)
 
@@ -213,6 +229,7 @@ def _labels(data: Any, column: str | None) -> tuple[Int[Tensor, " N"] | None, li
     return torch.tensor(numbers), names
 
 
+@lru_cache(1)  # whoever asks what it holds opens it next
 def load_from_hub(name: str) -> Any:
     """What ``hf:NAME`` is, downloaded once, for :func:`open_dataset`.
 

@@ -234,10 +234,10 @@ def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
     """
     schema = metadata.schema.to_arrow_schema()
     declared = _declared(schema)
-    kinds = {column: feature.get("_type") for column, feature in declared.items()}
+    kinds = _kinds(declared)
     pa, _ = pyarrow(name)
     leaves = {field.name: leaf for field in schema if (leaf := _leaf(pa, field)) is not None}
-    named = [c for c, kind in kinds.items() if kind == wanted.noun.capitalize() and c in leaves]
+    named = [c for c, kind in kinds.items() if kind == wanted.feature and c in leaves]
     plain = [column for column in leaves if kinds.get(column) in (None, "Value")]
     found = next(iter(named or plain), None)
     if found is None:
@@ -259,6 +259,16 @@ def _declared(schema: Any) -> dict[str, dict[str, Any]]:
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def _kinds(declared: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {column: feature.get("_type") for column, feature in declared.items()}
+
+
+def declares(shards: Shards, wanted: Wanted) -> bool:
+    """Whether the first Parquet file says that it has a column of what is wanted."""
+    metadata = parsed(_footer(shards, 0), shards.shown(0))
+    return wanted.feature in _kinds(_declared(metadata.schema.to_arrow_schema())).values()
 
 
 def _leaf(pa: Any, field: Any) -> str | None:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ _FORMAT = 2  # larger when the same shards would give other files
 _LABEL = ".cls"
 _LONGEST_LABEL = 1000  # bytes
 _BLOCK = 1 << 20  # samples
+_LOOKED_AT = 16  # files, to tell what a shard is of
 _COLUMNS = ("places", "names", "bounds", "parts", "labels")
 
 
@@ -129,6 +131,25 @@ def indexed(shards: Shards, name: str, wanted: Wanted) -> ShardIndex:
         Counter(facts["others"]),
         facts["endless"],
     )
+
+
+def begins_with(shards: Shards, wanted: Wanted) -> bool:
+    """Whether some of the first files in the first shard are wanted; of none that can be read, no.
+
+    Raises:
+        UserError: the network is gone.
+    """
+    try:
+        with (
+            shards.store.open(shards.paths[0], shards.sizes[0]) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as tar,
+        ):
+            suffixes = (posixpath.splitext(member.name)[1].lower() for member in tar)
+            return any(suffix in wanted.suffixes for suffix in islice(suffixes, _LOOKED_AT))
+    except UserError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError):
+        return False
 
 
 class _Scan(NamedTuple):

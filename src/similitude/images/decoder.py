@@ -25,7 +25,7 @@ from similitude.images.decoding import to_canvas, to_canvases
 from similitude.images.depth import with_measured_values
 from similitude.images.image_set import ImageSet, partners_among
 from similitude.images.lazy import MAX_UNREADABLE_SHARE
-from similitude.images.source import ImageSource, check_number, encoded
+from similitude.images.source import ImageSource, as_images, check_number
 
 LARGEST_DEFAULT_SIZE = 256
 _CHUNK = 32  # images per task of a core: large enough to hide the cost of handing it over
@@ -197,7 +197,7 @@ class StreamDecoder:
         depth: int = 8,
     ) -> None:
         form = {"channels": channels, "depth": depth}
-        blocks = (encoded(block).decoded_as(**form) for block in stream.blocks())
+        blocks = (as_images(block).decoded_as(**form) for block in stream.blocks())
         first = next(blocks, None)
         if first is None:
             raise UserError(f"{stream.name} has no images")
@@ -207,7 +207,7 @@ class StreamDecoder:
         nothing = Block(
             name=stream.name, names=self._names, files=[], class_names=stream.class_names
         )
-        self.source: ImageSource = encoded(nothing).decoded_as(**form)
+        self.source: ImageSource = as_images(nothing).decoded_as(**form)
         self.found = Found()
         self._workers, self._on_progress = workers, on_progress
         blocks = chain([first], blocks)

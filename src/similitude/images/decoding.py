@@ -30,7 +30,7 @@ from torch import Tensor
 from similitude.data.files import ByteFile, UnreadableError, Wanted
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".dcm")
-IMAGES = Wanted("image", SUFFIXES)
+IMAGES = Wanted("image", SUFFIXES, "Image")
 MAX_PIXELS = 2**27  # of a picture
 _TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from similitude.data import containers, folders, hugging_face, streams
+from similitude.data import encoded, folders, hugging_face, streams
 from similitude.data.openers import Found, Opener, find, is_path, open_both, open_part
 from similitude.data.parts import parts_of
 from similitude.data.streams import Stream
@@ -21,7 +21,7 @@ from similitude.images.decoding import IMAGES, ValueRange
 from similitude.images.depth import with_measured_values
 from similitude.images.image_set import ImageSet
 from similitude.images.lazy import LazyCanvases
-from similitude.images.source import ImageSource, encoded
+from similitude.images.source import ImageSource, as_images
 from similitude.images.stored import ARRAYS
 from similitude.images.views.contact_sheet import told_shown
 
@@ -33,7 +33,7 @@ def _of_files(opener: Opener) -> Opener:
 
     def find(data: Any) -> Found:
         found = opener.find(data)
-        return replace(found, open=lambda part: encoded(found.open(part)))
+        return replace(found, open=lambda part: as_images(found.open(part)))
 
     return Opener(opener.claims, find)
 
@@ -64,8 +64,6 @@ def _of_two_parts(data: tuple[ImageSet, ImageSet]) -> Found:
     return Found(lambda part: _of_loaded(test if part == "test" else train), parts, "train")
 
 
-_objects, _on_hub, _saved = map(_of_files, hugging_face.openers(IMAGES))
-
 # The first that claims what a user names opens it: one line adds a kind of source.
 OPENERS = (
     Opener(lambda data: isinstance(data, ImageSource), lambda data: Found(lambda _: data)),
@@ -75,18 +73,14 @@ OPENERS = (
         lambda data: isinstance(data, np.ndarray | Tensor),
         lambda data: Found(lambda _: arrays.from_array(data)),
     ),
-    _objects,
     Opener(
         lambda data: str(data) in named.NAMES,
         lambda data: Found(
             lambda part: named.open_named(str(data), part), {"train": "train", "test": "test"}
         ),
     ),
-    _on_hub,
-    _saved,
     _of_files(Opener(_is_folder_of_arrays, folders.opener(ARRAYS).find)),
-    _of_files(containers.opener(IMAGES)),
-    _of_files(folders.opener(IMAGES)),
+    *map(_of_files, encoded.openers(IMAGES)),
     Opener(_is_file(".npy", ".npz"), _of_arrays),
     Opener(
         _is_file(packs.SUFFIX),

@@ -19,7 +19,7 @@ from similitude.images.feature_maps import FeatureMaps
 from similitude.images.image_set import MAX_PIXEL_SIDE, ImageSet
 from similitude.images.loading import load_images, load_some, pack_images
 from similitude.images.opening import Range, open_parts, open_source, open_stream
-from similitude.images.source import ImageSource, encoded
+from similitude.images.source import ImageSource, as_images
 from similitude.images.stored import ARRAYS
 from similitude.images.tiles import cut_into_tiles
 from similitude.images.views import ImageFacts, ImageViewConfig, PatchViewConfig
@@ -45,7 +45,7 @@ class Images(Modality):
         self, files: FileSource, sensor: str, config: ImageData | None = None
     ) -> ImageSource:
         """Files as images, with the channels of the first where nothing is said."""
-        source = encoded(files)
+        source = as_images(files)
         form = _form(config) or {"channels": source.shown_channels()}
         return open_source(source, values=_values(config), **form)
 

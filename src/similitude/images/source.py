@@ -153,7 +153,7 @@ def check_number(name: str, count: int, kind: str = "image") -> None:
         raise UserError(f"{name} has {count or 'no'} {kind}, but learning needs at least 2")
 
 
-def encoded(files: Source) -> EncodedSource:
+def as_images(files: Source) -> EncodedSource:
     """Files as the images that they hold."""
     assert isinstance(files, FileSource)
     return EncodedSource(

@@ -23,7 +23,7 @@ from similitude.data.folders import FolderSource
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
 from similitude.data.row_group_index import holds_files
-from similitude.data.source import Source, numbered
+from similitude.data.source import FileSource, Source, numbered
 from similitude.errors import UserError, visible
 from similitude.files.reading import MAX_LIST, read_bytes
 from similitude.files.writing import as_path
@@ -42,12 +42,14 @@ class TableSource(Source):
 
     Attributes:
         folder: What the files of its cells are relative to.
+        files: What the cells of all columns name, where somebody has them already.
         kinds: Kind of data of each sensor, in the order of the columns.
         cells: A file or a text of each sample for each sensor; empty where it is missing.
         stamp: Hash of the table.
     """
 
-    folder: Path
+    folder: Path = Path()
+    files: FileSource | None = None
     kinds: dict[str, str]
     cells: dict[str, list[str]]
     stamp: str
@@ -72,8 +74,10 @@ class TableSource(Source):
             return kind.of_texts(self._name(sensor), self._values(sensor))
         return kind.of_files(files, sensor, config)
 
-    def _files(self, sensor: str) -> FolderSource | None:
+    def _files(self, sensor: str) -> FileSource | None:
         """What the cells of a column name, or None where they are texts."""
+        if self.files is not None:
+            return self.files
         kind, values = modality(self.kinds[sensor]), self._values(sensor)
         if not kind.suffixes:
             return None
@@ -94,27 +98,28 @@ class TableSource(Source):
 
     def rows_of(self, sensor: str, names: Sequence[str]) -> Int[Tensor, " N"]:
         """Position of each sample's entry among loaded ones of these names, -1 where missing."""
-        at = {name: i for i, name in enumerate(names)}
+        at = {visible(name): i for i, name in enumerate(names)}
         found = [at.get(visible(cell), -1) if cell else -1 for cell in self.cells[sensor]]
         return torch.tensor(found, dtype=torch.int64)
 
 
-def table_of(source: FolderSource, kinds: Mapping[str, str]) -> TableSource:
+def table_of(source: FileSource, kinds: Mapping[str, str]) -> TableSource:
     """Files each of which is seen by several sensors, as a table in which each row names one.
 
     Args:
         source: the files.
         kinds: kind of data of each sensor, by its name.
     """
+    names = list(source.names)
     return TableSource(
         name=source.name,
-        names=source.names,
+        names=names,
         labels=source.labels,
         class_names=source.class_names,
         notes=source.notes,
-        folder=source.folder,
+        files=source,
         kinds=dict(kinds),
-        cells=dict.fromkeys(kinds, source.files),
+        cells=dict.fromkeys(kinds, names),
         stamp=source.fingerprint(),
     )
 

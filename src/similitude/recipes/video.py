@@ -39,10 +39,7 @@ class Video(Chooser):
 
     def surroundings(self, source: FileSource, num_samples: int | None = None) -> VideoSurroundings:
         """The median length of some of the videos, in milliseconds."""
-        n = len(source)
-        some = modality("video").load_some(
-            source, sorted({i * n // LOOKED_AT for i in range(LOOKED_AT)}), VideoData(size=4)
-        )
+        some = modality("video").load_some(source, source.spread(LOOKED_AT), VideoData(size=4))
         lengths = [max(1, round(1000 * s)) for s in some.seconds.tolist()] or [1000]
         plain = Surroundings.of(source, lengths, num_samples)
         shows: Shown = getattr(source, "shows", "frames")

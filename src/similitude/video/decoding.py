@@ -14,7 +14,9 @@ from jaxtyping import Int8, UInt8
 from similitude.data.files import ByteFile, UnreadableError, Wanted
 from similitude.errors import UserError
 
-VIDEOS = Wanted("video", (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
+VIDEOS = Wanted(
+    "video", (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"), "Video"
+)
 MAX_SECONDS = 3600  # of a file, all of whose frames are held at once
 FLOW_SIDE = 112  # pixels at which flow is computed, where frames are kept smaller
 FLOW_UNIT = 1 / 8  # pixels: what a step of the 8 bits stands for, at the side that is kept

@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from similitude.data.decoded import Decoded, decode_once, decode_some
-from similitude.data.folders import FolderSource, is_mostly, opener
-from similitude.data.openers import find, open_both, open_part
+from similitude.data.encoded import are_wanted, find_encoded
+from similitude.data.files import ByteFile
+from similitude.data.openers import open_both, open_part
 from similitude.data.source import FileSource
-from similitude.errors import UserError
 from similitude.modalities import Modality
 from similitude.sample import DataConfig, ViewConfig
 from similitude.video.decoding import VIDEOS, check_libraries, decode_flow, decode_frames
@@ -88,14 +88,37 @@ class VideoData(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSource(FolderSource):
-    """Video files of which frames or flow are looked at."""
+class VideoSource(FileSource):
+    """Video files of which frames or flow are looked at.
 
-    shows: Shown = "frames"
+    Attributes:
+        files: As they are.
+        shows: What is looked at.
+    """
+
+    files: FileSource
+    shows: Shown
+
+    @property
+    def readers(self) -> int:
+        """Those of the files."""
+        return self.files.readers
+
+    def file(self, i: int) -> ByteFile:
+        """The content of video ``i``."""
+        return self.files.file(i)
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """As the files do."""
+        self.files.read_ahead(blocks)
+
+    def fingerprint(self) -> str:
+        """That of the files."""
+        return self.files.fingerprint()
 
 
 class Videos(Modality):
-    """Folders of video files."""
+    """Video files: in folders, tar or Parquet files, data sets of Hugging Face."""
 
     kind = "video"
     noun = "videos"
@@ -107,29 +130,30 @@ class Videos(Modality):
     sensors: ClassVar[Mapping[str, str]] = {"frames": "video", "flow": "video", "sound": "audio"}
 
     def of_files(
-        self, files: FolderSource, sensor: str, config: VideoData | None = None
+        self, files: FileSource, sensor: str, config: VideoData | None = None
     ) -> VideoSource:
         """Files; of a column called flow or gray that is looked at."""
         shows: Shown = sensor if sensor in CHANNELS else "frames"  # type: ignore[assignment]
-        return VideoSource(**{f.name: getattr(files, f.name) for f in fields(files)}, shows=shows)
+        known = {field.name: getattr(files, field.name) for field in fields(FileSource)}
+        return VideoSource(**known, files=files, shows=shows)
 
     def claims(self, data: Any) -> bool:
-        """A folder most of whose first files are videos, or videos that are loaded already."""
-        return isinstance(data, VideoSet) or is_mostly(data, VIDEOS)
+        """Files that are videos, or videos that are loaded already."""
+        return isinstance(data, VideoSet) or are_wanted(data, VIDEOS)
 
     def open_training(
         self, data: Any, config: VideoData | None, *, resumed: bool = False
     ) -> FileSource:
-        """The training part of a folder, or all of it."""
-        return open_part(_found(data), None, self.noun)
+        """The training part, or all."""
+        return open_part(find_encoded(data, VIDEOS), None, self.noun)
 
     def open_part(self, data: Any, split: str | None, config: VideoData) -> FileSource:
-        """A part of a folder."""
-        return open_part(_found(data), split, self.noun)
+        """A part."""
+        return open_part(find_encoded(data, VIDEOS), split, self.noun)
 
     def open_parts(self, data: Any, config: VideoData | None) -> list[FileSource]:
         """The training part and the test part, or all."""
-        return open_both(_found(data), lambda source, first: source, self.noun)
+        return open_both(find_encoded(data, VIDEOS), lambda source, first: source, self.noun)
 
     def load(
         self,
@@ -185,13 +209,6 @@ def _video_set(source: FileSource, found: Decoded, config: VideoData) -> VideoSe
         class_names=source.class_names,
         unreadable=found.unreadable,
     )
-
-
-def _found(data: Any) -> Any:
-    found = find(data, (opener(VIDEOS),))
-    if found is None:
-        raise UserError(f"{data} is no folder of videos")
-    return found
 
 
 MODALITY = Videos()

@@ -1,0 +1,37 @@
+"""Files that are samples, wherever they lie: in a folder, in tar or Parquet files, on a hub."""
+
+from typing import Any
+
+from similitude.data import containers, folders, hugging_face
+from similitude.data.files import Wanted
+from similitude.data.openers import Found, Opener, find
+from similitude.errors import UserError
+
+
+def openers(wanted: Wanted) -> tuple[Opener, ...]:
+    """By what a user may name them."""
+    return (*hugging_face.openers(wanted), containers.opener(wanted), folders.opener(wanted))
+
+
+def find_encoded(data: Any, wanted: Wanted) -> Found:
+    """What is there of what is wanted.
+
+    Raises:
+        UserError: nothing that could have any, or as the opener.
+    """
+    if (found := find(data, openers(wanted))) is None:
+        raise UserError(
+            f"{data} has no {wanted.noun}s: give a folder of {' '.join(wanted.suffixes)}, tar or "
+            "Parquet files of them, or a data set of Hugging Face"
+        )
+    return found
+
+
+def are_wanted(data: Any, wanted: Wanted) -> bool:
+    """Whether a look at what a user named says that it has what is wanted.
+
+    That is most of the first files of a folder, one of the first in the first tar file, or a column
+    that is declared so.
+    """
+    looks = (hugging_face.declares, containers.begins_with, folders.is_mostly)
+    return any(look(data, wanted) for look in looks)
