@@ -85,6 +85,14 @@ class StopAt(Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+class BreakOff(Silent):
+    """Breaks a training off in the middle, where nothing is saved."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        if what == "training" and done >= total // 2:
+            raise KeyboardInterrupt
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two checkpoints, or parts of them, have the same bits."""
     if isinstance(a, torch.Tensor):

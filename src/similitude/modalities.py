@@ -57,8 +57,6 @@ class Modality(ABC):
         network_config: the class of ``Recipe.backbone``.
         view_configs: classes of views, by kind of view.
         suffixes: of files that hold one sample each, so that a table may name them.
-        sensors: kinds of what each of its files gives, by the name of a sensor; none where that is
-            one.
         is_streamed: whether :meth:`load_some` reads no more than it is asked for.
     """
 
@@ -68,12 +66,15 @@ class Modality(ABC):
     network_config: ClassVar[type]
     view_configs: ClassVar[Mapping[str, type]]
     suffixes: ClassVar[tuple[str, ...]] = ()
-    sensors: ClassVar[Mapping[str, str]] = {}
     is_streamed: ClassVar[bool] = False
 
     @abstractmethod
     def claims(self, data: Any) -> bool:
         """Whether what a user gave is of this kind."""
+
+    def sensors_of(self, data: Any) -> Mapping[str, str]:
+        """Kinds of what each sample gives, by the name of a sensor; none where that is one."""
+        return {}
 
     @abstractmethod
     def open_training(self, data: Any, config: Any | None, *, resumed: bool = False) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import similitude as sim
+from builders import BreakOff
 from similitude.errors import UserError
 from similitude.modalities import modality, modality_of
 from similitude.runs.metrics import read_metrics
@@ -164,4 +165,15 @@ def test_elo_takes_all_that_a_video_in_a_tar_file_gives(films, shards, tmp_path)
         for name, data in (("r", shards), ("s", films))
     )
     mine, other = run.checkpoint.method, plain.checkpoint.method
+    assert all(torch.equal(other[name], value) for name, value in mine.items())
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_elo_goes_on_with_all_sensors(films, tmp_path):
+    options = {"method": "elo", "overrides": SENSORS, "batch_size": 8, "report": False}
+    whole = sim.pretrain(films, out=tmp_path / "s", epochs=2, **options)
+    with pytest.raises(KeyboardInterrupt):
+        sim.pretrain(films, out=tmp_path / "r", epochs=2, listener=BreakOff(), **options)
+    run = sim.pretrain(films, out=tmp_path / "r", resume=True, report=False)
+    mine, other = run.checkpoint.method, whole.checkpoint.method
     assert all(torch.equal(other[name], value) for name, value in mine.items())

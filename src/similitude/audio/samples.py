@@ -16,7 +16,7 @@ from similitude.audio.networks import AudioNetworkConfig, FrameTransformer, Pred
 from similitude.audio.sound_set import SoundSet
 from similitude.audio.spectrograms import Mel
 from similitude.audio.views import AudioFacts, AudioViewConfig
-from similitude.data.encoded import are_wanted, find_encoded
+from similitude.data.encoded import are_wanted, find_encoded, have_texts
 from similitude.data.openers import open_both, open_part
 from similitude.data.source import FileSource
 from similitude.modalities import Modality
@@ -111,6 +111,10 @@ class Sounds(Modality):
     def claims(self, data: Any) -> bool:
         """Files that are sounds, or sounds that are loaded already."""
         return isinstance(data, SoundSet) or are_wanted(data, SOUNDS)
+
+    def sensors_of(self, data: Any) -> Mapping[str, str]:
+        """Itself and what is written beside it, where something is."""
+        return {"sound": "audio", "text": "text"} if have_texts(data, SOUNDS) else {}
 
     def open_training(
         self, data: Any, config: AudioData | None, *, resumed: bool = False

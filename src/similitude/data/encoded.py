@@ -27,6 +27,12 @@ def find_encoded(data: Any, wanted: Wanted) -> Found:
     return found
 
 
+def have_texts(data: Any, wanted: Wanted) -> bool:
+    """Whether something is written beside samples that do not lie in a folder."""
+    found = find(data, (*hugging_face.openers(wanted), containers.opener(wanted)))
+    return found is not None and found.open(found.default).texts_of is not None
+
+
 def are_wanted(data: Any, wanted: Wanted) -> bool:
     """Whether a look at what a user named says that it has what is wanted.
 

@@ -3,11 +3,15 @@
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterable
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 MAX_BYTES = 2**30  # of a file
+LONGEST_TEXT = 1000  # characters of what is written beside a sample
+
+_TEXTS = ("caption", "text", "sentence", "description", "transcription")
 
 ByteFile = BytesIO | BufferedReader
 
@@ -28,6 +32,16 @@ class Wanted(NamedTuple):
     noun: str
     suffixes: tuple[str, ...]
     feature: str = ""
+
+
+def text_column(columns: Iterable[str]) -> str | None:
+    """Which of some columns of texts says what is written beside each sample.
+
+    One that is called so, else the first.
+    """
+    names = {name.lower(): name for name in reversed(list(columns))}
+    called = next((names[name] for name in _TEXTS if name in names), None)
+    return called or next(reversed(names.values()), None)
 
 
 def told_unused(where: str, wanted: Wanted, others: Counter[str]) -> tuple[str, ...]:

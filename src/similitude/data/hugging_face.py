@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from similitude.data.files import ByteFile, UnreadableError, Wanted, open_regular
+from similitude.data.files import (
+    LONGEST_TEXT,
+    ByteFile,
+    UnreadableError,
+    Wanted,
+    open_regular,
+    text_column,
+)
 from similitude.data.names import Numbered
 from similitude.data.openers import Found, Opener, is_path
 from similitude.data.parts import parts_of
@@ -32,10 +39,24 @@ class HuggingFaceSource(FileSource):
     Attributes:
         dataset: Its files are not decoded.
         column: The one with the files.
+        beside: The column of texts, as a data set; None without any.
     """
 
     dataset: Any
     column: str
+    beside: Any = None
+
+    @property
+    def texts_of(self) -> str | None:
+        """The column of texts."""
+        return None if self.beside is None else f"column {self.beside.column_names[0]}"
+
+    def texts(self) -> list[str]:
+        """The column of texts, a thousand characters of each."""
+        if self.beside is None:
+            return super().texts()
+        (name,) = self.beside.column_names
+        return [(text or "")[:LONGEST_TEXT] for text in self.beside[name]]
 
     def file(self, i: int) -> ByteFile:
         image = self.dataset[i][self.column]
@@ -135,6 +156,11 @@ def open_dataset(data: Any, name: str, part: str | None, wanted: Wanted) -> Hugg
             f"{name} has no {wanted.noun}s, only {', '.join(data.features)} in {len(data)} rows"
         )
     labels, class_names = _labels(data, _column(data.features, library.ClassLabel))
+    text = text_column(
+        name
+        for name, feature in data.features.items()
+        if isinstance(feature, library.Value) and feature.dtype in ("string", "large_string")
+    )
     return HuggingFaceSource(
         name=name,
         names=Numbered(range(len(data))),
@@ -143,6 +169,7 @@ def open_dataset(data: Any, name: str, part: str | None, wanted: Wanted) -> Hugg
         notes=notes,
         dataset=data.select_columns([column]).cast_column(column, kind(decode=False)),
         column=column,
+        beside=None if text is None else data.select_columns([text]),
     )
 
 

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from similitude.data.files import Wanted
+from similitude.data.files import Wanted, text_column
 from similitude.data.index import Shards, kept_index
 from similitude.errors import UserError
 
-_FORMAT = 1  # larger when the same files would give another index
+_FORMAT = 2  # larger when the same files would give another index
 _TAIL = 1 << 16  # bytes in which most footers lie whole
 _MARK = 8  # bytes of a footer's length, and of the letters after it
 _FOOTERS = 16  # that are kept in memory as they are parsed
@@ -41,11 +41,13 @@ class Columns(NamedTuple):
         files: The column with the files of samples, as its leaf is called.
         label: The one of their classes, or None.
         class_names: Of all classes, or None.
+        text: The column of what is written beside each sample, or None.
     """
 
     files: str
     label: str | None
     class_names: list[str] | None
+    text: str | None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _scan(shards: Shards, number: int, columns: Columns, left_off: threading.Eve
     shown = shards.shown(number)
     footer = _footer(shards, number)
     metadata = parsed(footer, shown)
-    leaves = _leaves(metadata)
+    leaves = leaves_of(metadata)
     if not metadata.num_rows:  # whatever its columns, of which none may have a type
         return _Scan(np.empty((0, 2), np.int64), footer, np.empty(0, np.int64))
     if columns.files not in leaves:
@@ -183,7 +185,7 @@ def _classes(
     """The numbers of the classes of a row group's rows, -1 where there is none."""
     shown = shards.shown(number)
     pa, _ = pyarrow(shown)
-    physical = metadata.schema.column(_leaves(metadata).index(label)).physical_type
+    physical = metadata.schema.column(leaves_of(metadata).index(label)).physical_type
     try:
         if "BYTE_ARRAY" in physical:  # texts may be long, and are not read
             raise pa.ArrowInvalid("it holds texts or bytes")
@@ -245,11 +247,13 @@ def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
             f"{name} has no {wanted.noun}s, only {', '.join(schema.names)} in "
             f"{metadata.num_rows} rows"
         )
+    strings = (pa.string(), pa.large_string())
+    text = text_column(field.name for field in schema if field.type in strings)
     for label, kind in kinds.items():
         names = declared[label].get("names")
         if kind == "ClassLabel" and isinstance(names, list) and label in schema.names:
-            return Columns(leaves[found], label, [str(one) for one in names])
-    return Columns(leaves[found], None, None)
+            return Columns(leaves[found], label, [str(one) for one in names], text)
+    return Columns(leaves[found], None, None, text)
 
 
 def _declared(schema: Any) -> dict[str, dict[str, Any]]:
@@ -311,7 +315,7 @@ def read_column(
         UserError: it is damaged, is another one now, or cannot be had.
     """
     its = metadata.row_group(group)
-    chunk = its.column(_leaves(metadata).index(leaf))
+    chunk = its.column(leaves_of(metadata).index(leaf))
     start, length = chunk.data_page_offset, chunk.total_compressed_size
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
         start = min(start, chunk.dictionary_page_offset)
@@ -352,7 +356,8 @@ def check_same(shards: Shards, number: int) -> None:
         )
 
 
-def _leaves(metadata: Any) -> list[str]:
+def leaves_of(metadata: Any) -> list[str]:
+    """The columns of a file, each as its leaf is called."""
     return [metadata.schema.column(i).path for i in range(len(metadata.schema))]
 
 

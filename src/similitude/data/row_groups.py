@@ -25,13 +25,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.cache import free_memory_bytes
-from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted
+from similitude.data.files import LONGEST_TEXT, MAX_BYTES, ByteFile, UnreadableError, Wanted
 from similitude.data.index import Shards
 from similitude.data.names import RowNames
 from similitude.data.openers import Found
 from similitude.data.parts import PARTS, part_of_file, parts_of
-from similitude.data.row_group_index import RowGroupIndex, indexed, read_column
+from similitude.data.row_group_index import RowGroupIndex, indexed, leaves_of, read_column
 from similitude.data.source import FileSource
+from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
 from similitude.randomness import WINDOW_BYTES, Blocks
 
@@ -146,6 +147,7 @@ class _Reader:
         numbers: Which files of the index these are.
         file_of: Number of the file of each row group, among these.
         group_in: Number of each row group in its file.
+        leaf: The column.
     """
 
     shards: Shards
@@ -153,13 +155,15 @@ class _Reader:
     numbers: list[int]
     file_of: Int[np.ndarray, " K"]
     group_in: Int[np.ndarray, " K"]
+    leaf: str
 
     def __call__(self, number: int) -> Any:
-        """The part of the column of files in a row group."""
+        """The part of the column in a row group; None where the file has no such column."""
         file, group = int(self.file_of[number]), int(self.group_in[number])
         metadata = self.index.metadata(self.numbers[file], self.shards.shown(file))
-        leaf = self.index.columns.files
-        return read_column(self.shards, file, metadata, group, leaf, checked=True)
+        if self.leaf not in leaves_of(metadata):
+            return None
+        return read_column(self.shards, file, metadata, group, self.leaf, checked=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +173,32 @@ class RowGroupSource(FileSource):
     Attributes:
         shards: The Parquet files.
         held: The column's parts by row group.
+        beside: Reads those of the column of texts.
     """
 
     shards: Shards
     held: Held[Any]
+    beside: _Reader | None
+
+    @property
+    def texts_of(self) -> str | None:
+        return None if self.beside is None else f"column {self.beside.leaf}"
+
+    def texts(self) -> list[str]:
+        """The column of texts, a thousand characters of each.
+
+        Raises:
+            UserError: as :meth:`file`.
+        """
+        if self.beside is None or self.blocks is None:
+            return super().texts()
+        found: list[str] = []
+        with lone_threads(_AT_ONCE, "texts") as threads:
+            for number, column in enumerate(threads.map(self.beside, range(len(self.blocks.ends)))):
+                rows = len(self.blocks.range(number))
+                texts = [None] * rows if column is None else column.to_pylist()
+                found += [(text or "")[:LONGEST_TEXT] for text in texts]
+        return found
 
     def file(self, i: int) -> ByteFile:
         """The content of row ``i``.
@@ -236,6 +262,11 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
             f"{name} has a row group of {largest >> 20} MB, and {free >> 20} MB of memory are "
             "free: write it with smaller ones"
         )
+
+    def reader(leaf: str) -> _Reader:
+        return _Reader(its, index, numbers, file_of, group_in, leaf)
+
+    columns = index.columns
     notes: tuple[str, ...] = ()
     if 2 * largest > WINDOW_BYTES:
         notes = (
@@ -246,11 +277,12 @@ def _source(name: str, shards: Shards, index: RowGroupIndex, numbers: list[int])
         name=name,
         names=RowNames(_names(its.paths), np.cumsum(rows_of_file)),
         labels=_labels(index, numbers),
-        class_names=index.columns.class_names,
+        class_names=columns.class_names,
         notes=notes,
         blocks=blocks,
         shards=its,
-        held=Held(_Reader(its, index, numbers, file_of, group_in), blocks.sizes),
+        held=Held(reader(columns.files), blocks.sizes),
+        beside=None if columns.text is None else reader(columns.text),
     )
 
 

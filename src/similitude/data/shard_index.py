@@ -6,6 +6,7 @@
     bounds        int64 [N + 1]: where each name begins
     parts         uint8 [N]: number of the part
     labels        int64 [N]: number of the class, -1 where it is unknown; if any is known
+texts         int64 [N, 2]: first byte and length of what is written beside it; if anything is
 
 Samples stand in the order of the shards, and in each by their place. Whatever the number of
 samples, none of this is held in memory; labels are mapped.
@@ -36,12 +37,20 @@ from similitude.data.names import Names
 from similitude.data.parts import PARTS, part_of_file
 from similitude.errors import UserError
 
-_FORMAT = 2  # larger when the same shards would give other files
-_LABEL = ".cls"
+_FORMAT = 3  # larger when the same shards would give other files
+_LABEL, TEXT = ".cls", ".txt"
 _LONGEST_LABEL = 1000  # bytes
 _BLOCK = 1 << 20  # samples
 _LOOKED_AT = 16  # files, to tell what a shard is of
-_COLUMNS = ("places", "names", "bounds", "parts", "labels")
+_COLUMNS = ("places", "names", "bounds", "parts", "labels", "texts")
+
+
+class Place(NamedTuple):
+    """Number of a shard, and first byte and length of a file in it."""
+
+    shard: int
+    start: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,22 @@ class ShardIndex:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def place(self, row: int) -> tuple[int, int, int]:
-        """Number of the shard, first byte and length of a sample."""
-        start, length = np.fromfile(self.folder / "places", np.int64, 2, offset=16 * row).tolist()
-        return int(np.searchsorted(self.ends, row, "right")), start, length
+    def place(self, row: int) -> Place:
+        """Of a sample."""
+        return self._place("places", row)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether anything is written beside a sample."""
+        return (self.folder / "texts").stat().st_size > 0
+
+    def text_place(self, row: int) -> Place:
+        """Of what is written beside a sample; its length is 0 where nothing is."""
+        return self._place("texts", row)
+
+    def _place(self, column: str, row: int) -> Place:
+        start, length = np.fromfile(self.folder / column, np.int64, 2, offset=16 * row).tolist()
+        return Place(int(np.searchsorted(self.ends, row, "right")), start, length)
 
     def rows(self, part: str | None) -> "range | Int[np.ndarray, ' M']":
         """The samples of a part; all for None."""
@@ -157,8 +178,9 @@ class _Scan(NamedTuple):
 
     names: list[str]
     parts: list[str | None]
-    texts: list[str | None]  # of classes
+    classes: list[str | None]
     places: list[tuple[int, int]]
+    texts: list[tuple[int, int]]
     others: Counter[str]
     has_end: bool
 
@@ -166,11 +188,11 @@ class _Scan(NamedTuple):
 def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str, Any]:
     """Read all headers, and write the files; their facts."""
     parts: dict[str | None, int] = {}
-    texts: dict[str, int] = {}
+    classes: dict[str, int] = {}
     counts: list[int] = []
     others: Counter[str] = Counter()
     endless: list[str] = []
-    length = 0
+    length, has_texts = 0, False
     with ExitStack() as stack:
         columns = {c: stack.enter_context((folder / c).open("wb")) for c in _COLUMNS}
         columns["bounds"].write(bytes(8))
@@ -188,15 +210,20 @@ def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str,
             numbers = [parts.setdefault(part, len(parts)) for part in scan.parts]
             columns["parts"].write(np.array(numbers, np.uint8).tobytes())
             known = [
-                -1 if text is None else texts.setdefault(text, len(texts)) for text in scan.texts
+                -1 if text is None else classes.setdefault(text, len(classes))
+                for text in scan.classes
             ]
             columns["labels"].write(np.array(known, np.int64).tobytes())
+            has_texts = has_texts or any(length for _, length in scan.texts)
+            columns["texts"].write(np.array(scan.texts, np.int64).tobytes())
     if not sum(counts):
         raise UserError(
             f"no {wanted.noun} in {name}: looked in {len(shards.paths)} tar file(s) for "
             f"{' '.join(wanted.suffixes)}"
         )
-    numbers, class_names = numbered_classes(texts)
+    if not has_texts:
+        (folder / "texts").write_bytes(b"")
+    numbers, class_names = numbered_classes(classes)
     _number(folder / "labels", numbers)
     return {
         "counts": counts,
@@ -237,11 +264,11 @@ def _scan(
     shards: Shards, number: int, in_folders: bool, wanted: Wanted, left_off: threading.Event
 ) -> _Scan:
     path = PurePosixPath(_posix(shards.paths[number]))
-    files, texts, others, has_end = _headers(shards, number, wanted, left_off)
+    files, classes, texts, others, has_end = _headers(shards, number, wanted, left_off)
     of_shard = part_of_file(path.name)
     if in_folders:
         of_shard = path.parent.name if path.parent.name.lower() in PARTS else None
-    scan = _Scan([], [], [], [], others, has_end)
+    scan = _Scan([], [], [], [], [], others, has_end)
     for file, place in files.items():
         part, shown = of_shard, file
         folder, slash, below = file.partition("/")
@@ -251,8 +278,9 @@ def _scan(
             shown = f"{path.name}/{shown}"
         scan.names.append(shown.encode(errors="backslashreplace").decode())
         scan.parts.append(part)
-        scan.texts.append(texts.get(_key(file)))
+        scan.classes.append(classes.get(_key(file)))
         scan.places.append(place)
+        scan.texts.append(texts.get(_key(file), (0, 0)))
     return scan
 
 
@@ -260,7 +288,8 @@ class _Headers(NamedTuple):
     """What lies in a shard."""
 
     files: dict[str, tuple[int, int]]  # first byte and length of each sample
-    texts: dict[str, str]  # of classes, by key
+    classes: dict[str, str]  # by key
+    texts: dict[str, tuple[int, int]]  # first byte and length of what is beside a sample, by key
     others: Counter[str]
     has_end: bool
 
@@ -270,7 +299,8 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
     shown = shards.store.shown(path)
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
-    texts: dict[str, str] = {}
+    classes: dict[str, str] = {}
+    texts: dict[str, tuple[int, int]] = {}
     others: Counter[str] = Counter()
     try:
         with (
@@ -297,10 +327,12 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
                         )
                     content = tar.extractfile(member)
                     text = b"" if content is None else content.read()
-                    texts[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
+                    classes[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
                 elif suffix in wanted.suffixes:
                     # holes of a sparse file are not stored: it is none that could be read in place
                     files[name] = (0, 0) if member.issparse() else (member.offset_data, member.size)
+                elif suffix == TEXT and not member.issparse():
+                    texts[_key(name)] = member.offset_data, member.size
                 else:
                     others[suffix or "without suffix"] += 1
             stream.seek(tar.offset)
@@ -316,11 +348,12 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
     for name, target in links.items():
         if posixpath.splitext(name)[1].lower() in wanted.suffixes:
             files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file
-        elif _key(target) in texts and name.endswith(_LABEL):
-            texts[_key(name)] = texts[_key(target)]
-    return _Headers(
-        dict(sorted(files.items(), key=lambda file: file[1])), texts, others, bool(tail)
-    )
+        elif _key(target) in classes and name.endswith(_LABEL):
+            classes[_key(name)] = classes[_key(target)]
+    if alone := texts.keys() - {_key(name) for name in files}:
+        others[TEXT] += len(alone)
+    files = dict(sorted(files.items(), key=lambda file: file[1]))
+    return _Headers(files, classes, texts, others, bool(tail))
 
 
 def _key(name: str) -> str:

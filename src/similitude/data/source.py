@@ -95,6 +95,15 @@ class FileSource(Source):
         """Threads that should read and decode at once: more than cores where files are far away."""
         return cores()
 
+    @property
+    def texts_of(self) -> str | None:
+        """Where it stands what is written beside each sample; None where nothing is."""
+        return None
+
+    def texts(self) -> list[str]:
+        """What is written beside each sample, as a caption; "" where nothing is."""
+        return [""] * len(self)
+
     @abstractmethod
     def file(self, i: int) -> ByteFile:
         """The content of sample ``i``, at its beginning.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from similitude.data.encoded import have_texts
 from similitude.data.source import FileSource
 from similitude.files.writing import as_path, check_writable
 from similitude.images.attention import attention_maps, has_attention
@@ -52,6 +53,10 @@ class Images(Modality):
     def claims(self, data: Any) -> bool:
         """Whatever no other kind claims is taken for images, and refused as such."""
         return True
+
+    def sensors_of(self, data: Any) -> Mapping[str, str]:
+        """Itself and what is written beside it, where something is."""
+        return {"image": "image", "text": "text"} if have_texts(data, IMAGES) else {}
 
     def open_training(
         self, data: Any, config: ImageData | None, *, resumed: bool = False

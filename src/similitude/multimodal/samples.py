@@ -109,11 +109,13 @@ class Sensors(Modality):
         return isinstance(data, SensorSet | TableSource) or is_table(data)
 
     def open_training(self, data: Any, config: SensorData | None, *, resumed: bool = False) -> Any:
-        """The training part of a table, or all of it."""
-        if not self.claims(data) and config is not None:
-            return self._one(data, config, lambda kind, own: kind.open_training(data, own))
-        if (kind := self._kind_of_folder(data)) is not None:
-            return table_of(kind.open_training(data, None, resumed=resumed), kind.sensors)
+        """The training part, or all."""
+        if not self.claims(data):
+            kind = modality_of(data)
+            if sensors := kind.sensors_of(data):
+                return table_of(kind.open_training(data, None, resumed=resumed), sensors)
+            if config is not None:
+                return self._one(data, config, lambda kind, own: kind.open_training(data, own))
         table = open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)
         said = [f"{name}: {note}" for name in table.kinds for note in table.column(name).notes]
         return replace(table, notes=(*table.notes, *said))
@@ -130,15 +132,10 @@ class Sensors(Modality):
             sensor, kind = _sensor_of(data, config)
             parts = kind.open_parts(data, config.sensors[sensor])
             return [_alone(sensor, part) for part in parts]
-        if (kind := self._kind_of_folder(data)) is not None:
-            return [table_of(part, kind.sensors) for part in kind.open_parts(data, None)]
+        if not self.claims(data) and (sensors := (kind := modality_of(data)).sensors_of(data)):
+            return [table_of(part, sensors) for part in kind.open_parts(data, None)]
         found = find(data, (OPENER,)) or _no_table(data)
         return open_both(found, lambda source, first: source, self.noun)
-
-    def _kind_of_folder(self, data: Any) -> Modality | None:
-        """The kind of a folder each of whose files is of several sensors; None of anything else."""
-        kind = None if self.claims(data) else modality_of(data)
-        return kind if kind is not None and kind.sensors else None
 
     def _one(self, data: Any, config: SensorData, opened: Callable[..., Any]) -> OneSensor:
         sensor, kind = _sensor_of(data, config)
@@ -181,6 +178,9 @@ class Sensors(Modality):
             raise UserError(f"{source.name} has none of the columns {', '.join(config.sensors)}")
         there = torch.stack([rows >= 0 for rows in where.values()]).any(dim=0)
         samples = _set_of(source, of, where, unreadable)
+        first = next(iter(of))  # the others are in memory
+        if torch.equal(where[first], torch.arange(len(source))):
+            samples = replace(samples, blocks=of[first].blocks)
         return samples if bool(there.all()) else samples.subset(there)
 
     def for_raw(self, config: SensorData, source: Any) -> SensorData:

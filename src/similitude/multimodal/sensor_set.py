@@ -15,6 +15,7 @@ from torch import Tensor
 
 from similitude.multimodal.inputs import SensorInputs, SensorRows
 from similitude.multimodal.views import SensorFacts, SensorView
+from similitude.randomness import Blocks
 from similitude.sample import MultiView, Samples
 
 
@@ -34,6 +35,11 @@ class SensorSet(Samples[SensorRows]):
     class_names: list[str] | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     partners: Int[Tensor, "N K"] | None = None
+    blocks: Blocks | None = None
+
+    def read_ahead(self, blocks: Sequence[int]) -> None:
+        """As the first sensor does, which lies in them."""
+        self.of[self.first].read_ahead(blocks)
 
     @property
     def first(self) -> str:
@@ -71,6 +77,7 @@ class SensorSet(Samples[SensorRows]):
             names=[self.names[i] for i in rows.tolist()],
             labels=None if self.labels is None else self.labels[rows],
             partners=None,
+            blocks=None,
         )
 
     def clean(self, rows: SensorRows, facts: SensorFacts) -> SensorInputs:

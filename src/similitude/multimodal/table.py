@@ -76,11 +76,11 @@ class TableSource(Source):
 
     def _files(self, sensor: str) -> FileSource | None:
         """What the cells of a column name, or None where they are texts."""
-        if self.files is not None:
-            return self.files
         kind, values = modality(self.kinds[sensor]), self._values(sensor)
         if not kind.suffixes:
             return None
+        if self.files is not None:
+            return self.files
         return FolderSource(
             name=self._name(sensor),
             names=[visible(value) for value in values],
@@ -103,23 +103,28 @@ class TableSource(Source):
         return torch.tensor(found, dtype=torch.int64)
 
 
-def table_of(source: FileSource, kinds: Mapping[str, str]) -> TableSource:
-    """Files each of which is seen by several sensors, as a table in which each row names one.
+def table_of(source: Source, kinds: Mapping[str, str]) -> TableSource:
+    """Files seen by several sensors or with texts beside them, as a table: each row names one.
 
     Args:
-        source: the files.
+        source: of the files.
         kinds: kind of data of each sensor, by its name.
     """
-    names = list(source.names)
+    files, names, notes = source.origin, list(source.names), source.notes
+    assert isinstance(files, FileSource)
+    cells = dict.fromkeys(kinds, names)
+    if texts := [sensor for sensor, kind in kinds.items() if not modality(kind).suffixes]:
+        cells |= dict.fromkeys(texts, files.texts())
+        notes += (f"texts are those of {files.texts_of}",)
     return TableSource(
         name=source.name,
         names=names,
         labels=source.labels,
         class_names=source.class_names,
-        notes=source.notes,
-        files=source,
+        notes=notes,
+        files=files,
         kinds=dict(kinds),
-        cells=dict.fromkeys(kinds, names),
+        cells=cells,
         stamp=source.fingerprint(),
     )
 

@@ -73,7 +73,7 @@ def retrieve_run(
     trained = _method_of(run)
     if bad := [prompt for prompt in prompts if "{}" not in prompt]:
         raise UserError(f"--prompt {bad[0]!r} has no {{}} in the place of the class")
-    parts = run.modality.open_parts(data, run.recipe.data)
+    parts = run.modality.open_parts(data, None)  # of all sensors, where one would be enough too
     source = parts[-1]
     if len(parts) == 1:
         listener.say(

@@ -70,7 +70,7 @@ def _origin(method: Method) -> NetworkConfig:
 
 
 def kind_for(method: Any, data: Any) -> Modality:
-    """The kind of data, where a method compares sensors that of what each of its files gives.
+    """The kind of data, where a method compares sensors that of what each sample gives.
 
     Args:
         method: a name, a class, a config or an object; None where none is given.
@@ -79,7 +79,7 @@ def kind_for(method: Any, data: Any) -> Modality:
     kind = modality_of(data)
     name = given_method(method) if isinstance(method, str | type) else getattr(method, "name", None)
     compares = name is not None and config_class(name).compares_sensors
-    return modality("sensors") if compares and kind.sensors else kind
+    return modality("sensors") if compares and kind.sensors_of(data) else kind
 
 
 def choose_for(modality: Modality, source: Any, num_samples: int, **options: Any) -> Recipe:

@@ -127,7 +127,6 @@ class Videos(Modality):
     view_configs: ClassVar[Mapping[str, type]] = {"video": VideoViewConfig}
     suffixes: ClassVar[tuple[str, ...]] = VIDEOS.suffixes
     is_streamed = True
-    sensors: ClassVar[Mapping[str, str]] = {"frames": "video", "flow": "video", "sound": "audio"}
 
     def of_files(
         self, files: FileSource, sensor: str, config: VideoData | None = None
@@ -140,6 +139,10 @@ class Videos(Modality):
     def claims(self, data: Any) -> bool:
         """Files that are videos, or videos that are loaded already."""
         return isinstance(data, VideoSet) or are_wanted(data, VIDEOS)
+
+    def sensors_of(self, data: Any) -> Mapping[str, str]:
+        """Its frames, their flow and the sound."""
+        return {"frames": "video", "flow": "video", "sound": "audio"}
 
     def open_training(
         self, data: Any, config: VideoData | None, *, resumed: bool = False
