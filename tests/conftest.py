@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -48,6 +49,12 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Fixtures of a module are made before those of a test: the first trained with all cores."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _reproducible() -> None:
     torch.manual_seed(0)
@@ -88,6 +95,25 @@ def forked_processes() -> Iterator[None]:
     multiprocessing.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mp, "get_context", lambda _: start("forkserver"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from forks import Forks
+
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def forked_exports(_forks: Any) -> Iterator[None]:
+    """For exports, each of which is opened by a new interpreter that imports for seconds."""
+    from similitude.runs import exporting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "subprocess", _forks)
         yield
 
 

@@ -10,6 +10,8 @@ from similitude.errors import UserError
 from similitude.images.views import image_views
 from similitude.recipes import load_recipe
 
+pytestmark = pytest.mark.usefixtures("unchecked_runs", "forked_exports")
+
 SMALL = ("image_size=16", "canvas_size=16", "backbone.base_width=4", "method.view.size=null")
 METHODS = ("simclr", "barlow_twins", "dino", "moco_v2")
 

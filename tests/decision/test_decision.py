@@ -21,7 +21,11 @@ from similitude.nets.start import Start
 from similitude.runs.run import Run
 from similitude.transfer import Classifier
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("decision"),  # one training for most of them
+    pytest.mark.usefixtures("unchecked_runs", "forked_exports"),
+]
 MINUTES = 0.03  # a few steps of each training
 
 

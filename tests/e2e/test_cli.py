@@ -23,7 +23,7 @@ from similitude import cli
 from similitude.cli.console import Console
 from similitude.methods import METHODS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs", "forked_exports")]
 
 # Three steps; the arithmetic depends on the processor, so it is set.
 FAST = ["--epochs", "1", "--batch-size", "16", "--set", "precision=float32"]

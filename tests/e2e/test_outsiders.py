@@ -11,6 +11,8 @@ from PIL import Image
 
 import similitude as sim
 
+pytestmark = pytest.mark.usefixtures("unchecked_runs", "forked_exports")
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):

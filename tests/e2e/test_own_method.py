@@ -54,7 +54,11 @@ class Bare(Guess):
         super().__init__(backbone, config)
 '''
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own_method")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("own_method"),
+    pytest.mark.usefixtures("unchecked_runs", "forked_exports"),
+]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from builders import write_photos
 from similitude import cli
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs", "forked_exports")]
 
 PRETRAIN = ["--method", "simclr_v2", "--epochs", "1", "--batch-size", "16"]
 PRETRAIN += ["--set", "precision=float32", "--set", "memory_format=contiguous"]

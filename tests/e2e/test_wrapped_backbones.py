@@ -6,7 +6,7 @@ import torch
 import similitude as sim
 from builders import write_photos
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
 
 FAST = ["backbone.base_width=4", "precision=float32", "memory_format=contiguous"]
 

@@ -24,7 +24,11 @@ from similitude.recipes import load_recipe
 from similitude.runs.checkpoint import load_checkpoint
 from similitude.runs.folder import holding
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("evolution"),  # one evolution for many of them
+    pytest.mark.usefixtures("unchecked_runs", "forked_processes"),
+]
 
 TINY = [
     "batch_size=16",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from builders import write_photos
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs", "forked_exports")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200)}

@@ -91,6 +91,7 @@ def test_a_pack_keeps_the_range(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_exports")
 def test_a_run_shows_later_pictures_as_those_it_learned_from(tmp_path):
     rng = np.random.default_rng(0)
     save(tmp_path / "photos", list(rng.integers(0, 4096, (24, 16, 16)).astype(np.uint16)))

@@ -136,6 +136,7 @@ def test_what_a_table_lacks_is_one_sentence(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_photos_are_found_by_words_and_classes_by_their_description(pairs, tmp_path):
     run = pretrained(pairs, tmp_path / "r", epochs=40)
     table = run.retrieve(pairs, prompts=["a picture of a {} thing"])

@@ -1,5 +1,6 @@
 """An export is used by a process without similitude, and gives the run's features."""
 
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -14,6 +15,8 @@ from builders import write_photos
 from similitude.errors import UserError
 from similitude.images.exports import EXPORTS
 from similitude.runs import exporting
+
+pytestmark = pytest.mark.usefixtures("unchecked_runs")
 
 FAST = ["precision=float32", "memory_format=contiguous"]
 PLAIN = ["image_size=32", "backbone.base_width=null", "backbone.stem=standard"]
@@ -58,6 +61,7 @@ def needed(to):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_exports")
 @pytest.mark.parametrize(
     ("to", "network"),
     [
@@ -95,6 +99,7 @@ def test_the_printed_python_gives_the_vectors_of_embed(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_exports")
 @pytest.mark.parametrize("to", ["onnx", "torch-export", "safetensors"])
 def test_a_classifier_goes_with_its_classes_where_the_format_holds_them(
     to, runs, photos, tmp_path, monkeypatch
@@ -121,7 +126,9 @@ def test_a_classifier_goes_with_its_classes_where_the_format_holds_them(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["small", "narrow", "vit"])
-def test_weights_are_loaded_and_compared_too(network, runs, photos, tmp_path):
+def test_weights_are_loaded_and_compared_too(network, runs, photos, tmp_path, monkeypatch):
+    if network == "small":  # by a new interpreter, as a user's are
+        monkeypatch.setattr(exporting, "subprocess", subprocess)
     weights = tmp_path / "w.safetensors"
     told = runs(network).export(weights, images=photos)
     assert "compared on 8 JPEG files" in told
@@ -130,6 +137,7 @@ def test_weights_are_loaded_and_compared_too(network, runs, photos, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_exports")
 def test_the_card_says_data_recipe_scores_and_license_and_no_path(runs, photos, tmp_path):
     run = runs("resnet")
     run.evaluate(photos, protocols="knn")
@@ -147,6 +155,7 @@ def test_the_card_says_data_recipe_scores_and_license_and_no_path(runs, photos, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_exports")
 def test_other_features_are_not_written(runs, tmp_path, monkeypatch):
     class Wrong(type(EXPORTS["timm"])):
         def reference(self, model):

@@ -33,7 +33,7 @@ from similitude.transfer.recipes import (
 )
 from similitude.transfer.training import begin_with_probe_
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs", "forked_exports")]
 
 CPU = torch.device("cpu")
 FAST = {"epochs": 2, "batch_size": 16}

@@ -12,11 +12,11 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
@@ -280,10 +280,10 @@ def trainer(work: Work, processes: int) -> Iterator[Callable[[list[Task]], Itera
             f"what was given cannot be sent to other processes ({error}): define its class in a "
             "module, or leave processes out"
         ) from error
-    others = active_children()  # of whoever calls
+    others = mp.active_children()  # of whoever calls
     pool = ProcessPoolExecutor(
         processes,
-        mp_context=get_context("spawn"),
+        mp_context=mp.get_context("spawn"),
         initializer=_begin,
         initargs=(job, max(1, torch.get_num_threads() // processes)),
     )
@@ -306,7 +306,7 @@ def trainer(work: Work, processes: int) -> Iterator[Callable[[list[Task]], Itera
                 f"hold {processes}: give fewer --processes"
             ) from error
         except (KeyboardInterrupt, SystemExit):
-            for child in active_children():
+            for child in mp.active_children():
                 if child not in others and child.pid is not None:
                     os.kill(child.pid, signal.SIGTERM)  # it saves what it trains
             raise

@@ -16,7 +16,7 @@ from similitude.runs import scoring
 from similitude.runs.checkpoint import export_backbone
 from similitude.runs.starts import open_start
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked_runs", "forked_exports")]
 
 QUICK = ["image_size=32", "canvas_size=32", "method.view.size=null", "optimizer.base_lr=0.02"]
 
