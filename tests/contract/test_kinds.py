@@ -39,6 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked_runs")
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_takes_steps_or_says_why_not(data, tmp_path, name, kind):

@@ -168,7 +168,7 @@ def process_of_kinds(number: int, port: int, places: dict[str, Path], folder: st
         for shard in (False, True):
             out = Path(folder) / f"{kind}-{name}-{shard}"
             options: dict[str, Any] = {"overrides": settings, "report": False, "shard": shard}
-            pretrain(places[kind], method=name, out=out, epochs=2, **options)
+            pretrain(places[kind], method=name, out=out, epochs=1, **options)
     leave()
 
 
@@ -268,7 +268,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_every_kind_of_data_is_trained_on_sharded(kinds, kind, name):
     whole, parts = (last(kinds / f"{kind}-{name}-{shard}") for shard in (False, True))
-    assert whole.step == parts.step > 2
+    assert whole.step == parts.step > 1
     assert_alike(whole.method, parts.method, 0)
     assert_alike(whole.optimizer["state"], parts.optimizer["state"], 0)
 

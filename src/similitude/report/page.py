@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -378,21 +379,29 @@ def _label(folder: Path, folders: Sequence[Path], parent: Path) -> str:
     return folder.name if len(same) == 1 else folder.relative_to(parent).as_posix()
 
 
-def render(template: str, **context: Any) -> str:
-    """A page in one piece: style, script and the plotting library inside."""
-    from plotly.offline import get_plotlyjs  # only a page that is written pays for the import
-
-    environment = Environment(
+@cache  # with the templates that it has compiled
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("similitude.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(template: str, **context: Any) -> str:
+    """A page in one piece: style, script and the plotting library inside."""
+    from plotly.offline import get_plotlyjs  # only a page that is written pays for the import
+
     own = resources.files("similitude.report") / "templates"
-    return environment.get_template(template).render(
-        style=Markup((own / "style.css").read_text(encoding="utf-8")),
-        script=Markup((own / "report.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()) if context["figures"] else "",
-        **context,
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup((own / "style.css").read_text(encoding="utf-8")),
+            script=Markup((own / "report.js").read_text(encoding="utf-8")),
+            plotly=Markup(get_plotlyjs()) if context["figures"] else "",
+            **context,
+        )
     )
