@@ -47,6 +47,8 @@ class MethodConfig(Config):
     keeps_lars: ClassVar[bool] = False
     # Whether it trains the networks of all sensors of a sample, not only those that are kept.
     compares_sensors: ClassVar[bool] = False
+    # Kinds of data of which it compares parts of a sample, and needs no other sensor.
+    compares_parts_of: ClassVar[tuple[str, ...]] = ()
     # Fields, numbers or tables of numbers, that an evolution searches where nothing else is said.
     searched: ClassVar[tuple[str, ...]] = ()
 

@@ -318,6 +318,19 @@ class Samples(ABC, Generic[R]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def thumbnails_of(self, index: Int[Tensor, " M"], side: int) -> UInt8[np.ndarray, "M s s 3"]:
+        """Pictures of the samples at these positions; gray where one cannot be read."""
+        some = self.subset(index)
+        found = some.thumbnails(side)
+        if len(some) == len(index):
+            return found
+        at = {name: i for i, name in enumerate(some.names)}
+        pictures = np.full((len(index), *found.shape[1:]), 128, np.uint8)
+        for i, position in enumerate(index.tolist()):
+            if (row := at.get(self.names[int(position)])) is not None:
+                pictures[i] = found[row]
+        return pictures
+
     def order(self, seed: int, epoch: int) -> Order | BlockOrder:
         """A random order of all, whose first samples cost no more to read than they have to."""
         if self.blocks is None:

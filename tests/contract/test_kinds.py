@@ -19,7 +19,7 @@ REFUSED = (
         for name in ("cpc_v1", "cpc_v2")  # patches
     }
     | {(kind, "cmc"): "compares colors of images, or the sensors" for kind in ("audio", "graph")}
-    | {("text", "cmc"): "cmc compares sensors: give a table that has at least two"}
+    | {("text", "cmc"): "cmc compares sensors: give a table"}
     | {
         (kind, name): f"{name} compares sensors: give a"
         for kind in ("audio", "graph", "text")

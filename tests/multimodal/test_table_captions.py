@@ -11,7 +11,9 @@ import similitude as sim
 from builders import BreakOff, Ears
 from servers import serving
 from similitude.errors import UserError
+from similitude.images import loading
 from similitude.modalities import modality, modality_of
+from similitude.training.choose import kind_for
 
 SENSORS = modality("sensors")
 QUICK = ["precision=float32", "backbone.towers.image.network.base_width=4"]
@@ -126,5 +128,110 @@ def test_without_a_method_that_compares_them_they_are_images(rows, tmp_path):
 
 
 def test_images_with_nothing_beside_them_are_no_pairs(pairs):
-    with pytest.raises(UserError, match="is no table"):
+    with pytest.raises(UserError, match="is no table, and nothing is written beside"):
         SENSORS.open_training(pairs.parent, None)
+
+
+def write_tar(path, files, links=()):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info)
+    return path
+
+
+def texts_of(data):
+    (source,) = modality("image").open_parts(data, None)
+    return source.origin.texts()
+
+
+def test_a_caption_is_the_text_with_the_name_of_its_image_alone(rows, tmp_path):
+    photo = rows[0][0]
+    long = ("\N{SNOWMAN}" * 999 + "\n ab").encode("utf-8-sig")
+    beside = {"a.txt": b"one", "a.de.txt": b"eins", "c.txt": long, "alone.txt": b"nothing"}
+    photos = dict.fromkeys(("a.png", "b.png", "c.png"), photo)
+    path = write_tar(tmp_path / "x.tar", photos | beside, [("b.txt", "a.txt")])
+    assert texts_of(path) == ["one", "one", "\N{SNOWMAN}" * 999 + " "]
+    (source,) = modality("image").open_parts(path, None)
+    assert source.notes[0].endswith("are not used: 2 .txt")
+
+
+def test_texts_without_a_word_are_none(rows, tmp_path):
+    photo = rows[0][0]
+    path = write_tar(tmp_path / "x.tar", {"a.png": photo, "a.txt": b" \n", "b.png": photo})
+    assert modality("image").sensors_of(path) == {}
+    parts = {"train": None, "test": b"a thing"}
+    for part, text in parts.items():
+        beside = {} if text is None else {"a.txt": text}
+        write_tar(tmp_path / "two" / f"{part}-0.tar", {"a.png": photo, "b.png": photo} | beside)
+    assert modality("image").sensors_of(tmp_path / "two") == {}  # what is trained on has none
+
+
+def test_two_samples_of_one_name_are_refused(rows, tmp_path):
+    files = {"a.png": rows[0][0], "a.txt": b"one"}
+    for folder in ("x", "y"):
+        write_tar(tmp_path / "in" / folder / "0.tar", files)
+    places = f"file://{tmp_path}/in/{{x,y}}/0.tar"
+    with pytest.raises(UserError, match=r"has 2 samples that are called 0\.tar/a\.png"):
+        SENSORS.open_training(places, None)
+
+
+def test_most_samples_say_what_a_tar_file_is_of(rows, tmp_path):
+    photos = {f"{i:02d}.png": rows[i][0] for i in range(12)}
+    hidden = {"._a.mp4": b"x", "__MACOSX/a.mp4": b"x"}
+    path = write_tar(tmp_path / "x.tar", hidden | photos | {"clip.mp4": b"x"}, [("l.mp4", "no")])
+    assert modality_of(path).kind == "image"
+    beside = {f"{i}.{suffix}": b"x" for i in range(9) for suffix in ("json", "mp4", "jpg", "txt")}
+    assert modality_of(write_tar(tmp_path / "y.tar", beside)).kind == "video"
+
+
+def test_what_a_url_is_of_is_asked_once(rows, tmp_path):
+    shards = write_shards(rows, tmp_path / "shards")
+    with serving(shards) as server:
+        url = server.url + "/{0..1}.tar"
+        assert modality_of(url).kind == "image"
+        assert 0 < len(server.asked) < 40
+        server.asked.clear()
+        assert modality_of(url).kind == "image"
+        assert server.asked == []
+
+
+def test_cmc_compares_the_colors_of_images_whatever_is_beside_them(rows, tmp_path):
+    shards = write_shards(rows, tmp_path / "shards")
+    assert kind_for("cmc", shards).kind == "image"
+    assert kind_for("clip", shards).kind == "sensors"
+
+
+def test_a_column_of_texts_is_one_in_every_file(rows, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, value in (("a", "one thing"), ("b", 3)):
+        columns = {"image": [rows[0][0]] * 2, "caption": [value] * 2, "filename": ["x", "y"]}
+        parquet.write_table(arrow.table(columns), folder / f"{name}.parquet")
+    with pytest.raises(UserError, match=r"column caption of .*b\.parquet is of int64"):
+        SENSORS.open_training(folder, None)
+    (folder / "b.parquet").unlink()
+    table = SENSORS.open_training(folder, None)
+    assert table.cells["text"] == ["one thing"] * 2
+    encoded = arrow.table({"image": [rows[0][0]] * 2, "text": arrow.array(["x", "y"])})
+    column = encoded.column("text").dictionary_encode()
+    parquet.write_table(encoded.set_column(1, "text", column), folder / "a.parquet")
+    assert SENSORS.open_training(folder, None).cells["text"] == ["x", "y"]
+
+
+@pytest.mark.slow
+def test_very_many_pairs_of_which_one_is_unreadable_are_trained_on(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "LAZY_FROM", 10)
+    broken = [*rows[:5], (b"x", *rows[5][1:]), *rows[6:]]
+    shards = write_shards(broken, tmp_path / "shards")
+    options = {"method": "clip", "overrides": QUICK, "batch_size": 16, "epochs": 1}
+    run = sim.pretrain(shards, out=tmp_path / "r", **options)
+    assert run.retrieve(shards).rows

@@ -119,7 +119,7 @@ def test_what_cannot_be_is_one_sentence(films, tmp_path):
                 overrides=[*SENSORS, weights],
                 report=False,
             )
-    with pytest.raises(UserError, match="elo compares sensors: give a folder of videos"):
+    with pytest.raises(UserError, match="elo compares sensors: give a table"):
         sim.pretrain("digits", method="elo", out=tmp_path / "r", epochs=1)
 
 

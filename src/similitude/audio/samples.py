@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from similitude.audio.clips import Clips, Waves
-from similitude.audio.decoding import SOUNDS, is_sound
+from similitude.audio.decoding import SOUNDS
 from similitude.audio.loading import decode_some, load_sounds
 from similitude.audio.networks import AudioNetworkConfig, FrameTransformer, Predictive
 from similitude.audio.sound_set import SoundSet
@@ -106,7 +107,9 @@ class Sounds(Modality):
         self, files: FileSource, sensor: str, config: AudioData | None = None
     ) -> FileSource:
         """Files as they are; of videos some may be silent."""
-        return replace(files, may_lack=not all(is_sound(name) for name in files.names))
+        # rows of Parquet files have no suffix
+        suffixes = {PurePosixPath(name).suffix.lower() for name in files.names}
+        return replace(files, may_lack=not suffixes <= {"", *SOUNDS.suffixes})
 
     def claims(self, data: Any) -> bool:
         """Files that are sounds, or sounds that are loaded already."""

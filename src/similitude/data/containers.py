@@ -1,5 +1,6 @@
 """Files that hold many samples each, on a disk or at a URL: tar files, or Parquet files."""
 
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,6 @@ from similitude.errors import UserError
 from similitude.files.writing import as_path
 
 _FINDS = {shards.SUFFIX: shards.found, row_groups.SUFFIX: row_groups.found}
-_LOOKS = {shards.SUFFIX: shard_index.begins_with, row_groups.SUFFIX: row_group_index.declares}
 _FOLDERS = (*PARTS, "data")  # the last as the hub has it
 
 
@@ -42,19 +42,35 @@ def opener(wanted: Wanted) -> Opener:
 
 
 def begins_with(data: Any, wanted: Wanted) -> bool:
-    """Whether the first of the files that a user named has some of what is wanted.
+    """Whether the first of the files that a user named is of what is wanted.
 
-    One that is no such file, or is damaged, has none: who opens it says why.
+    Of a tar file most of the first samples have such a file; of a Parquet file that is declared.
 
     Raises:
-        UserError: a URL where nobody answers.
+        UserError: a URL where nobody answers, or a Parquet file that is none.
     """
     if not is_url(data) and not is_path(data):
         return False
-    store, paths = _found(data, wanted)
-    if not paths or _kind(paths[0]) not in _LOOKS:
-        return False
-    return _LOOKS[_kind(paths[0])](Shards.of(store, paths[:1]), wanted)
+    look = _look_at_url(data) if is_url(data) else _look(*_found(data, wanted))
+    if isinstance(look, list):
+        return 2 * sum(any(s in wanted.suffixes for s in sample) for sample in look) > len(look)
+    return look == wanted.feature
+
+
+@lru_cache(8)  # every kind asks, and each would ask the store again
+def _look_at_url(url: str) -> list[frozenset[str]] | str | None:
+    return _look(*files_of(url, _FINDS, _FOLDERS))
+
+
+def _look(store: Store, paths: list[str]) -> list[frozenset[str]] | str | None:
+    """The suffixes of each of the first samples, or the feature that is declared."""
+    first = paths[:1]
+    if not first or _kind(first[0]) not in _FINDS:
+        return None
+    shards_of = Shards.of(store, first)
+    if _kind(first[0]) == shards.SUFFIX:
+        return shard_index.first_suffixes(shards_of)
+    return row_group_index.first_declared(shards_of)
 
 
 def _found(data: Any, wanted: Wanted) -> tuple[Store, list[str]]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 MAX_BYTES = 2**30  # of a file
 LONGEST_TEXT = 1000  # characters of what is written beside a sample
 
+# What Hugging Face's library calls columns of samples, and people those of texts beside them.
+_FEATURES = ("Image", "Audio", "Video")
 _TEXTS = ("caption", "text", "sentence", "description", "transcription")
 
 ByteFile = BytesIO | BufferedReader
@@ -35,13 +37,19 @@ class Wanted(NamedTuple):
 
 
 def text_column(columns: Iterable[str]) -> str | None:
-    """Which of some columns of texts says what is written beside each sample.
-
-    One that is called so, else the first.
-    """
+    """Which of some columns of texts says what is written beside each sample, by its name."""
     names = {name.lower(): name for name in reversed(list(columns))}
-    called = next((names[name] for name in _TEXTS if name in names), None)
-    return called or next(reversed(names.values()), None)
+    return next((names[name] for name in _TEXTS if name in names), None)
+
+
+def as_caption(text: str | None) -> str:
+    """A text on one line, as far as it is kept; "" of none."""
+    return " ".join((text or "").split())[:LONGEST_TEXT]
+
+
+def kind_declared(features: Iterable[str]) -> str | None:
+    """What the first column of samples is, of all that Hugging Face's library says of columns."""
+    return next((feature for feature in features if feature in _FEATURES), None)
 
 
 def told_unused(where: str, wanted: Wanted, others: Counter[str]) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.files import (
-    LONGEST_TEXT,
     ByteFile,
     UnreadableError,
     Wanted,
+    as_caption,
+    kind_declared,
     open_regular,
     text_column,
 )
@@ -52,18 +53,18 @@ class HuggingFaceSource(FileSource):
         return None if self.beside is None else f"column {self.beside.column_names[0]}"
 
     def texts(self) -> list[str]:
-        """The column of texts, a thousand characters of each."""
+        """The column of texts."""
         if self.beside is None:
             return super().texts()
         (name,) = self.beside.column_names
-        return [(text or "")[:LONGEST_TEXT] for text in self.beside[name]]
+        return [as_caption(text) for text in self.beside[name]]
 
     def file(self, i: int) -> ByteFile:
-        image = self.dataset[i][self.column]
-        if image is None:
+        file = self.dataset[i][self.column]
+        if file is None:
             raise UnreadableError("nothing in this row")
-        data = image["bytes"]
-        return open_regular(image["path"]) if data is None else io.BytesIO(data)
+        content = file["bytes"]
+        return open_regular(file["path"]) if content is None else io.BytesIO(content)
 
     def fingerprint(self) -> str:
         """The library's own hash of the content and of what was done to it."""
@@ -96,7 +97,7 @@ def is_dataset(data: object) -> bool:
 
 
 def declares(data: Any, wanted: Wanted) -> bool:
-    """Whether a data set that somebody named has a column of what is wanted.
+    """Whether the first column of samples of a data set that somebody named is of what is wanted.
 
     Raises:
         UserError: it cannot be had.
@@ -110,9 +111,9 @@ def declares(data: Any, wanted: Wanted) -> bool:
             data = load_saved(as_path(data))
         else:
             return False
-    parts = data.values() if isinstance(data, Mapping) else [data]
-    kind = getattr(_library("the data set"), wanted.feature)
-    return any(_column(part.features or {}, kind) is not None for part in parts)
+    part = next(iter(data.values()), None) if isinstance(data, Mapping) else data
+    features = getattr(part, "features", None) or {}
+    return kind_declared(type(one).__name__ for one in features.values()) == wanted.feature
 
 
 def is_saved(folder: Path) -> bool:
@@ -149,7 +150,7 @@ def open_dataset(data: Any, name: str, part: str | None, wanted: Wanted) -> Hugg
             "streaming=True"
         )
     library = _library(name)
-    kind = getattr(library, wanted.feature)
+    kind = _feature(library, wanted)
     column = _column(data.features, kind)
     if column is None or len(data) == 0:
         raise UserError(
@@ -189,7 +190,7 @@ def open_stream(data: Any, name: str, wanted: Wanted) -> Stream:
     data, name, notes = _choose(data, name, None)
     library = _library(name)
     features = data.features or {}
-    kind = getattr(library, wanted.feature)
+    kind = _feature(library, wanted)
     column, label = _column(features, kind), _column(features, library.ClassLabel)
     if column is None:
         known = ", ".join(features) or "columns of unknown kinds"
@@ -239,6 +240,15 @@ def _choose(data: Any, name: str, part: str | None) -> tuple[Any, str, tuple[str
     elif part is not None:
         raise UserError(f"{name} has no split {part!r}: it is a single set")
     return data, name, notes
+
+
+def _feature(library: Any, wanted: Wanted) -> type:
+    """The library's own class of such a column."""
+    if (kind := getattr(library, wanted.feature, None)) is None:
+        raise UserError(
+            f"this version of datasets knows no {wanted.noun}s: pip install -U datasets"
+        )
+    return kind
 
 
 def _column(features: Mapping[str, Any], kind: type) -> str | None:

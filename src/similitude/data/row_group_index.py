@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from similitude.data.files import Wanted, text_column
+from similitude.data.files import Wanted, kind_declared, text_column
 from similitude.data.index import Shards, kept_index
 from similitude.errors import UserError
 
@@ -247,8 +247,7 @@ def _columns(metadata: Any, name: str, wanted: Wanted) -> Columns:
             f"{name} has no {wanted.noun}s, only {', '.join(schema.names)} in "
             f"{metadata.num_rows} rows"
         )
-    strings = (pa.string(), pa.large_string())
-    text = text_column(field.name for field in schema if field.type in strings)
+    text = text_column(field.name for field in schema if is_text(pa, field.type))
     for label, kind in kinds.items():
         names = declared[label].get("names")
         if kind == "ClassLabel" and isinstance(names, list) and label in schema.names:
@@ -269,10 +268,24 @@ def _kinds(declared: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {column: feature.get("_type") for column, feature in declared.items()}
 
 
-def declares(shards: Shards, wanted: Wanted) -> bool:
-    """Whether the first Parquet file says that it has a column of what is wanted."""
+def first_declared(shards: Shards) -> str | None:
+    """What the first Parquet file says that its first column of samples is, if it says so.
+
+    Raises:
+        UserError: it is none, or there is no pyarrow.
+    """
     metadata = parsed(_footer(shards, 0), shards.shown(0))
-    return wanted.feature in _kinds(_declared(metadata.schema.to_arrow_schema())).values()
+    return kind_declared(_kinds(_declared(metadata.schema.to_arrow_schema())).values())
+
+
+def is_text(pa: Any, kind: Any) -> bool:
+    """Whether a type of pyarrow's is of texts."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        getattr(pa.types, f"is_{name}", lambda _: False)(kind)
+        for name in ("string", "large_string", "string_view")
+    )
 
 
 def _leaf(pa: Any, field: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Files in a column of Parquet files, as Hugging Face keeps images.
+"""Files in a column of Parquet files, as Hugging Face keeps images and sounds.
 
 A row is called ``FILE.parquet/ROW``. Its part is the first word of the file's name, or the folder
 of the file. Its class is what a column of class labels says.
@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
@@ -25,12 +26,19 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.cache import free_memory_bytes
-from similitude.data.files import LONGEST_TEXT, MAX_BYTES, ByteFile, UnreadableError, Wanted
+from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted, as_caption
 from similitude.data.index import Shards
 from similitude.data.names import RowNames
 from similitude.data.openers import Found
 from similitude.data.parts import PARTS, part_of_file, parts_of
-from similitude.data.row_group_index import RowGroupIndex, indexed, leaves_of, read_column
+from similitude.data.row_group_index import (
+    RowGroupIndex,
+    indexed,
+    is_text,
+    leaves_of,
+    pyarrow,
+    read_column,
+)
 from similitude.data.source import FileSource
 from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
@@ -173,7 +181,7 @@ class RowGroupSource(FileSource):
     Attributes:
         shards: The Parquet files.
         held: The column's parts by row group.
-        beside: Reads those of the column of texts.
+        beside: Reads those of the column of texts; None without any.
     """
 
     shards: Shards
@@ -182,23 +190,34 @@ class RowGroupSource(FileSource):
 
     @property
     def texts_of(self) -> str | None:
+        """The column of texts."""
         return None if self.beside is None else f"column {self.beside.leaf}"
 
     def texts(self) -> list[str]:
-        """The column of texts, a thousand characters of each.
+        """The column of texts.
 
         Raises:
-            UserError: as :meth:`file`.
+            UserError: as :meth:`file`, or a file has something else in this column.
         """
-        if self.beside is None or self.blocks is None:
+        beside, blocks = self.beside, self.blocks
+        if beside is None or blocks is None:
             return super().texts()
-        found: list[str] = []
+        pa, _ = pyarrow(self.name)
+
+        def of_block(number: int) -> list[str]:
+            column = beside(number)
+            if column is None:
+                return [""] * len(blocks.range(number))
+            if not is_text(pa, column.type):
+                shown = self.shards.shown(int(beside.file_of[number]))
+                raise UserError(
+                    f"the column {beside.leaf} of {shown} is of {column.type}, and of texts in "
+                    "the first file: write texts"
+                )
+            return [as_caption(text) for text in column.to_pylist()]
+
         with lone_threads(_AT_ONCE, "texts") as threads:
-            for number, column in enumerate(threads.map(self.beside, range(len(self.blocks.ends)))):
-                rows = len(self.blocks.range(number))
-                texts = [None] * rows if column is None else column.to_pylist()
-                found += [(text or "")[:LONGEST_TEXT] for text in texts]
-        return found
+            return list(chain.from_iterable(threads.map(of_block, range(len(blocks.ends)))))
 
     def file(self, i: int) -> ByteFile:
         """The content of row ``i``.

@@ -6,7 +6,8 @@
     bounds        int64 [N + 1]: where each name begins
     parts         uint8 [N]: number of the part
     labels        int64 [N]: number of the class, -1 where it is unknown; if any is known
-texts         int64 [N, 2]: first byte and length of what is written beside it; if anything is
+    texts         what is written beside each sample, as names; if anything is
+    text_bounds   int64 [N + 1]: likewise
 
 Samples stand in the order of the shards, and in each by their place. Whatever the number of
 samples, none of this is held in memory; labels are mapped.
@@ -23,7 +24,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -31,26 +32,18 @@ from jaxtyping import Int
 from torch import Tensor
 
 from similitude.data.classes import class_counts, numbered_classes
-from similitude.data.files import Wanted
+from similitude.data.files import LONGEST_TEXT, Wanted, as_caption
 from similitude.data.index import Shards, kept_index
 from similitude.data.names import Names
 from similitude.data.parts import PARTS, part_of_file
 from similitude.errors import UserError
 
 _FORMAT = 3  # larger when the same shards would give other files
-_LABEL, TEXT = ".cls", ".txt"
+_LABEL, _TEXT = ".cls", ".txt"
 _LONGEST_LABEL = 1000  # bytes
 _BLOCK = 1 << 20  # samples
-_LOOKED_AT = 16  # files, to tell what a shard is of
-_COLUMNS = ("places", "names", "bounds", "parts", "labels", "texts")
-
-
-class Place(NamedTuple):
-    """Number of a shard, and first byte and length of a file in it."""
-
-    shard: int
-    start: int
-    length: int
+_LOOKED_AT, _AT_MOST = 16, 64  # samples and files, to tell what a shard is of
+_COLUMNS = ("places", "names", "bounds", "parts", "labels", "texts", "text_bounds")
 
 
 @dataclass(frozen=True)
@@ -76,22 +69,10 @@ class ShardIndex:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def place(self, row: int) -> Place:
-        """Of a sample."""
-        return self._place("places", row)
-
-    @property
-    def has_texts(self) -> bool:
-        """Whether anything is written beside a sample."""
-        return (self.folder / "texts").stat().st_size > 0
-
-    def text_place(self, row: int) -> Place:
-        """Of what is written beside a sample; its length is 0 where nothing is."""
-        return self._place("texts", row)
-
-    def _place(self, column: str, row: int) -> Place:
-        start, length = np.fromfile(self.folder / column, np.int64, 2, offset=16 * row).tolist()
-        return Place(int(np.searchsorted(self.ends, row, "right")), start, length)
+    def place(self, row: int) -> tuple[int, int, int]:
+        """Number of the shard, first byte and length of a sample."""
+        start, length = np.fromfile(self.folder / "places", np.int64, 2, offset=16 * row).tolist()
+        return int(np.searchsorted(self.ends, row, "right")), start, length
 
     def rows(self, part: str | None) -> "range | Int[np.ndarray, ' M']":
         """The samples of a part; all for None."""
@@ -106,6 +87,13 @@ class ShardIndex:
         if int(np.count_nonzero(is_in)) == last - first:  # shards of a part stand together
             return range(first, last)
         return np.flatnonzero(is_in)
+
+    def texts(self, rows: "range | Int[np.ndarray, ' M']") -> Names | None:
+        """What is written beside these samples, "" where nothing is; None where that is of none."""
+        if not (self.folder / "texts").stat().st_size:
+            return None
+        texts = Names(self.folder / "texts", self.folder / "text_bounds", rows)
+        return texts if any(texts) else None
 
     def names(self, rows: "range | Int[np.ndarray, ' M']") -> Names:
         """Of these samples."""
@@ -154,23 +142,29 @@ def indexed(shards: Shards, name: str, wanted: Wanted) -> ShardIndex:
     )
 
 
-def begins_with(shards: Shards, wanted: Wanted) -> bool:
-    """Whether some of the first files in the first shard are wanted; of none that can be read, no.
+def first_suffixes(shards: Shards) -> list[frozenset[str]]:
+    """The suffixes of each of the first samples in the first shard; none of what is no tar file.
 
     Raises:
         UserError: the network is gone.
     """
+    found: dict[str, set[str]] = {}
     try:
         with (
             shards.store.open(shards.paths[0], shards.sizes[0]) as stream,
             tarfile.open(fileobj=stream, mode="r:") as tar,
         ):
-            suffixes = (posixpath.splitext(member.name)[1].lower() for member in tar)
-            return any(suffix in wanted.suffixes for suffix in islice(suffixes, _LOOKED_AT))
+            for member in islice(tar, _AT_MOST):
+                name = posixpath.normpath(member.name)
+                if member.isfile() and not _is_hidden(name):
+                    found.setdefault(_key(name), set()).add(posixpath.splitext(name)[1].lower())
+                if len(found) > _LOOKED_AT:  # the last one may not be whole
+                    break
     except UserError:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError):
-        return False
+        return []
+    return [frozenset(suffixes) for suffixes in islice(found.values(), _LOOKED_AT)]
 
 
 class _Scan(NamedTuple):
@@ -179,8 +173,8 @@ class _Scan(NamedTuple):
     names: list[str]
     parts: list[str | None]
     classes: list[str | None]
+    texts: list[str]
     places: list[tuple[int, int]]
-    texts: list[tuple[int, int]]
     others: Counter[str]
     has_end: bool
 
@@ -192,20 +186,21 @@ def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str,
     counts: list[int] = []
     others: Counter[str] = Counter()
     endless: list[str] = []
-    length, has_texts = 0, False
+    length, text_length, has_texts = 0, 0, False
     with ExitStack() as stack:
         columns = {c: stack.enter_context((folder / c).open("wb")) for c in _COLUMNS}
         columns["bounds"].write(bytes(8))
+        columns["text_bounds"].write(bytes(8))
         for scan in _scans(shards, name, wanted):
             counts.append(len(scan.names))
             others += scan.others
             if not scan.has_end:
                 endless.append(shards.paths[len(counts) - 1])
-            encoded = [one.encode() + b"\n" for one in scan.names]
-            lengths = np.array([len(one) for one in encoded], np.int64)
-            columns["names"].write(b"".join(encoded))
-            columns["bounds"].write((length + np.cumsum(lengths)).tobytes())
-            length += int(lengths.sum())
+            length = _write_texts(scan.names, columns["names"], columns["bounds"], length)
+            text_length = _write_texts(
+                scan.texts, columns["texts"], columns["text_bounds"], text_length
+            )
+            has_texts = has_texts or any(scan.texts)
             columns["places"].write(np.array(scan.places, np.int64).tobytes())
             numbers = [parts.setdefault(part, len(parts)) for part in scan.parts]
             columns["parts"].write(np.array(numbers, np.uint8).tobytes())
@@ -214,15 +209,14 @@ def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str,
                 for text in scan.classes
             ]
             columns["labels"].write(np.array(known, np.int64).tobytes())
-            has_texts = has_texts or any(length for _, length in scan.texts)
-            columns["texts"].write(np.array(scan.texts, np.int64).tobytes())
     if not sum(counts):
         raise UserError(
             f"no {wanted.noun} in {name}: looked in {len(shards.paths)} tar file(s) for "
             f"{' '.join(wanted.suffixes)}"
         )
     if not has_texts:
-        (folder / "texts").write_bytes(b"")
+        for column in ("texts", "text_bounds"):
+            (folder / column).write_bytes(b"")
     numbers, class_names = numbered_classes(classes)
     _number(folder / "labels", numbers)
     return {
@@ -232,6 +226,15 @@ def _write(folder: Path, shards: Shards, name: str, wanted: Wanted) -> dict[str,
         "others": dict(others),
         "endless": endless,
     }
+
+
+def _write_texts(texts: list[str], file: BinaryIO, bounds: BinaryIO, start: int) -> int:
+    """Add texts to those of before, which end at ``start``; where they end now."""
+    encoded = [one.encode() + b"\n" for one in texts]
+    ends = start + np.cumsum([len(one) for one in encoded], dtype=np.int64)
+    file.write(b"".join(encoded))
+    bounds.write(ends.tobytes())
+    return int(ends[-1]) if len(ends) else start
 
 
 def _number(path: Path, numbers: Int[Tensor, " T"] | None) -> None:
@@ -279,8 +282,8 @@ def _scan(
         scan.names.append(shown.encode(errors="backslashreplace").decode())
         scan.parts.append(part)
         scan.classes.append(classes.get(_key(file)))
+        scan.texts.append(texts.get(_key(file), ""))
         scan.places.append(place)
-        scan.texts.append(texts.get(_key(file), (0, 0)))
     return scan
 
 
@@ -289,7 +292,7 @@ class _Headers(NamedTuple):
 
     files: dict[str, tuple[int, int]]  # first byte and length of each sample
     classes: dict[str, str]  # by key
-    texts: dict[str, tuple[int, int]]  # first byte and length of what is beside a sample, by key
+    texts: dict[str, str]  # likewise what is written beside a sample
     others: Counter[str]
     has_end: bool
 
@@ -300,7 +303,7 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     classes: dict[str, str] = {}
-    texts: dict[str, tuple[int, int]] = {}
+    texts: dict[str, str] = {}
     others: Counter[str] = Counter()
     try:
         with (
@@ -311,7 +314,7 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
                 if left_off.is_set():  # nobody waits for it any more
                     break
                 name = posixpath.normpath(member.name)
-                if any(p.startswith(".") or p == "__MACOSX" for p in name.split("/")):
+                if _is_hidden(name):
                     continue
                 suffix = posixpath.splitext(name)[1].lower()
                 if member.islnk() or member.issym():
@@ -325,14 +328,13 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
                             f"{name} in {shown} is no class: it has more than {_LONGEST_LABEL} "
                             "bytes"
                         )
-                    content = tar.extractfile(member)
-                    text = b"" if content is None else content.read()
-                    classes[_key(name)] = text.decode("utf-8-sig", errors="replace").strip()
+                    classes[_key(name)] = _text(tar, member, _LONGEST_LABEL).strip()
+                elif name == _key(name) + _TEXT:
+                    # a character has at most four bytes, and three more may mark the encoding
+                    texts[_key(name)] = as_caption(_text(tar, member, 4 * LONGEST_TEXT + 3))
                 elif suffix in wanted.suffixes:
                     # holes of a sparse file are not stored: it is none that could be read in place
                     files[name] = (0, 0) if member.issparse() else (member.offset_data, member.size)
-                elif suffix == TEXT and not member.issparse():
-                    texts[_key(name)] = member.offset_data, member.size
                 else:
                     others[suffix or "without suffix"] += 1
             stream.seek(tar.offset)
@@ -348,12 +350,23 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
     for name, target in links.items():
         if posixpath.splitext(name)[1].lower() in wanted.suffixes:
             files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file
-        elif _key(target) in classes and name.endswith(_LABEL):
-            classes[_key(name)] = classes[_key(target)]
+        for suffix, said in ((_LABEL, classes), (_TEXT, texts)):
+            if name == _key(name) + suffix and _key(target) in said:
+                said[_key(name)] = said[_key(target)]
     if alone := texts.keys() - {_key(name) for name in files}:
-        others[TEXT] += len(alone)
+        others[_TEXT] += len(alone)
     files = dict(sorted(files.items(), key=lambda file: file[1]))
     return _Headers(files, classes, texts, others, bool(tail))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> str:
+    """The first bytes of a file as text."""
+    content = tar.extractfile(member)
+    return "" if content is None else content.read(most).decode("utf-8-sig", errors="replace")
 
 
 def _key(name: str) -> str:

@@ -2,12 +2,12 @@
 
     000017.jpg  000017.cls        an image, and its class as text
 
-An image is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its part is the folder
+A sample is called ``SHARD.tar/NAME``, or NAME where there is a single shard. Its part is the folder
 of its shard, the first word of the shard's name, or the first folder of its own name. Its class is
 what the file ``KEY.cls`` beside it says, its caption what ``KEY.txt`` says, KEY being its name up
 to the first dot.
 
-The headers are read once, see :mod:`similitude.data.shard_index`; an image is read where it lies,
+The headers are read once, see :mod:`similitude.data.shard_index`; a sample is read where it lies,
 on a disk or behind a URL, in any order. Nothing is unpacked.
 """
 
@@ -15,41 +15,31 @@ import io
 import tarfile
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain
 
 import numpy as np
 from jaxtyping import Int
 
-from similitude.data.files import (
-    LONGEST_TEXT,
-    MAX_BYTES,
-    ByteFile,
-    UnreadableError,
-    Wanted,
-    told_unused,
-)
+from similitude.data.files import MAX_BYTES, ByteFile, UnreadableError, Wanted, told_unused
 from similitude.data.index import Shards
 from similitude.data.openers import Found
 from similitude.data.parts import parts_of
-from similitude.data.shard_index import TEXT, Place, ShardIndex, indexed
+from similitude.data.shard_index import ShardIndex, indexed
 from similitude.data.source import FileSource
 from similitude.data.stores import Store
-from similitude.distributed.threads import lone_threads
 from similitude.errors import UserError
 
 SUFFIX = ".tar"
 _HEADER = tarfile.BLOCKSIZE  # bytes, right before a file
-_TEXTS = 256  # that one thread reads, one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSource(FileSource):
-    """Images inside tar files that are not compressed.
+    """Files inside tar files that are not compressed.
 
     Attributes:
         shards: The tar files.
         index: Where everything lies in them.
-        rows: Which images of the index these are.
+        rows: Which samples of the index these are.
         part: Which part of the index that is; None for all.
     """
 
@@ -69,49 +59,30 @@ class ShardSource(FileSource):
             UnreadableError: it is too large.
             UserError: the shard is another one now, or cannot be had.
         """
-        place = self.index.place(int(self.rows[i]))
-        if place.length > MAX_BYTES:
+        number, start, length = self.index.place(int(self.rows[i]))
+        if length > MAX_BYTES:
             raise UnreadableError(f"larger than {MAX_BYTES >> 30} GB")
-        return io.BytesIO(self._content(i, place, MAX_BYTES))
-
-    @property
-    def texts_of(self) -> str | None:
-        return f"files KEY{TEXT}" if self.index.has_texts else None
-
-    def texts(self) -> list[str]:
-        """The files ``KEY.txt``, a thousand characters of each.
-
-        Raises:
-            UserError: as :meth:`file`.
-        """
-
-        def texts(first: int) -> list[str]:
-            found = []
-            for i in range(first, min(len(self), first + _TEXTS)):
-                place = self.index.text_place(int(self.rows[i]))
-                content = bytes(self._content(i, place, 4 * LONGEST_TEXT))
-                text = content.decode("utf-8-sig", errors="replace").strip()
-                found.append(text[:LONGEST_TEXT])
-            return found
-
-        if self.texts_of is None:
-            return super().texts()
-        with lone_threads(self.readers, "texts") as threads:
-            return list(chain.from_iterable(threads.map(texts, range(0, len(self), _TEXTS))))
-
-    def _content(self, i: int, place: Place, most: int) -> memoryview:
-        """At most so many bytes of a file, of sample ``i`` or beside it."""
-        if place.length == 0:
-            return memoryview(b"")
-        path, length = self.shards.paths[place.shard], min(place.length, most)
-        content = self.shards.store.read(path, place.start - _HEADER, place.start + length)
-        if len(content) < _HEADER + length or not _is_header(content[:_HEADER], place.length):
+        if length == 0:
+            return io.BytesIO()
+        path = self.shards.paths[number]
+        content = self.shards.store.read(path, start - _HEADER, start + length)
+        if len(content) < _HEADER + length or not _is_header(content[:_HEADER], length):
             raise UserError(
                 f"{self.shards.store.shown(path)} has changed since its headers were read: "
                 f"{self.names[i]} is not where it was; go on with the shards as they were, or "
                 "start a new run"
             )
-        return memoryview(content)[_HEADER:]
+        return io.BytesIO(memoryview(content)[_HEADER:])
+
+    @property
+    def texts_of(self) -> str | None:
+        """Whether any of these samples has a file ``KEY.txt``."""
+        return None if self.index.texts(self.rows) is None else "files KEY.txt"
+
+    def texts(self) -> list[str]:
+        """What these files say."""
+        texts = self.index.texts(self.rows)
+        return super().texts() if texts is None else list(texts)
 
     def fingerprint(self) -> str:
         """A hash of every shard's place, length and time, and of the part."""

@@ -53,10 +53,7 @@ class CLIP(Method):
     def __init__(self, backbone: Backbone, config: CLIPConfig) -> None:
         super().__init__()
         if not isinstance(backbone, Towers) or len(backbone.widths) < 2:
-            raise UserError(
-                "clip compares sensors: give a table (CSV or Parquet) whose rows name, for each "
-                "sample, the entries of at least two"
-            )
+            raise UserError(f"clip compares sensors: {Towers.needed}")
         self.config = config
         self.backbone: Towers = backbone
         self.projectors = nn.ModuleDict(

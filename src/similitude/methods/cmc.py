@@ -66,6 +66,7 @@ class CMCConfig(MethodConfig):
     name: Literal["cmc"] = "cmc"
     title: ClassVar[str] = "CMC"
     compares_sensors: ClassVar[bool] = True
+    compares_parts_of: ClassVar[tuple[str, ...]] = ("image",)
     view: AnyView = ImageViewConfig(
         crop_scale=(0.08, 1.0),  # 0.2 for AlexNet
         jitter_probability=0.0,
@@ -126,7 +127,7 @@ class CMC(Method):
             self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
             widths = [backbone.num_features] * len(config.split)
         if len(widths) < 2:
-            raise UserError("cmc compares sensors: give a table that has at least two")
+            raise UserError(f"cmc compares sensors: {Towers.needed}")
         self.projectors = nn.ModuleList(nn.Linear(width, dim) for width in widths)
         banks = [] if config.loss == "in_batch" else widths
         self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in banks)

@@ -119,10 +119,7 @@ def _reads_tokens(network: nn.Module) -> bool:
 
 def _towers(network: nn.Module) -> Towers:
     if not isinstance(network, Towers) or len(network.widths) < 2:
-        raise UserError(
-            "elo compares sensors: give a folder of videos, or a table (CSV or Parquet) whose rows "
-            "name, for each sample, the entries of at least two"
-        )
+        raise UserError(f"elo compares sensors: {Towers.needed}")
     return network
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -110,12 +111,11 @@ class Sensors(Modality):
 
     def open_training(self, data: Any, config: SensorData | None, *, resumed: bool = False) -> Any:
         """The training part, or all."""
-        if not self.claims(data):
-            kind = modality_of(data)
-            if sensors := kind.sensors_of(data):
-                return table_of(kind.open_training(data, None, resumed=resumed), sensors)
-            if config is not None:
-                return self._one(data, config, lambda kind, own: kind.open_training(data, own))
+        kind, sensors = self._several(data)
+        if sensors:
+            return table_of(kind.open_training(data, None, resumed=resumed), sensors)
+        if not self.claims(data) and config is not None:
+            return self._one(data, config, lambda kind, own: kind.open_training(data, own))
         table = open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)
         said = [f"{name}: {note}" for name in table.kinds for note in table.column(name).notes]
         return replace(table, notes=(*table.notes, *said))
@@ -132,10 +132,20 @@ class Sensors(Modality):
             sensor, kind = _sensor_of(data, config)
             parts = kind.open_parts(data, config.sensors[sensor])
             return [_alone(sensor, part) for part in parts]
-        if not self.claims(data) and (sensors := (kind := modality_of(data)).sensors_of(data)):
+        kind, sensors = self._several(data)
+        if sensors:
             return [table_of(part, sensors) for part in kind.open_parts(data, None)]
         found = find(data, (OPENER,)) or _no_table(data)
         return open_both(found, lambda source, first: source, self.noun)
+
+    def open_together(self, data: Any, config: SensorData) -> list[Any]:
+        """The parts with all sensors that there are, of which an evaluation looks at one alone."""
+        return self.open_parts(data, None if self._several(data)[1] else config)
+
+    def _several(self, data: Any) -> tuple[Modality, Mapping[str, str]]:
+        """The kind of data that is no table, and of what kinds each of its samples is."""
+        kind: Modality = self if self.claims(data) else modality_of(data)
+        return kind, kind.sensors_of(data)
 
     def _one(self, data: Any, config: SensorData, opened: Callable[..., Any]) -> OneSensor:
         sensor, kind = _sensor_of(data, config)
@@ -246,7 +256,11 @@ def _alone(sensor: str, source: Any) -> OneSensor:
 
 
 def _no_table(data: Any) -> Any:
-    raise UserError(f"{data} is no table: give a CSV, TSV or Parquet file")
+    shown = data if isinstance(data, str | Path) else "what was given"
+    raise UserError(
+        f"{shown} is no table, and nothing is written beside its samples: give a CSV, TSV or "
+        "Parquet file"
+    )
 
 
 MODALITY = Sensors()

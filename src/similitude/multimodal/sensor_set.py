@@ -26,6 +26,7 @@ class SensorSet(Samples[SensorRows]):
     Attributes:
         of: What each sensor saw, every entry once.
         where: Position of a sample's entry there, -1 where it has none.
+        blocks: Those of the first sensor, where its entries are the samples in their order.
     """
 
     of: Mapping[str, Samples[Any]]
@@ -38,7 +39,7 @@ class SensorSet(Samples[SensorRows]):
     blocks: Blocks | None = None
 
     def read_ahead(self, blocks: Sequence[int]) -> None:
-        """As the first sensor does, which lies in them."""
+        """As the first sensor does."""
         self.of[self.first].read_ahead(blocks)
 
     @property
@@ -146,6 +147,6 @@ class SensorSet(Samples[SensorRows]):
     def thumbnails(self, side: int) -> UInt8[np.ndarray, "N s s 3"]:
         """Pictures of the first sensor; gray where it is missing."""
         rows = self.where[self.first]
-        pictures = self.of[self.first].subset(rows.clamp_min(0)).thumbnails(side)
+        pictures = self.of[self.first].thumbnails_of(rows.clamp_min(0), side)
         pictures[(rows < 0).numpy()] = 128
         return pictures

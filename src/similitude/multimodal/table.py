@@ -112,9 +112,18 @@ def table_of(source: Source, kinds: Mapping[str, str]) -> TableSource:
     """
     files, names, notes = source.origin, list(source.names), source.notes
     assert isinstance(files, FileSource)
+    repeated, times = Counter(names).most_common(1)[0]
+    if times > 1:  # entries are found again by their names
+        raise UserError(
+            f"{source.name} has {times} samples that are called {repeated}, and each needs a name "
+            "of its own: rename the files, or name them in a table"
+        )
     cells = dict.fromkeys(kinds, names)
-    if texts := [sensor for sensor, kind in kinds.items() if not modality(kind).suffixes]:
-        cells |= dict.fromkeys(texts, files.texts())
+    if sensors := [sensor for sensor, kind in kinds.items() if not modality(kind).suffixes]:
+        texts = files.texts()
+        if not any(texts):
+            raise UserError(f"nothing is written beside the samples of {source.name}")
+        cells |= dict.fromkeys(sensors, texts)
         notes += (f"texts are those of {files.texts_of}",)
     return TableSource(
         name=source.name,

@@ -154,6 +154,12 @@ class Multimodal(Chooser):
             return recipe
         if not recipe.data.sensors:  # type: ignore[attr-defined]
             recipe = self._filled(recipe, around)
+        sensors = recipe.data.sensors  # type: ignore[attr-defined]
+        if not sensors.keys() <= around.of.keys():
+            raise UserError(
+                f"the recipe is for the sensors {', '.join(sensors)}, and {around.name} has "
+                f"{', '.join(around.of)}: name a table with such columns"
+            )
         return _each(recipe, lambda name, own: _chooser_of(own).to_fit(own, around.of[name][1]))
 
     def _filled(self, recipe: Recipe, around: SensorSurroundings) -> Recipe:

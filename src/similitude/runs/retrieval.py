@@ -73,7 +73,8 @@ def retrieve_run(
     trained = _method_of(run)
     if bad := [prompt for prompt in prompts if "{}" not in prompt]:
         raise UserError(f"--prompt {bad[0]!r} has no {{}} in the place of the class")
-    parts = run.modality.open_parts(data, None)  # of all sensors, where one would be enough too
+    kind: Any = run.modality  # of several sensors, as the method
+    parts = kind.open_together(data, run.recipe.data)
     source = parts[-1]
     if len(parts) == 1:
         listener.say(
@@ -171,7 +172,7 @@ def _examples(
     for sensor, samples in of.items():
         own = {at: number for (name, at), number in entries.items() if name == sensor}
         if own:
-            pictures[list(own.values())] = _squares(samples.subset(list(own)))
+            pictures[list(own.values())] = _squares(samples, torch.tensor(list(own)))
     return {
         **{name: np.array(values) for name, values in shown.items()},
         "names": np.array([of[sensor].names[at] for sensor, at in entries]),
@@ -180,10 +181,10 @@ def _examples(
     }
 
 
-def _squares(samples: Samples[Any]) -> np.ndarray:
-    """Pictures of all, of one size whatever the sensor."""
+def _squares(samples: Samples[Any], index: Int[Tensor, " M"]) -> np.ndarray:
+    """Pictures of some, of one size whatever the sensor."""
     side = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    pictures = map(Image.fromarray, samples.thumbnails(THUMBNAIL_SIZE))
+    pictures = map(Image.fromarray, samples.thumbnails_of(index, THUMBNAIL_SIZE))
     return np.stack([np.asarray(picture.resize(side)) for picture in pictures])
 
 

@@ -78,7 +78,8 @@ def kind_for(method: Any, data: Any) -> Modality:
     """
     kind = modality_of(data)
     name = given_method(method) if isinstance(method, str | type) else getattr(method, "name", None)
-    compares = name is not None and config_class(name).compares_sensors
+    config = None if name is None else config_class(name)
+    compares = config and config.compares_sensors and kind.kind not in config.compares_parts_of
     return modality("sensors") if compares and kind.sensors_of(data) else kind
 
 
