@@ -1,6 +1,5 @@
 """The verbs of the command line as functions: what is asked for, a recipe, a run."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -49,7 +48,6 @@ from similitude.training.choose import (
     fit_to_samples,
     kind_for,
     method_name,
-    named_recipe,
     opened_with,
     refuse_other_values,
     refuse_what_no_samples_mend,
@@ -136,7 +134,6 @@ def _pretrain(request: PretrainRequest) -> Run | None:
                 *_processes(shard=request.shard),
             ),
         )
-        begin = time.perf_counter()
         run = train(
             images,
             plan.source.name,
@@ -155,7 +152,7 @@ def _pretrain(request: PretrainRequest) -> Run | None:
             goes_on=command,
         )
     if run is not None and short is not None:
-        took = time.perf_counter() - begin
+        took = run.checkpoint.seconds  # of the steps: what comes before and after stays
         listener.say(f"{too_few_steps(recipe, len(images), plan.device, took)}, as it went")
     return run
 
@@ -275,9 +272,7 @@ def _kind_of(request: PretrainRequest, checkpoint: Checkpoint | None) -> Modalit
     """The kind of data: of the run that goes on, of the recipe, else of what is given."""
     if checkpoint is not None:
         return modality(checkpoint.recipe.data.kind)
-    if request.recipe is not None:
-        return modality(named_recipe(request.recipe, None).data.kind)
-    return kind_for(request.method, request.data)
+    return kind_for(request.method, request.data, request.recipe)
 
 
 def _open_start(request: PretrainRequest, kind: Modality) -> Start:

@@ -33,6 +33,14 @@ Negatives = Annotated[int, Field(ge=1), Role.NEGATIVES]
 BatchParts = Annotated[int, Field(ge=1), Role.PARTS]
 
 
+# What a method that compares sensors says where there is one alone.
+SENSORS_NEEDED = (
+    "give a table (CSV or Parquet) whose rows name the entries of at least two, images or sounds "
+    "with texts beside them (KEY.txt in tar files, a column caption or text in Parquet files), or "
+    "videos"
+)
+
+
 class MethodConfig(Config):
     """Hyper-parameters of a method. Subclasses default to the paper's main setting.
 
@@ -221,7 +229,10 @@ class Method(nn.Module, ABC):
         """The loss of one batch. Memory is written last, after the loss has read it."""
 
     def chance_loss(self, batch_size: int) -> float | None:
-        """The loss when views carry no information, e.g. ln K; None where there is none."""
+        """The loss when views carry no information, e.g. ln K; None where there is none.
+
+        Where it differs from batch to batch, a step's metrics have it, as ``chance_loss``.
+        """
         return None
 
     def train(self, mode: bool = True) -> "Method":

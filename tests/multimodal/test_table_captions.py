@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import tarfile
 
 import pytest
@@ -13,6 +14,7 @@ from servers import serving
 from similitude.errors import UserError
 from similitude.images import loading
 from similitude.modalities import modality, modality_of
+from similitude.runs.metrics import read_metrics
 from similitude.training.choose import kind_for
 
 SENSORS = modality("sensors")
@@ -235,3 +237,56 @@ def test_very_many_pairs_of_which_one_is_unreadable_are_trained_on(rows, tmp_pat
     options = {"method": "clip", "overrides": QUICK, "batch_size": 16, "epochs": 1}
     run = sim.pretrain(shards, out=tmp_path / "r", **options)
     assert run.retrieve(shards).rows
+
+
+@pytest.mark.slow
+def test_chance_is_of_the_pairs_that_are_there(rows, tmp_path):
+    few = [
+        (photo, text if i % 4 == 1 else "", label) for i, (photo, text, label) in enumerate(rows)
+    ]
+    shards = write_shards(few, tmp_path / "shards")
+    options = {"method": "clip", "batch_size": 40, "epochs": 1, "report": False}
+    run = sim.pretrain(shards, out=tmp_path / "r", overrides=QUICK, **options)
+    last = read_metrics(run.path / "metrics.csv")[-1]
+    assert last["chance_loss"] == pytest.approx(math.log(sum(bool(text) for _, text, _ in few)))
+
+
+@pytest.mark.slow
+def test_features_of_both_are_kept_and_evaluated(rows, tmp_path):
+    shards = write_shards(rows, tmp_path / "shards")
+    options = {"method": "clip", "batch_size": 16, "epochs": 1, "report": False}
+    run = sim.pretrain(
+        shards, out=tmp_path / "r", overrides=[*QUICK, "backbone.kept=[image, text]"], **options
+    )
+    assert run.embed(shards).x.shape == (40, run.backbone.num_features)
+    assert list(run.evaluate(shards, protocols=["knn"]).rows)[:2] == [
+        "raw pixels of image",
+        "bag of words of text",
+    ]
+
+
+@pytest.mark.slow
+def test_an_ablation_of_pairs_is_scored(rows, tmp_path):
+    found = sim.ablate(
+        "clip", write_shards(rows, tmp_path / "shards"), vary=["scale=5,10"], seeds=1, epochs=1,
+        overrides=["precision=float32"], out=tmp_path / "a",
+    )  # fmt: skip
+    assert found is not None
+    recipe = sim.Run(tmp_path / "a" / "scale=5" / "seed-0").recipe
+    again = sim.ablate(
+        data=tmp_path / "shards", recipe=recipe, vary=["scale=5,10"], seeds=1, epochs=1,
+        out=tmp_path / "b",
+    )  # fmt: skip
+    assert again is not None
+
+
+def test_one_sensor_alone_is_refused_before_anything_is_read(pairs, tmp_path):
+    with pytest.raises(UserError, match=r"KEY\.txt in tar files.* has images alone"):
+        kind_for("clip", pairs.parent)
+
+
+def test_compressed_shards_are_told(rows, tmp_path):
+    path = write_shards(rows, tmp_path / "shards") / "0.tar"
+    packed = path.rename(path.with_name("0.tar.gz"))
+    with pytest.raises(UserError, match="is compressed, and samples are read in place"):
+        modality("image").open_training(packed, None)

@@ -93,7 +93,7 @@ def ablate(
         tuple(overrides),
         epochs,
         images,
-        kind_for(method, data),
+        kind_for(method, data, recipe),
     )
     design.check(data)
     try:

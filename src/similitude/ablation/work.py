@@ -113,7 +113,7 @@ class Work:
         They stand in evaluation.json too, for the report, until somebody evaluates that run.
         """
         path, recipe = run.path / "scores.json", run.recipe
-        key = (recipe.backbone.model_dump_json(), run.facts)
+        key = (recipe.backbone.model_dump_json(), repr(run.facts))
         table = read_scores(path)
         scored = {} if table is None else table.rows.get(PRETRAINED_BACKBONE, {})
         if table is not None and table.data == self.data and set(PROTOCOLS) <= scored.keys():

@@ -15,6 +15,7 @@ from similitude.errors import UserError
 from similitude.files.writing import as_path
 
 _FINDS = {shards.SUFFIX: shards.found, row_groups.SUFFIX: row_groups.found}
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 _FOLDERS = (*PARTS, "data")  # the last as the hub has it
 
 
@@ -23,6 +24,8 @@ def opener(wanted: Wanted) -> Opener:
 
     def find(data: Any) -> Found:
         name = str(data)
+        if suffix_of(name) in _COMPRESSED:
+            raise UserError(f"{name} is compressed, and samples are read in place: decompress it")
         store, paths = _found(data, wanted)
         if not paths:
             kind = suffix_of(name) if suffix_of(name) in _FINDS else " or ".join(_FINDS)
@@ -36,7 +39,11 @@ def opener(wanted: Wanted) -> Opener:
         return _FINDS[kinds[0]](name, Shards.of(store, paths), wanted)
 
     def claims(data: Any) -> bool:
-        return is_url(data) or (is_path(data) and bool(containers_of(as_path(data), wanted)))
+        if is_url(data) or not is_path(data):
+            return is_url(data)
+        path = as_path(data)
+        is_compressed = path.suffix.lower() in _COMPRESSED and path.is_file()
+        return is_compressed or bool(containers_of(path, wanted))
 
     return Opener(claims, find)
 

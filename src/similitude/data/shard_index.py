@@ -344,9 +344,9 @@ def _headers(shards: Shards, number: int, wanted: Wanted, left_off: threading.Ev
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f"cannot read {shown}: {error}; shards are tar files without compression"
-        ) from error
+        is_cut = "unexpected end" in str(error) or "cut off" in str(error)
+        advice = "" if is_cut else "; shards are tar files without compression"
+        raise UserError(f"cannot read {shown}: {error}{advice}") from error
     for name, target in links.items():
         if posixpath.splitext(name)[1].lower() in wanted.suffixes:
             files[name] = files.get(target, (0, 0))  # a link to nothing is an empty file

@@ -24,7 +24,15 @@ from torch.nn import functional as F
 from similitude.distributed import gather, own_share
 from similitude.errors import UserError
 from similitude.losses import matched_sigmoid, matched_softmax
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
+from similitude.method import (
+    SENSORS_NEEDED,
+    Batch,
+    Method,
+    MethodConfig,
+    Progress,
+    StepOutput,
+    Width,
+)
 from similitude.multimodal.networks import Towers
 from similitude.multimodal.views import SensorViewConfig
 from similitude.nets import worst_readings
@@ -53,7 +61,7 @@ class CLIP(Method):
     def __init__(self, backbone: Backbone, config: CLIPConfig) -> None:
         super().__init__()
         if not isinstance(backbone, Towers) or len(backbone.widths) < 2:
-            raise UserError(f"clip compares sensors: {Towers.needed}")
+            raise UserError(f"clip compares sensors: {SENSORS_NEEDED}")
         self.config = config
         self.backbone: Towers = backbone
         self.projectors = nn.ModuleDict(
@@ -92,6 +100,9 @@ class CLIP(Method):
             else:
                 losses.append(matched_sigmoid(everyone[a], everyone[b], bias=self.bias, **options))
         metrics = {**worst_readings(list(z.values())), "scale": scale.detach()}
+        if config.loss == "softmax":  # of as many pairs as are whole
+            pairs = [(there[a] & there[b]).sum().clamp_min(1) for a, b in combinations(z, 2)]
+            metrics["chance_loss"] = torch.stack(pairs).float().log().mean()
         features = torch.cat([parts[name].detach() for name in self.backbone.kept], dim=1)
         return StepOutput(torch.stack(losses).mean(), features, metrics)
 

@@ -45,6 +45,7 @@ from similitude.losses import (
 )
 from similitude.memory import MemoryBank
 from similitude.method import (
+    SENSORS_NEEDED,
     BankRows,
     Batch,
     Method,
@@ -127,7 +128,7 @@ class CMC(Method):
             self.backbone = ColorSplit(backbone, space=config.color_space, split=config.split)
             widths = [backbone.num_features] * len(config.split)
         if len(widths) < 2:
-            raise UserError(f"cmc compares sensors: {Towers.needed}")
+            raise UserError(f"cmc compares sensors: {SENSORS_NEEDED}")
         self.projectors = nn.ModuleList(nn.Linear(width, dim) for width in widths)
         banks = [] if config.loss == "in_batch" else widths
         self.banks = nn.ModuleList(MemoryBank(config.num_samples, dim) for _ in banks)
@@ -152,16 +153,20 @@ class CMC(Method):
             parts, there = list(h.chunk(len(self.projectors), dim=1)), None
         z = [projector(part) for projector, part in zip(self.projectors, parts, strict=True)]
         v = [F.normalize(projection, dim=1) for projection in z]
+        metrics = worst_readings(z)
         if self.banks:
             loss = self._over_banks(v, there, batch, progress)
         else:
-            loss = self._in_batch(v, there)
-        return StepOutput(loss, features=h.detach(), metrics=worst_readings(z))
+            valid = None if there is None else [gather(own) for own in there]
+            loss = self._in_batch(v, valid)
+            if valid is not None:  # of as many pairs as are whole
+                whole = [(valid[a] & valid[b]).sum().clamp_min(1) for a, b in self.pairs]
+                metrics["chance_loss"] = torch.stack(whole).float().log().sum()
+        return StepOutput(loss, features=h.detach(), metrics=metrics)
 
-    def _in_batch(self, v: list[Tensor], there: list[Tensor] | None) -> Tensor:
+    def _in_batch(self, v: list[Tensor], valid: list[Tensor] | None) -> Tensor:
         """The sum over the pairs, against the other samples of the batch."""
         everyone = [gather(features) for features in v]
-        valid = None if there is None else [gather(own) for own in there]
         scale = v[0].new_full((), 1 / self.config.temperature)
         losses = [
             # of a pair in both orders the mean, and both orders are in the sum

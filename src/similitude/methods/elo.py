@@ -31,7 +31,15 @@ from torch.nn import functional as F
 from similitude.devices import moved
 from similitude.distributed import gather, mean_over_processes, rank
 from similitude.errors import UserError, did_you_mean
-from similitude.method import Batch, Method, MethodConfig, Progress, StepOutput, Width
+from similitude.method import (
+    SENSORS_NEEDED,
+    Batch,
+    Method,
+    MethodConfig,
+    Progress,
+    StepOutput,
+    Width,
+)
 from similitude.multimodal.inputs import SensorInputs
 from similitude.multimodal.networks import Towers
 from similitude.multimodal.views import SensorViewConfig
@@ -119,7 +127,7 @@ def _reads_tokens(network: nn.Module) -> bool:
 
 def _towers(network: nn.Module) -> Towers:
     if not isinstance(network, Towers) or len(network.widths) < 2:
-        raise UserError(f"elo compares sensors: {Towers.needed}")
+        raise UserError(f"elo compares sensors: {SENSORS_NEEDED}")
     return network
 
 

@@ -4,7 +4,7 @@ Letters: N samples, D features.
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -113,13 +113,7 @@ class Towers(nn.Module):
         widths: Features of each sensor, in order.
         stage_widths: Numbers of each of its stages, the last of which are the features.
         kept: Sensors whose features the network itself gives.
-        needed: A sentence for whoever has no two sensors.
     """
-
-    needed: ClassVar[str] = (
-        "give a table (CSV or Parquet) whose rows name the entries of at least two, tar or Parquet "
-        "files with texts beside images or sounds, or videos"
-    )
 
     def __init__(self, networks: dict[str, nn.Module], kept: tuple[str, ...]) -> None:
         super().__init__()

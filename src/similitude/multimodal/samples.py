@@ -128,11 +128,14 @@ class Sensors(Modality):
 
     def open_parts(self, data: Any, config: SensorData | None) -> list[Any]:
         """The training part and the test part, or all."""
-        if not self.claims(data) and config is not None:
+        kind, sensors = self._several(data)
+        # what is written beside samples costs nothing; other sensors are for whom they are trained
+        are_texts = any(not modality(of).suffixes for of in sensors.values())
+        fits = config is None or (are_texts and config.sensors.keys() <= sensors.keys())
+        if not self.claims(data) and config is not None and not fits:
             sensor, kind = _sensor_of(data, config)
             parts = kind.open_parts(data, config.sensors[sensor])
             return [_alone(sensor, part) for part in parts]
-        kind, sensors = self._several(data)
         if sensors:
             return [table_of(part, sensors) for part in kind.open_parts(data, None)]
         found = find(data, (OPENER,)) or _no_table(data)

@@ -100,7 +100,7 @@ def too_few_steps(
         recipe: Of the run.
         num_images: Of the data set.
         device: Where it trains.
-        took: Seconds of the run, where it has ended; else they are estimated.
+        took: Seconds of its steps, where it has ended; else they are estimated.
     """
     per_epoch = max(1, num_images // recipe.batch_size)
     steps = recipe.epochs * per_epoch

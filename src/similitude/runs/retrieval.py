@@ -85,8 +85,13 @@ def retrieve_run(
     if len(where) < 2:
         known = ", ".join(run.recipe.data.sensors)  # type: ignore[attr-defined]
         raise UserError(
-            f"{source.name} has entries of fewer than two of the run's sensors: give a table with "
-            f"columns of their names ({known})"
+            f"{source.name} has entries of fewer than two of the run's sensors ({known}): give a "
+            "table with columns of their names, or files with texts beside them"
+        )
+    if prompts and all(name.isdigit() for name in samples.class_names or ["?"]):
+        listener.say(
+            f"the classes are called {', '.join(samples.class_names[:3])}: descriptions need their "
+            "names, which KEY.cls in tar files or class labels of Parquet files may hold"
         )
     directions = [found for pair in permutations(where, 2) if (found := _direction(where, *pair))]
     if not directions:

@@ -11,7 +11,7 @@ from torch import nn
 
 from similitude.distributed import world_size
 from similitude.errors import UserError
-from similitude.method import Method, MethodConfig
+from similitude.method import SENSORS_NEEDED, Method, MethodConfig
 from similitude.methods import (
     METHODS,
     build_method,
@@ -69,18 +69,29 @@ def _origin(method: Method) -> NetworkConfig:
     )
 
 
-def kind_for(method: Any, data: Any) -> Modality:
-    """The kind of data, where a method compares sensors that of what each sample gives.
+def kind_for(method: Any, data: Any, recipe: str | Path | Recipe | None = None) -> Modality:
+    """The kind of data: that of a recipe, or where a method compares sensors, of several.
 
     Args:
         method: a name, a class, a config or an object; None where none is given.
         data: what the user gave.
+        recipe: that is asked for, if one is.
+
+    Raises:
+        UserError: the method compares sensors, and the data is of one.
     """
+    if recipe is not None:
+        return modality(named_recipe(recipe, None).data.kind)
     kind = modality_of(data)
     name = given_method(method) if isinstance(method, str | type) else getattr(method, "name", None)
     config = None if name is None else config_class(name)
-    compares = config and config.compares_sensors and kind.kind not in config.compares_parts_of
-    return modality("sensors") if compares and kind.sensors_of(data) else kind
+    alone = ("sensors", *(config.compares_parts_of if config else ()))
+    if not config or not config.compares_sensors or kind.kind in alone:
+        return kind
+    if not kind.sensors_of(data):
+        shown = data if isinstance(data, str | Path) else "this data"
+        raise UserError(f"{name} compares sensors: {SENSORS_NEEDED}; {shown} has {kind.noun} alone")
+    return modality("sensors")
 
 
 def choose_for(modality: Modality, source: Any, num_samples: int, **options: Any) -> Recipe:

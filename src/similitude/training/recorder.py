@@ -228,7 +228,7 @@ class Recorder:
             "lr": module.optimizer.param_groups[0]["lr"],
         }
         chance = module.method.chance_loss(batch_size)
-        return values if chance is None else values | {"chance_loss": chance}
+        return values if chance is None else {"chance_loss": chance} | values
 
     def _start_segment(self) -> None:
         self._segment_start = time.perf_counter()
