@@ -58,9 +58,10 @@ class Forks:
         assert told is not None
         asked.write(json.dumps([command[1:], os.getcwd(), str(self._errors)]) + "\n")
         asked.flush()
-        code = int(told.readline())
+        if not (line := told.readline()):
+            raise RuntimeError(f"the process that forks has ended: {self._process.wait()}")
         errors = self._errors.read_text(encoding="utf-8")
-        return subprocess.CompletedProcess(command, code, "", errors)
+        return subprocess.CompletedProcess(command, int(line), "", errors)
 
     def close(self) -> None:
         """End the process."""

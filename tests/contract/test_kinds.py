@@ -18,12 +18,10 @@ REFUSED = (
         for kind in SETTINGS
         for name in ("cpc_v1", "cpc_v2")  # patches
     }
-    | {(kind, "cmc"): "compares colors of images, or the sensors" for kind in ("audio", "graph")}
-    | {("text", "cmc"): "cmc compares sensors: give a table"}
     | {
         (kind, name): f"{name} compares sensors: give a"
         for kind in ("audio", "graph", "text")
-        for name in ("clip", "elo")
+        for name in ("clip", "cmc", "elo")
     }
     | {
         (kind, name): "takes a folder of sounds and --backbone"
