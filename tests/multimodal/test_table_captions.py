@@ -175,6 +175,21 @@ def test_texts_without_a_word_are_none(rows, tmp_path):
     assert modality("image").sensors_of(tmp_path / "two") == {}  # what is trained on has none
 
 
+@pytest.mark.slow
+def test_a_test_part_without_texts_is_evaluated(rows, tmp_path):
+    for part in ("train", "test"):
+        files = {}
+        for i, (photo, text, label) in enumerate(rows):
+            files |= {f"{i}.png": photo, f"{i}.cls": label.encode()}
+            files |= {f"{i}.txt": text.encode()} if text and part == "train" else {}
+        write_tar(tmp_path / "two" / f"{part}-0.tar", files)
+    options = {"method": "clip", "overrides": QUICK, "batch_size": 16, "epochs": 1}
+    run = sim.pretrain(tmp_path / "two", out=tmp_path / "r", report=False, **options)
+    assert "pretrained backbone" in run.evaluate(tmp_path / "two", protocols=["knn"]).rows
+    with pytest.raises(UserError, match="fewer than two of the run's sensors"):
+        run.retrieve(tmp_path / "two")
+
+
 def test_two_samples_of_one_name_are_refused(rows, tmp_path):
     files = {"a.png": rows[0][0], "a.txt": b"one"}
     for folder in ("x", "y"):
@@ -230,13 +245,21 @@ def test_a_column_of_texts_is_one_in_every_file(rows, tmp_path):
 
 
 @pytest.mark.slow
-def test_very_many_pairs_of_which_one_is_unreadable_are_trained_on(rows, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["tar", "parquet"])
+def test_very_many_pairs_of_which_one_is_unreadable_are_trained_on(
+    rows, tmp_path, monkeypatch, place
+):
     monkeypatch.setattr(loading, "LAZY_FROM", 10)
     broken = [*rows[:5], (b"x", *rows[5][1:]), *rows[6:]]
-    shards = write_shards(broken, tmp_path / "shards")
+    data = stored(broken, place, tmp_path / "stored")
     options = {"method": "clip", "overrides": QUICK, "batch_size": 16, "epochs": 1}
-    run = sim.pretrain(shards, out=tmp_path / "r", **options)
-    assert run.retrieve(shards).rows
+    run = sim.pretrain(data, out=tmp_path / "r", **options)
+    assert run.retrieve(data).rows
+    with pytest.raises(KeyboardInterrupt):
+        sim.pretrain(data, out=tmp_path / "s", listener=BreakOff(), **options)
+    again = sim.pretrain(data, out=tmp_path / "s", resume=True)
+    mine, other = run.checkpoint.method, again.checkpoint.method
+    assert all(torch.equal(other[name], value) for name, value in mine.items())
 
 
 @pytest.mark.slow

@@ -236,6 +236,8 @@ def evaluate_entrants(
         score(pixels[0].raw_name, pixels, lambda part: raw_features(part, both), plain=True)
         further = {id(part): part.baselines() for part in both}
         for name in further[id(pixels[0])]:
+            if any(name not in rows for rows in further.values()):  # a sensor that one part lacks
+                continue
 
             def numbers(part: Samples[Any], name: str = name) -> Features:
                 one_scale = part.has_one_scale(name)

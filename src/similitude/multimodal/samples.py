@@ -113,7 +113,10 @@ class Sensors(Modality):
         """The training part, or all."""
         kind, sensors = self._several(data)
         if sensors:
-            return table_of(kind.open_training(data, None, resumed=resumed), sensors)
+            table = table_of(kind.open_training(data, None, resumed=resumed), sensors)
+            if wordless := [sensor for sensor, cells in table.cells.items() if not any(cells)]:
+                raise UserError(f"{table.name} has no {wordless[0]}: all that is there is empty")
+            return table
         if not self.claims(data) and config is not None:
             return self._one(data, config, lambda kind, own: kind.open_training(data, own))
         table = open_part(find(data, (OPENER,)) or _no_table(data), None, self.noun)

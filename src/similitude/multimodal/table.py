@@ -120,11 +120,9 @@ def table_of(source: Source, kinds: Mapping[str, str]) -> TableSource:
         )
     cells = dict.fromkeys(kinds, names)
     if sensors := [sensor for sensor, kind in kinds.items() if not modality(kind).suffixes]:
-        texts = files.texts()
-        if not any(texts):
-            raise UserError(f"nothing is written beside the samples of {source.name}")
-        cells |= dict.fromkeys(sensors, texts)
-        notes += (f"texts are those of {files.texts_of}",)
+        cells |= dict.fromkeys(sensors, files.texts())
+        of = files.texts_of
+        notes += (f"texts are those of {of}" if of else "nothing is written beside its samples",)
     return TableSource(
         name=source.name,
         names=names,
