@@ -1,9 +1,11 @@
 """Small things that many tests need: a backbone, configs of every method, batches, images."""
 
+import io
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,23 @@ def write_photos(folder: Path, n: int = 40, *, classes: int = 2, size: int = 20)
 
 
 PRELOADED = ["similitude.api"]  # by the process that others are forked from
+
+
+def write_tar(
+    path: Path, files: Mapping[str, bytes], links: Mapping[str, str] | None = None
+) -> Path:
+    """A tar file of these files, and of hard links from names to names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info)
+    return path
 
 
 def start_processes(function: Callable[..., None], *arguments: Any, processes: int = 2) -> None:

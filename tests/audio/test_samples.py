@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tarfile
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 
 import similitude as sim
+from builders import BreakOff, write_tar
 from servers import serving
 from similitude.embeddings import answer, outliers
 from similitude.embeddings.answer import pictures_of
@@ -74,23 +74,11 @@ def test_it_embeds_every_sound(tones, tmp_path):
     assert features.names[0].startswith(("train/", "test/"))
 
 
-class StopsAt:
-    def __init__(self, step):
-        self.step = step
-
-    def say(self, sentence):
-        pass
-
-    def progress(self, what, done, total, note=""):
-        if what == "training" and done >= self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(tones, tmp_path):
     whole = pretrained(tones, tmp_path / "whole", epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        pretrained(tones, tmp_path / "cut", epochs=3, listener=StopsAt(5))
+        pretrained(tones, tmp_path / "cut", epochs=3, listener=BreakOff())
     run = sim.pretrain(tones, out=tmp_path / "cut", resume=True, report=False)
     mine, other = whole.checkpoint.method, run.checkpoint.method
     assert all(torch.equal(other[name], value) for name, value in mine.items())
@@ -209,16 +197,16 @@ def test_a_sound_is_found_in_the_track_that_it_is_in(tones):
 
 def write_shards(tones, folder):
     """Two tar files of each part, with the class of each sound beside it."""
-    folder.mkdir()
     for part in ("train", "test"):
         sounds = sorted((tones / part).glob("*/*.wav"))
-        for s, some in enumerate((sounds[: len(sounds) // 2], sounds[len(sounds) // 2 :])):
-            with tarfile.open(folder / f"{part}-{s}.tar", "w") as tar:
-                for path in some:
-                    tar.add(path, name := path.relative_to(tones / part).as_posix())
-                    label = tarfile.TarInfo(name.replace(".wav", ".cls"))
-                    label.size = len(path.parent.name)
-                    tar.addfile(label, io.BytesIO(path.parent.name.encode()))
+        half = len(sounds) // 2
+        for s, some in enumerate((sounds[:half], sounds[half:])):
+            files = {}
+            for path in some:
+                name = path.relative_to(tones / part).as_posix()
+                files[name] = path.read_bytes()
+                files[name.replace(".wav", ".cls")] = path.parent.name.encode()
+            write_tar(folder / f"{part}-{s}.tar", files)
     return folder
 
 

@@ -5,20 +5,10 @@ import tarfile
 import pytest
 import torch
 
-from builders import write_photos
+from builders import write_photos, write_tar
 from similitude.errors import UserError
 from similitude.images.loading import load_images
 from similitude.images.opening import open_parts, open_source
-
-
-def write_shard(path, files):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture
@@ -36,7 +26,7 @@ def shards(tmp_path, photos):
             files[f"{i:04d}.cls"] = f"{i % 3}\n".encode()
             files[f"{i:04d}.png"] = photos[i]
             files[f"{i:04d}.json"] = b"{}"
-        write_shard(tmp_path / "shards" / f"part-{s}.tar", files)
+        write_tar(tmp_path / "shards" / f"part-{s}.tar", files)
     return tmp_path / "shards"
 
 
@@ -58,22 +48,22 @@ def test_a_folder_and_a_pattern_mean_the_same(shards, given):
 
 def test_one_shard_needs_no_prefix_and_unknown_classes_are_none(shards, photos, tmp_path):
     files = {"a/x.seg.png": photos[0], "a/y.png": photos[1], "a/x.cls": b"cat", "z.png": photos[2]}
-    source = open_source(write_shard(tmp_path / "one.tar", {**files, "z.cls": b"ape"}))
+    source = open_source(write_tar(tmp_path / "one.tar", {**files, "z.cls": b"ape"}))
     assert source.names == ["a/x.seg.png", "a/y.png", "z.png"]
     assert source.labels.tolist() == [1, -1, 0]
     assert source.class_names == ["ape", "cat"]
-    assert open_source(write_shard(tmp_path / "two.tar", {"b.png": photos[0]})).labels is None
+    assert open_source(write_tar(tmp_path / "two.tar", {"b.png": photos[0]})).labels is None
 
 
 def test_classes_are_those_that_occur_and_no_text_is_unknown(photos, tmp_path):
     texts = {"a": b"300000000", "b": b"-1", "c": b"", "d": b"17\n", "e": b" \n"}
     files = {f"{key}.png": photos[i] for i, key in enumerate(texts)}
     files |= {f"{key}.cls": text for key, text in texts.items()}
-    source = open_source(write_shard(tmp_path / "x.tar", files))
+    source = open_source(write_tar(tmp_path / "x.tar", files))
     assert source.class_names == ["17", "300000000"]
     assert source.labels.tolist() == [1, -1, -1, 0, -1]
     with pytest.raises(UserError, match=r"a\.cls in .*x\.tar is no class: .*1000 bytes"):
-        open_source(write_shard(tmp_path / "x.tar", files | {"a.cls": b"x" * 10**6}))
+        open_source(write_tar(tmp_path / "x.tar", files | {"a.cls": b"x" * 10**6}))
 
 
 def test_a_folder_that_also_holds_images_is_a_folder_of_images(shards, photos):
@@ -84,7 +74,7 @@ def test_a_folder_that_also_holds_images_is_a_folder_of_images(shards, photos):
 
 def test_a_damaged_image_is_left_out_and_listed(shards, tmp_path, photos):
     files = {f"{i}.png": photo for i, photo in enumerate([*photos, b"no image"])}
-    images = load_images(open_source(write_shard(tmp_path / "x.tar", files)))
+    images = load_images(open_source(write_tar(tmp_path / "x.tar", files)))
     assert len(images) == 12
     assert images.unreadable == [("12.png", "not an image")]
 
@@ -99,7 +89,7 @@ def test_a_shard_that_is_cut_off_or_compressed_is_told(shards, tmp_path, photos)
     with pytest.raises(UserError, match="no split"):
         open_source(shards, split="test")
     with pytest.raises(UserError, match="no image in"):
-        open_source(write_shard(tmp_path / "none.tar", {"a.txt": b"x"}))
+        open_source(write_tar(tmp_path / "none.tar", {"a.txt": b"x"}))
     with pytest.raises(UserError, match="no folder or file"):
         open_source(tmp_path / "nothing-*.tar")
 
@@ -114,14 +104,14 @@ def test_the_fingerprint_follows_the_files(shards):
 
 def test_files_that_a_mac_adds_are_left_out_and_others_are_told(tmp_path, photos):
     files = {"._a.png": b"Mac OS X", "__MACOSX/a.png": b"x", "a.png": photos[0], "b.png": photos[1]}
-    source = open_source(write_shard(tmp_path / "one.tar", files | {"b.jfif": photos[2]}))
+    source = open_source(write_tar(tmp_path / "one.tar", files | {"b.jfif": photos[2]}))
     assert source.names == ["a.png", "b.png"]
     assert "1 .jfif" in source.notes[0]
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
 def test_links_of_a_tar_file_are_the_files_they_name(tmp_path, photos, kind):
-    path = write_shard(tmp_path / "one.tar", {"x/a.png": photos[0], "x/b.png": photos[1]})
+    path = write_tar(tmp_path / "one.tar", {"x/a.png": photos[0], "x/b.png": photos[1]})
     with tarfile.open(path, "a") as tar:
         info = tarfile.TarInfo("x/c.png")
         info.type, info.linkname = kind, "x/b.png" if kind == tarfile.LNKTYPE else "../x/b.png"
@@ -137,13 +127,13 @@ def test_parts_of_shards(tmp_path, photos, form):
     train = {f"{i}.png": photos[i] for i in range(4)} | {f"{i}.cls": b"0" for i in range(4)}
     valid = {f"{i}.png": photos[i] for i in range(4, 6)} | {f"{i}.cls": b"5" for i in range(4, 6)}
     if form == "folders":
-        write_shard(root / "train" / "0.tar", train)
-        write_shard(root / "valid" / "0.tar", valid)
+        write_tar(root / "train" / "0.tar", train)
+        write_tar(root / "valid" / "0.tar", valid)
     elif form == "names":
-        write_shard(root / "train-000.tar", train)
-        write_shard(root / "valid-000.tar", valid)
+        write_tar(root / "train-000.tar", train)
+        write_tar(root / "valid-000.tar", valid)
     else:
-        root = write_shard(
+        root = write_tar(
             tmp_path / "set.tar",
             {f"train/{name}": content for name, content in train.items()}
             | {f"valid/{name}": content for name, content in valid.items()},
@@ -166,7 +156,7 @@ def test_a_pipe_is_no_shard(tmp_path):
 
 def test_the_name_of_a_shard_says_its_part_whatever_folder_it_lies_in(tmp_path, photos):
     for name in ("train-0", "val-0"):
-        write_shard(tmp_path / "dev" / f"{name}.tar", {f"{i}.png": photos[i] for i in range(3)})
+        write_tar(tmp_path / "dev" / f"{name}.tar", {f"{i}.png": photos[i] for i in range(3)})
     assert [len(part) for part in open_parts(tmp_path / "dev")] == [3, 3]
 
 

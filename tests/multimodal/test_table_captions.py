@@ -1,15 +1,13 @@
 """Images with texts beside them, wherever they lie, are the table that names them."""
 
 import csv
-import io
 import math
-import tarfile
 
 import pytest
 import torch
 
 import similitude as sim
-from builders import BreakOff, Ears
+from builders import BreakOff, Ears, write_tar
 from servers import serving
 from similitude.errors import UserError
 from similitude.images import loading
@@ -47,17 +45,14 @@ def write_table(rows, folder):
 
 
 def write_shards(rows, folder):
-    folder.mkdir()
     for shard in range(2):
-        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for i in range(20 * shard, 20 * shard + 20):
-                photo, text, label = rows[i]
-                beside = {"cls": label.encode(), "txt": text.encode()}
-                for suffix, content in {"png": photo, **beside, "json": b"{}"}.items():
-                    if content:
-                        info = tarfile.TarInfo(f"{i:02d}.{suffix}")
-                        info.size = len(content)
-                        tar.addfile(info, io.BytesIO(content))
+        files = {}
+        for i in range(20 * shard, 20 * shard + 20):
+            photo, text, label = rows[i]
+            files |= {f"{i:02d}.png": photo, f"{i:02d}.cls": label.encode()}
+            files |= {f"{i:02d}.txt": text.encode()} if text else {}
+            files |= {f"{i:02d}.json": b"{}"}
+        write_tar(folder / f"{shard}.tar", files)
     return folder
 
 
@@ -134,20 +129,6 @@ def test_images_with_nothing_beside_them_are_no_pairs(pairs):
         SENSORS.open_training(pairs.parent, None)
 
 
-def write_tar(path, files, links=()):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        for name, target in links:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.LNKTYPE, target
-            tar.addfile(info)
-    return path
-
-
 def texts_of(data):
     (source,) = modality("image").open_parts(data, None)
     return source.origin.texts()
@@ -158,7 +139,7 @@ def test_a_caption_is_the_text_with_the_name_of_its_image_alone(rows, tmp_path):
     long = ("\N{SNOWMAN}" * 999 + "\n ab").encode("utf-8-sig")
     beside = {"a.txt": b"one", "a.de.txt": b"eins", "c.txt": long, "alone.txt": b"nothing"}
     photos = dict.fromkeys(("a.png", "b.png", "c.png"), photo)
-    path = write_tar(tmp_path / "x.tar", photos | beside, [("b.txt", "a.txt")])
+    path = write_tar(tmp_path / "x.tar", photos | beside, {"b.txt": "a.txt"})
     assert texts_of(path) == ["one", "one", "\N{SNOWMAN}" * 999 + " "]
     (source,) = modality("image").open_parts(path, None)
     assert source.notes[0].endswith("are not used: 2 .txt")
@@ -202,7 +183,7 @@ def test_two_samples_of_one_name_are_refused(rows, tmp_path):
 def test_most_samples_say_what_a_tar_file_is_of(rows, tmp_path):
     photos = {f"{i:02d}.png": rows[i][0] for i in range(12)}
     hidden = {"._a.mp4": b"x", "__MACOSX/a.mp4": b"x"}
-    path = write_tar(tmp_path / "x.tar", hidden | photos | {"clip.mp4": b"x"}, [("l.mp4", "no")])
+    path = write_tar(tmp_path / "x.tar", hidden | photos | {"clip.mp4": b"x"}, {"l.mp4": "no"})
     assert modality_of(path).kind == "image"
     beside = {f"{i}.{suffix}": b"x" for i in range(9) for suffix in ("json", "mp4", "jpg", "txt")}
     assert modality_of(write_tar(tmp_path / "y.tar", beside)).kind == "video"

@@ -1,14 +1,11 @@
 """A folder of videos is pretrained, scored and embedded as photos are."""
 
-import io
-import tarfile
-
 import numpy as np
 import pytest
 import torch
 
 import similitude as sim
-from builders import BreakOff
+from builders import BreakOff, write_tar
 from similitude.errors import UserError
 from similitude.modalities import modality, modality_of
 from similitude.runs.metrics import read_metrics
@@ -137,14 +134,12 @@ def test_damaged_videos_are_left_out(tmp_path):
 @pytest.fixture
 def shards(films, tmp_path):
     """The videos in two tar files, with a class beside each."""
-    (tmp_path / "shards").mkdir()
     for s, name in enumerate(("fast", "slow")):
-        with tarfile.open(tmp_path / "shards" / f"{s}.tar", "w") as tar:
-            for path in sorted((films / name).iterdir()):
-                tar.add(path, f"{name}/{path.name}")
-                label = tarfile.TarInfo(f"{name}/{path.stem}.cls")
-                label.size = len(name)
-                tar.addfile(label, io.BytesIO(name.encode()))
+        files = {}
+        for path in sorted((films / name).iterdir()):
+            files[f"{name}/{path.name}"] = path.read_bytes()
+            files[f"{name}/{path.stem}.cls"] = name.encode()
+        write_tar(tmp_path / "shards" / f"{s}.tar", files)
     return tmp_path / "shards"
 
 
